@@ -1,0 +1,1 @@
+"""The commands `protenix-eba` and `protenix-train`."""

@@ -1,0 +1,48 @@
+"""`protenix-eba export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from protenix_eba.cli.session import load_configuration
+
+
+@click.command()
+@click.option(
+    "--checkpoint", type=click.Path(path_type=Path), required=True, help="model.pt of a run."
+)
+@click.option(
+    "--model-name", required=True, help="Stock model that shall load it, as `protenix pred -n`."
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Checkpoint to write.")
+def export(checkpoint: Path, model_name: str, out: Path) -> None:
+    """Write a plain checkpoint that stock `protenix pred` loads strictly.
+
+    A model trained with fewer diffusion transformer blocks than the stock one gets blocks that add
+    nothing: the function is exactly the same. That it fits is checked before it is written.
+
+    \b
+    Example:
+      protenix-eba export --checkpoint runs/eba/model.pt \\
+          --model-name protenix_tiny_default_v0.5.0 --out protenix_tiny_default_v0.5.0.pt
+    """
+    from protenix_eba.progress import console
+
+    configs = load_configuration(None, model_name=model_name)
+    from protenix_eba.weights import (
+        build_model,
+        count_parameters,
+        load_checkpoint,
+        save_checkpoint,
+        with_depth,
+    )
+
+    state = load_checkpoint(checkpoint)
+    deeper = with_depth(state, configs.model.diffusion_module.transformer.n_blocks)
+    build_model(configs, deeper)
+    save_checkpoint(out, deeper)
+    console.print(
+        f"wrote {out}: {count_parameters(deeper):,} weights, loads as {model_name}", markup=False
+    )

@@ -1,0 +1,36 @@
+"""`protenix-eba init`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from protenix_eba.cli.session import config_option, load_configuration
+
+
+@click.command()
+@config_option
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Checkpoint to write.")
+@click.option("--seed", default=0, show_default=True, help="Of the weights.")
+def init(config_path: Path, out: Path, seed: int) -> None:
+    """Write a randomly initialised Protenix of the configured sizes.
+
+    For tests and for the demo, where no upstream checkpoint is at hand. An existing file is kept.
+
+    \b
+    Example:
+      protenix-eba init --config configs/demo_sft.yaml --out runs/start.pt
+    """
+    from protenix_eba.progress import console
+
+    if out.is_file():
+        console.print(f"{out} exists already", markup=False)
+        return
+    configs = load_configuration(config_path)
+    from protenix_eba.weights import count_parameters, random_state, save_checkpoint
+
+    with console.status("drawing weights"):
+        state = random_state(configs, seed)
+    save_checkpoint(out, state)
+    console.print(f"wrote {out}: {count_parameters(state):,} random weights", markup=False)

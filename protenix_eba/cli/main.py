@@ -1,0 +1,92 @@
+"""`protenix-eba <verb>`: everything around the training."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from protenix_eba.errors import UserError
+
+__all__ = ["cli", "main", "run"]
+
+# Verb -> one line of help. The module protenix_eba.cli.<verb> is imported only when the verb is
+# used: torch and OpenMM take seconds.
+VERBS: Final = {
+    "init": "Write a randomly initialised checkpoint, for tests and the demo.",
+    "label": "Compute the energies of trajectory frames with a force field.",
+    "embed": "Store trunk embeddings, so that training skips the trunk.",
+    "sample": "Sample conformations of a sequence.",
+    "evaluate": "Compare a sampled ensemble with a reference ensemble.",
+    "export": "Turn a training checkpoint into one that `protenix pred` reads.",
+    "demo": "Run the whole pipeline on a small example.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used, listed from a table before."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs in the order in which they are used."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of a verb."""
+        if cmd_name not in VERBS:
+            close = difflib.get_close_matches(cmd_name, VERBS, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            ctx.fail(f"No such command {cmd_name!r}.{hint}")
+        module = importlib.import_module(f"protenix_eba.cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="To train: protenix-train --help",
+)
+@click.version_option(package_name="protenix-eba", prog_name="protenix-eba")
+def cli() -> None:
+    """Energy-based alignment for Protenix: ensembles with Boltzmann weights."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run a verb.
+
+    Args:
+        argv: The words after the name of the command.
+
+    Returns:
+        The exit status: 0, 2 for input that cannot be used, 130 when interrupted.
+    """
+    try:
+        status = cli.main(list(argv), prog_name="protenix-eba", standalone_mode=False)
+    except UserError as error:
+        click.echo(f"error: {error}", err=True)
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; what is finished is kept", err=True)
+        return 130
+    return status if isinstance(status, int) else 0
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""`protenix-train`: Protenix's training with plugins."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from protenix_eba.errors import UserError
+from protenix_eba.plugin_api import (
+    TRAINERS,
+    Arguments,
+    Plugin,
+    Trainer,
+    installed_plugins,
+    load_plugins,
+    split_args,
+)
+
+if TYPE_CHECKING:
+    from ml_collections.config_dict import ConfigDict
+
+__all__ = ["host_trainer", "main", "run"]
+
+HELP = """\
+Usage: protenix-train [--plugin NAME[,NAME]] [--config FILE.yaml] [--SECTION.KEY VALUE]...
+
+Train Protenix, or fine-tune it with what a plugin brings.
+
+  --plugin NAMES        plugins to load, separated by commas; installed: {plugins}
+  --config FILE.yaml    configuration, nested keys as Protenix has them
+  --SECTION.KEY VALUE   a single key, stronger than the file; --KEY=VALUE works too, a list is
+                        a,b,c and an empty value is --KEY=
+  --print-config        print the resolved configuration as YAML and stop
+  -h, --help            this text
+
+The key `trainer` chooses who trains. The default is "af3", Protenix's own trainer; a plugin adds
+others, and a recipe for it says for example `trainer: eba`.
+
+Example: fine-tune on the conformations and energies of a recipe, two steps only
+
+  protenix-train --plugin protenix_eba --config eba.yaml --max_steps 2 --eba.n_conformers 3
+"""
+
+
+@TRAINERS.register("af3")
+def host_trainer(configs: Any) -> Trainer:
+    """Protenix's own trainer."""
+    from runner.train import AF3Trainer
+
+    trainer: Trainer = AF3Trainer(configs)
+    return trainer
+
+
+def run(argv: Sequence[str]) -> None:
+    """Do what the command line asks for.
+
+    Args:
+        argv: The words after the name of the command.
+
+    Raises:
+        UserError: The command line, the configuration or the data cannot be used.
+    """
+    if "--help" in argv or "-h" in argv:
+        print(HELP.format(plugins=", ".join(sorted(installed_plugins())) or "none"), end="")
+        return
+    arguments = split_args(argv)
+    plugins = load_plugins(arguments.plugins)
+    configs = _resolve(arguments, plugins)
+    if "print-config" in arguments.flags:
+        _print_config(configs)
+    else:
+        _train(configs, plugins)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        run(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; checkpoints that were written are kept", file=sys.stderr)
+        sys.exit(130)
+
+
+def _resolve(arguments: Arguments, plugins: Sequence[Plugin]) -> ConfigDict:
+    """Resolve the configuration in the environment that the run will have."""
+    from protenix_eba import compat
+    from protenix_eba.config import resolve_config
+
+    compat.prepare_environment()
+    if plugins:
+        # Protenix's own training brings its own data; what plugins train on needs only these
+        # chemical components. They are made now only if the configuration is then used.
+        if "print-config" in arguments.flags:
+            compat.point_to_ccd_cache()
+        else:
+            compat.ensure_ccd_cache()
+    return resolve_config(plugins, arguments.config, arguments.overrides)
+
+
+def _print_config(configs: ConfigDict) -> None:
+    import yaml
+
+    print(yaml.safe_dump(configs.to_dict(), sort_keys=False), end="")
+
+
+def _train(configs: ConfigDict, plugins: Sequence[Plugin]) -> None:
+    from protenix_eba.config import check_required
+
+    check_required(configs)
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO
+    )
+    for plugin in plugins:
+        plugin.register()
+    build = TRAINERS.get(configs.trainer)
+    logging.getLogger(__name__).info(
+        "trainer %r of %s; plugins: %s",
+        configs.trainer,
+        ", ".join(TRAINERS),
+        ", ".join(plugin.name for plugin in plugins) or "none",
+    )
+    build(configs).run()
+
+
+if __name__ == "__main__":
+    main()

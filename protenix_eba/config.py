@@ -1,0 +1,228 @@
+"""From plugin defaults, a YAML file and the command line to Protenix's configuration.
+
+What comes later wins: Protenix's defaults, the model's, the plugins' sections, the file, the
+command line. Values are checked against the type of the default; keys that nobody declared are an
+error. The links between Protenix's keys (`c_z` of each module follows the top-level `c_z`) are
+followed by Protenix's own code after everything has been set.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from protenix_eba.errors import UserError
+from protenix_eba.plugin_api import Plugin, did_you_mean, merge_sections
+from protenix_eba.settings import (
+    COMMAND_LINE,
+    Setting,
+    apply_setting,
+    declarations,
+    flatten,
+    list_value,
+    load_yaml,
+)
+
+if TYPE_CHECKING:
+    from ml_collections.config_dict import ConfigDict
+
+__all__ = [
+    "DEFAULT_TRAINER",
+    "EBAConfig",
+    "check_required",
+    "resolve_config",
+    "section_defaults",
+    "section_from",
+]
+
+# The top-level key `trainer` names an entry of TRAINERS; unless it is set, Protenix's own trains.
+DEFAULT_TRAINER: Final = "af3"
+
+C = TypeVar("C")
+
+
+@dataclasses.dataclass(frozen=True)
+class EBAConfig:
+    """The section `eba`.
+
+    Attributes:
+        objective: Name of a registered loss: "eba" or "eba_dpo".
+        dataloader: Name of a registered dataloader.
+        data_dir: Folder with the trajectories, one folder per protein.
+        labels: Energy labels, the Parquet file that `protenix-eba label` writes.
+        embeddings: Folder of `protenix-eba embed`; empty means that the trunk runs at each step.
+        replicas: Which replicas of each trajectory to draw from; empty means all.
+        n_conformers: K, conformers that are compared with each other in one step.
+        n_noise: S, noise samples at one noise level, shared by the K conformers.
+        temperature_K: Temperature of the Boltzmann weights, kelvin.
+        length_exponent: p of the energies' factor 1 / N_res**p.
+        diffusion_temperature: T, the scale from denoising errors to the model's energies.
+        weight_mse: Weight of the aligned squared error in the denoising error.
+        weight_lddt: Weight of the smooth LDDT in the denoising error.
+        edm_weighting: Whether the squared error carries EDM's weight of its noise level.
+        trainable: Glob patterns of parameter names; all other parameters are frozen.
+        deepspeed_stage: ZeRO stage, 0 to 3.
+        checkpoint_keep: How many of the newest checkpoints stay on disk.
+
+    Raises:
+        UserError: A value is outside its range.
+    """
+
+    objective: str = "eba"
+    dataloader: str = "eba"
+    data_dir: str = ""
+    labels: str = ""
+    embeddings: str = ""
+    replicas: tuple[int, ...] = ()
+    n_conformers: int = 3
+    n_noise: int = 8
+    temperature_K: float = 300.0
+    length_exponent: float = 0.5
+    diffusion_temperature: float = 5000.0
+    weight_mse: float = 1.0
+    weight_lddt: float = 1.0
+    edm_weighting: bool = True
+    trainable: tuple[str, ...] = ("diffusion_module.*",)
+    deepspeed_stage: int = 0
+    checkpoint_keep: int = 2
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for key, lowest in (("n_conformers", 1), ("n_noise", 1), ("checkpoint_keep", 1)):
+            self._require(key, getattr(self, key) >= lowest, f"at least {lowest}")
+        for key in ("temperature_K", "diffusion_temperature"):
+            self._require(key, getattr(self, key) > 0, "a number above 0")
+        for key in ("length_exponent", "weight_mse", "weight_lddt"):
+            self._require(key, getattr(self, key) >= 0, "0 or above")
+        self._require("weight_mse", self.weight_mse + self.weight_lddt > 0, "one weight above 0")
+        self._require("trainable", bool(self.trainable), "at least one pattern")
+        self._require("deepspeed_stage", 0 <= self.deepspeed_stage <= 3, "0, 1, 2 or 3")
+
+    def _require(self, key: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise UserError(f"eba.{key}: expected {expected}, found {getattr(self, key)!r}")
+
+
+def section_defaults(section: type[Any]) -> dict[str, Any]:
+    """The fields of a dataclass as a section of configuration in Protenix's notation.
+
+    Args:
+        section: A dataclass whose fields have defaults and are bool, int, float, str or a tuple
+            of one of these (`tuple[int, ...]`).
+    """
+    hints = typing.get_type_hints(section)
+    return {
+        f.name: list_value(list(f.default), typing.get_args(hints[f.name])[0])
+        if isinstance(f.default, tuple)
+        else f.default
+        for f in dataclasses.fields(section)
+    }
+
+
+def section_from(values: Mapping[str, Any], section: type[C]) -> C:
+    """A section of the resolved configuration as its dataclass, whose own checks then run.
+
+    Args:
+        values: For example `configs.eba`.
+        section: The dataclass that `section_defaults` made the section from.
+
+    Raises:
+        UserError: The dataclass refuses a value.
+    """
+    return section(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def resolve_config(
+    plugins: Iterable[Plugin] = (),
+    yaml_path: Path | str | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> ConfigDict:
+    """Protenix's configuration, resolved.
+
+    For the same overrides it equals what Protenix's own command resolves, plus the key `trainer`
+    and the plugins' sections. Nothing of Protenix's module-level defaults is changed. The
+    environment has to be prepared before (`compat.prepare_environment`, `compat.protenix_root`).
+
+    Args:
+        plugins: Loaded plugins.
+        yaml_path: A file of nested keys, or None.
+        overrides: Dotted keys and their values as words of the command line.
+
+    Raises:
+        UserError: A key is unknown, a value has the wrong type, the file cannot be read, the
+            model is unknown, or two plugins claim a section.
+    """
+    from protenix.config.config import ConfigManager
+
+    settings = {} if yaml_path is None else flatten(load_yaml(yaml_path), str(yaml_path))
+    settings |= {key: Setting(word, COMMAND_LINE) for key, word in (overrides or {}).items()}
+
+    defaults = _host_defaults()
+    defaults |= copy.deepcopy(merge_sections(plugins, defaults))
+    general = declarations(defaults, defaults)
+    _update(defaults, _model_defaults(settings, defaults["model_name"]))
+    # A model that sets gamma0 to 0 does not make it an integer: the general default's type counts.
+    declared = declarations(defaults, defaults) | general
+    for key, setting in settings.items():
+        apply_setting(key, setting, declared, defaults)
+    return ConfigManager(defaults, fill_required_with_null=True).merge_configs({})
+
+
+def check_required(configs: ConfigDict) -> None:
+    """Check that the keys without a default were set.
+
+    Raises:
+        UserError: Some were not; the message lists them.
+    """
+    from protenix.config.extend_types import RequiredValue
+
+    missing = [
+        key
+        for key, default in _host_defaults().items()
+        if isinstance(default, RequiredValue) and configs[key] is None
+    ]
+    if "project" in missing and not configs.use_wandb:
+        missing.remove("project")  # only Weights & Biases reads it
+    if missing:
+        raise UserError(
+            f"these keys need a value: {', '.join(missing)}",
+            "set them in the configuration file or as --key value",
+        )
+
+
+def _host_defaults() -> dict[str, Any]:
+    """A copy of Protenix's training defaults, with the kernels that its own `main` would take."""
+    from configs.configs_base import configs as base
+    from configs.configs_data import data_configs
+
+    defaults = copy.deepcopy({**base, "data": data_configs})
+    for key in ("triangle_attention", "triangle_multiplicative"):
+        defaults[key] = os.environ.get(key.upper(), "cuequivariance")
+    return {**defaults, "trainer": DEFAULT_TRAINER}
+
+
+def _model_defaults(settings: Mapping[str, Setting], default_name: str) -> dict[str, Any]:
+    from configs.configs_model_type import model_configs
+
+    chosen = settings.get("model_name", Setting(default_name, "Protenix's default"))
+    name = str(chosen.value)
+    if name not in model_configs:
+        raise UserError(
+            f"{chosen.origin}: model_name: Protenix has no model {name!r}; "
+            f"it has {', '.join(sorted(model_configs))}",
+            did_you_mean(name, model_configs),
+        )
+    return copy.deepcopy(dict(model_configs[name]))
+
+
+def _update(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _update(tree[key], value)
+        else:
+            tree[key] = value

@@ -1,0 +1,414 @@
+"""Label every frame of many targets: parallel, resumable, one row for each frame come what may.
+
+The unit of work is a chunk of frames of one replica. A finished chunk is a Parquet file of its own
+in `<out>.parts/`, so that a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+import platform as host
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import mdtraj
+import numpy as np
+import openmm
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+
+from protenix_eba.energy.protocol import PROTOCOLS, EnergyProtocol
+from protenix_eba.energy.structure import CompleteStructure, complete_structure
+from protenix_eba.energy.system import FrameEnergy, TargetEnergy
+from protenix_eba.energy.table import (
+    EnergyLabels,
+    labels_from_rows,
+    read_labels,
+    write_labels,
+)
+from protenix_eba.errors import UserError
+from protenix_eba.files import fingerprint
+from protenix_eba.progress import progress_bar
+from protenix_eba.trajectories import Target, find_targets, frame_count, read_frames
+
+__all__ = ["FrameSelection", "LabelReport", "label_targets", "minimised_energies"]
+
+# Frames in one unit of work: minutes on a CPU for a protein, so that little is lost when stopped.
+_CHUNK = 10
+# Robust standard deviations from a target's median energy beyond which a row is an outlier.
+_OUTLIER_DEVIATIONS = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameSelection:
+    """Which frames to label.
+
+    Attributes:
+        stride: Every so many frames of each replica.
+        per_target: At most so many frames of each target, drawn at random; None for no limit.
+        seed: Of that draw; a target's draw does not depend on the other targets.
+        explicit: Frames by (target, replica); replicas without an entry are left out. None for
+            all replicas.
+    """
+
+    stride: int = 1
+    per_target: int | None = None
+    seed: int = 0
+    explicit: Mapping[tuple[str, int], NDArray[np.integer]] | None = None
+
+    def of(self, target: str, counts: Mapping[int, int]) -> dict[int, NDArray[np.int64]]:
+        """Sorted frame indices by replica, given the number of frames of each replica."""
+        frames = {r: np.arange(0, n, self.stride, dtype=np.int64) for r, n in counts.items()}
+        if self.explicit is not None:
+            nothing = np.empty(0, dtype=np.int64)
+            chosen = {r: self.explicit.get((target, r), nothing) for r in counts}
+            frames = {r: np.intersect1d(frames[r], chosen[r]) for r in counts}
+        total = sum(len(f) for f in frames.values())
+        if self.per_target is None or total <= self.per_target:
+            return frames
+        name = int.from_bytes(hashlib.sha256(target.encode()).digest()[:8], "big")
+        generator = np.random.default_rng([self.seed, name])
+        drawn = generator.choice(total, self.per_target, replace=False)
+        owner = np.concatenate([np.full(len(f), r) for r, f in frames.items()])[drawn]
+        pooled = np.concatenate(list(frames.values()))[drawn]
+        return {r: np.sort(pooled[owner == r]) for r in frames}
+
+
+_ALL_FRAMES: Final = FrameSelection()
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """What a labelling run did.
+
+    Attributes:
+        labels: All rows now in the table.
+        computed: Rows that this run computed; the others were there.
+        problems: Trajectories that could not be read, one sentence each.
+    """
+
+    labels: EnergyLabels
+    computed: int
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Frames of one replica for one worker. `structure` is the reason where there is none."""
+
+    target: str
+    replica: int
+    frames: NDArray[np.int64]
+    xyz_angstrom: NDArray[np.float32]
+    topology_path: Path
+    structure: CompleteStructure | str
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is common to all chunks."""
+
+    protocol: EnergyProtocol
+    platform: str
+    parts: Path
+
+
+def label_targets(
+    input_dir: Path | str,
+    out: Path | str,
+    protocol: EnergyProtocol = PROTOCOLS["default"],
+    *,
+    selection: FrameSelection = _ALL_FRAMES,
+    jobs: int = 1,
+    platform: str = "auto",
+) -> LabelReport:
+    """Label trajectories in ATLAS layout and write one table.
+
+    Frames already in `out` or its parts under the same protocol are kept and not computed again,
+    except failed ones, which are tried again.
+
+    Args:
+        input_dir: Folder of targets, see `trajectories.find_targets`.
+        out: Parquet file of all labels.
+        protocol: What an energy means.
+        selection: Which frames.
+        jobs: Processes, one thread each.
+        platform: OpenMM platform, or "auto".
+
+    Raises:
+        UserError: No target, no frame at all, or labels in `out` of another protocol, of another
+            topology or of other trajectories.
+    """
+    targets, out = find_targets(input_dir), Path(out)
+    job = _Job(protocol, platform, out.with_name(out.name + ".parts"))
+    known = _Known.load(out, job)
+    problems: list[str] = []
+    wanted = _count_frames(targets, selection, problems)
+    chunks = _chunks(targets, wanted, known, job, problems)
+    computed = _run(chunks, job, jobs, sum(len(f) for f in wanted.values()), known)
+    labels = _Known.load(out, job).labels
+    if labels is None:
+        raise UserError(
+            f"no frame to label in {input_dir}" + "".join(f"\n  {p}" for p in problems),
+            "check the trajectories and the choice of frames",
+        )
+    labels = _flag_outliers(labels)
+    write_labels(out, labels)
+    for part in job.parts.glob("*.parquet"):
+        part.unlink()
+    if job.parts.is_dir() and not any(job.parts.iterdir()):
+        job.parts.rmdir()
+    return LabelReport(labels, computed, problems)
+
+
+class _Known:
+    """Rows of earlier runs."""
+
+    def __init__(self, labels: EnergyLabels | None) -> None:
+        self.labels = labels
+        rows = labels.rows() if labels is not None else []
+        self._rows = {(r["target"], r["replica"], r["frame"]): r for r in rows}
+        self._topologies = {r["target"]: r["topology_hash"] for r in rows if r["topology_hash"]}
+        self.used = 0
+
+    @classmethod
+    def load(cls, out: Path, job: _Job) -> _Known:
+        """The finished table and the parts, later ones in the place of failed rows."""
+        tables = [read_labels(p) for p in [out] if p.exists()]
+        tables += [read_labels(p) for p in sorted(job.parts.glob("[!.]*.parquet"))]
+        for table in tables:
+            for found in set(table.protocol_hash.tolist()) - {job.protocol.hash}:
+                theirs = table.provenance.get("protocol", {}).get("name", "?")
+                raise UserError(
+                    f"{out} holds labels of another protocol ({theirs}, {found}) than the one "
+                    f"asked for ({job.protocol.name}, {job.protocol.hash})",
+                    "give another --out: energies of two protocols must not be mixed",
+                )
+        if not tables:
+            return cls(None)
+        rows: dict[Any, dict[str, Any]] = {}
+        for row in (row for table in tables for row in table.rows()):
+            key = (row["target"], row["replica"], row["frame"])
+            if key not in rows or rows[key]["status"] == "failed":
+                rows[key] = row
+        return cls(labels_from_rows(list(rows.values()), tables[-1].provenance))
+
+    def has(self, target: str, replica: int, frame: int, frame_hash: str, out: Path) -> bool:
+        """Whether this frame has a label; an error if it was another frame."""
+        row = self._rows.get((target, replica, frame))
+        if row is None or row["status"] == "failed":
+            return False
+        if row["frame_hash"] != frame_hash:
+            raise UserError(
+                f"{out}: the label of {target} replica {replica} frame {frame} belongs to other "
+                "coordinates than the trajectory's",
+                "the trajectory has changed since: give another --out",
+            )
+        self.used += 1
+        return True
+
+    def check_topology(self, target: str, topology_hash: str, out: Path) -> None:
+        """An error if this target's labels were made with another topology."""
+        found = self._topologies.get(target, topology_hash)
+        if found != topology_hash:
+            raise UserError(
+                f"{out} holds labels of {target} with another topology ({found}) than its PDB file "
+                f"gives now ({topology_hash})",
+                "residues, protonation or disulfides differ: give another --out",
+            )
+
+
+def _count_frames(
+    targets: list[Target], selection: FrameSelection, problems: list[str]
+) -> dict[tuple[str, int], NDArray[np.int64]]:
+    """Frames wanted of each replica; replicas that cannot be read become problems."""
+    wanted = {}
+    for target in targets:
+        counts = {}
+        for replica in target.trajectory_paths:
+            try:
+                counts[replica] = frame_count(target, replica)
+            except UserError as error:
+                problems.append(str(error))
+        for replica, frames in selection.of(target.name, counts).items():
+            wanted[target.name, replica] = frames
+    return wanted
+
+
+def _chunks(
+    targets: list[Target],
+    wanted: Mapping[tuple[str, int], NDArray[np.int64]],
+    known: _Known,
+    job: _Job,
+    problems: list[str],
+) -> Iterator[_Chunk]:
+    """The work that is left, read lazily."""
+    out = job.parts.with_name(job.parts.name.removesuffix(".parts"))
+    for target in targets:
+        structure = _structure_or_reason(target)
+        if isinstance(structure, CompleteStructure):
+            known.check_topology(target.name, structure.topology_hash, out)
+        for replica in target.trajectory_paths:
+            frames = wanted.get((target.name, replica), np.empty(0, dtype=np.int64))
+            if not len(frames):
+                continue
+            try:
+                xyz = read_frames(target, replica, frames)
+            except UserError as error:
+                problems.append(str(error))
+                continue
+            missing = [
+                i
+                for i, frame in enumerate(frames.tolist())
+                if not known.has(target.name, replica, frame, _frame_hash(xyz[i]), out)
+            ]
+            for start in range(0, len(missing), _CHUNK):
+                rows = missing[start : start + _CHUNK]
+                yield _Chunk(
+                    target.name, replica, frames[rows], xyz[rows], target.topology_path, structure
+                )
+
+
+def _structure_or_reason(target: Target) -> CompleteStructure | str:
+    try:
+        return complete_structure(target.topology_path)
+    except UserError as error:
+        return str(error).split("\n")[0]
+
+
+def _run(chunks: Iterator[_Chunk], job: _Job, jobs: int, total: int, known: _Known) -> int:
+    """Run all chunks with a bar; returns the number of rows computed."""
+    parallel = Parallel(
+        n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs"
+    )
+    computed = failed = 0
+    with progress_bar() as progress:
+        task = progress.add_task("labelling", total=total, note="")
+        for rows, bad in parallel(delayed(_label_chunk)(chunk, job) for chunk in chunks):
+            computed, failed = computed + rows, failed + bad
+            note = f"{failed} failed" if failed else ""
+            progress.update(task, completed=computed + known.used, note=note)
+        progress.update(task, completed=computed + known.used)
+    return computed
+
+
+def _label_chunk(chunk: _Chunk, job: _Job) -> tuple[int, int]:
+    """Compute one chunk and write its part; runs in a worker. Returns rows and failed rows."""
+    results, platform = _chunk_energies(chunk, job)
+    known = chunk.structure if isinstance(chunk.structure, CompleteStructure) else None
+    rows = [
+        {
+            "target": chunk.target,
+            "replica": chunk.replica,
+            "frame": int(frame),
+            **result._asdict(),
+            "n_residues": known.n_residues if known else 0,
+            "topology_hash": known.topology_hash if known else "",
+            "protocol_hash": job.protocol.hash,
+            "frame_hash": _frame_hash(xyz),
+        }
+        for frame, xyz, result in zip(chunk.frames, chunk.xyz_angstrom, results, strict=True)
+    ]
+    labels = labels_from_rows(rows, _provenance(job.protocol, platform))
+    name = f"{chunk.target}-R{chunk.replica}-{fingerprint(chunk.frames.tolist())}.parquet"
+    write_labels(job.parts / name, labels)
+    return len(rows), sum(result.status == "failed" for result in results)
+
+
+def _chunk_energies(chunk: _Chunk, job: _Job) -> tuple[list[FrameEnergy], str]:
+    if not isinstance(chunk.structure, CompleteStructure):
+        return [_failure(chunk.structure)] * len(chunk.frames), "none"
+    try:
+        modified = chunk.topology_path.stat().st_mtime_ns
+        target = _target_energy(str(chunk.topology_path), modified, job.protocol, job.platform)
+        return _label_frames(target, chunk.xyz_angstrom), target.platform
+    except UserError as error:
+        return [_failure(str(error).split("\n")[0])] * len(chunk.frames), "none"
+
+
+@functools.lru_cache(maxsize=2)
+def _target_energy(
+    topology_path: str, modified_ns: int, protocol: EnergyProtocol, platform: str
+) -> TargetEnergy:
+    """Built once in each worker; `modified_ns` only keeps a replaced file from being confused."""
+    return TargetEnergy(complete_structure(topology_path), protocol, platform)
+
+
+def _label_frames(target: TargetEnergy, xyz_angstrom: NDArray[np.floating]) -> list[FrameEnergy]:
+    if xyz_angstrom.shape[1] != target.structure.input_atoms:
+        found, expected = xyz_angstrom.shape[1], target.structure.input_atoms
+        return [_failure(f"frame has {found} atoms, its topology {expected}")] * len(xyz_angstrom)
+    return [target.label(xyz_nm) for xyz_nm in target.structure.fill(xyz_angstrom)]
+
+
+def _failure(reason: str) -> FrameEnergy:
+    return FrameEnergy(math.nan, math.nan, math.nan, "failed", reason)
+
+
+def _frame_hash(xyz_angstrom: NDArray[np.floating]) -> str:
+    data = np.ascontiguousarray(xyz_angstrom, dtype=np.float32).tobytes()
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _provenance(protocol: EnergyProtocol, platform: str) -> dict[str, Any]:
+    return {
+        "protocol": protocol.as_dict(),
+        "protocol_hash": protocol.hash,
+        "platform": platform,
+        "openmm": openmm.__version__,
+        "protenix_eba": version("protenix-eba"),
+        "machine": host.machine(),
+    }
+
+
+def _flag_outliers(labels: EnergyLabels) -> EnergyLabels:
+    """Mark rows whose energy lies far outside their target's own distribution."""
+    rows = labels.rows()
+    for name in labels.targets:
+        mine = [row for row in rows if row["target"] == name and row["status"] != "failed"]
+        energies = np.array([row["energy_kj_mol"] for row in mine])
+        if len(energies) < 20:
+            continue
+        centre = np.median(energies)
+        spread = 1.4826 * np.median(np.abs(energies - centre))
+        for row, distance in zip(mine, np.abs(energies - centre), strict=True):
+            if row["status"] == "ok" and distance > _OUTLIER_DEVIATIONS * spread:
+                row["status"] = "outlier"
+                row["reason"] = f"{distance:.0f} kJ/mol from the target's median"
+    return labels_from_rows(rows, labels.provenance)
+
+
+def minimised_energies(
+    topology: mdtraj.Trajectory,
+    xyz_angstrom: NDArray[np.floating],
+    protocol: EnergyProtocol = PROTOCOLS["default"],
+    *,
+    platform: str = "auto",
+) -> list[FrameEnergy]:
+    """Energies of conformations that are in memory, for example generated ones.
+
+    Args:
+        topology: One frame with N atoms, heavy atoms at least; it decides protonation and
+            disulfides for all conformations.
+        xyz_angstrom: `[F, N, 3]` in the topology's atom order, angstrom. Hydrogens that the
+            topology lacks are added, without random numbers.
+        protocol: What an energy means.
+        platform: OpenMM platform, or "auto".
+
+    Returns:
+        F labels; a conformation that cannot be used has status "failed" and a reason.
+
+    Raises:
+        UserError: The force field cannot describe the topology.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "topology.pdb"
+        topology.save_pdb(str(path))
+        target = TargetEnergy(complete_structure(path), protocol, platform)
+    return _label_frames(target, np.asarray(xyz_angstrom))

@@ -1,0 +1,227 @@
+"""From a PDB file to the one complete topology that all frames of a target share.
+
+PDBFixer chooses histidine tautomers by the hydrogen bonds of the structure that it sees, and a
+flip costs about 70 kJ/mol. So protonation and disulfides are chosen once, on the reference
+structure, and the atoms that a frame lacks are put where the reference has them relative to
+their neighbours: no random numbers, no second opinion.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protenix_eba.errors import UserError
+from protenix_eba.files import fingerprint
+from protenix_eba.units import ANGSTROM_PER_NM
+
+__all__ = ["CompleteStructure", "complete_structure"]
+
+_PH = 7.0
+# A structure with fewer of its heavy atoms than this is a trace, not a conformation.
+_MAX_BUILT_FRACTION = 0.05
+
+
+@dataclass(frozen=True)
+class CompleteStructure:
+    """A topology with all atoms that the force field wants, and how to fill it from a frame.
+
+    Attributes:
+        topology: openmm.app.Topology, M atoms.
+        reference_nm: `[M, 3]` reference positions, nm.
+        source: `[M]` index of each atom in the input file; -1 where the file lacks it.
+        input_atoms: N, atoms of the input file.
+        topology_hash: Fingerprint of residues, atom names and bonds.
+    """
+
+    topology: Any
+    reference_nm: NDArray[np.float64]
+    source: NDArray[np.int64]
+    input_atoms: int
+    topology_hash: str
+
+    @property
+    def n_residues(self) -> int:
+        """Residues of the complete topology."""
+        return int(self.topology.getNumResidues())
+
+    def fill(self, xyz_angstrom: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Frames with every atom.
+
+        Args:
+            xyz_angstrom: `[F, N, 3]` in the input file's atom order, angstrom.
+
+        Returns:
+            `[F, M, 3]` in nm; atoms that the input lacks stand in the reference's local geometry.
+
+        Raises:
+            ValueError: Another number of atoms.
+        """
+        xyz_nm = np.asarray(xyz_angstrom, dtype=np.float64) / ANGSTROM_PER_NM
+        if xyz_nm.shape[1:] != (self.input_atoms, 3):
+            raise ValueError(f"expected [F, {self.input_atoms}, 3], got {xyz_nm.shape}")
+        full = np.full((len(xyz_nm), len(self.source), 3), np.nan)
+        present = self.source >= 0
+        full[:, present] = xyz_nm[:, self.source[present]]
+        finite = np.isfinite(full[:, present]).all(axis=(1, 2))
+        if not present.all() and finite.any():
+            full[finite] = self._with_missing(full[finite], present)
+        return full
+
+    def posed_as(self, other: CompleteStructure) -> NDArray[np.float64]:
+        """`[M, 3]` nm: the heavy atoms of `other`, which may be protonated otherwise.
+
+        Raises:
+            ValueError: `other` has not the same heavy atoms.
+        """
+        where = {key: i for i, key in enumerate(_names(other.topology))}
+        mine = _names(self.topology)
+        source = np.array([where.get(key, -1) for key in mine])
+        heavy = np.array([atom.element.symbol != "H" for atom in self.topology.atoms()])
+        if (source[heavy] < 0).any():
+            raise ValueError("the two structures have different heavy atoms")
+        full = np.full((1, len(mine), 3), np.nan)
+        full[0, heavy] = other.reference_nm[source[heavy]]
+        return np.asarray(self._with_missing(full, heavy)[0])
+
+    def _with_missing(
+        self, full: NDArray[np.float64], present: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        neighbours = _neighbours(self.topology)
+        present = present.copy()
+        while not present.all():
+            ready = [
+                (atom, parent)
+                for atom in np.flatnonzero(~present).tolist()
+                for parent in neighbours[atom]
+                if present[parent]
+            ]
+            if not ready:
+                raise ValueError("an atom is bonded to none that the input has")
+            for atom, parent in ready:
+                anchors = _anchors(parent, neighbours, present)
+                full[:, atom] = _carry_over(self.reference_nm, full, atom, parent, anchors)
+            present[[atom for atom, _ in ready]] = True
+        return full
+
+
+def _names(topology: Any) -> list[tuple[int, str]]:
+    return [(atom.residue.index, atom.name) for atom in topology.atoms()]
+
+
+def _neighbours(topology: Any) -> list[list[int]]:
+    table: list[list[int]] = [[] for _ in range(topology.getNumAtoms())]
+    for first, second in topology.bonds():
+        table[first.index].append(second.index)
+        table[second.index].append(first.index)
+    return table
+
+
+def _anchors(parent: int, neighbours: list[list[int]], present: NDArray[np.bool_]) -> list[int]:
+    """Present atoms that orient what is bonded to `parent`: its neighbours, or theirs as well."""
+    near = [n for n in neighbours[parent] if present[n]]
+    if len(near) >= 2:
+        return near
+    return near + [m for n in near for m in neighbours[n] if present[m] and m != parent]
+
+
+def _carry_over(
+    reference: NDArray[np.float64],
+    frames: NDArray[np.float64],
+    atom: int,
+    parent: int,
+    anchors: list[int],
+) -> NDArray[np.float64]:
+    """`[F, 3]` positions of `atom`: the reference turned so that the anchors fit (Kabsch)."""
+    fixed = reference[anchors] - reference[parent]
+    moving = frames[:, anchors] - frames[:, parent, None]
+    u, _, vt = np.linalg.svd(np.einsum("ai,faj->fij", fixed, moving))
+    u[:, :, 2] *= np.linalg.det(u @ vt)[:, None]
+    rotated = np.einsum("i,fij->fj", reference[atom] - reference[parent], u @ vt)
+    return np.asarray(rotated + frames[:, parent])
+
+
+def complete_structure(pdb_path: Path | str) -> CompleteStructure:
+    """Read a PDB file and add what the force field needs: hydrogens at pH 7, disulfides, OXT.
+
+    Hydrogens that the file has decide the protonation; where it has none, PDBFixer does.
+
+    Raises:
+        UserError: The file cannot be read, is a trace without side chains, holds a residue gap,
+            or residues that the force field does not know.
+    """
+    from pdbfixer import PDBFixer
+
+    try:
+        fixer = PDBFixer(filename=str(pdb_path))
+        keys = _keys(fixer.topology)
+        given_heavy = sum(atom.element.symbol != "H" for atom in fixer.topology.atoms())
+        state = random.getstate()
+        random.seed(0)  # Modeller.addHydrogens draws from the global generator
+        try:
+            _fix(fixer)
+        finally:
+            random.setstate(state)
+    except Exception as error:  # PDBFixer raises many kinds for files that it cannot use
+        raise UserError(
+            f"cannot prepare {pdb_path} for the force field: {type(error).__name__}: {error}",
+            "keep the protein's atoms only, in PDB format with standard residues",
+        ) from error
+    return _checked(fixer, keys, given_heavy, pdb_path)
+
+
+def _fix(fixer: Any) -> None:
+    fixer.findMissingResidues()
+    fixer.missingResidues = {}
+    fixer.findNonstandardResidues()
+    fixer.replaceNonstandardResidues()
+    fixer.removeHeterogens(keepWater=False)
+    fixer.findMissingAtoms()
+    fixer.addMissingAtoms(seed=0)  # also makes the disulfide bonds, by distance
+    fixer.addMissingHydrogens(_PH)
+
+
+def _keys(topology: Any) -> list[tuple[int, str, str, str]]:
+    return [
+        (atom.residue.chain.index, atom.residue.id, atom.residue.insertionCode.strip(), atom.name)
+        for atom in topology.atoms()
+    ]
+
+
+def _checked(
+    fixer: Any, keys: list[tuple[int, str, str, str]], given_heavy: int, pdb_path: Path | str
+) -> CompleteStructure:
+    index = {key: i for i, key in enumerate(keys)}
+    if len(index) != len(keys):
+        raise UserError(
+            f"{pdb_path}: two atoms share chain, residue number and name",
+            "number the residues of each chain without repeats and keep one alternate location",
+        )
+    source = np.array([index.get(key, -1) for key in _keys(fixer.topology)], dtype=np.int64)
+    heavy = np.array([atom.element.symbol != "H" for atom in fixer.topology.atoms()])
+    built = int((heavy & (source < 0)).sum())
+    terminal = fixer.topology.getNumChains()  # an OXT for each chain may be added freely
+    if not given_heavy or built - terminal > _MAX_BUILT_FRACTION * heavy.sum():
+        raise UserError(
+            f"{pdb_path}: {built} of {int(heavy.sum())} heavy atoms are missing",
+            "energies need all heavy atoms, not only the backbone or a trace",
+        )
+    positions = [[p.x, p.y, p.z] for p in fixer.positions]
+    return CompleteStructure(
+        topology=fixer.topology,
+        reference_nm=np.array(positions, dtype=np.float64),
+        source=source,
+        input_atoms=len(keys),
+        topology_hash=_topology_hash(fixer.topology),
+    )
+
+
+def _topology_hash(topology: Any) -> str:
+    atoms = [[atom.residue.index, atom.residue.name, atom.name] for atom in topology.atoms()]
+    bonds = sorted(sorted((a.index, b.index)) for a, b in topology.bonds())
+    return fingerprint({"atoms": atoms, "bonds": bonds})

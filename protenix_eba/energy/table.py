@@ -1,0 +1,205 @@
+"""The label table: one row for each frame, Parquet, with units and provenance in the schema."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from protenix_eba.errors import UserError
+from protenix_eba.files import atomic_path, require_file
+
+__all__ = ["EnergyLabels", "labels_from_rows", "read_labels", "write_csv", "write_labels"]
+
+_KIND: Final = {"string": np.str_, "int64": np.int64, "double": np.float64}
+# Column: (type, unit or meaning)
+_COLUMNS: Final = {
+    "target": ("string", "folder name"),
+    "replica": ("int64", "number in the trajectory's file name"),
+    "frame": ("int64", "index in the replica's trajectory file, from 0"),
+    "initial_energy_kj_mol": ("double", "kJ/mol, of the conformation as it is"),
+    "energy_kj_mol": ("double", "kJ/mol, after the protocol's minimisation"),
+    "rmsd_angstrom": ("double", "angstrom, all atoms, moved by the minimisation"),
+    "n_residues": ("int64", "residues"),
+    "status": ("string", "ok, outlier or failed"),
+    "reason": ("string", "why not ok"),
+    "topology_hash": ("string", "residues, atom names and bonds, with hydrogens"),
+    "protocol_hash": ("string", "force field and minimisation"),
+    "frame_hash": ("string", "SHA-256 of the frame's float32 coordinates in angstrom"),
+}
+_METADATA_KEY: Final = b"protenix_eba"
+
+
+@dataclass(frozen=True)
+class EnergyLabels:
+    """Energy labels as parallel arrays of R rows, sorted by target, replica and frame.
+
+    Attributes:
+        target: `[R]` target names.
+        replica: `[R]` replica numbers.
+        frame: `[R]` frame indices in the replica's trajectory file.
+        initial_energy_kj_mol: `[R]` energies of the conformations as they are.
+        energy_kj_mol: `[R]` float64 labels, kJ/mol; NaN where `status` is "failed".
+        rmsd_angstrom: `[R]` how far the minimisation moved the atoms.
+        n_residues: `[R]` residues of the target.
+        status: `[R]` "ok", "outlier" or "failed".
+        reason: `[R]` why not ok.
+        topology_hash: `[R]` of the complete topology.
+        protocol_hash: `[R]` of the energy protocol.
+        frame_hash: `[R]` of the frame's coordinates.
+        provenance: Protocol, versions and platform that made them.
+    """
+
+    target: NDArray[np.str_]
+    replica: NDArray[np.int64]
+    frame: NDArray[np.int64]
+    initial_energy_kj_mol: NDArray[np.float64]
+    energy_kj_mol: NDArray[np.float64]
+    rmsd_angstrom: NDArray[np.float64]
+    n_residues: NDArray[np.int64]
+    status: NDArray[np.str_]
+    reason: NDArray[np.str_]
+    topology_hash: NDArray[np.str_]
+    protocol_hash: NDArray[np.str_]
+    frame_hash: NDArray[np.str_]
+    provenance: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    @property
+    def targets(self) -> list[str]:
+        """Names of the targets, sorted."""
+        return sorted(set(self.target.tolist()))
+
+    @property
+    def ok(self) -> NDArray[np.bool_]:
+        """`[R]` rows that can be trained on."""
+        return np.asarray(self.status == "ok")
+
+    def select(self, rows: NDArray[Any]) -> EnergyLabels:
+        """The rows of a mask or of indices."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in _COLUMNS})
+
+    def for_target(self, name: str) -> EnergyLabels:
+        """The rows of one target.
+
+        Raises:
+            UserError: It has none.
+        """
+        rows = self.target == name
+        if not rows.any():
+            raise UserError(
+                f"no energy labels for target {name!r}: there are for {', '.join(self.targets)}",
+                "label it with `protenix-eba label`",
+            )
+        return self.select(rows)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows as plain dictionaries."""
+        columns = [getattr(self, name).tolist() for name in _COLUMNS]
+        return [dict(zip(_COLUMNS, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def labels_from_rows(
+    rows: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any]
+) -> EnergyLabels:
+    """Labels from dictionaries with every column, in any order."""
+    ordered = sorted(rows, key=lambda row: (row["target"], row["replica"], row["frame"]))
+    arrays: dict[str, NDArray[Any]] = {
+        name: np.array([row[name] for row in ordered], dtype=_KIND[kind])
+        for name, (kind, _) in _COLUMNS.items()
+    }
+    return EnergyLabels(**arrays, provenance=dict(provenance))
+
+
+def write_labels(path: Path | str, labels: EnergyLabels) -> None:
+    """Write Parquet, atomically."""
+    types = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64()}
+    schema = pa.schema(
+        [
+            pa.field(name, types[kind], nullable=False, metadata={"unit": meaning})
+            for name, (kind, meaning) in _COLUMNS.items()
+        ],
+        metadata={_METADATA_KEY: json.dumps(dict(labels.provenance), sort_keys=True)},
+    )
+    columns = [
+        pa.array(getattr(labels, name).tolist(), types[kind])
+        for name, (kind, _) in _COLUMNS.items()
+    ]
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.Table.from_arrays(columns, schema=schema), temporary, compression="zstd")
+
+
+def read_labels(path: Path | str) -> EnergyLabels:
+    """Read and check a label table.
+
+    Raises:
+        UserError: No such file, cut or not Parquet, a column is missing or of another type, an
+            "ok" row without a finite energy, or two rows for one frame.
+    """
+    path = require_file(path, "energy labels", "make them with `protenix-eba label`")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"energy labels: {path} is cut or not a Parquet file ({str(error).splitlines()[0]})",
+            "copy it again, or make it with `protenix-eba label`",
+        ) from error
+    missing = [name for name in _COLUMNS if name not in table.column_names]
+    if missing:
+        raise UserError(
+            f"energy labels: {path} lacks {', '.join(missing)}; it has "
+            f"{', '.join(table.column_names)}",
+            "make it with `protenix-eba label`",
+        )
+    return _checked(_from_table(table, path), path)
+
+
+def _from_table(table: pa.Table, path: Path) -> EnergyLabels:
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, (kind, _) in _COLUMNS.items():
+        found = str(table.schema.field(name).type)
+        if found != kind or table.column(name).null_count:
+            raise UserError(
+                f"energy labels: {path}, column {name}: expected {kind} without nulls, found "
+                f"{found} with {table.column(name).null_count} nulls",
+                "make it with `protenix-eba label`",
+            )
+        arrays[name] = np.array(table.column(name).to_pylist(), dtype=_KIND[kind])
+    metadata = table.schema.metadata or {}
+    return EnergyLabels(**arrays, provenance=json.loads(metadata.get(_METADATA_KEY, b"{}")))
+
+
+def _checked(labels: EnergyLabels, path: Path) -> EnergyLabels:
+    bad = labels.ok & ~np.isfinite(labels.energy_kj_mol)
+    if bad.any():
+        row = int(bad.argmax())
+        raise UserError(
+            f"energy labels: {path}, {int(bad.sum())} rows are ok without a finite energy, first "
+            f"{labels.target[row]} replica {labels.replica[row]} frame {labels.frame[row]}",
+            "delete the file and label again",
+        )
+    keys = list(zip(labels.target.tolist(), labels.replica, labels.frame, strict=True))
+    if len(set(keys)) != len(keys):
+        raise UserError(f"energy labels: {path} has two rows for one frame", "label again")
+    return labels
+
+
+def write_csv(path: Path | str, labels: EnergyLabels) -> None:
+    """The same rows as text, atomically."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(_COLUMNS), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(labels.rows())
+    with atomic_path(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")

@@ -1,0 +1,235 @@
+"""Protenix checkpoints: make, read, split into trunk and diffusion module, write."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import hashlib
+import io
+import pickle
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+from zipfile import BadZipFile
+
+import torch
+from torch import Tensor, nn
+
+from protenix_eba.errors import UserError
+from protenix_eba.files import atomic_path, require_file
+
+__all__ = [
+    "DIFFUSION_PREFIX",
+    "StateDict",
+    "build_diffusion_module",
+    "build_model",
+    "count_parameters",
+    "freeze",
+    "load_checkpoint",
+    "random_state",
+    "save_checkpoint",
+    "trunk_fingerprint",
+    "with_depth",
+]
+
+StateDict = dict[str, Tensor]
+
+DIFFUSION_PREFIX: Final = "diffusion_module."
+_BLOCK = re.compile(r"^(diffusion_module\.diffusion_transformer\.blocks\.)(\d+)\.(.+)$")
+# The last linear maps of the two residual branches of a diffusion transformer block (Algorithm 23).
+_BRANCH_OUTPUTS = (
+    "attention_pair_bias.attention.linear_o.weight",
+    "conditioned_transition_block.linear_nobias_b.weight",
+)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Protenix prints while its modules are built."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+class _NoDraws:
+    """Stands in for `scipy.stats.truncnorm` while weights are built only to be overwritten.
+
+    Drawing them takes 10 s for 60 million weights and minutes for the largest models.
+    """
+
+    @staticmethod
+    def std(**_: float) -> float:
+        return 1.0
+
+    @staticmethod
+    def rvs(*, size: int, **_: float) -> Any:
+        return torch.zeros(size).numpy()
+
+
+@contextlib.contextmanager
+def _uninitialised() -> Iterator[None]:
+    from protenix.model.triangular import layers
+
+    drawn, layers.truncnorm = layers.truncnorm, _NoDraws
+    try:
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        layers.truncnorm = drawn
+
+
+def random_state(configs: Any, seed: int) -> StateDict:
+    """Weights of a randomly initialised Protenix of the configured sizes.
+
+    Protenix initialises through SciPy, which draws from NumPy's global generator: its state, and
+    torch's, are the same afterwards as before.
+    """
+    import numpy as np
+    from protenix.model.protenix import Protenix
+
+    state = np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]), _quiet():
+            np.random.seed(seed)
+            torch.manual_seed(seed)
+            return dict(Protenix(configs).state_dict())
+    finally:
+        np.random.set_state(state)
+
+
+def load_checkpoint(path: Path | str) -> StateDict:
+    """The weights in a Protenix checkpoint (`{"model": ...}`); nothing else in it is unpickled.
+
+    Raises:
+        UserError: No such file, a cut one, or another format.
+    """
+    path = require_file(path, "checkpoint")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, BadZipFile, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"{path} is not a whole checkpoint: {str(error).splitlines()[0]}",
+            "copy or download it again",
+        ) from error
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise UserError(f"{path}: expected a dictionary with the key 'model', as Protenix writes")
+    return {key.removeprefix("module."): value for key, value in content["model"].items()}
+
+
+def save_checkpoint(path: Path | str, state: StateDict) -> None:
+    """Write a checkpoint that stock Protenix loads; the file is whole or absent."""
+    model = {key: value.detach().cpu().clone() for key, value in state.items()}
+    with atomic_path(path) as temporary:
+        torch.save({"model": model}, temporary)
+
+
+def build_model(configs: Any, state: StateDict) -> nn.Module:
+    """A whole Protenix in evaluation mode, without the cost of initialising it first."""
+    from protenix.model.protenix import Protenix
+
+    with _uninitialised():
+        model = Protenix(configs)
+    return _load(model, state, "the configured model").eval()
+
+
+def build_diffusion_module(configs: Any, state: StateDict) -> nn.Module:
+    """Only the diffusion module: the trunk of a fine-tuning run is never instantiated."""
+    from protenix.model.modules.diffusion import DiffusionModule
+
+    with _uninitialised():
+        module = DiffusionModule(**configs.model.diffusion_module)
+    own = {
+        key.removeprefix(DIFFUSION_PREFIX): value
+        for key, value in state.items()
+        if key.startswith(DIFFUSION_PREFIX)
+    }
+    return _load(module, own, "the configured diffusion module")
+
+
+def _load(module: nn.Module, state: StateDict, what: str) -> nn.Module:
+    expected = module.state_dict()
+    missing = sorted(expected.keys() - state.keys())
+    unknown = sorted(state.keys() - expected.keys())
+    shapes = [k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape]
+    for kind, keys in (("lacks", missing), ("has unknown", unknown), ("has other sizes of", shapes)):
+        if keys:
+            raise UserError(
+                f"the checkpoint does not fit {what}: it {kind} {len(keys)} weights, for example "
+                f"{sorted(keys)[0]}",
+                "give the configuration that the checkpoint was made with (model_name and sizes)",
+            )
+    module.load_state_dict(state, strict=True)
+    return module
+
+
+def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
+    """Freeze every parameter of the diffusion module that no pattern names.
+
+    Args:
+        module: The diffusion module.
+        patterns: Globs over names in the checkpoint ("diffusion_module.diffusion_transformer.*").
+
+    Raises:
+        UserError: A pattern matches nothing that can be trained.
+    """
+    names = {f"{DIFFUSION_PREFIX}{n}": p for n, p in module.named_parameters() if p.requires_grad}
+    chosen: set[str] = set()
+    for pattern in patterns:
+        matched = fnmatch.filter(names, pattern)
+        if not matched:
+            raise UserError(
+                f"eba.trainable: {pattern!r} matches no weight of the diffusion module",
+                "the trunk's embeddings are cached: only diffusion_module.* can be trained",
+            )
+        chosen.update(matched)
+    for name, parameter in names.items():
+        parameter.requires_grad_(name in chosen)
+
+
+def count_parameters(state: StateDict) -> int:
+    """Number of weights."""
+    return sum(value.numel() for value in state.values())
+
+
+def trunk_fingerprint(state: StateDict) -> str:
+    """A fingerprint of all weights that a fine-tuning run leaves alone.
+
+    Checkpoints with the same trunk share their embeddings.
+    """
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        if not key.startswith(DIFFUSION_PREFIX):
+            digest.update(key.encode())
+            digest.update(state[key].contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def with_depth(state: StateDict, n_blocks: int) -> StateDict:
+    """The same function with a deeper diffusion transformer.
+
+    A block whose two residual branches end in zeros adds nothing, exactly. So a model trained with
+    few blocks can be given the depth of a stock model, whose command then loads it strictly. The
+    added blocks are copies of the last one but for these zeros, and can be trained further.
+
+    Args:
+        state: Weights of the whole model.
+        n_blocks: Blocks wanted, at least as many as there are.
+
+    Raises:
+        UserError: The model has more blocks.
+    """
+    found = [match for match in map(_BLOCK.match, state) if match]
+    depth = 1 + max(int(match[2]) for match in found)
+    if depth > n_blocks:
+        raise UserError(
+            f"the checkpoint's diffusion transformer has {depth} blocks, the wanted model {n_blocks}",
+            "choose a model_name with at least as many blocks",
+        )
+    deeper = dict(state)
+    last = [match for match in found if int(match[2]) == depth - 1]
+    for index in range(depth, n_blocks):
+        for match in last:
+            value = state[match[0]]
+            copy = torch.zeros_like(value) if match[3] in _BRANCH_OUTPUTS else value.clone()
+            deeper[f"{match[1]}{index}.{match[3]}"] = copy
+    return deeper

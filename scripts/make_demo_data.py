@@ -1,0 +1,69 @@
+"""Make the MD of the demonstration peptides (about an hour of CPU time on two cores).
+
+Example:
+    python scripts/make_demo_data.py --out protenix_eba/demo_data --jobs 2
+    python scripts/make_demo_data.py --out md --sequence trpzip=SWTWENGKWTWK --frames 500
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from joblib import Parallel, delayed
+
+from protenix_eba.energy.simulate import SimulationSettings, simulate_replica, write_provenance
+from protenix_eba.progress import console, track
+
+PEPTIDES = {
+    "met_enkephalin": "YGGFM",
+    "grgds": "GRGDS",
+    "angiotensin_ii": "DRVYIHPF",
+    "chignolin": "GYDPETGTWG",
+}
+
+
+def main() -> int:
+    """Run the replicas that are not there yet; exit status 1 on a geometry fault."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--sequence", action="append", metavar="NAME=SEQUENCE", default=[])
+    parser.add_argument("--replicas", type=int, default=3)
+    parser.add_argument("--frames", type=int, default=SimulationSettings.frames)
+    parser.add_argument("--interval-ps", type=float, default=SimulationSettings.interval_ps)
+    parser.add_argument("--seed", type=int, default=SimulationSettings.seed)
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    peptides = dict(pair.split("=", 1) for pair in options.sequence) or PEPTIDES
+    settings = SimulationSettings(
+        frames=options.frames, interval_ps=options.interval_ps, seed=options.seed
+    )
+    return run(options.out, peptides, options.replicas, settings, options.jobs)
+
+
+def run(
+    out: Path, peptides: dict[str, str], replicas: int, settings: SimulationSettings, jobs: int
+) -> int:
+    """First replica 1 of every peptide, which the others are superposed on, then the rest."""
+    faults: list[str] = []
+    for numbers in ([1], range(2, replicas + 1)):
+        tasks = [(name, replica) for name in peptides for replica in numbers]
+        results = Parallel(n_jobs=jobs, return_as="generator", batch_size=1)(
+            delayed(simulate_replica)(out / name, peptides[name], replica, settings)
+            for name, replica in tasks
+        )
+        label = f"replicas {min(numbers, default=0)} to {max(numbers, default=0)}"
+        for found in track(results, label, len(tasks)):
+            faults += found
+    for name, sequence in peptides.items():
+        write_provenance(out / name, sequence, settings)
+    for fault in faults:
+        console.print(f"geometry: {fault}")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

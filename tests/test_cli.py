@@ -1,0 +1,177 @@
+import subprocess
+import sys
+import time
+from types import ModuleType, SimpleNamespace
+
+import click
+import pytest
+import yaml
+
+from protenix_eba.cli import main as verbs
+from protenix_eba.cli import train
+from protenix_eba.errors import UserError
+from protenix_eba.plugin_api import TRAINERS
+
+REQUIRED = ["--run_name", "a", "--base_dir", "b", "--max_steps", "1", "--use_wandb", "false"]
+REQUIRED += ["--eval_interval", "-1", "--log_interval", "1"]
+SLOW_MODULES = {"torch", "protenix", "openmm", "rdkit", "biotite"}
+
+
+def imported_by(statement):
+    """Top-level modules that a fresh interpreter has after a statement."""
+    code = f"import sys\n{statement}\nprint(*{{m.partition('.')[0] for m in sys.modules}})"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return set(result.stdout.splitlines()[-1].split())
+
+
+@pytest.fixture
+def verb(monkeypatch):
+    """A verb whose module is made up, and what it shall do."""
+
+    def make(do):
+        module = ModuleType("protenix_eba.cli.label")
+        module.label = click.command("label")(do)
+        monkeypatch.setitem(sys.modules, "protenix_eba.cli.label", module)
+
+    return make
+
+
+@pytest.fixture
+def call_train(monkeypatch, capsys):
+    """Call `protenix-train` and return its exit status and what it printed."""
+    from protenix_eba import compat
+
+    monkeypatch.setattr(compat, "prepare_environment", lambda: None)
+    monkeypatch.setattr(compat, "ensure_ccd_cache", lambda: None)
+
+    def call(*argv):
+        monkeypatch.setattr(sys, "argv", ["protenix-train", *argv])
+        try:
+            train.main()
+        except SystemExit as stop:
+            return stop.code, *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    return call
+
+
+@pytest.mark.parametrize("command", ["main", "train"])
+def test_help_imports_nothing_slow(command):
+    start = time.perf_counter()
+    statement = (
+        f"from protenix_eba.cli import {command}\nsys.argv = ['x', '--help']\n"
+        f"try: {command}.main()\nexcept SystemExit: pass"
+    )
+    assert not imported_by(statement) & SLOW_MODULES
+    assert time.perf_counter() - start < 5  # on a busy machine; idle it is 0.1 s
+
+
+def test_print_config_does_not_import_torch():
+    statement = "from protenix_eba.cli import train\ntrain.run(['--print-config'])"
+    assert not imported_by(statement) & (SLOW_MODULES - {"protenix"})
+
+
+def test_the_table_of_verbs_names_modules(capsys):
+    assert verbs.run(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"  {verb}" in printed for verb in verbs.VERBS)
+
+
+def test_version(capsys):
+    assert verbs.run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("protenix-eba, version 0.")
+
+
+def test_a_misspelt_verb_is_corrected(capsys):
+    assert verbs.run(["lable"]) == 2
+    assert "Did you mean 'label'?" in capsys.readouterr().err
+
+
+def test_a_verb_runs(verb, capsys):
+    verb(lambda: click.echo("labelled"))
+    assert verbs.run(["label"]) == 0
+    assert capsys.readouterr().out == "labelled\n"
+    assert verbs.run(["label", "--nonsense"]) == 2
+    assert "No such option" in capsys.readouterr().err
+
+
+def test_errors_of_a_verb_are_printed_without_traceback(verb, capsys):
+    def fail():
+        raise UserError("no trajectory", "give one")
+
+    verb(fail)
+    assert verbs.run(["label"]) == 2
+    assert capsys.readouterr().err == "error: no trajectory\n  What to do: give one\n"
+
+
+def test_an_interrupted_verb_says_what_is_kept(verb, capsys):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    verb(interrupt)
+    assert verbs.run(["label"]) == 130
+    assert "interrupted; what is finished is kept" in capsys.readouterr().err
+
+
+def test_defects_are_not_hidden(verb):
+    def crash():
+        raise ZeroDivisionError
+
+    verb(crash)
+    with pytest.raises(ZeroDivisionError):
+        verbs.run(["label"])
+
+
+def test_train_help_lists_installed_plugins(call_train):
+    status, out, _ = call_train("--lr", "--help")
+    assert status == 0
+    assert "installed: protenix_eba" in out and "--print-config" in out
+
+
+def test_print_config_prints_yaml(call_train):
+    status, out, _ = call_train("--print-config", "--c_z", "64", "--run_name", "two words")
+    configs = yaml.safe_load(out)
+    assert status == 0
+    assert configs["trainer"] == "af3"
+    assert configs["run_name"] == "two words"
+    assert configs["model"]["pairformer"]["c_z"] == 64
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--lr"], "error: --lr has no value"),
+        (["--plugin", "nope"], "error: there is no plugin called 'nope'"),
+        (["--lrr", "1"], "error: command line: unknown key 'lrr'"),
+        ([], "error: these keys need a value: project, run_name"),
+        ([*REQUIRED, "--trainer", "af4"], "error: there is no trainer called 'af4'"),
+    ],
+)
+def test_train_prints_errors(call_train, argv, message):
+    status, _, err = call_train(*argv)
+    assert status == 2
+    assert err.startswith(message)
+
+
+def test_train_runs_the_trainer_that_was_chosen(call_train, monkeypatch):
+    ran = []
+    trainers = {
+        name: lambda configs, name=name: SimpleNamespace(
+            run=lambda: ran.append((name, configs.max_steps))
+        )
+        for name in ("af3", "mine")
+    }
+    monkeypatch.setattr(TRAINERS, "_components", trainers)
+    assert call_train(*REQUIRED)[0] == 0
+    assert call_train(*REQUIRED, "--trainer", "mine")[0] == 0
+    assert ran == [("af3", 1), ("mine", 1)]
+
+
+def test_an_interrupted_training_exits_with_130(call_train, monkeypatch):
+    def interrupt(configs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TRAINERS, "_components", {"af3": interrupt})
+    status, _, err = call_train(*REQUIRED)
+    assert status == 130 and err.endswith("checkpoints that were written are kept\n")
