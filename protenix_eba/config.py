@@ -51,22 +51,24 @@ class EBAConfig:
     """The section `eba`.
 
     Attributes:
-        objective: Name of a registered loss: "eba" or "eba_dpo".
+        objective: Name of a registered loss: "denoising", "eba" or "eba_dpo".
         dataloader: Name of a registered dataloader.
         data_dir: Folder with the trajectories, one folder per protein.
         labels: Energy labels, the Parquet file that `protenix-eba label` writes.
-        embeddings: Folder of `protenix-eba embed`; empty means that the trunk runs at each step.
-        replicas: Which replicas of each trajectory to draw from; empty means all.
+        embeddings: Folder that `protenix-eba embed` writes.
+        replicas: Which replicas of each target to train on; empty means all.
+        validation_replicas: Which replicas are held out to measure the alignment on, every
+            `eval_interval` steps; empty means none.
+        validation_items: How many groups of K held-out conformers are measured.
         n_conformers: K, conformers that are compared with each other in one step.
-        n_noise: S, noise samples at one noise level, shared by the K conformers.
+        n_noise: S, noise samples, each at its own level, shared by the K conformers.
         temperature_K: Temperature of the Boltzmann weights, kelvin.
-        length_exponent: p of the energies' factor 1 / N_res**p.
+        length_exponent: a of the energies' factor 1 / N_res**a; 0.5 in the paper, 0 for none.
         diffusion_temperature: T, the scale from denoising errors to the model's energies.
         weight_mse: Weight of the aligned squared error in the denoising error.
         weight_lddt: Weight of the smooth LDDT in the denoising error.
-        edm_weighting: Whether the squared error carries EDM's weight of its noise level.
         trainable: Glob patterns of parameter names; all other parameters are frozen.
-        deepspeed_stage: ZeRO stage, 0 to 3.
+        deepspeed_stage: ZeRO stage, 0 to 2.
         checkpoint_keep: How many of the newest checkpoints stay on disk.
 
     Raises:
@@ -79,6 +81,8 @@ class EBAConfig:
     labels: str = ""
     embeddings: str = ""
     replicas: tuple[int, ...] = ()
+    validation_replicas: tuple[int, ...] = ()
+    validation_items: int = 32
     n_conformers: int = 3
     n_noise: int = 8
     temperature_K: float = 300.0
@@ -86,14 +90,18 @@ class EBAConfig:
     diffusion_temperature: float = 5000.0
     weight_mse: float = 1.0
     weight_lddt: float = 1.0
-    edm_weighting: bool = True
     trainable: tuple[str, ...] = ("diffusion_module.*",)
     deepspeed_stage: int = 0
     checkpoint_keep: int = 2
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for key, lowest in (("n_conformers", 1), ("n_noise", 1), ("checkpoint_keep", 1)):
+        for key, lowest in (
+            ("n_conformers", 1),
+            ("n_noise", 1),
+            ("checkpoint_keep", 1),
+            ("validation_items", 1),
+        ):
             self._require(key, getattr(self, key) >= lowest, f"at least {lowest}")
         for key in ("temperature_K", "diffusion_temperature"):
             self._require(key, getattr(self, key) > 0, "a number above 0")
@@ -101,7 +109,9 @@ class EBAConfig:
             self._require(key, getattr(self, key) >= 0, "0 or above")
         self._require("weight_mse", self.weight_mse + self.weight_lddt > 0, "one weight above 0")
         self._require("trainable", bool(self.trainable), "at least one pattern")
-        self._require("deepspeed_stage", 0 <= self.deepspeed_stage <= 3, "0, 1, 2 or 3")
+        self._require("deepspeed_stage", 0 <= self.deepspeed_stage <= 2, "0, 1 or 2")
+        shared = set(self.replicas) & set(self.validation_replicas)
+        self._require("validation_replicas", not shared, "replicas that are not trained on")
 
     def _require(self, key: str, holds: bool, expected: str) -> None:
         if not holds:

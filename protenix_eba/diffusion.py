@@ -6,7 +6,7 @@ Letters: K conformers, S noise samples, N atoms.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,13 @@ from protenix_eba.geometry import random_rotations
 from protenix_eba.losses import DenoisingErrors, aligned_mse, smooth_lddt
 
 __all__ = ["ConformerDenoiser", "NoisyConformers", "add_noise", "denoising_errors"]
+
+
+# What Protenix's atom encoder caches from (AlphaFold 3, Algorithm 5).
+_ATOM_FEATURES: Final = (
+    *("ref_pos", "ref_charge", "ref_mask", "ref_element", "ref_atom_name_chars"),
+    *("atom_to_token_idx", "d_lm", "v_lm", "pad_info"),
+)
 
 
 @dataclass(frozen=True)
@@ -87,10 +94,8 @@ class ConformerDenoiser(nn.Module):
         """What all noise samples of a sequence share: `pair_z`, `p_lm` and `c_l`."""
         module: Any = self.diffusion_module
         pair_z = module.diffusion_conditioning.prepare_cache(features["relp"], z_trunk, False)
-        names = ("ref_pos", "ref_charge", "ref_mask", "ref_element", "ref_atom_name_chars")
-        names += ("atom_to_token_idx", "d_lm", "v_lm", "pad_info")
         p_lm, c_l = module.atom_attention_encoder.prepare_cache(
-            **{name: features[name] for name in names}, r_l=True, z=pair_z
+            **{name: features[name] for name in _ATOM_FEATURES}, r_l=True, z=pair_z
         )
         return pair_z, p_lm, c_l
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Iterable
@@ -10,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from protenix_eba.errors import UserError
 
 __all__ = ["make_engine", "start_distributed"]
 
@@ -26,14 +26,20 @@ def start_distributed(device: torch.device) -> None:
     if "RANK" not in os.environ:
         # Without these DeepSpeed looks for an MPI launcher.
         os.environ.update(alone, MASTER_PORT=str(_free_port()))
+    # Created at import with the level INFO, for two lines on each process.
+    logging.getLogger("DeepSpeed").addFilter(_is_warning)
+    logging.getLogger("deepspeed").addFilter(_is_warning)
     import deepspeed
 
-    deepspeed.logger.setLevel("WARNING")
     if device.type == "cpu":
         # Otherwise a shared-memory kernel is compiled for a minute, even for one process.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if device.type == "cuda" else "gloo"
     deepspeed.init_distributed(dist_backend=backend, verbose=False)
+
+
+def _is_warning(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING
 
 
 def _free_port() -> int:
@@ -59,21 +65,14 @@ def make_engine(
         scheduler: Stepped by the engine at each optimizer step.
         accumulate: Backward passes per optimizer step on each process.
         clip_norm: Of the global gradient; 0 for none.
-        zero_stage: 0, 1 or 2.
+        zero_stage: 0, 1 or 2. (Stage 3 would have to gather weights for the export; the trunk
+            is never loaded for training, which saves more.)
 
     Returns:
         `deepspeed.DeepSpeedEngine`.
-
-    Raises:
-        UserError: Stage 3 is asked for.
     """
     import deepspeed
 
-    if zero_stage > 2:
-        raise UserError(
-            f"eba.deepspeed_stage: expected 0, 1 or 2, found {zero_stage}",
-            "the frozen trunk is never loaded for training, so stage 2 is enough",
-        )
     settings = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": accumulate,

@@ -36,7 +36,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             raise PermissionError(13, "no permission to write", str(path.parent))
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror or error}", "choose a folder that you can write to"
+            f"cannot write {path}: {error.strerror or error}",
+            "choose a folder that you can write to",
         ) from error
     try:
         yield temporary

@@ -34,7 +34,8 @@ def rigid_align(mobile: Tensor, fixed: Tensor, weight: Tensor) -> Tensor:
     u, _, vh = torch.linalg.svd(covariance)
     handedness = torch.linalg.det(u @ vh).sign()
     u = torch.cat([u[..., :2], u[..., 2:] * handedness[..., None, None]], dim=-1)
-    return ((x - x_centre) @ (u @ vh) + y_centre).to(fixed.dtype)
+    moved: Tensor = (x - x_centre) @ (u @ vh) + y_centre
+    return moved.to(fixed.dtype)
 
 
 def random_rotations(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

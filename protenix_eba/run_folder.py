@@ -32,6 +32,7 @@ class RunFolder:
         self.errors = path / "errors"
         self.model = path / "model.pt"
         self.log = path / "log.csv"
+        self.validation = path / "validation.csv"
 
     def claim(self, configuration: dict[str, Any]) -> None:
         """Write the configuration of a new run, or check that of an old one.
@@ -69,30 +70,31 @@ class RunFolder:
         for old in self.complete_steps()[keep:]:
             shutil.rmtree(self.checkpoints / self.tag(old), ignore_errors=True)
 
-    def truncate_log(self, step: int) -> None:
-        """Forget the lines that were logged at or after `step`: they will be made again."""
-        if not self.log.is_file():
-            return
-        with open(self.log, newline="", encoding="utf-8") as handle:
-            rows = list(csv.reader(handle))
-        kept = rows[:1] + [row for row in rows[1:] if row and int(row[0]) < step]
-        with atomic_path(self.log) as temporary, open(temporary, "w", newline="") as handle:
-            csv.writer(handle).writerows(kept)
+    def truncate_logs(self, step: int) -> None:
+        """Forget the lines of steps after `step`, where a resumed run goes on."""
+        for path in (self.log, self.validation):
+            if not path.is_file():
+                continue
+            with open(path, newline="", encoding="utf-8") as handle:
+                rows = list(csv.reader(handle))
+            # A validation comes before the step of its number, a line of the log after it.
+            last = step - 1 if path == self.validation else step
+            kept = rows[:1] + [row for row in rows[1:] if row and int(row[0]) <= last]
+            with atomic_path(path) as temporary, open(temporary, "w", newline="") as handle:
+                csv.writer(handle).writerows(kept)
 
-    def append_log(self, row: dict[str, float | int]) -> None:
-        """Add one line; the first one brings the header."""
-        new = not self.log.is_file()
-        with open(self.log, "a", newline="", encoding="utf-8") as handle:
+    def append_row(self, path: Path, row: dict[str, float | int]) -> None:
+        """Add one line to `log` or `validation`; the first one brings the header."""
+        new = not path.is_file()
+        with open(path, "a", newline="", encoding="utf-8") as handle:
             writer = csv.writer(handle)
             if new:
                 writer.writerow(row)
-            writer.writerow(f"{v:.8g}" if isinstance(v, float) else v for v in row.values())
+            writer.writerow(f"{v:.9g}" if isinstance(v, float) else v for v in row.values())
 
 
 def _changed(before: Any, after: Any, prefix: str = "") -> list[str]:
     if isinstance(before, dict) and isinstance(after, dict):
         keys = sorted(before.keys() | after.keys(), key=str)
-        return [
-            key for k in keys for key in _changed(before.get(k), after.get(k), f"{prefix}{k}.")
-        ]
+        return [key for k in keys for key in _changed(before.get(k), after.get(k), f"{prefix}{k}.")]
     return [] if before == after else [prefix.rstrip(".")]

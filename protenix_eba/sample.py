@@ -73,7 +73,7 @@ def noise_levels(settings: SamplerSettings) -> Tensor:
     """
     first, last = settings.s_max ** (1 / settings.rho), settings.s_min ** (1 / settings.rho)
     ramp = torch.linspace(0, 1, settings.n_steps + 1)
-    levels = settings.sigma_data * (first + ramp * (last - first)) ** settings.rho
+    levels: Tensor = settings.sigma_data * (first + ramp * (last - first)) ** settings.rho
     levels[-1] = 0.0
     return levels
 
@@ -105,7 +105,7 @@ def sample_coordinates(
         return torch.stack([torch.randn(n_atoms, 3, generator=g) for g in generators]).to(device)
 
     levels = noise_levels(settings).tolist()
-    x = levels[0] * normal()
+    x: Tensor = levels[0] * normal()
     for previous, following in zip(levels[:-1], levels[1:], strict=True):
         x = _random_motion(x, generators)
         gamma = settings.gamma0 if following > settings.gamma_min else 0.0

@@ -49,7 +49,7 @@ MOST_BAD_ITEMS = 20
 
 
 @TRAINERS.register("eba")
-class EBATrainer(AF3Trainer):  # type: ignore[misc]
+class EBATrainer(AF3Trainer):
     """Trains the diffusion module with any registered objective; the trunk is never loaded.
 
     What is drawn (conformers, noise, orientations) depends on the seed and the number of the item
@@ -123,13 +123,22 @@ class EBATrainer(AF3Trainer):  # type: ignore[misc]
             self.reference = copy.deepcopy(self.raw_model).requires_grad_(False).eval()
 
     def init_data(self) -> None:
-        """The loader, on the embeddings of this trunk."""
-        self.loader = DATALOADERS.get(self.eba.dataloader)(
-            self.eba,
-            seed=self.configs.seed,
-            trunk=trunk_fingerprint(self.start),
-            n_cycles=self.configs.model.N_cycle,
-        )
+        """The loaders, on the embeddings of this trunk: to train on, and held out."""
+        make = DATALOADERS.get(self.eba.dataloader)
+        common = {
+            "seed": self.configs.seed,
+            "trunk": trunk_fingerprint(self.start),
+            "n_cycles": self.configs.model.N_cycle,
+        }
+        self.loader = make(self.eba, replicas=self.eba.replicas, **common)
+        self.held_out = None
+        if self.eba.validation_items < DIST_WRAPPER.world_size:
+            raise UserError(
+                f"eba.validation_items: expected at least one for each of the "
+                f"{DIST_WRAPPER.world_size} processes, found {self.eba.validation_items}"
+            )
+        if self.eba.validation_replicas:
+            self.held_out = make(self.eba, replicas=self.eba.validation_replicas, **common)
 
     def try_load_checkpoint(self) -> None:
         """The engine, and the newest whole checkpoint of this run."""
@@ -151,7 +160,7 @@ class EBATrainer(AF3Trainer):  # type: ignore[misc]
             self.print(f"resumed {self.folder.path} at step {step}")
             break
         if DIST_WRAPPER.rank == 0:
-            self.folder.truncate_log(self.step)
+            self.folder.truncate_logs(self.step)
 
     # The loop.
 
@@ -169,17 +178,22 @@ class EBATrainer(AF3Trainer):  # type: ignore[misc]
                 visible=DIST_WRAPPER.rank == 0,
             )
             while self.step < self.configs.max_steps and not self._stop:
+                if self._due(self.configs.eval_interval):
+                    self.evaluate()
                 metrics = self.train_step()
                 bar.update(task, advance=1, note=f"loss {metrics['loss']:.4g}")
                 self._log(metrics)
-                interval = self.configs.checkpoint_interval
-                if self._stop or (interval > 0 and self.step % interval == 0):
+                if self._stop or self._due(self.configs.checkpoint_interval):
                     self.save_checkpoint()
         if self._stop:
             self.print(f"stopped at step {self.step}: the same command goes on from here")
             raise KeyboardInterrupt
         self.save_checkpoint()
+        self.evaluate()
         self.export()
+
+    def _due(self, interval: int) -> bool:
+        return interval > 0 and self.step % interval == 0
 
     def train_step(self, batch: dict[str, Any] | None = None) -> dict[str, float]:
         """One optimizer step over `iters_to_accumulate` items on each process.
@@ -210,19 +224,12 @@ class EBATrainer(AF3Trainer):  # type: ignore[misc]
 
     def _train_item(self, index: int) -> dict[str, float]:
         item: Item = self.loader[index]
-        errors, reference = self._errors(item, self.loader.generator(index))
-        total = self._total(errors)
-        view = ObjectiveInput(
-            total,
-            None if reference is None else self._total(reference),
-            item.energy_kj_mol.to(self.device),
-            item.n_residues,
-        )
+        errors, view = self._look(item, self.loader.generator(index))
         loss = self.objective.loss(view)
         metrics = {
-            "loss": float(loss),
-            "mse": float(errors.mse.mean()),
-            "lddt": float(errors.lddt.mean()),
+            "loss": float(loss.detach()),
+            "mse": float(errors.mse.detach().mean()),
+            "lddt": float(errors.lddt.detach().mean()),
             **alignment_metrics(self.eba, view),
         }
         bad = not math.isfinite(metrics["loss"])
@@ -236,9 +243,9 @@ class EBATrainer(AF3Trainer):  # type: ignore[misc]
         self.engine.step()
         return metrics | {"skipped": float(skipped)}
 
-    def _errors(
+    def _look(
         self, item: Item, generator: torch.Generator
-    ) -> tuple[DenoisingErrors, DenoisingErrors | None]:
+    ) -> tuple[DenoisingErrors, ObjectiveInput]:
         """Errors of the model and, if the objective asks for it, of the reference."""
         coordinates, mask = item.coordinates.to(self.device), item.mask.to(self.device)
         noise = self.configs.train_noise_sampler
@@ -254,10 +261,12 @@ class EBATrainer(AF3Trainer):  # type: ignore[misc]
         features = to_device(item.features, self.device)
         rest = (features, item.embeddings.to(self.device), noisy, coordinates, mask)
         errors = denoising_errors(self.engine, *rest)
-        if self.reference is None:
-            return errors, None
-        with torch.no_grad():
-            return errors, denoising_errors(self.reference, *rest)
+        reference = None
+        if self.reference is not None:
+            with torch.no_grad():
+                reference = self._total(denoising_errors(self.reference, *rest))
+        energy = item.energy_kj_mol.to(self.device)
+        return errors, ObjectiveInput(self._total(errors), reference, energy, item.n_residues)
 
     def _total(self, errors: DenoisingErrors) -> Tensor:
         return errors.total(
@@ -265,6 +274,26 @@ class EBATrainer(AF3Trainer):  # type: ignore[misc]
             weight_lddt=self.eba.weight_lddt,
             sigma_data=self.configs.sigma_data,
         )
+
+    @torch.no_grad()
+    def evaluate(self, mode: str = "eval") -> None:
+        """Metrics of held-out conformers, the same items and noise each time, to validation.csv."""
+        if self.held_out is None:
+            return
+        self.engine.eval()
+        sums: dict[str, float] = {}
+        mine = range(DIST_WRAPPER.rank, self.eba.validation_items, DIST_WRAPPER.world_size)
+        for index in mine:
+            item: Item = self.held_out[index]
+            errors, view = self._look(item, self.held_out.generator(index))
+            values = {"mse": float(errors.mse.mean()), "lddt": float(errors.lddt.mean())}
+            values |= alignment_metrics(self.eba, view)
+            for name, value in values.items():
+                share = value * DIST_WRAPPER.world_size / self.eba.validation_items
+                sums[name] = sums.get(name, 0.0) + share
+        metrics = self._average(sums)
+        if DIST_WRAPPER.rank == 0:
+            self.folder.append_row(self.folder.validation, {"step": self.step, **metrics})
 
     # What all processes agree on.
 
@@ -327,7 +356,7 @@ class EBATrainer(AF3Trainer):  # type: ignore[misc]
     def _log(self, metrics: dict[str, float]) -> None:
         last = self.step == self.configs.max_steps
         if DIST_WRAPPER.rank == 0 and (last or self.step % self.configs.log_interval == 0):
-            self.folder.append_log({"step": self.step - 1, **metrics})
+            self.folder.append_row(self.folder.log, {"step": self.step, **metrics})
 
     @contextlib.contextmanager
     def _graceful_signals(self) -> Iterator[None]:

@@ -151,7 +151,11 @@ def _load(module: nn.Module, state: StateDict, what: str) -> nn.Module:
     missing = sorted(expected.keys() - state.keys())
     unknown = sorted(state.keys() - expected.keys())
     shapes = [k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape]
-    for kind, keys in (("lacks", missing), ("has unknown", unknown), ("has other sizes of", shapes)):
+    for kind, keys in (
+        ("lacks", missing),
+        ("has unknown", unknown),
+        ("has other sizes of", shapes),
+    ):
         if keys:
             raise UserError(
                 f"the checkpoint does not fit {what}: it {kind} {len(keys)} weights, for example "

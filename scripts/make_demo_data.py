@@ -1,4 +1,4 @@
-"""Make the MD of the demonstration peptides (about an hour of CPU time on two cores).
+"""Make the MD of the demonstration peptides (about ten minutes of CPU time).
 
 Example:
     python scripts/make_demo_data.py --out protenix_eba/demo_data --jobs 2

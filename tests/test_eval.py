@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import mdtraj
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from protenix_eba.errors import UserError
 from protenix_eba.eval.alignment import Aligned, superpose
@@ -46,6 +48,13 @@ from protenix_eba.units import thermal_energy_kj_mol
 REFERENCE = Path(__file__).parents[2] / "shared" / "data" / "eval_reference"
 SEQUENCE = ("ALA", "SER", "GLY", "LEU", "TRP")
 NAMES = ("N", "CA", "CB", "C", "O")
+
+
+@pytest.fixture(autouse=True)
+def one_blas_thread() -> Iterator[None]:
+    # On a busy machine OpenBLAS's threads wait for each other: a hundred times slower.
+    with threadpool_limits(1):
+        yield
 
 
 def peptide(
@@ -224,13 +233,13 @@ def test_rmwd_of_gaussian_ensembles_matches_the_formula() -> None:
     random = np.random.default_rng(3)
     n_atoms, shift, sigma_1, sigma_2 = 6, 1.5, 0.5, 0.8
     centre = random.normal(0.0, 5.0, (n_atoms, 3))
-    first = centre + random.normal(0.0, sigma_1, (4000, n_atoms, 3))
-    second = np.array([shift, 0.0, 0.0]) + centre + random.normal(0.0, sigma_2, (4000, n_atoms, 3))
-    found = panel(Aligned(first, first), Aligned(second[:1500], second[:1500])).values
+    first = centre + random.normal(0.0, sigma_1, (1500, n_atoms, 3))
+    second = np.array([shift, 0.0, 0.0]) + centre + random.normal(0.0, sigma_2, (1500, n_atoms, 3))
+    found = panel(Aligned(first, first), Aligned(second[:400], second[:400])).values
     variance = np.sqrt(3.0) * (sigma_2 - sigma_1)
-    assert found["rmwd_translation"] == pytest.approx(shift, rel=0.03)
-    assert found["rmwd_variance"] == pytest.approx(variance, rel=0.05)
-    assert found["rmwd"] == pytest.approx(np.hypot(shift, variance), rel=0.03)
+    assert found["rmwd_translation"] == pytest.approx(shift, rel=0.05)
+    assert found["rmwd_variance"] == pytest.approx(variance, rel=0.1)
+    assert found["rmwd"] == pytest.approx(np.hypot(shift, variance), rel=0.05)
 
 
 def test_rmsf_is_about_the_own_mean_and_pools_chunks() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import mdtraj
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from protenix_eba.cli.main import run
 from protenix_eba.errors import UserError
@@ -23,6 +25,13 @@ RESIDUES = ("ALA", "SER", "LEU", "ALA", "SER", "ALA")
 # MD files come in the force field's order with hydrogens, samples in the CCD's without.
 MD_ATOMS = ("N", "H", "CA", "HA", "CB", "C", "O")
 SAMPLE_ATOMS = ("N", "CA", "C", "O", "CB")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_blas_thread() -> Iterator[None]:
+    # On a busy machine OpenBLAS's threads wait for each other: a hundred times slower.
+    with threadpool_limits(1):
+        yield
 
 
 def structure_nm(atoms: tuple[str, ...]) -> np.ndarray:

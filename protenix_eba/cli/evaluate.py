@@ -48,7 +48,19 @@ _FOLDER = click.Path(path_type=Path)
     type=_FOLDER,
     help="Energies of the MD frames, made by `protenix-eba label`.",
 )
-def evaluate(reference: Path, samples: Sequence[str], out: Path, labels: Path | None) -> int:
+@click.option(
+    "--training",
+    multiple=True,
+    metavar="LABEL=RUN",
+    help="Folder of the training run of a model, for its curves in the report.",
+)
+def evaluate(
+    reference: Path,
+    samples: Sequence[str],
+    out: Path,
+    labels: Path | None,
+    training: Sequence[str],
+) -> int:
     """Compare sampled ensembles with MD, after AlphaFlow's protocol.
 
     Atoms are matched by chain, residue and name. Beside each metric stands what MD reaches
@@ -56,31 +68,39 @@ def evaluate(reference: Path, samples: Sequence[str], out: Path, labels: Path | 
     failed; they are listed with the reason.
     """
     from protenix_eba.eval.evaluate import evaluate as run
+    from protenix_eba.eval.findings import findings, loss_curves, training_settings
     from protenix_eba.eval.report import render_report
 
-    ensembles = _labelled(samples)
+    ensembles, runs = _labelled(samples), _labelled(training, "--training")
     md_energies, sample_energies = _energies(labels, ensembles)
     result = run(
         reference, ensembles, out, md_energies=md_energies, sample_energies=sample_energies
     )
     report = out / "report.html"
-    render_report(result, report, settings={"MD energies": str(labels)} if labels else None)
+    settings = {"MD energies": str(labels)} if labels else {}
+    render_report(
+        result,
+        report,
+        findings=findings(result.to_json(), runs),
+        losses=loss_curves(runs),
+        settings=settings | training_settings(runs),
+    )
     _print(result, report)
     return SOME_TARGETS_FAILED if result.failed else 0
 
 
-def _labelled(samples: Sequence[str]) -> dict[str, Path]:
+def _labelled(samples: Sequence[str], option: str = "--samples") -> dict[str, Path]:
     ensembles: dict[str, Path] = {}
     for value in samples:
         label, separator, folder = value.partition("=")
         if not separator or Path(value).is_dir():
             label, folder = Path(value).resolve().name, value
         if not label or not folder:
-            raise UserError(f"--samples {value!r}: expected LABEL=DIR or DIR", "name both")
+            raise UserError(f"{option} {value!r}: expected LABEL=DIR or DIR", "name both")
         if label in ensembles:
             raise UserError(
-                f"--samples: two ensembles are called {label!r}",
-                "give each a label of its own: --samples base=DIR --samples aligned=DIR",
+                f"{option}: two are called {label!r}",
+                f"give each a label of its own: {option} base=DIR {option} aligned=DIR",
             )
         ensembles[label] = Path(folder)
     return ensembles
@@ -141,7 +161,7 @@ def _print(result: Evaluation, report: Path) -> None:
 
     console = Console(highlight=False)
     columns, rows = headline_table(result)
-    table = Table(title=f"Median over {len(result.profiles)} targets; best in bold")
+    table = Table(title=f"Median over {len(result.common_targets)} common targets; best in bold")
     table.add_column("metric")
     for column in columns:
         table.add_column(Text(column), justify="right")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -112,9 +113,13 @@ def _train(configs: ConfigDict, plugins: Sequence[Plugin]) -> None:
     from protenix_eba.config import check_required
 
     check_required(configs)
+    # Protenix's own trainer reports through logging; a plugin's has its progress bar.
     logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        level=logging.WARNING if plugins else logging.INFO,
     )
+    # A dependency of DeepSpeed declares its settings in a way that pydantic comments on.
+    warnings.filterwarnings("ignore", module="pydantic")
     for plugin in plugins:
         plugin.register()
     build = TRAINERS.get(configs.trainer)

@@ -92,9 +92,7 @@ def _numpy_seed(seed: int) -> Iterator[None]:
         np.random.set_state(state)
 
 
-def with_random_references(
-    features: dict[str, Any], generator: torch.Generator
-) -> dict[str, Any]:
+def with_random_references(features: dict[str, Any], generator: torch.Generator) -> dict[str, Any]:
     """The same features with each residue's reference conformer freshly rotated and shifted.
 
     Stock Protenix draws these orientations anew for each example (AlphaFold 3, section 2.8), at

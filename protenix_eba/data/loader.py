@@ -149,11 +149,14 @@ class SequenceCoupledLoader:
 
 
 @DATALOADERS.register("eba")
-def eba_loader(config: EBAConfig, *, seed: int, trunk: str, n_cycles: int) -> SequenceCoupledLoader:
+def eba_loader(
+    config: EBAConfig, *, replicas: Sequence[int], seed: int, trunk: str, n_cycles: int
+) -> SequenceCoupledLoader:
     """Read trajectories, labels and embeddings as the section `eba` names them.
 
     Args:
         config: The section.
+        replicas: Which replicas to draw from; all when empty.
         seed: Of the run.
         trunk: Fingerprint of the trunk's weights.
         n_cycles: Recycling iterations of the embeddings.
@@ -167,7 +170,7 @@ def eba_loader(config: EBAConfig, *, seed: int, trunk: str, n_cycles: int) -> Se
         protein = protein_features(protein_of_target(target))
         path = Path(config.embeddings) / f"{target.name}.safetensors"
         embeddings.append(load_embeddings(path, protein, trunk, n_cycles))
-        conformers.append(load_conformers(target, protein, labels, config.replicas))
+        conformers.append(load_conformers(target, protein, labels, replicas))
     return SequenceCoupledLoader(
         conformers, embeddings, n_conformers=config.n_conformers, seed=seed
     )

@@ -7,9 +7,7 @@ in `<out>.parts/`, so that a run that was stopped goes on where it was.
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
-import platform as host
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,13 +21,16 @@ import openmm
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
+from protenix_eba.energy.outliers import flag_outliers
 from protenix_eba.energy.protocol import PROTOCOLS, EnergyProtocol
+from protenix_eba.energy.resume import KnownLabels
+from protenix_eba.energy.selection import FrameSelection
 from protenix_eba.energy.structure import CompleteStructure, complete_structure
 from protenix_eba.energy.system import FrameEnergy, TargetEnergy
 from protenix_eba.energy.table import (
     EnergyLabels,
+    frame_hash,
     labels_from_rows,
-    read_labels,
     write_labels,
 )
 from protenix_eba.errors import UserError
@@ -41,43 +42,6 @@ __all__ = ["FrameSelection", "LabelReport", "label_targets", "minimised_energies
 
 # Frames in one unit of work: minutes on a CPU for a protein, so that little is lost when stopped.
 _CHUNK = 10
-# Robust standard deviations from a target's median energy beyond which a row is an outlier.
-_OUTLIER_DEVIATIONS = 10.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrameSelection:
-    """Which frames to label.
-
-    Attributes:
-        stride: Every so many frames of each replica.
-        per_target: At most so many frames of each target, drawn at random; None for no limit.
-        seed: Of that draw; a target's draw does not depend on the other targets.
-        explicit: Frames by (target, replica); replicas without an entry are left out. None for
-            all replicas.
-    """
-
-    stride: int = 1
-    per_target: int | None = None
-    seed: int = 0
-    explicit: Mapping[tuple[str, int], NDArray[np.integer]] | None = None
-
-    def of(self, target: str, counts: Mapping[int, int]) -> dict[int, NDArray[np.int64]]:
-        """Sorted frame indices by replica, given the number of frames of each replica."""
-        frames = {r: np.arange(0, n, self.stride, dtype=np.int64) for r, n in counts.items()}
-        if self.explicit is not None:
-            nothing = np.empty(0, dtype=np.int64)
-            chosen = {r: self.explicit.get((target, r), nothing) for r in counts}
-            frames = {r: np.intersect1d(frames[r], chosen[r]) for r in counts}
-        total = sum(len(f) for f in frames.values())
-        if self.per_target is None or total <= self.per_target:
-            return frames
-        name = int.from_bytes(hashlib.sha256(target.encode()).digest()[:8], "big")
-        generator = np.random.default_rng([self.seed, name])
-        drawn = generator.choice(total, self.per_target, replace=False)
-        owner = np.concatenate([np.full(len(f), r) for r, f in frames.items()])[drawn]
-        pooled = np.concatenate(list(frames.values()))[drawn]
-        return {r: np.sort(pooled[owner == r]) for r in frames}
 
 
 _ALL_FRAMES: Final = FrameSelection()
@@ -147,81 +111,24 @@ def label_targets(
     """
     targets, out = find_targets(input_dir), Path(out)
     job = _Job(protocol, platform, out.with_name(out.name + ".parts"))
-    known = _Known.load(out, job)
+    known = KnownLabels.load(out, job.parts, protocol)
     problems: list[str] = []
     wanted = _count_frames(targets, selection, problems)
     chunks = _chunks(targets, wanted, known, job, problems)
     computed = _run(chunks, job, jobs, sum(len(f) for f in wanted.values()), known)
-    labels = _Known.load(out, job).labels
+    labels = KnownLabels.load(out, job.parts, protocol).labels
     if labels is None:
         raise UserError(
             f"no frame to label in {input_dir}" + "".join(f"\n  {p}" for p in problems),
             "check the trajectories and the choice of frames",
         )
-    labels = _flag_outliers(labels)
+    labels = flag_outliers(labels)
     write_labels(out, labels)
     for part in job.parts.glob("*.parquet"):
         part.unlink()
     if job.parts.is_dir() and not any(job.parts.iterdir()):
         job.parts.rmdir()
     return LabelReport(labels, computed, problems)
-
-
-class _Known:
-    """Rows of earlier runs."""
-
-    def __init__(self, labels: EnergyLabels | None) -> None:
-        self.labels = labels
-        rows = labels.rows() if labels is not None else []
-        self._rows = {(r["target"], r["replica"], r["frame"]): r for r in rows}
-        self._topologies = {r["target"]: r["topology_hash"] for r in rows if r["topology_hash"]}
-        self.used = 0
-
-    @classmethod
-    def load(cls, out: Path, job: _Job) -> _Known:
-        """The finished table and the parts, later ones in the place of failed rows."""
-        tables = [read_labels(p) for p in [out] if p.exists()]
-        tables += [read_labels(p) for p in sorted(job.parts.glob("[!.]*.parquet"))]
-        for table in tables:
-            for found in set(table.protocol_hash.tolist()) - {job.protocol.hash}:
-                theirs = table.provenance.get("protocol", {}).get("name", "?")
-                raise UserError(
-                    f"{out} holds labels of another protocol ({theirs}, {found}) than the one "
-                    f"asked for ({job.protocol.name}, {job.protocol.hash})",
-                    "give another --out: energies of two protocols must not be mixed",
-                )
-        if not tables:
-            return cls(None)
-        rows: dict[Any, dict[str, Any]] = {}
-        for row in (row for table in tables for row in table.rows()):
-            key = (row["target"], row["replica"], row["frame"])
-            if key not in rows or rows[key]["status"] == "failed":
-                rows[key] = row
-        return cls(labels_from_rows(list(rows.values()), tables[-1].provenance))
-
-    def has(self, target: str, replica: int, frame: int, frame_hash: str, out: Path) -> bool:
-        """Whether this frame has a label; an error if it was another frame."""
-        row = self._rows.get((target, replica, frame))
-        if row is None or row["status"] == "failed":
-            return False
-        if row["frame_hash"] != frame_hash:
-            raise UserError(
-                f"{out}: the label of {target} replica {replica} frame {frame} belongs to other "
-                "coordinates than the trajectory's",
-                "the trajectory has changed since: give another --out",
-            )
-        self.used += 1
-        return True
-
-    def check_topology(self, target: str, topology_hash: str, out: Path) -> None:
-        """An error if this target's labels were made with another topology."""
-        found = self._topologies.get(target, topology_hash)
-        if found != topology_hash:
-            raise UserError(
-                f"{out} holds labels of {target} with another topology ({found}) than its PDB file "
-                f"gives now ({topology_hash})",
-                "residues, protonation or disulfides differ: give another --out",
-            )
 
 
 def _count_frames(
@@ -244,7 +151,7 @@ def _count_frames(
 def _chunks(
     targets: list[Target],
     wanted: Mapping[tuple[str, int], NDArray[np.int64]],
-    known: _Known,
+    known: KnownLabels,
     job: _Job,
     problems: list[str],
 ) -> Iterator[_Chunk]:
@@ -266,7 +173,7 @@ def _chunks(
             missing = [
                 i
                 for i, frame in enumerate(frames.tolist())
-                if not known.has(target.name, replica, frame, _frame_hash(xyz[i]), out)
+                if not known.has(target.name, replica, frame, frame_hash(xyz[i]), out)
             ]
             for start in range(0, len(missing), _CHUNK):
                 rows = missing[start : start + _CHUNK]
@@ -282,7 +189,7 @@ def _structure_or_reason(target: Target) -> CompleteStructure | str:
         return str(error).split("\n")[0]
 
 
-def _run(chunks: Iterator[_Chunk], job: _Job, jobs: int, total: int, known: _Known) -> int:
+def _run(chunks: Iterator[_Chunk], job: _Job, jobs: int, total: int, known: KnownLabels) -> int:
     """Run all chunks with a bar; returns the number of rows computed."""
     parallel = Parallel(
         n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs"
@@ -311,7 +218,7 @@ def _label_chunk(chunk: _Chunk, job: _Job) -> tuple[int, int]:
             "n_residues": known.n_residues if known else 0,
             "topology_hash": known.topology_hash if known else "",
             "protocol_hash": job.protocol.hash,
-            "frame_hash": _frame_hash(xyz),
+            "frame_hash": frame_hash(xyz),
         }
         for frame, xyz, result in zip(chunk.frames, chunk.xyz_angstrom, results, strict=True)
     ]
@@ -351,11 +258,6 @@ def _failure(reason: str) -> FrameEnergy:
     return FrameEnergy(math.nan, math.nan, math.nan, "failed", reason)
 
 
-def _frame_hash(xyz_angstrom: NDArray[np.floating]) -> str:
-    data = np.ascontiguousarray(xyz_angstrom, dtype=np.float32).tobytes()
-    return hashlib.sha256(data).hexdigest()[:16]
-
-
 def _provenance(protocol: EnergyProtocol, platform: str) -> dict[str, Any]:
     return {
         "protocol": protocol.as_dict(),
@@ -363,25 +265,7 @@ def _provenance(protocol: EnergyProtocol, platform: str) -> dict[str, Any]:
         "platform": platform,
         "openmm": openmm.__version__,
         "protenix_eba": version("protenix-eba"),
-        "machine": host.machine(),
     }
-
-
-def _flag_outliers(labels: EnergyLabels) -> EnergyLabels:
-    """Mark rows whose energy lies far outside their target's own distribution."""
-    rows = labels.rows()
-    for name in labels.targets:
-        mine = [row for row in rows if row["target"] == name and row["status"] != "failed"]
-        energies = np.array([row["energy_kj_mol"] for row in mine])
-        if len(energies) < 20:
-            continue
-        centre = np.median(energies)
-        spread = 1.4826 * np.median(np.abs(energies - centre))
-        for row, distance in zip(mine, np.abs(energies - centre), strict=True):
-            if row["status"] == "ok" and distance > _OUTLIER_DEVIATIONS * spread:
-                row["status"] = "outlier"
-                row["reason"] = f"{distance:.0f} kJ/mol from the target's median"
-    return labels_from_rows(rows, labels.provenance)
 
 
 def minimised_energies(

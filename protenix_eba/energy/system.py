@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -159,6 +160,11 @@ def _platform_name(platform: str) -> str:
     return platform
 
 
+@functools.cache
+def _force_field(files: tuple[str, ...]) -> Any:
+    return app.ForceField(*files)  # a second of parsing
+
+
 def _create_system(
     structure: CompleteStructure, protocol: EnergyProtocol, constraints: Any
 ) -> openmm.System:
@@ -166,7 +172,7 @@ def _create_system(
     if protocol.kappa_per_nm:
         options["implicitSolventKappa"] = protocol.kappa_per_nm / unit.nanometer
     try:
-        return app.ForceField(*protocol.force_field).createSystem(
+        return _force_field(protocol.force_field).createSystem(
             structure.topology,
             nonbondedMethod=app.NoCutoff,
             constraints=constraints,

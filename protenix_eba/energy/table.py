@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,14 @@ from numpy.typing import NDArray
 from protenix_eba.errors import UserError
 from protenix_eba.files import atomic_path, require_file
 
-__all__ = ["EnergyLabels", "labels_from_rows", "read_labels", "write_csv", "write_labels"]
+__all__ = [
+    "EnergyLabels",
+    "frame_hash",
+    "labels_from_rows",
+    "read_labels",
+    "write_csv",
+    "write_labels",
+]
 
 _KIND: Final = {"string": np.str_, "int64": np.int64, "double": np.float64}
 # Column: (type, unit or meaning)
@@ -120,6 +128,12 @@ def labels_from_rows(
         for name, (kind, _) in _COLUMNS.items()
     }
     return EnergyLabels(**arrays, provenance=dict(provenance))
+
+
+def frame_hash(xyz_angstrom: NDArray[np.floating]) -> str:
+    """16 digits that tell one frame's coordinates `[N, 3]` (angstrom, float32) from others'."""
+    data = np.ascontiguousarray(xyz_angstrom, dtype=np.float32).tobytes()
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def write_labels(path: Path | str, labels: EnergyLabels) -> None:

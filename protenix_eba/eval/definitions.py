@@ -92,6 +92,22 @@ METRICS: Final[tuple[Metric, ...]] = (
         1,
     ),
     Metric(
+        "energy_median_above_md_kj_mol",
+        "Median energy above MD",
+        _E,
+        "neither",
+        "Median minimised energy of the samples less that of the MD.",
+        1,
+    ),
+    Metric(
+        "energy_target_above_md_kj_mol",
+        "Boltzmann-weighted MD above MD",
+        _E,
+        "neither",
+        "What alignment aims at: the Boltzmann-weighted mean energy of the MD less its plain mean.",
+        1,
+    ),
+    Metric(
         "energy_w1_kj_mol",
         "Energy W1, MD uniform",
         _E,

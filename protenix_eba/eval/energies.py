@@ -121,7 +121,9 @@ def energy_metrics(
         temperature_K: Temperature of the weights.
 
     Returns:
-        `energy_above_md_kj_mol` (difference of the means), `energy_w1_kj_mol` (1-Wasserstein to
+        `energy_above_md_kj_mol` (difference of the means), `energy_median_above_md_kj_mol` (of the
+        medians), `energy_target_above_md_kj_mol` (Boltzmann-weighted mean of the MD less its plain
+        mean: what alignment aims at), `energy_w1_kj_mol` (1-Wasserstein to
         MD with uniform weights), `energy_w1_boltzmann_kj_mol` (to MD with Boltzmann weights) and
         `boltzmann_ess` (effective number of MD frames under these weights).
 
@@ -138,6 +140,8 @@ def energy_metrics(
     weights = boltzmann_weights(md_kj_mol, n_residues, temperature_K)
     return {
         "energy_above_md_kj_mol": float(np.mean(sample_kj_mol) - np.mean(md_kj_mol)),
+        "energy_median_above_md_kj_mol": float(np.median(sample_kj_mol) - np.median(md_kj_mol)),
+        "energy_target_above_md_kj_mol": float(weights @ md_kj_mol - np.mean(md_kj_mol)),
         "energy_w1_kj_mol": float(wasserstein_distance(sample_kj_mol, md_kj_mol)),
         "energy_w1_boltzmann_kj_mol": float(
             wasserstein_distance(sample_kj_mol, md_kj_mol, v_weights=weights)

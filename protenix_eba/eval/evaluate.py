@@ -180,7 +180,7 @@ def _notes(results: Mapping[str, EnsembleResult], n_targets: int) -> list[str]:
         if result.failed:
             notes.append(
                 f"{label}: {len(result.failed)} of {n_targets} targets failed and are in no "
-                "median. Compare only over the same targets."
+                "median of metrics.json; the report compares common targets."
             )
         without = sum(not t.floor_panels for t in result.targets.values())
         if without:

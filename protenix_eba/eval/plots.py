@@ -37,7 +37,7 @@ _PALETTE: Final = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4
 _MD: Final = "#3a3a3a"
 _MD_LIGHT: Final = "#b8bcc2"
 _FEW_RESIDUES: Final = 25
-_N_BINS: Final = 36
+_N_BINS: Final = 24
 _N_SMOOTH: Final = 25
 _STYLE: Final[dict[str, Any]] = {
     "font.family": "sans-serif",
@@ -98,7 +98,7 @@ def rmsf_figure(
         axes.set_ylim(bottom=0.0)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
-    return _by_target(profiles, draw, "Residue", "C-alpha RMSF (Å)", fmt)
+    return _by_target(profiles, labels, draw, "Residue", "C-alpha RMSF (Å)", fmt)
 
 
 def energy_figure(
@@ -120,21 +120,14 @@ def energy_figure(
         samples = {k: profile.sample_energy[k] - zero for k in labels if k in profile.sample_energy}
         md = profile.md_energy - zero
         edges = _energy_bins([md, *samples.values()])
-        shared: dict[str, Any] = {"bins": edges, "density": True}
         inside = np.clip(md, edges[0], edges[-1])
-        axes.hist(inside, color=_MD_LIGHT, label="MD", histtype="stepfilled", **shared)
-        weighted: dict[str, Any] = {"weights": profile.md_weights, "ls": (0, (3, 1.5)), "lw": 1.6}
-        axes.hist(
-            inside,
-            histtype="step",
-            color=_MD,
-            label="MD, Boltzmann-weighted",
-            **weighted,
-            **shared,
-        )
+        axes.hist(inside, edges.tolist(), density=True, color=_MD_LIGHT, label="MD")
+        weighted = np.histogram(inside, edges, density=True, weights=profile.md_weights)[0]
+        dashes: dict[str, Any] = {"ls": (0, (3, 1.5)), "color": _MD, "lw": 1.4}
+        axes.plot(*_outline(edges, weighted), label="MD, Boltzmann-weighted", **dashes)
         for label, energy in samples.items():
-            inside = np.clip(energy, edges[0], edges[-1])
-            axes.hist(inside, histtype="step", color=colours[label], lw=1.8, label=label, **shared)
+            density = np.histogram(np.clip(energy, edges[0], edges[-1]), edges, density=True)[0]
+            axes.plot(*_outline(edges, density), color=colours[label], lw=1.8, label=label)
         size = effective_sample_size(profile.md_weights)
         axes.set_title(
             f"effective MD frames: {size:.0f}", loc="right", fontsize=8, fontweight="normal"
@@ -143,7 +136,16 @@ def energy_figure(
         axes.xaxis.set_major_locator(MaxNLocator(6))
 
     known = {name: p for name, p in profiles.items() if len(p.md_energy)}
-    return _by_target(known, draw, "Energy above the MD mean (kJ/mol)", "Density (mol/kJ)", fmt)
+    return _by_target(
+        known, labels, draw, "Energy above the MD mean (kJ/mol)", "Density (mol/kJ)", fmt
+    )
+
+
+def _outline(
+    edges: NDArray[np.float64], density: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    # Corners of the bars: a line makes a better legend than the box of a step histogram.
+    return np.repeat(edges, 2), np.concatenate([[0.0], np.repeat(density, 2), [0.0]])
 
 
 def _energy_bins(energies: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -179,7 +181,7 @@ def pca_figure(
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_locator(MaxNLocator(5))
 
-    return _by_target(profiles, draw, "PC1 (Å)", "PC2 (Å)", fmt, panel_size=(3.3, 3.0))
+    return _by_target(profiles, labels, draw, "PC1 (Å)", "PC2 (Å)", fmt, panel_size=(3.3, 3.0))
 
 
 def loss_figure(losses: Sequence[Mapping[str, Any]], fmt: Format = "svg") -> bytes:
@@ -206,7 +208,7 @@ def loss_figure(losses: Sequence[Mapping[str, Any]], fmt: Format = "svg") -> byt
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
     by_name = {str(series["name"]): series for series in losses}
-    return _small_multiples(by_name, draw, "Step", "Loss", fmt, (3.3, 2.5), legend=False)
+    return _small_multiples(by_name, draw, "Step", "Loss", fmt, (3.3, 2.5), legend=None)
 
 
 def _positions(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -216,6 +218,7 @@ def _positions(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _by_target(
     profiles: Mapping[str, Profile],
+    labels: Sequence[str],
     draw: Callable[[Axes, Profile], None],
     x_label: str,
     y_label: str,
@@ -223,7 +226,7 @@ def _by_target(
     panel_size: tuple[float, float] = (3.3, 2.5),
 ) -> bytes:
     shown = dict(list(profiles.items())[:MAX_PANELS])
-    return _small_multiples(shown, draw, x_label, y_label, fmt, panel_size, legend=True)
+    return _small_multiples(shown, draw, x_label, y_label, fmt, panel_size, legend=labels)
 
 
 def _small_multiples(
@@ -234,14 +237,14 @@ def _small_multiples(
     fmt: Format,
     panel_size: tuple[float, float],
     *,
-    legend: bool,
+    legend: Sequence[str] | None,
 ) -> bytes:
     if not items:
         raise ValueError("expected at least one panel to draw, got none")
     n_columns = min(len(items), 2 if len(items) == 4 else 3)
     n_rows = -(-len(items) // n_columns)
     with matplotlib.rc_context(_STYLE):
-        size = (panel_size[0] * n_columns, panel_size[1] * n_rows + 0.35 * legend)
+        size = (panel_size[0] * n_columns, panel_size[1] * n_rows + 0.35 * bool(legend))
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
         for axes, (name, item) in zip(grid, items.items(), strict=False):
@@ -252,19 +255,22 @@ def _small_multiples(
         figure.supxlabel(x_label, fontsize=9.5, color="#222222")
         figure.supylabel(y_label, fontsize=9.5, color="#222222")
         if legend:
-            _shared_legend(figure)
+            _shared_legend(figure, legend)
         return _encode(figure, fmt)
 
 
-def _shared_legend(figure: Figure) -> None:
+def _shared_legend(figure: Figure, labels: Sequence[str]) -> None:
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(text, handle)
+    # MD first, then the ensembles in their order, whichever panel has them.
+    order = [text for text in entries if text not in labels]
+    order += [label for label in labels if label in entries]
     columns = max(1, min(len(entries), int(figure.get_figwidth() / 1.6)))
     figure.legend(
-        list(entries.values()),
-        list(entries),
+        [entries[text] for text in order],
+        order,
         loc="outside upper left",
         ncols=columns,
         markerscale=1.6,

@@ -78,7 +78,7 @@ def render_report(
             targets=_target_rows(result),
             target_metrics=_present(METRICS, [t.values for _, _, t in _all_targets(result)]),
             settings={**result.settings, **(settings or {})},
-            n_targets=len(result.profiles),
+            n_targets=len(result.common_targets),
             floor_name=FLOOR_NAME,
         )
     )
@@ -89,10 +89,13 @@ def render_report(
 def headline_table(result: Evaluation) -> tuple[list[str], list[Row]]:
     """Column names (ensembles, then the MD floor) and a row for each metric that has a value.
 
-    Where ensembles differ in size each has a floor of its own.
+    Taken over the targets that all ensembles have, so that columns can be compared; `metrics.json`
+    has each ensemble's own medians. Where ensembles differ in size each has a floor of its own.
     """
-    models = {label: ensemble.aggregate() for label, ensemble in result.ensembles.items()}
-    floors = {label: ensemble.floor_aggregate() for label, ensemble in result.ensembles.items()}
+    common = result.common_targets
+    ensembles = {label: e.restricted_to(common) for label, e in result.ensembles.items()}
+    models = {label: ensemble.aggregate() for label, ensemble in ensembles.items()}
+    floors = {label: ensemble.floor_aggregate() for label, ensemble in ensembles.items()}
     floors = {label: floor for label, floor in floors.items() if floor}
     if len({str(sorted(floor.items())) for floor in floors.values()}) == 1:
         floors = {FLOOR_NAME: next(iter(floors.values()))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,10 @@ class EnsembleResult:
 
     targets: dict[str, TargetResult]
     failed: dict[str, str]
+
+    def restricted_to(self, names: Collection[str]) -> EnsembleResult:
+        """The same ensemble with these targets only."""
+        return EnsembleResult({k: v for k, v in self.targets.items() if k in names}, self.failed)
 
     def aggregate(self) -> dict[str, float | int]:
         """Medians over targets, and the metrics that need all targets."""
@@ -114,6 +118,12 @@ class Evaluation:
     notes: list[str]
     settings: dict[str, Any]
     versions: dict[str, str]
+
+    @property
+    def common_targets(self) -> list[str]:
+        """Targets that every ensemble has, sorted: medians can be compared over these only."""
+        names = [set(ensemble.targets) for ensemble in self.ensembles.values()]
+        return sorted(set.intersection(*names))
 
     @property
     def failed(self) -> dict[str, dict[str, str]]:

@@ -1,0 +1,28 @@
+# make demo and make test set up everything they need, into .venv only.
+VENV := .venv
+UV := $(VENV)/bin/uv
+# Wheels on this machine, if pip knows of any, give the CPU build of torch; elsewhere uv finds it.
+export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell python3 -m pip config get global.find-links 2>/dev/null))
+TORCH := $(if $(UV_FIND_LINKS),,--torch-backend cpu)
+export OPENBLAS_NUM_THREADS ?= 1
+
+.PHONY: env demo test lint clean
+
+env: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml requirements/cpu-overrides.txt
+	@test -x $(UV) || { python3 -m venv $(VENV) && $(VENV)/bin/python -m pip install --quiet uv; }
+	$(UV) pip install --python $(VENV) $(TORCH) --overrides requirements/cpu-overrides.txt -e ".[dev]"
+	@touch $@
+
+demo: env
+	$(VENV)/bin/protenix-eba demo
+
+test: env
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+
+lint: env
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info

@@ -1,0 +1,111 @@
+import os
+
+# Several test processes share two cores: one thread each. Before the first import of torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from protenix_eba import compat
+
+compat.prepare_environment()
+compat.ensure_ccd_cache()
+
+# A Protenix in all its parts, small enough to be trained in a test.
+SMALL_MODEL = """
+trainer: eba
+project: test
+run_name: run
+model_name: protenix_tiny_default_v0.5.0
+c_s: 32
+c_z: 16
+model:
+  N_cycle: 1
+  msa_module: {n_blocks: 1}
+  pairformer: {n_blocks: 1}
+  confidence_head: {n_blocks: 1}
+  diffusion_module:
+    c_token: 64
+    transformer: {n_blocks: 1}
+blocks_per_ckpt: null
+max_steps: 4
+lr: 0.001
+lr_scheduler: constant
+warmup_steps: 1
+iters_to_accumulate: 2
+log_interval: 1
+checkpoint_interval: 2
+eval_interval: 2
+use_wandb: false
+eba:
+  objective: eba
+  n_conformers: 3
+  n_noise: 2
+  diffusion_temperature: 10.0
+  replicas: [1, 2]
+  validation_replicas: [3]
+  validation_items: 2
+"""
+
+
+@pytest.fixture(scope="session")
+def demo_data():
+    import importlib.resources
+
+    return Path(str(importlib.resources.files("protenix_eba") / "demo_data"))
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory, demo_data):
+    """A folder with a configuration, a random start and its embeddings of the shipped peptides."""
+    from protenix_eba.cli.main import run
+
+    folder = tmp_path_factory.mktemp("small")
+    config = folder / "small.yaml"
+    extra = (
+        f"  data_dir: {demo_data}\n  labels: {demo_data / 'labels.parquet'}\n"
+        f"  embeddings: {folder / 'embeddings'}\n"
+        f"load_checkpoint_path: {folder / 'start.pt'}\n"
+    )
+    config.write_text(SMALL_MODEL + extra, encoding="utf-8")
+    common = ["--config", str(config)]
+    assert run(["init", *common, "--out", str(folder / "start.pt")]) == 0
+    embed = ["--checkpoint", str(folder / "start.pt"), "--input", str(demo_data)]
+    assert run(["embed", *common, *embed, "--out", str(folder / "embeddings")]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def train(small_run):
+    """Run protenix-train on the small model in a process of its own, as users do."""
+
+    def start(base: Path, *words: str, launcher: tuple[str, ...] = (sys.executable,)):
+        program = Path(sys.executable).parent / "protenix-train"
+        arguments = ["--plugin", "protenix_eba", "--config", small_run / "small.yaml"]
+        return subprocess.Popen(
+            [*launcher, program, *arguments, "--base_dir", base, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def read_log():
+    """Rows of a run's log without the times."""
+
+    def read(path: Path) -> list[dict[str, float]]:
+        with open(path, newline="", encoding="utf-8") as handle:
+            return [
+                {key: float(value) for key, value in row.items() if key != "seconds"}
+                for row in csv.DictReader(handle)
+            ]
+
+    return read

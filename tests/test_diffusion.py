@@ -1,0 +1,126 @@
+import pytest
+import torch
+
+from protenix_eba.cli.session import load_configuration
+from protenix_eba.data.features import protein_features, with_random_references
+from protenix_eba.data.sequences import Protein
+from protenix_eba.diffusion import ConformerDenoiser, add_noise, denoising_errors
+from protenix_eba.embeddings import compute_embeddings
+from protenix_eba.weights import build_diffusion_module, build_model, load_checkpoint, with_depth
+
+
+@pytest.fixture(scope="module")
+def parts(small_run):
+    """A diffusion module whose outputs are not the zeros of a fresh one, with its inputs."""
+    configs = load_configuration(small_run / "small.yaml")
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        key: value + 0.05 * torch.randn(value.shape, generator=generator)
+        for key, value in load_checkpoint(small_run / "start.pt").items()
+    }
+    protein = protein_features(Protein("x", ("GAG",)))
+    embeddings = compute_embeddings(build_model(configs, state), protein, 1)
+    return configs, state, protein, embeddings
+
+
+def noisy(n_atoms, n_conformers=2, n_noise=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    target = 5 * torch.randn(n_conformers, n_atoms, 3, generator=generator)
+    mask = torch.ones(n_conformers, n_atoms)
+    kwargs = {"n_noise": n_noise, "noise_mean": -1.2, "noise_std": 1.5, "sigma_data": 16.0}
+    return target, mask, add_noise(target, mask, generator=generator, **kwargs)
+
+
+@torch.no_grad()
+def test_one_pass_over_all_conformers_equals_upstreams_plain_forward(parts):
+    configs, state, protein, embeddings = parts
+    denoiser = ConformerDenoiser(build_diffusion_module(configs, state)).eval()
+    _, _, batch = noisy(len(protein.atoms))
+    ours = denoiser(
+        protein.features, embeddings, batch.coordinates.flatten(0, 1), batch.sigma.repeat(2)
+    ).unflatten(0, (2, 3))
+    for k in range(2):
+        theirs = denoiser.diffusion_module(
+            x_noisy=batch.coordinates[k],
+            t_hat_noise_level=batch.sigma,
+            input_feature_dict=protein.features,
+            s_inputs=embeddings.s_inputs,
+            s_trunk=embeddings.s_trunk,
+            z_trunk=embeddings.z_trunk,
+            pair_z=None,
+            p_lm=None,
+            c_l=None,
+        )
+        torch.testing.assert_close(ours[k], theirs, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_errors_do_not_depend_on_the_order_of_conformers(parts):
+    configs, state, protein, embeddings = parts
+    denoiser = ConformerDenoiser(build_diffusion_module(configs, state)).eval()
+    target, mask, batch = noisy(len(protein.atoms))
+    errors = denoising_errors(denoiser, protein.features, embeddings, batch, target, mask)
+    flipped = type(batch)(batch.coordinates.flip(0), batch.sigma)
+    again = denoising_errors(denoiser, protein.features, embeddings, flipped, target.flip(0), mask)
+    torch.testing.assert_close(errors.mse, again.mse.flip(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(errors.lddt, again.lddt.flip(0), rtol=1e-4, atol=1e-5)
+
+
+def test_noise_and_level_are_shared_by_the_conformers_but_not_the_motion():
+    target, _, batch = noisy(40, n_conformers=2, n_noise=2000)
+    clean = target - target.mean(1, keepdim=True)
+    # The same conformer twice: what differs is the motion only.
+    twice = clean[:1].expand(2, -1, -1)
+    batch = add_noise(
+        twice, torch.ones(2, 40), n_noise=4, noise_mean=-9.0, noise_std=0.0, sigma_data=16.0,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    distances = torch.cdist(batch.coordinates, batch.coordinates)
+    torch.testing.assert_close(distances[0], distances[1], atol=1e-3, rtol=1e-3)
+    assert (batch.coordinates[0] - batch.coordinates[1]).abs().mean() > 0.5
+
+
+def test_noise_levels_have_alphafold_3s_distribution():
+    _, _, batch = noisy(1, n_noise=20000)
+    logs = torch.log(batch.sigma / 16.0)
+    assert logs.mean().item() == pytest.approx(-1.2, abs=0.05)
+    assert logs.std().item() == pytest.approx(1.5, abs=0.05)
+
+
+@torch.no_grad()
+def test_added_blocks_change_nothing_exactly(parts):
+    configs, state, protein, embeddings = parts
+    deeper = load_configuration(
+        None, **shape(configs), model__diffusion_module__transformer__n_blocks="4"
+    )
+    _, _, batch = noisy(len(protein.atoms), n_conformers=1)
+    outputs = [
+        ConformerDenoiser(build_diffusion_module(c, s)).eval()(
+            protein.features, embeddings, batch.coordinates[0], batch.sigma
+        )
+        for c, s in ((configs, state), (deeper, with_depth(state, 4)))
+    ]
+    assert torch.equal(outputs[0], outputs[1])
+
+
+def shape(configs):
+    return {
+        "model_name": configs.model_name,
+        "c_s": str(configs.c_s),
+        "c_z": str(configs.c_z),
+        "model__diffusion_module__c_token": str(configs.model.diffusion_module.c_token),
+        "blocks_per_ckpt": "null",
+    }
+
+
+def test_random_references_keep_each_residues_shape(parts):
+    protein = parts[2]
+    moved = with_random_references(protein.features, torch.Generator().manual_seed(1))
+    space = protein.features["ref_space_uid"]
+    for uid in space.unique():
+        before, after = (f["ref_pos"][space == uid] for f in (protein.features, moved))
+        torch.testing.assert_close(
+            torch.cdist(before, before), torch.cdist(after, after), atol=1e-3, rtol=1e-3
+        )
+    assert (moved["ref_pos"] - protein.features["ref_pos"]).abs().max() > 0.1
+    assert not torch.equal(moved["d_lm"], protein.features["d_lm"])
