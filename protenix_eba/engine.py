@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-
 __all__ = ["make_engine", "start_distributed"]
 
 

@@ -55,7 +55,7 @@ class DenoisingErrors:
 
 
 def edm_weight(sigma: Tensor, sigma_data: float) -> Tensor:
-    """(sigma^2 + sigma_d^2) / (sigma sigma_d)^2 (Karras et al., NeurIPS 2022; AlphaFold 3 Eq. 6)."""
+    """(sigma^2 + sigma_d^2) / (sigma sigma_d)^2 (Karras et al., 2022; AlphaFold 3, Eq. 6)."""
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 

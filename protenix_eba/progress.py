@@ -26,7 +26,7 @@ console = Console(stderr=True, highlight=False)
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A rich progress bar with counts and times; on a file or pipe only its last state is printed."""
+    """A rich progress bar with counts and times; into a file only its last state is printed."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

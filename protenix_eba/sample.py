@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import mdtraj
 import numpy as np
 import torch
+from biotite.sequence import ProteinSequence
 from mdtraj.core.element import get_by_symbol
 from numpy.typing import NDArray
 from torch import Tensor
@@ -106,7 +108,7 @@ def sample_coordinates(
 
     levels = noise_levels(settings).tolist()
     x: Tensor = levels[0] * normal()
-    for previous, following in zip(levels[:-1], levels[1:], strict=True):
+    for previous, following in itertools.pairwise(levels):
         x = _random_motion(x, generators)
         gamma = settings.gamma0 if following > settings.gamma_min else 0.0
         sigma = previous * (1.0 + gamma)
@@ -168,15 +170,6 @@ def _generator(seed: int, number: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state) % 2**63)
 
 
-_THREE_LETTER = dict(
-    zip(
-        "ARNDCQEGHILKMFPSTWYV",
-        "ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL".split(),
-        strict=True,
-    )
-)
-
-
 def topology_of(protein: ProteinFeatures) -> mdtraj.Topology:
     """The protein's heavy atoms as Protenix orders them; chains A, B ..., residues from 1."""
     topology = mdtraj.Topology()
@@ -185,7 +178,7 @@ def topology_of(protein: ProteinFeatures) -> mdtraj.Topology:
         chain = topology.add_chain()
         for number, code in enumerate(sequence):
             residues[chain_number, number] = topology.add_residue(
-                _THREE_LETTER[code], chain, resSeq=number + 1
+                ProteinSequence.convert_letter_1to3(code), chain, resSeq=number + 1
             )
     for (chain_number, number, name), element in zip(protein.atoms, protein.elements, strict=True):
         topology.add_atom(name, get_by_symbol(element), residues[chain_number, number])

@@ -66,10 +66,10 @@ class EBATrainer(AF3Trainer):
         self._bad_in_a_row = 0
         super().__init__(configs)
 
-    # The host's __init__ calls the following, in this order.
+    # The host's __init__ calls what follows, in this order.
 
     def init_env(self) -> None:
-        """Device, process group, seeds. (The host's own insists on NCCL.)"""
+        """Device, process group and seeds; the host's own insists on NCCL."""
         self.use_cuda = torch.cuda.is_available()
         index = DIST_WRAPPER.local_rank
         self.device = torch.device(f"cuda:{index}" if self.use_cuda else "cpu")

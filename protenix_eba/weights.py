@@ -226,7 +226,7 @@ def with_depth(state: StateDict, n_blocks: int) -> StateDict:
     depth = 1 + max(int(match[2]) for match in found)
     if depth > n_blocks:
         raise UserError(
-            f"the checkpoint's diffusion transformer has {depth} blocks, the wanted model {n_blocks}",
+            f"the checkpoint's diffusion transformer has {depth} blocks, {n_blocks} are wanted",
             "choose a model_name with at least as many blocks",
         )
     deeper = dict(state)

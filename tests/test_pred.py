@@ -22,7 +22,8 @@ class Runner:
         state = Protenix(configs).state_dict()
         print(json.dumps({key: list(value.shape) for key, value in state.items()}))
 host.InferenceRunner = Runner
-get_default_runner(model_name=sys.argv[1], use_msa=False, trimul_kernel="torch", triatt_kernel="torch")
+kernels = {"trimul_kernel": "torch", "triatt_kernel": "torch"}
+get_default_runner(model_name=sys.argv[1], use_msa=False, **kernels)
 """
 
 pytestmark = pytest.mark.slow

@@ -25,7 +25,7 @@ import click
 )
 @click.option("--relabel", is_flag=True, help="Label all shipped conformers afresh.")
 def demo(out: Path, jobs: int, relabel: bool) -> None:
-    """Run the whole pipeline on shipped MD of four peptides, in minutes on two cores.
+    r"""Run the whole pipeline on shipped MD of four peptides, in minutes on two cores.
 
     MD and energies, embeddings, supervised fine-tuning, energy-based alignment, ensembles, their
     evaluation, and stock `protenix pred` on the result. Every stage prints its command.

@@ -25,13 +25,13 @@ from protenix_eba.cli.session import Trunk, config_option, load_configuration
     "--out", type=click.Path(path_type=Path), required=True, help="Folder for NAME.safetensors."
 )
 def embed(config_path: Path, checkpoint: Path, input_path: Path, out: Path) -> None:
-    """Run the frozen trunk once for each sequence and keep its embeddings.
+    r"""Run the frozen trunk once for each sequence and keep its embeddings.
 
     Without MSA and templates. What is there already, made by the same trunk, is kept.
 
     \b
     Example:
-      protenix-eba embed --config configs/demo_sft.yaml --checkpoint runs/start.pt \\
+      protenix-eba embed --config configs/demo_sft.yaml --checkpoint runs/start.pt \
           --input my_md/ --out runs/embeddings
     """
     from protenix_eba.data.sequences import protein_of_target, read_proteins

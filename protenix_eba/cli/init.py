@@ -14,7 +14,7 @@ from protenix_eba.cli.session import config_option, load_configuration
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Checkpoint to write.")
 @click.option("--seed", default=0, show_default=True, help="Of the weights.")
 def init(config_path: Path, out: Path, seed: int) -> None:
-    """Write a randomly initialised Protenix of the configured sizes.
+    r"""Write a randomly initialised Protenix of the configured sizes.
 
     For tests and for the demo, where no upstream checkpoint is at hand. An existing file is kept.
 

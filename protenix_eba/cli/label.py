@@ -28,6 +28,9 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories fail
               help="Folder of targets, NAME/NAME.pdb and NAME/NAME_prod_R1_fit.xtc.")  # fmt: skip
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False),
               help="Label table (Parquet). A run that was stopped goes on from it.")  # fmt: skip
+@click.option("--reference", "reference_dir", type=click.Path(path_type=Path),
+              help="Folder of the MD whose PDB files decide protonation and disulfides: give it "
+              "for generated samples, so that their energies compare with the MD's.")  # fmt: skip
 @click.option("--protocol", type=click.Choice(["default", "published", "paper"]), default="default",
               show_default=True,
               help="default: least noise; published: as the EBA authors' script; paper: the "
@@ -49,6 +52,7 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories fail
 def label(
     input_dir: Path,
     out: Path,
+    reference_dir: Path | None,
     protocol: str,
     jobs: int,
     platform: str,
@@ -69,6 +73,7 @@ def label(
         input_dir,
         out,
         protocol_by_name(protocol, minimise=not no_minimize),
+        reference_dir=reference_dir,
         selection=FrameSelection(stride=stride, per_target=per_target, seed=seed),
         jobs=jobs,
         platform=platform,

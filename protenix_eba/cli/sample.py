@@ -49,13 +49,13 @@ def sample(
     batch: int,
     embeddings: Path | None,
 ) -> None:
-    """Sample ensembles from sequences alone: NAME/NAME.pdb and NAME/NAME.xtc.
+    r"""Sample ensembles from sequences alone: NAME/NAME.pdb and NAME/NAME.xtc.
 
     Ensembles that are there already, made with the same settings, are kept.
 
     \b
     Example:
-      protenix-eba sample --config configs/demo_eba.yaml --checkpoint runs/eba/model.pt \\
+      protenix-eba sample --config configs/demo_eba.yaml --checkpoint runs/eba/model.pt \
           --input sequences.fasta --out runs/samples -n 100
     """
     import numpy as np

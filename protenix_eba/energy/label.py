@@ -36,7 +36,13 @@ from protenix_eba.energy.table import (
 from protenix_eba.errors import UserError
 from protenix_eba.files import fingerprint
 from protenix_eba.progress import progress_bar
-from protenix_eba.trajectories import Target, find_targets, frame_count, read_frames
+from protenix_eba.trajectories import (
+    Target,
+    find_targets,
+    frame_count,
+    load_topology,
+    read_frames,
+)
 
 __all__ = ["FrameSelection", "LabelReport", "label_targets", "minimised_energies"]
 
@@ -64,7 +70,11 @@ class LabelReport:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Frames of one replica for one worker. `structure` is the reason where there is none."""
+    """Frames of one replica for one worker.
+
+    `topology_path` is the PDB file that the system is made from, `structure` says how the frames'
+    atoms fill it, or is the reason where there is none.
+    """
 
     target: str
     replica: int
@@ -88,6 +98,7 @@ def label_targets(
     out: Path | str,
     protocol: EnergyProtocol = PROTOCOLS["default"],
     *,
+    reference_dir: Path | str | None = None,
     selection: FrameSelection = _ALL_FRAMES,
     jobs: int = 1,
     platform: str = "auto",
@@ -101,6 +112,9 @@ def label_targets(
         input_dir: Folder of targets, see `trajectories.find_targets`.
         out: Parquet file of all labels.
         protocol: What an energy means.
+        reference_dir: Folder of targets of the same names whose PDB files decide protonation,
+            disulfides and termini, so that the energies compare with labels made there; the
+            frames' own PDB files by default.
         selection: Which frames.
         jobs: Processes, one thread each.
         platform: OpenMM platform, or "auto".
@@ -110,11 +124,12 @@ def label_targets(
             topology or of other trajectories.
     """
     targets, out = find_targets(input_dir), Path(out)
+    references = {t.name: t.topology_path for t in find_targets(reference_dir or input_dir)}
     job = _Job(protocol, platform, out.with_name(out.name + ".parts"))
     known = KnownLabels.load(out, job.parts, protocol)
     problems: list[str] = []
     wanted = _count_frames(targets, selection, problems)
-    chunks = _chunks(targets, wanted, known, job, problems)
+    chunks = _chunks(targets, references, wanted, known, job, problems)
     computed = _run(chunks, job, jobs, sum(len(f) for f in wanted.values()), known)
     labels = KnownLabels.load(out, job.parts, protocol).labels
     if labels is None:
@@ -150,6 +165,7 @@ def _count_frames(
 
 def _chunks(
     targets: list[Target],
+    references: Mapping[str, Path],
     wanted: Mapping[tuple[str, int], NDArray[np.int64]],
     known: KnownLabels,
     job: _Job,
@@ -158,7 +174,8 @@ def _chunks(
     """The work that is left, read lazily."""
     out = job.parts.with_name(job.parts.name.removesuffix(".parts"))
     for target in targets:
-        structure = _structure_or_reason(target)
+        reference = references.get(target.name, target.topology_path)
+        structure = _structure_or_reason(target, references)
         if isinstance(structure, CompleteStructure):
             known.check_topology(target.name, structure.topology_hash, out)
         for replica in target.trajectory_paths:
@@ -177,14 +194,19 @@ def _chunks(
             ]
             for start in range(0, len(missing), _CHUNK):
                 rows = missing[start : start + _CHUNK]
-                yield _Chunk(
-                    target.name, replica, frames[rows], xyz[rows], target.topology_path, structure
-                )
+                yield _Chunk(target.name, replica, frames[rows], xyz[rows], reference, structure)
 
 
-def _structure_or_reason(target: Target) -> CompleteStructure | str:
+def _structure_or_reason(target: Target, references: Mapping[str, Path]) -> CompleteStructure | str:
+    if target.name not in references:
+        return "the reference folder has no target of this name"
+    reference = references[target.name]
     try:
-        return complete_structure(target.topology_path)
+        structure = complete_structure(reference)
+        if reference == target.topology_path:
+            return structure
+        atoms = load_topology(target).topology.atoms
+        return structure.read_from([(atom.residue.index, atom.name) for atom in atoms])
     except UserError as error:
         return str(error).split("\n")[0]
 
@@ -234,7 +256,7 @@ def _chunk_energies(chunk: _Chunk, job: _Job) -> tuple[list[FrameEnergy], str]:
     try:
         modified = chunk.topology_path.stat().st_mtime_ns
         target = _target_energy(str(chunk.topology_path), modified, job.protocol, job.platform)
-        return _label_frames(target, chunk.xyz_angstrom), target.platform
+        return _label_frames(target, chunk.structure, chunk.xyz_angstrom), target.platform
     except UserError as error:
         return [_failure(str(error).split("\n")[0])] * len(chunk.frames), "none"
 
@@ -247,11 +269,13 @@ def _target_energy(
     return TargetEnergy(complete_structure(topology_path), protocol, platform)
 
 
-def _label_frames(target: TargetEnergy, xyz_angstrom: NDArray[np.floating]) -> list[FrameEnergy]:
-    if xyz_angstrom.shape[1] != target.structure.input_atoms:
-        found, expected = xyz_angstrom.shape[1], target.structure.input_atoms
+def _label_frames(
+    target: TargetEnergy, structure: CompleteStructure, xyz_angstrom: NDArray[np.floating]
+) -> list[FrameEnergy]:
+    if xyz_angstrom.shape[1] != structure.input_atoms:
+        found, expected = xyz_angstrom.shape[1], structure.input_atoms
         return [_failure(f"frame has {found} atoms, its topology {expected}")] * len(xyz_angstrom)
-    return [target.label(xyz_nm) for xyz_nm in target.structure.fill(xyz_angstrom)]
+    return [target.label(xyz_nm) for xyz_nm in structure.fill(xyz_angstrom)]
 
 
 def _failure(reason: str) -> FrameEnergy:
@@ -295,4 +319,4 @@ def minimised_energies(
         path = Path(folder) / "topology.pdb"
         topology.save_pdb(str(path))
         target = TargetEnergy(complete_structure(path), protocol, platform)
-    return _label_frames(target, np.asarray(xyz_angstrom))
+    return _label_frames(target, target.structure, np.asarray(xyz_angstrom))

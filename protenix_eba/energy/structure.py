@@ -9,7 +9,7 @@ their neighbours: no random numbers, no second opinion.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,35 @@ class CompleteStructure:
         full = np.full((1, len(mine), 3), np.nan)
         full[0, heavy] = other.reference_nm[source[heavy]]
         return np.asarray(self._with_missing(full, heavy)[0])
+
+    def read_from(self, names: list[tuple[int, str]]) -> CompleteStructure:
+        """The same structure for frames whose atoms stand in another order, or lack some.
+
+        So conformations of any origin get energies of one and the same system: same protonation,
+        same disulfides, same termini.
+
+        Args:
+            names: Residue index and atom name of each of the frames' N atoms.
+
+        Raises:
+            UserError: A heavy atom is missing (but OXT), or is not one of this structure.
+        """
+        where = {name: i for i, name in enumerate(names)}
+        mine = _names(self.topology)
+        source = np.array([where.get(name, -1) for name in mine])
+        needed = [
+            atom.element.symbol != "H" and atom.name != "OXT" for atom in self.topology.atoms()
+        ]
+        missing = [mine[i] for i in np.flatnonzero(needed & (source < 0))]
+        unknown = sorted(set(where) - set(mine))
+        for what, found in (("lacks", missing), ("has unknown", unknown)):
+            if found:
+                shown = ", ".join(f"{name} of residue {index + 1}" for index, name in found[:4])
+                raise UserError(
+                    f"does not fit its reference structure: it {what} {shown}",
+                    "the reference must be the same protein, with PDB atom names",
+                )
+        return replace(self, source=source, input_atoms=len(names))
 
     def _with_missing(
         self, full: NDArray[np.float64], present: NDArray[np.bool_]
