@@ -135,7 +135,7 @@ def embed(demo: Demo) -> None:
     """Stage 3: a random start (no upstream weights here) and its trunk's embeddings."""
     config = recipe("demo_sft.yaml")
     start = demo.out / "start.pt"
-    demo.command("protenix-eba", "init", "--config", config, "--out", start)
+    demo.command("protenix-eba", "init", "--config", config, "--out", start, "--quick-start")
     demo.command(
         "protenix-eba", "embed", "--config", config, "--checkpoint", start,
         "--input", demo.data, "--out", demo.out / "embeddings",

@@ -27,6 +27,7 @@ __all__ = [
     "count_parameters",
     "freeze",
     "load_checkpoint",
+    "quick_start",
     "random_state",
     "save_checkpoint",
     "trunk_fingerprint",
@@ -42,6 +43,8 @@ _BRANCH_OUTPUTS = (
     "attention_pair_bias.attention.linear_o.weight",
     "conditioned_transition_block.linear_nobias_b.weight",
 )
+# Of the gates at their ends.
+_GATE_BIASES = ("linear_a_last.bias", "conditioned_transition_block.linear_s.bias")
 
 
 @contextlib.contextmanager
@@ -95,6 +98,23 @@ def random_state(configs: Any, seed: int) -> StateDict:
             return dict(Protenix(configs).state_dict())
     finally:
         np.random.set_state(state)
+
+
+def quick_start(state: StateDict) -> StateDict:
+    """Random weights from which a small diffusion module learns peptides in minutes.
+
+    AlphaFold 3's initialisation is made for long training of long chains: coordinates enter
+    divided by sigma_data = 16 angstrom, so those of a peptide are lost among the atoms' other
+    features, and each residual branch starts behind a gate of sigmoid(-2) = 0.12. Here positions
+    enter 8 times stronger and gates start half open.
+    """
+    positions = f"{DIFFUSION_PREFIX}atom_attention_encoder.linear_no_bias_r.weight"
+    changed = dict(state)
+    changed[positions] = 8.0 * state[positions]
+    for key, value in state.items():
+        if key.startswith(DIFFUSION_PREFIX) and key.endswith(_GATE_BIASES):
+            changed[key] = torch.zeros_like(value)
+    return changed
 
 
 def load_checkpoint(path: Path | str) -> StateDict:

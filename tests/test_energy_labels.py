@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -188,3 +189,49 @@ def test_command_compares(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "grgds" in result.output and "0.000" in result.output
     assert "Example" in runner.invoke(label, ["--help"]).output
+
+
+def test_samples_in_any_atom_order_get_energies_of_the_references_system(tmp_path: Path) -> None:
+    """A generated ensemble has its own PDB file: its protonation must not decide."""
+    md = mdtraj.load(
+        str(DEMO / "thymopentin/thymopentin_prod_R1_fit.xtc"),
+        top=str(DEMO / "thymopentin/thymopentin.pdb"),
+    )[[0, 50]]
+    order = np.random.default_rng(0).permutation(md.n_atoms)
+    by_residue = order[
+        np.argsort([md.topology.atom(i).residue.index for i in order], kind="stable")
+    ]
+    topology = mdtraj.Topology()
+    chain = topology.add_chain()
+    residues = [topology.add_residue(r.name, chain, resSeq=r.resSeq) for r in md.topology.residues]
+    for index in by_residue:
+        atom = md.topology.atom(index)
+        topology.add_atom(atom.name, atom.element, residues[atom.residue.index])
+    folder = tmp_path / "samples/thymopentin"
+    folder.mkdir(parents=True)
+    shuffled = mdtraj.Trajectory(md.xyz[:, by_residue], topology)
+    shuffled[0].save_pdb(str(folder / "thymopentin.pdb"))
+    shuffled.save_xtc(str(folder / "thymopentin.xtc"))
+    ours = label_targets(
+        tmp_path / "samples", tmp_path / "s.parquet", AS_IS, reference_dir=DEMO
+    ).labels
+    shipped = read_labels(DEMO / "labels.parquet").for_target("thymopentin")
+    for frame, row in zip((0, 50), ours.rows(), strict=True):
+        same = (shipped.replica == 1) & (shipped.frame == frame)
+        assert row["topology_hash"] == shipped.topology_hash[same][0]
+        expected = shipped.initial_energy_kj_mol[same][0]
+        assert row["initial_energy_kj_mol"] == pytest.approx(expected, abs=0.5)
+
+
+def test_a_sample_without_a_reference_is_a_failed_row(tmp_path: Path) -> None:
+    shutil.copytree(DEMO / "grgds", tmp_path / "md/unknown")
+    for path in (tmp_path / "md/unknown").glob("grgds*"):
+        path.rename(path.with_name(path.name.replace("grgds", "unknown")))
+    report = label_targets(
+        tmp_path / "md",
+        tmp_path / "l.parquet",
+        reference_dir=DEMO,
+        selection=FrameSelection(per_target=1),
+    )
+    assert report.labels.status.tolist() == ["failed"]
+    assert "no target of this name" in report.labels.reason[0]

@@ -13,7 +13,8 @@ from protenix_eba.cli.session import config_option, load_configuration
 @config_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Checkpoint to write.")
 @click.option("--seed", default=0, show_default=True, help="Of the weights.")
-def init(config_path: Path, out: Path, seed: int) -> None:
+@click.option("--quick-start", "quick", is_flag=True, help="For peptides learnt in minutes.")
+def init(config_path: Path, out: Path, seed: int, quick: bool) -> None:
     r"""Write a randomly initialised Protenix of the configured sizes.
 
     For tests and for the demo, where no upstream checkpoint is at hand. An existing file is kept.
@@ -28,9 +29,16 @@ def init(config_path: Path, out: Path, seed: int) -> None:
         console.print(f"{out} exists already", markup=False)
         return
     configs = load_configuration(config_path)
-    from protenix_eba.weights import count_parameters, random_state, save_checkpoint
+    from protenix_eba.weights import (
+        count_parameters,
+        quick_start,
+        random_state,
+        save_checkpoint,
+    )
 
     with console.status("drawing weights"):
         state = random_state(configs, seed)
+    if quick:
+        state = quick_start(state)
     save_checkpoint(out, state)
     console.print(f"wrote {out}: {count_parameters(state):,} random weights", markup=False)

@@ -22,7 +22,7 @@ from rdkit.Chem import rdDistGeom
 from protenix_eba.energy.fast import accelerate, can_accelerate
 from protenix_eba.energy.structure import CompleteStructure, complete_structure
 from protenix_eba.errors import UserError
-from protenix_eba.files import atomic_path, write_json
+from protenix_eba.files import atomic_path, require_file, write_json
 
 __all__ = [
     "SimulationSettings",
@@ -57,7 +57,7 @@ class SimulationSettings:
     """
 
     frames: int = 200
-    interval_ps: float = 1.0
+    interval_ps: float = 5.0
     equilibration_ps: float = 20.0
     timestep_fs: float = 4.0
     hydrogen_mass_amu: float = 2.0
@@ -134,7 +134,7 @@ def geometry_faults(trajectory: mdtraj.Trajectory) -> list[str]:
 
 
 def simulate_replica(
-    folder: Path, sequence: str, replica: int, settings: SimulationSettings
+    folder: Path, origin: str | Path, replica: int, settings: SimulationSettings
 ) -> list[str]:
     """Run one replica and write `NAME_prod_R<replica>_fit.xtc`; replica 1 also writes NAME.pdb.
 
@@ -143,7 +143,8 @@ def simulate_replica(
 
     Args:
         folder: Of the target; its name is the target's name.
-        sequence: One-letter codes.
+        origin: One-letter codes, for a random conformer of its own for each replica; or a PDB
+            file, from which all replicas start.
         replica: 1, 2, 3 and so on.
         settings: Same for all replicas.
 
@@ -159,7 +160,10 @@ def simulate_replica(
     seed = settings.seed + 1000 * replica
     with tempfile.TemporaryDirectory() as scratch:
         start = Path(scratch) / "start.pdb"
-        embed_peptide(sequence, seed, start)
+        if isinstance(origin, Path):
+            start = require_file(origin, "starting structure")
+        else:
+            embed_peptide(origin, seed, start)
         structure = complete_structure(start)
     if replica != 1:  # one protonation for all replicas
         reference = complete_structure(reference_path)
@@ -231,7 +235,7 @@ def _save(trajectory: mdtraj.Trajectory, settings: SimulationSettings, path: Pat
     trajectory.save_xtc(str(path))
 
 
-def write_provenance(folder: Path, sequence: str, settings: SimulationSettings) -> None:
+def write_provenance(folder: Path, origin: str | Path, settings: SimulationSettings) -> None:
     """Write `provenance.json`: everything needed to run the same simulation again."""
     versions = {
         "openmm": openmm.__version__,
@@ -239,8 +243,10 @@ def write_provenance(folder: Path, sequence: str, settings: SimulationSettings) 
         "rdkit": rdBase.rdkitVersion,
     }
     record: dict[str, Any] = {
-        "sequence": sequence,
-        "what": "MD from random ETKDG conformers, one for each replica; made by make_demo_data.py",
+        "start": f"the PDB file {origin.name}, for all replicas"
+        if isinstance(origin, Path)
+        else f"random ETKDG conformers of {origin}, one for each replica",
+        "made_by": "scripts/make_demo_data.py",
         "force_field": list(_FORCE_FIELD),
         "constraints": "X-H bonds",
         "integrator": "LangevinMiddle",

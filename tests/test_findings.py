@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+
+from protenix_eba.demo import Demo, copy_data
+from protenix_eba.errors import UserError
+from protenix_eba.eval.findings import findings, read_curve, training_settings
+
+
+def ensemble(**values):
+    return {"aggregate": values, "targets": {}}
+
+
+def metrics(before, after):
+    def energies(w1):
+        return ensemble(
+            energy_median_above_md_kj_mol=w1 + 1.0,
+            energy_w1_boltzmann_kj_mol=w1,
+            energy_target_above_md_kj_mol=-4.0,
+            rmwd=1.5,
+        )
+
+    floor = ensemble(rmwd=0.5)
+    return {
+        "ensembles": {"SFT": energies(before), "EBA": energies(after)},
+        "floor": {"SFT": floor, "EBA": floor},
+    }
+
+
+def test_an_alignment_that_helped_is_said_to_be_nearer():
+    text = " ".join(findings(metrics(9.0, 5.0), {}))
+    assert "EBA are nearer to the Boltzmann-weighted ensemble than those of SFT (9.0 to 5.0" in text
+    assert "RMWD in angstrom, lower is better: SFT 1.50 (MD against itself 0.50)" in text
+
+
+def test_an_alignment_that_did_not_help_is_said_so():
+    assert "EBA are no nearer to" in " ".join(findings(metrics(5.0, 9.0), {}))
+
+
+def test_held_out_measures_are_read_from_the_run(tmp_path):
+    (tmp_path / "validation.csv").write_text(
+        "step,mse,lddt,kl,effective_energy,effective_model\n"
+        "0,1,0.5,2.0,2.5,1.1\n50,1.1,0.5,0.5,2.5,2.0\n"
+    )
+    sentence = findings(metrics(5.0, 4.0), {"EBA": tmp_path})[2]
+    assert "went from 2.000 to 0.500 nats" in sentence
+    assert "from 1.10 to 2.00 (energies: 2.50)" in sentence
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(UserError, match="configuration of EBA"):
+        training_settings({"EBA": tmp_path})
+    (tmp_path / "log.csv").write_text("step,loss\n1,abc\n")
+    with pytest.raises(UserError, match="expected numbers"):
+        read_curve(tmp_path / "log.csv")
+
+
+def test_the_demo_starts_with_the_shipped_data_and_its_sequences(tmp_path):
+    demo = Demo(tmp_path / "demo", jobs=1, relabel=False)
+    copy_data(demo)
+    fasta = (tmp_path / "demo/sequences.fasta").read_text().split()
+    assert dict(zip(fasta[::2], fasta[1::2], strict=True)) == {
+        ">grgds": "GRGDS",
+        ">met_enkephalin": "YGGFM",
+        ">penta_alanine": "AAAAA",
+        ">thymopentin": "RKDVY",
+    }
+    shipped = sum(f.stat().st_size for f in Path(demo.data).rglob("*") if f.is_file())
+    assert shipped < 5_000_000
