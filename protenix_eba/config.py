@@ -65,6 +65,8 @@ class EBAConfig:
         temperature_K: Temperature of the Boltzmann weights, kelvin.
         length_exponent: a of the energies' factor 1 / N_res**a; 0.5 in the paper, 0 for none.
         diffusion_temperature: T, the scale from denoising errors to the model's energies.
+        sft_weight: Weight of the mean denoising error added to the objectives `eba` and `eba_dpo`,
+            which compare errors and do not hold their size; 0, as in the paper, adds none.
         weight_mse: Weight of the aligned squared error in the denoising error.
         weight_lddt: Weight of the smooth LDDT in the denoising error.
         trainable: Glob patterns of parameter names; all other parameters are frozen.
@@ -88,6 +90,7 @@ class EBAConfig:
     temperature_K: float = 300.0
     length_exponent: float = 0.5
     diffusion_temperature: float = 5000.0
+    sft_weight: float = 0.0
     weight_mse: float = 1.0
     weight_lddt: float = 1.0
     trainable: tuple[str, ...] = ("diffusion_module.*",)
@@ -105,7 +108,7 @@ class EBAConfig:
             self._require(key, getattr(self, key) >= lowest, f"at least {lowest}")
         for key in ("temperature_K", "diffusion_temperature"):
             self._require(key, getattr(self, key) > 0, "a number above 0")
-        for key in ("length_exponent", "weight_mse", "weight_lddt"):
+        for key in ("length_exponent", "sft_weight", "weight_mse", "weight_lddt"):
             self._require(key, getattr(self, key) >= 0, "0 or above")
         self._require("weight_mse", self.weight_mse + self.weight_lddt > 0, "one weight above 0")
         self._require("trainable", bool(self.trainable), "at least one pattern")

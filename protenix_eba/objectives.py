@@ -63,13 +63,13 @@ def denoising_objective(config: EBAConfig) -> Objective:
 @LOSSES.register("eba")
 def eba_objective(config: EBAConfig) -> Objective:
     """Energy-based alignment without a reference: one forward pass."""
-    return Objective(
-        lambda item: eba(
-            item.errors,
-            _weights(config, item),
-            diffusion_temperature=config.diffusion_temperature,
-        )
-    )
+
+    def loss(item: ObjectiveInput) -> Tensor:
+        weights, temperature = _weights(config, item), config.diffusion_temperature
+        aligned = eba(item.errors, weights, diffusion_temperature=temperature)
+        return aligned + config.sft_weight * item.errors.mean()
+
+    return Objective(loss)
 
 
 @LOSSES.register("eba_dpo")
@@ -79,12 +79,13 @@ def eba_dpo_objective(config: EBAConfig) -> Objective:
     def loss(item: ObjectiveInput) -> Tensor:
         if item.reference_errors is None:
             raise ValueError("eba_dpo needs the errors of the reference model")
-        return eba_dpo(
+        preferred = eba_dpo(
             item.errors,
             item.reference_errors,
             item.energy_kj_mol,
             diffusion_temperature=config.diffusion_temperature,
         )
+        return preferred + config.sft_weight * item.errors.mean()
 
     return Objective(loss, needs_reference=True)
 

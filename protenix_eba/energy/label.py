@@ -91,6 +91,7 @@ class _Job:
     protocol: EnergyProtocol
     platform: str
     parts: Path
+    generated: bool
 
 
 def label_targets(
@@ -125,7 +126,8 @@ def label_targets(
     """
     targets, out = find_targets(input_dir), Path(out)
     references = {t.name: t.topology_path for t in find_targets(reference_dir or input_dir)}
-    job = _Job(protocol, platform, out.with_name(out.name + ".parts"))
+    generated = reference_dir is not None
+    job = _Job(protocol, platform, out.with_name(out.name + ".parts"), generated)
     known = KnownLabels.load(out, job.parts, protocol)
     problems: list[str] = []
     wanted = _count_frames(targets, selection, problems)
@@ -255,7 +257,9 @@ def _chunk_energies(chunk: _Chunk, job: _Job) -> tuple[list[FrameEnergy], str]:
         return [_failure(chunk.structure)] * len(chunk.frames), "none"
     try:
         modified = chunk.topology_path.stat().st_mtime_ns
-        target = _target_energy(str(chunk.topology_path), modified, job.protocol, job.platform)
+        target = _target_energy(
+            str(chunk.topology_path), modified, job.protocol, job.platform, job.generated
+        )
         return _label_frames(target, chunk.structure, chunk.xyz_angstrom), target.platform
     except UserError as error:
         return [_failure(str(error).split("\n")[0])] * len(chunk.frames), "none"
@@ -263,10 +267,14 @@ def _chunk_energies(chunk: _Chunk, job: _Job) -> tuple[list[FrameEnergy], str]:
 
 @functools.lru_cache(maxsize=2)
 def _target_energy(
-    topology_path: str, modified_ns: int, protocol: EnergyProtocol, platform: str
+    topology_path: str,
+    modified_ns: int,
+    protocol: EnergyProtocol,
+    platform: str,
+    generated: bool,
 ) -> TargetEnergy:
     """Built once in each worker; `modified_ns` only keeps a replaced file from being confused."""
-    return TargetEnergy(complete_structure(topology_path), protocol, platform)
+    return TargetEnergy(complete_structure(topology_path), protocol, platform, generated=generated)
 
 
 def _label_frames(

@@ -64,6 +64,8 @@ class TargetEnergy:
         structure: From `complete_structure`.
         protocol: Force field and minimisation.
         platform: OpenMM platform name, or "auto": CUDA where there is a device, else CPU.
+        generated: The conformations are a model's: its backbone bonds may be stretched, and their
+            cost is part of its energy. In MD a gap means a residue that is missing.
 
     Attributes:
         platform: What evaluates: "CUDA", "CPU", or "CPU, gbn2.c" where the compiled GBn2 of
@@ -74,9 +76,15 @@ class TargetEnergy:
     """
 
     def __init__(
-        self, structure: CompleteStructure, protocol: EnergyProtocol, platform: str = "auto"
+        self,
+        structure: CompleteStructure,
+        protocol: EnergyProtocol,
+        platform: str = "auto",
+        *,
+        generated: bool = False,
     ) -> None:
         self.structure = structure
+        self.generated = generated
         self.protocol = protocol
         name = _platform_name(platform)
         self._peptide_bonds = _peptide_bonds(structure.topology)
@@ -122,7 +130,7 @@ class TargetEnergy:
         gaps = np.linalg.norm(
             xyz_nm[self._peptide_bonds[:, 0]] - xyz_nm[self._peptide_bonds[:, 1]], axis=1
         )
-        if (gaps > _MAX_PEPTIDE_BOND_NM).any():
+        if not self.generated and (gaps > _MAX_PEPTIDE_BOND_NM).any():
             return f"C-N distance of {gaps.max() * ANGSTROM_PER_NM:.1f} angstrom in the backbone"
         if cKDTree(xyz_nm).query_pairs(_MIN_DISTANCE_NM):
             return "two atoms in one place"
