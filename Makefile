@@ -19,7 +19,7 @@ demo: env
 	$(VENV)/bin/protenix-eba demo
 
 test: env
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+	$(VENV)/bin/python -m pytest -n 2
 
 lint: env
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy

@@ -23,6 +23,7 @@ from runner.train import AF3Trainer
 from torch import Tensor
 
 from protenix_eba.config import EBAConfig, section_from
+from protenix_eba.data.features import to_device
 from protenix_eba.data.loader import Item
 from protenix_eba.diffusion import ConformerDenoiser, add_noise, denoising_errors
 from protenix_eba.engine import make_engine, start_distributed, trainable
@@ -377,15 +378,3 @@ class EBATrainer(AF3Trainer):
         if DIST_WRAPPER.rank == 0:
             console.print(msg, markup=False)
             logging.getLogger(__name__).debug(msg)
-
-
-def to_device(features: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Input features with all their tensors on a device."""
-    return {
-        key: value.to(device)
-        if torch.is_tensor(value)
-        else to_device(value, device)
-        if isinstance(value, dict)
-        else value
-        for key, value in features.items()
-    }

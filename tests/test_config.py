@@ -227,7 +227,7 @@ def test_a_section_becomes_its_dataclass():
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("n_conformers", 1),
+        ("n_conformers", 0),
         ("n_noise", 0),
         ("temperature_K", 0.0),
         ("diffusion_temperature", -1.0),

@@ -73,7 +73,7 @@ def sample(
     configs = load_configuration(config_path)
     import torch
 
-    from protenix_eba.data.features import protein_features
+    from protenix_eba.data.features import protein_features, to_device
     from protenix_eba.diffusion import ConformerDenoiser
     from protenix_eba.sample import (
         SamplerSettings,
@@ -82,7 +82,6 @@ def sample(
         sample_batches,
         write_ensemble,
     )
-    from protenix_eba.trainer import to_device
     from protenix_eba.weights import build_diffusion_module, load_checkpoint
 
     settings = SamplerSettings(

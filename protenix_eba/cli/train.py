@@ -113,17 +113,18 @@ def _train(configs: ConfigDict, plugins: Sequence[Plugin]) -> None:
     from protenix_eba.config import check_required
 
     check_required(configs)
-    # Protenix's own trainer reports through logging; a plugin's has its progress bar.
     logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        level=logging.WARNING if plugins else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO
     )
+    if plugins:
+        # Protenix's own trainer reports through logging; a plugin's has its progress bar.
+        logging.getLogger("protenix").setLevel(logging.WARNING)
     # A dependency of DeepSpeed declares its settings in a way that pydantic comments on.
     warnings.filterwarnings("ignore", module="pydantic")
     for plugin in plugins:
         plugin.register()
     build = TRAINERS.get(configs.trainer)
-    logging.getLogger(__name__).info(
+    logging.getLogger(__name__).debug(
         "trainer %r of %s; plugins: %s",
         configs.trainer,
         ", ".join(TRAINERS),

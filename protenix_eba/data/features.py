@@ -14,7 +14,7 @@ from torch import Tensor
 from protenix_eba.data.sequences import Protein
 from protenix_eba.geometry import random_rotations
 
-__all__ = ["AtomKey", "ProteinFeatures", "protein_features", "with_random_references"]
+__all__ = ["AtomKey", "ProteinFeatures", "protein_features", "to_device", "with_random_references"]
 
 AtomKey = tuple[int, int, str]
 """Chain number from 0, residue number within the chain from 0, atom name."""
@@ -105,3 +105,15 @@ def with_random_references(features: dict[str, Any], generator: torch.Generator)
     shift = (torch.rand(n_spaces, 3, generator=generator) * 2 - 1)[space]
     moved = torch.einsum("nij,nj->ni", rotation, ref_pos.cpu() + shift)
     return _with_atom_windows(features | {"ref_pos": moved.to(ref_pos)})
+
+
+def to_device(features: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Input features with all their tensors on a device."""
+    return {
+        key: value.to(device)
+        if torch.is_tensor(value)
+        else to_device(value, device)
+        if isinstance(value, dict)
+        else value
+        for key, value in features.items()
+    }
