@@ -376,5 +376,5 @@ class EBATrainer(AF3Trainer):
     def print(self, msg: str) -> None:
         """To the terminal, from the first process only."""
         if DIST_WRAPPER.rank == 0:
-            console.print(msg, markup=False)
+            console.print(msg, markup=False, soft_wrap=True)
             logging.getLogger(__name__).debug(msg)

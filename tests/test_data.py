@@ -66,10 +66,27 @@ def test_atoms_are_matched_by_name_into_protenix_order(target, protein, labels):
         (atom,) = topology.select(f"resid {residue} and name {name}")
         np.testing.assert_array_equal(found, xyz[atom])
     assert conformers.mask.all()
-    # Protenix and GROMACS order a residue's atoms differently: a match by position would fail.
-    assert [a[2] for a in protein.atoms] != [
-        a.name for a in topology.atoms if a.element.symbol != "H"
-    ]
+
+
+def test_the_order_of_atoms_in_the_files_changes_nothing(target, protein, labels, tmp_path):
+    """GROMACS orders a residue's atoms otherwise than Protenix: a match by position would fail."""
+    md = mdtraj.load_xtc(str(target.trajectory_paths[1]), top=str(target.topology_path))
+    residue = np.array([atom.residue.index for atom in md.topology.atoms])
+    order = np.lexsort((np.random.default_rng(0).permutation(md.n_atoms), residue))
+    topology = mdtraj.Topology()
+    chain = topology.add_chain()
+    made = [topology.add_residue(r.name, chain, resSeq=r.resSeq) for r in md.topology.residues]
+    for index in order:
+        atom = md.topology.atom(index)
+        topology.add_atom(atom.name, atom.element, made[atom.residue.index])
+    folder = tmp_path / target.name
+    folder.mkdir()
+    shuffled = mdtraj.Trajectory(md.xyz[:, order], topology)
+    shuffled[0].save_pdb(str(folder / f"{target.name}.pdb"))
+    shuffled.save_xtc(str(folder / f"{target.name}_prod_R1_fit.xtc"))
+    expected = load_conformers(target, protein, labels, [1]).coordinates
+    found = load_conformers(find_targets(folder)[0], protein, labels, [1]).coordinates
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
 
 
 def test_energies_stay_with_their_frames(target, protein, labels):

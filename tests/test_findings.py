@@ -38,6 +38,7 @@ def test_an_alignment_that_did_not_help_is_said_so():
 
 
 def test_held_out_measures_are_read_from_the_run(tmp_path):
+    (tmp_path / "config.yaml").write_text("eba: {objective: eba}")
     (tmp_path / "validation.csv").write_text(
         "step,mse,lddt,kl,effective_energy,effective_model\n"
         "0,1,0.5,2.0,2.5,1.1\n50,1.1,0.5,0.5,2.5,2.0\n"

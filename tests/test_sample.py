@@ -16,20 +16,25 @@ def generators(numbers):
     return [torch.Generator().manual_seed(n) for n in numbers]
 
 
-def test_samples_of_an_exact_gaussian_denoiser_have_its_variance():
-    """For x ~ N(0, s^2) the best denoiser is s^2 / (s^2 + sigma^2) x, so samples have variance s^2.
-
-    Centring each sample takes one degree of freedom in 400, the step size a few percent.
-    """
-    spread = 4.0
+def spread_of_gaussian_samples(spread, **settings):
+    """Standard deviation of samples of the exact denoiser of N(0, s^2): s^2/(s^2 + sigma^2) x."""
 
     def denoise(x, sigma):
         return spread**2 / (spread**2 + sigma[:, None, None] ** 2) * x
 
-    settings = SamplerSettings(n_steps=200)
-    x = sample_coordinates(denoise, 400, generators(range(20)), settings, CPU)
-    centred = x - x.mean(dim=1, keepdim=True)
-    assert centred.std().item() == pytest.approx(spread, rel=0.03)
+    made = SamplerSettings(n_steps=200, **settings)
+    x = sample_coordinates(denoise, 400, generators(range(20)), made, CPU)
+    return (x - x.mean(dim=1, keepdim=True)).std().item()
+
+
+def test_samples_of_an_exact_gaussian_denoiser_have_its_spread():
+    """Without churn the sampler solves the probability-flow equation: exact as steps grow."""
+    assert spread_of_gaussian_samples(4.0, gamma0=0.0) == pytest.approx(4.0, rel=0.02)
+
+
+def test_churn_narrows_the_samples_however_many_steps():
+    """Each churned Euler step spans a factor 1.8 in noise, so its error stays with more steps."""
+    assert spread_of_gaussian_samples(4.0, gamma0=0.8) == pytest.approx(3.5, rel=0.03)
 
 
 def test_a_step_scale_above_1_narrows_the_samples():

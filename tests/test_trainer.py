@@ -59,7 +59,8 @@ def test_a_killed_run_that_is_resumed_equals_the_uninterrupted_one(
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=30)
     assert marker.is_file()
-    assert "at step" in finish(train(tmp_path, "--max_steps", "6"))
+    output = " ".join(finish(train(tmp_path, "--max_steps", "6")).split())
+    assert f"resumed {tmp_path / 'run'} at step" in output
     assert read_log(tmp_path / "run/log.csv") == read_log(uninterrupted[0] / "log.csv")
     ours, theirs = (
         load_checkpoint(folder / "model.pt") for folder in (tmp_path / "run", uninterrupted[0])

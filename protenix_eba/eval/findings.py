@@ -60,7 +60,10 @@ def findings(metrics: Mapping[str, Any], runs: Mapping[str, Path]) -> list[str]:
     """
     sentences = _energies(metrics)
     for label, folder in runs.items():
-        if (folder / "validation.csv").is_file():
+        section = training_settings({label: folder})[f"training {label}"].get("eba", {})
+        # Supervised fine-tuning has no diffusion temperature: its divergence says nothing.
+        aligned = section.get("objective") != "denoising"
+        if aligned and (folder / "validation.csv").is_file():
             sentences += _alignment(label, read_curve(folder / "validation.csv"))
     return sentences + _structure(metrics)
 
