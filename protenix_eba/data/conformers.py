@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from protenix_eba.data.features import AtomKey, ProteinFeatures
+from protenix_eba.energy.table import frame_hash
 from protenix_eba.errors import UserError
 from protenix_eba.trajectories import Target, load_topology, read_frames
 
@@ -63,7 +64,8 @@ def load_conformers(
         replicas: Which replicas; all when empty.
 
     Raises:
-        UserError: No label, atoms that do not match, a file that cannot be read.
+        UserError: No label, labels of other coordinates, atoms that do not match, a file that
+            cannot be read.
     """
     rows = labels.for_target(target.name)
     keep = rows.status == "ok"
@@ -87,15 +89,8 @@ def load_conformers(
                 "use the labels of these trajectories",
             )
         xyz = read_frames(target, int(number), frame[where])
+        _check_frames(target, int(number), frame[where], xyz, rows.frame_hash[keep][where])
         coordinates[np.ix_(where, np.flatnonzero(present))] = xyz[:, columns[present]]
-    finite = np.isfinite(coordinates).all(axis=(1, 2))
-    if not finite.all():
-        bad = [(int(r), int(f)) for r, f in zip(replica[~finite], frame[~finite], strict=True)]
-        raise UserError(
-            f"target {target.name}: frames with an `ok` label have coordinates that are not "
-            f"finite (replica, frame): {bad[:5]}",
-            "these labels belong to other trajectories: label again",
-        )
     return Conformers(
         protein,
         torch.from_numpy(coordinates),
@@ -104,6 +99,19 @@ def load_conformers(
         torch.from_numpy(np.array(replica, dtype=np.int64)),
         torch.from_numpy(np.array(frame, dtype=np.int64)),
     )
+
+
+def _check_frames(
+    target: Target, replica: int, frames: np.ndarray, xyz: np.ndarray, expected: np.ndarray
+) -> None:
+    """Refuse labels that were made for other coordinates than the trajectory has now."""
+    for number, frame, known in zip(frames, xyz, expected, strict=True):
+        if frame_hash(frame) != known:
+            raise UserError(
+                f"target {target.name}: the label of replica {replica} frame {number} belongs to "
+                f"other coordinates than {target.trajectory_paths[replica].name} has",
+                "the trajectory has changed since it was labelled: label it again",
+            )
 
 
 def match_atoms(target: Target, protein: ProteinFeatures) -> np.ndarray:
