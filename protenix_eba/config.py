@@ -51,26 +51,46 @@ class EBAConfig:
     """The section `eba`.
 
     Attributes:
-        objective: Name of a registered loss: "denoising", "eba" or "eba_dpo".
+        objective: Name of a registered loss: "denoising", "eba", "eba_dpo" or "plackett_luce".
         dataloader: Name of a registered dataloader.
         data_dir: Folder with the trajectories, one folder per protein.
         labels: Energy labels, the Parquet file that `protenix-eba label` writes.
         embeddings: Folder that `protenix-eba embed` writes.
-        replicas: Which replicas of each target to train on; empty means all.
-        validation_replicas: Which replicas are held out to measure the alignment on, every
-            `eval_interval` steps; empty means none.
+        replicas: Which replicas of each target to train on; empty means all that are not held out.
+        validation_targets: Names of targets that are held out, to validate on every
+            `eval_interval` steps.
+        validation_replicas: Which replicas of all targets are held out likewise.
         validation_items: How many groups of K held-out conformers are measured.
+        validation_samples: Size of the ensemble that is sampled of each held-out target at each
+            validation, for its RMSF and energies; 0 samples none.
         n_conformers: K, conformers that are compared with each other in one step.
         n_noise: S, noise samples, each at its own level, shared by the K conformers.
+        crop_size: Largest number of residues of an item; longer ones are cropped. 0 for no crop.
+        crop_spatial: Share of crops that are spatial (AlphaFold 3, section 2.7); the others are
+            contiguous.
         temperature_K: Temperature of the Boltzmann weights, kelvin.
         length_exponent: a of the energies' factor 1 / N_res**a; 0.5 in the paper, 0 for none.
         diffusion_temperature: T, the scale from denoising errors to the model's energies.
+        expectation: "bound" averages over noise outside of the log-softmax, as the paper's
+            derivation; "official" averages the errors first, as the published code.
+        eba_with_ref: Whether `eba` compares errors relative to the frozen start.
+        linear_energy_weight: Whether `eba_dpo` weighs each pair by its difference in energy.
+        sampling_temperature_K: Temperature that the conformers were drawn at, for importance
+            weights; 0 takes them as drawn uniformly, as the paper does.
+        outlier_z: Conformers whose energy lies more than this many robust standard deviations
+            from their target's median are left out of the objective; 0 keeps all.
         sft_weight: Weight of the mean denoising error added to the objectives `eba` and `eba_dpo`,
             which compare errors and do not hold their size; 0, as in the paper, adds none.
-        weight_mse: Weight of the aligned squared error in the denoising error.
-        weight_lddt: Weight of the smooth LDDT in the denoising error.
+        error_weights: Weights of the denoising error's terms: "paper", "upstream", or "custom"
+            for the two that follow.
+        weight_mse: Weight of the aligned squared error, which the EDM weight multiplies.
+        weight_lddt: Weight of the smooth LDDT.
+        low_memory: Whether each item is passed twice, first without gradients, then conformer by
+            conformer: the same gradient in the memory of one conformer, for a third more time.
         trainable: Glob patterns of parameter names; all other parameters are frozen.
-        deepspeed_stage: ZeRO stage, 0 to 2.
+        lora_rank: Rank of the low-rank updates that are trained in the place of the matrices named
+            by `trainable` (LoRA, Hu et al., 2022); 0 trains the matrices themselves.
+        lora_alpha: Scale of the updates, which are multiplied by alpha / rank.
         checkpoint_keep: How many of the newest checkpoints stay on disk.
 
     Raises:
@@ -83,18 +103,30 @@ class EBAConfig:
     labels: str = ""
     embeddings: str = ""
     replicas: tuple[int, ...] = ()
+    validation_targets: tuple[str, ...] = ()
     validation_replicas: tuple[int, ...] = ()
     validation_items: int = 32
+    validation_samples: int = 0
     n_conformers: int = 3
     n_noise: int = 8
+    crop_size: int = 0
+    crop_spatial: float = 0.5
     temperature_K: float = 300.0
     length_exponent: float = 0.5
     diffusion_temperature: float = 5000.0
+    expectation: str = "bound"
+    eba_with_ref: bool = False
+    linear_energy_weight: bool = False
+    sampling_temperature_K: float = 0.0
+    outlier_z: float = 0.0
     sft_weight: float = 0.0
+    error_weights: str = "custom"
     weight_mse: float = 1.0
     weight_lddt: float = 1.0
+    low_memory: bool = False
     trainable: tuple[str, ...] = ("diffusion_module.*",)
-    deepspeed_stage: int = 0
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
     checkpoint_keep: int = 2
 
     def __post_init__(self) -> None:
@@ -104,15 +136,26 @@ class EBAConfig:
             ("n_noise", 1),
             ("checkpoint_keep", 1),
             ("validation_items", 1),
+            ("validation_samples", 0),
+            ("crop_size", 0),
+            ("lora_rank", 0),
         ):
             self._require(key, getattr(self, key) >= lowest, f"at least {lowest}")
-        for key in ("temperature_K", "diffusion_temperature"):
+        for key in ("temperature_K", "diffusion_temperature", "lora_alpha"):
             self._require(key, getattr(self, key) > 0, "a number above 0")
-        for key in ("length_exponent", "sft_weight", "weight_mse", "weight_lddt"):
+        for key in (
+            *("length_exponent", "sft_weight", "weight_mse", "weight_lddt"),
+            *("sampling_temperature_K", "outlier_z", "crop_spatial"),
+        ):
             self._require(key, getattr(self, key) >= 0, "0 or above")
+        self._require("crop_spatial", self.crop_spatial <= 1, "a share, 0 to 1")
+        for key, words in (
+            ("expectation", ("bound", "official")),
+            ("error_weights", ("custom", "paper", "upstream")),
+        ):
+            self._require(key, getattr(self, key) in words, f"one of {', '.join(words)}")
         self._require("weight_mse", self.weight_mse + self.weight_lddt > 0, "one weight above 0")
         self._require("trainable", bool(self.trainable), "at least one pattern")
-        self._require("deepspeed_stage", 0 <= self.deepspeed_stage <= 2, "0, 1 or 2")
         shared = set(self.replicas) & set(self.validation_replicas)
         self._require("validation_replicas", not shared, "replicas that are not trained on")
 

@@ -149,7 +149,7 @@ class EBATrainer(AF3Trainer):
             self.lr_scheduler,
             accumulate=self.iters_to_accumulate,
             clip_norm=self.configs.grad_clip_norm,
-            zero_stage=self.eba.deepspeed_stage,
+            zero_stage=0,
         )
         for step in self.folder.complete_steps():
             try:

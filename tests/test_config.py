@@ -231,7 +231,7 @@ def test_a_section_becomes_its_dataclass():
         ("n_noise", 0),
         ("temperature_K", 0.0),
         ("diffusion_temperature", -1.0),
-        ("deepspeed_stage", 4),
+        ("crop_size", -1),
         ("trainable", ()),
         ("checkpoint_keep", 0),
         ("length_exponent", float("nan")),
