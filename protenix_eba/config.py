@@ -26,6 +26,7 @@ from protenix_eba.settings import (
     flatten,
     list_value,
     load_yaml,
+    take_section,
 )
 
 if TYPE_CHECKING:
@@ -219,14 +220,22 @@ def resolve_config(
     settings |= {key: Setting(word, COMMAND_LINE) for key, word in (overrides or {}).items()}
 
     defaults = _host_defaults()
-    defaults |= copy.deepcopy(merge_sections(plugins, defaults))
+    sections = merge_sections(plugins, defaults)
+    # A section without declared keys passes what it holds to a library that checks it itself.
+    passed: dict[str, Any] = {}
+    for name in [name for name, section in sections.items() if not section]:
+        settings, passed[name] = take_section(name, settings)
+    defaults |= copy.deepcopy({name: sections[name] for name in sections.keys() - passed.keys()})
     general = declarations(defaults, defaults)
     _update(defaults, _model_defaults(settings, defaults["model_name"]))
     # A model that sets gamma0 to 0 does not make it an integer: the general default's type counts.
     declared = declarations(defaults, defaults) | general
     for key, setting in settings.items():
         apply_setting(key, setting, declared, defaults)
-    return ConfigManager(defaults, fill_required_with_null=True).merge_configs({})
+    resolved = ConfigManager(defaults, fill_required_with_null=True).merge_configs({})
+    with resolved.unlocked():
+        resolved.update(passed)
+    return resolved
 
 
 def check_required(configs: ConfigDict) -> None:

@@ -5,11 +5,13 @@ Letters: K conformers, S noise samples, N atoms.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from protenix_eba.embeddings import TrunkEmbeddings
 from protenix_eba.geometry import random_rotations
@@ -17,6 +19,9 @@ from protenix_eba.losses import DenoisingErrors, aligned_mse, smooth_lddt
 
 __all__ = ["ConformerDenoiser", "NoisyConformers", "add_noise", "denoising_errors"]
 
+
+Shared = tuple[Tensor, ...]
+"""Pair conditioning, windowed atom pair features and atom features of a sequence."""
 
 # What Protenix's atom encoder caches from (AlphaFold 3, Algorithm 5).
 _ATOM_FEATURES: Final = (
@@ -47,6 +52,7 @@ def add_noise(
     noise_std: float,
     sigma_data: float,
     generator: torch.Generator,
+    levels: Tensor | None = None,
 ) -> NoisyConformers:
     """Noise as in training an AlphaFold 3 diffusion module.
 
@@ -61,10 +67,11 @@ def add_noise(
         noise_std: Its standard deviation, 1.5.
         sigma_data: sigma_d in angstrom.
         generator: On the CPU, so that every device sees the same draws.
+        levels: `[S]` noise levels in angstrom, in the place of drawn ones.
     """
     n_conformers, n_atoms, _ = coordinates.shape
     drawn = torch.randn(n_noise, generator=generator)
-    sigma = sigma_data * torch.exp(noise_mean + noise_std * drawn)
+    sigma = sigma_data * torch.exp(noise_mean + noise_std * drawn) if levels is None else levels
     noise = torch.randn(n_noise, n_atoms, 3, generator=generator) * sigma[:, None, None]
     rotation = random_rotations((n_conformers, n_noise), generator)
     shift = torch.randn(n_conformers, n_noise, 1, 3, generator=generator)
@@ -80,18 +87,33 @@ class ConformerDenoiser(nn.Module):
     """Protenix's diffusion module on K x S noisy structures of one sequence.
 
     What does not depend on the noise (pair conditioning, atom features) is computed once for all
-    of them, through Protenix's own cache functions, with gradients.
+    of them, and what depends on the noise level only (the single conditioning and each block's
+    modulation by it) once for the K conformers of a level. The host's own modules do the work:
+    their leading dimensions broadcast.
 
     Args:
         diffusion_module: `protenix.model.modules.diffusion.DiffusionModule`.
+        dtype: Of matrix multiplications; bfloat16 through autocast, the weights stay in float32.
     """
 
-    def __init__(self, diffusion_module: nn.Module) -> None:
+    def __init__(self, diffusion_module: nn.Module, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.diffusion_module = diffusion_module
+        self._dtype = dtype
 
-    def prepare(self, features: dict[str, Any], z_trunk: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What all noise samples of a sequence share: `pair_z`, `p_lm` and `c_l`."""
+    def prepare(self, features: dict[str, Any], z_trunk: Tensor) -> Shared:
+        """What all noise samples of a sequence share: `pair_z`, `p_lm` and `c_l`.
+
+        With activation checkpointing it is computed again in the backward pass, as the host does:
+        its intermediate results have the size of the pairs of residues, many times.
+        """
+        module: Any = self.diffusion_module
+        if module.blocks_per_ckpt and torch.is_grad_enabled():
+            kept: Shared = checkpoint(self._prepare, features, z_trunk, use_reentrant=False)
+            return kept
+        return self._prepare(features, z_trunk)
+
+    def _prepare(self, features: dict[str, Any], z_trunk: Tensor) -> Shared:
         module: Any = self.diffusion_module
         pair_z = module.diffusion_conditioning.prepare_cache(features["relp"], z_trunk, False)
         p_lm, c_l = module.atom_attention_encoder.prepare_cache(
@@ -105,37 +127,56 @@ class ConformerDenoiser(nn.Module):
         embeddings: TrunkEmbeddings,
         coordinates: Tensor,
         sigma: Tensor,
-        shared: tuple[Tensor, Tensor, Tensor] | None = None,
+        shared: Shared | None = None,
     ) -> Tensor:
         """Denoise.
 
         Args:
             features: Protenix's input features.
             embeddings: Of the frozen trunk.
-            coordinates: `[B, N, 3]` noisy coordinates in angstrom; B = K x S.
-            sigma: `[B]`.
+            coordinates: `[K, S, N, 3]` noisy coordinates in angstrom, or `[B, N, 3]`.
+            sigma: `[S]` noise levels that the K conformers share, or `[B]`.
             shared: From `prepare`, to save its cost over many calls.
 
         Returns:
-            `[B, N, 3]` denoised coordinates.
+            Denoised coordinates, of the shape of `coordinates`.
         """
-        pair_z, p_lm, c_l = shared or self.prepare(features, embeddings.z_trunk)
-        denoised: Tensor = self.diffusion_module(
-            x_noisy=coordinates,
-            t_hat_noise_level=sigma,
-            input_feature_dict=features,
-            s_inputs=embeddings.s_inputs,
-            s_trunk=embeddings.s_trunk,
-            z_trunk=None,
-            pair_z=pair_z,
-            p_lm=p_lm,
-            c_l=c_l,
-        )
+        if coordinates.dim() == 4 and coordinates.is_cuda:
+            # Fused attention kernels want one batch dimension; without them the attention of all
+            # K x S structures is written out to memory, which costs more there than it saves.
+            flat = coordinates.flatten(0, 1)
+            repeated = sigma.repeat(len(coordinates))
+            one: Tensor = self.forward(features, embeddings, flat, repeated, shared)
+            denoised: Tensor = one.unflatten(0, tuple(coordinates.shape[:2]))
+            return denoised
+        module: Any = self.diffusion_module
+        reduced = self._dtype != torch.float32
+        with torch.autocast(coordinates.device.type, dtype=self._dtype, enabled=reduced):
+            shared = shared or self.prepare(features, embeddings.z_trunk)
+            if coordinates.dim() == 4:
+                shared = tuple(part[None] for part in shared)  # the dimension of the conformers
+            pair_z, p_lm, c_l = shared
+            ratio = (sigma / module.sigma_data)[..., None, None]
+            update = module.f_forward(
+                r_noisy=coordinates / (module.sigma_data * (1 + ratio**2).sqrt()),
+                t_hat_noise_level=sigma,
+                input_feature_dict=features,
+                s_inputs=embeddings.s_inputs,
+                s_trunk=embeddings.s_trunk,
+                z_trunk=None,
+                pair_z=pair_z,
+                p_lm=p_lm,
+                c_l=c_l,
+            )
+        # The host combines both in the update's type (Karras et al., 2022, Eq. 7); coordinates of
+        # 50 angstrom in bfloat16 are a quarter of an angstrom apart.
+        scale = sigma[..., None, None] / (1 + ratio**2).sqrt()
+        denoised = coordinates / (1 + ratio**2) + scale * update.to(coordinates.dtype)
         return denoised
 
 
 def denoising_errors(
-    denoiser: nn.Module,
+    denoiser: Callable[..., Tensor],
     features: dict[str, Any],
     embeddings: TrunkEmbeddings,
     noisy: NoisyConformers,
@@ -155,11 +196,7 @@ def denoising_errors(
     Returns:
         `mse` and `lddt`, each `[K, S]`.
     """
-    n_conformers, n_noise = noisy.coordinates.shape[:2]
-    flat = noisy.coordinates.flatten(0, 1)
-    sigma = noisy.sigma.repeat(n_conformers)
-    denoised = denoiser(features, embeddings, flat, sigma)
-    predicted = denoised.float().unflatten(0, (n_conformers, n_noise))
+    predicted = denoiser(features, embeddings, noisy.coordinates, noisy.sigma).float()
     return DenoisingErrors(
         aligned_mse(predicted, target, mask), smooth_lddt(predicted, target, mask), noisy.sigma
     )

@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import shutil
 import socket
-from collections.abc import Iterable
-from typing import Any
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
 
 import torch
 from torch import nn
 
-__all__ = ["make_engine", "start_distributed"]
+from protenix_eba.errors import UserError
+
+__all__ = [
+    "engine_settings",
+    "gathered",
+    "make_engine",
+    "start_distributed",
+    "to_universal",
+    "trainable",
+    "zero_stage",
+]
+
+# Keys of DeepSpeed's configuration that Protenix's own keys set.
+_OWNED: Final = {
+    "train_batch_size": "iters_to_accumulate",
+    "train_micro_batch_size_per_gpu": "eba.n_conformers and eba.n_noise",
+    "gradient_accumulation_steps": "iters_to_accumulate",
+    "gradient_clipping": "grad_clip_norm",
+    "optimizer": "lr and adam",
+    "scheduler": "lr_scheduler",
+    # These cast the weights, which Protenix's modules do not expect.
+    "bf16": "dtype: bf16 and skip_amp.sample_diffusion_training: false",
+    "fp16": "dtype: bf16 and skip_amp.sample_diffusion_training: false",
+    # Its gradients are 65,536 times too large in DeepSpeed 0.17.
+    "torch_autocast": "dtype: bf16 and skip_amp.sample_diffusion_training: false",
+}
 
 
 def start_distributed(device: torch.device) -> None:
@@ -33,8 +63,28 @@ def start_distributed(device: torch.device) -> None:
     if device.type == "cpu":
         # Otherwise a shared-memory kernel is compiled for a minute, even for one process.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        _wait_for_each_gather(deepspeed.comm)
     backend = "nccl" if device.type == "cuda" else "gloo"
     deepspeed.init_distributed(dist_backend=backend, verbose=False)
+
+
+def _wait_for_each_gather(comm: Any) -> None:
+    """Before its pull request 8539 DeepSpeed waits for the last of many gathers only.
+
+    Enough on a CUDA stream; with gloo ZeRO 3 then computes with weights that are not there yet.
+    """
+    gather = comm.all_gather_into_tensor
+    if getattr(gather, "waits", False):
+        return
+
+    def gather_and_wait(*args: Any, **kwargs: Any) -> Any:
+        handle = gather(*args, **kwargs)
+        if handle is not None:
+            handle.wait()
+        return handle
+
+    gather_and_wait.waits = True  # type: ignore[attr-defined]
+    comm.all_gather_into_tensor = gather_and_wait
 
 
 def _is_warning(record: logging.LogRecord) -> bool:
@@ -47,43 +97,119 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def engine_settings(
+    options: Mapping[str, Any], *, accumulate: int, clip_norm: float
+) -> dict[str, Any]:
+    """DeepSpeed's configuration: the section `deepspeed`, and what Protenix's keys say.
+
+    Args:
+        options: The section, with DeepSpeed's own keys.
+        accumulate: Backward passes per optimizer step on each process.
+        clip_norm: Of the global gradient; 0 for none.
+
+    Raises:
+        UserError: The section sets what one of Protenix's keys sets.
+    """
+    for key, ours in _OWNED.items():
+        if key in options:
+            raise UserError(f"deepspeed.{key} is set by Protenix's own keys", f"set {ours}")
+    stage = zero_stage(options)
+    if stage not in (0, 1, 2, 3):
+        raise UserError(f"deepspeed.zero_optimization.stage: expected 0, 1, 2 or 3, found {stage}")
+    return {
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+        **options,
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": accumulate,
+        "gradient_clipping": clip_norm,
+    }
+
+
+def zero_stage(options: Mapping[str, Any]) -> int:
+    """ZeRO stage in the section `deepspeed`: what is split over the processes.
+
+    0 nothing, 1 the optimizer's state, 2 gradients too, 3 weights too (Rajbhandari et al., 2020).
+    """
+    stage: int = (options.get("zero_optimization") or {}).get("stage", 0)
+    return stage
+
+
 def make_engine(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
-    *,
-    accumulate: int,
-    clip_norm: float,
-    zero_stage: int,
+    settings: dict[str, Any],
 ) -> Any:
-    """A DeepSpeed engine in fp32 around a module.
+    """A DeepSpeed engine around a module.
+
+    The weights stay in float32, as Protenix's modules expect; bfloat16 is a matter of autocast
+    inside the module's forward.
 
     Args:
         module: On its device.
         optimizer: Over the trainable parameters; ours, since DeepSpeed's "Adam" is AdamW.
         scheduler: Stepped by the engine at each optimizer step.
-        accumulate: Backward passes per optimizer step on each process.
-        clip_norm: Of the global gradient; 0 for none.
-        zero_stage: 0, 1 or 2. (Stage 3 would have to gather weights for the export; the trunk
-            is never loaded for training, which saves more.)
+        settings: From `engine_settings`.
 
     Returns:
         `deepspeed.DeepSpeedEngine`.
     """
     import deepspeed
 
-    settings = {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": accumulate,
-        "gradient_clipping": clip_norm,
-        "zero_optimization": {"stage": zero_stage},
-        "zero_allow_untested_optimizer": True,
-        "steps_per_print": 10**9,
-    }
     engine, *_ = deepspeed.initialize(
         model=module, optimizer=optimizer, lr_scheduler=scheduler, config=settings
     )
     return engine
+
+
+@contextlib.contextmanager
+def gathered(module: nn.Module, *, write: bool = False) -> Iterator[None]:
+    """Make a module's weights whole on every process for a moment; ZeRO 3 splits them.
+
+    Args:
+        module: Its parameters.
+        write: Whether they are changed inside, equally on all processes.
+    """
+    split = [p for p in module.parameters() if hasattr(p, "ds_id")]
+    if not split:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(split, modifier_rank=0 if write else None):
+        yield
+
+
+def to_universal(checkpoints: Path, tag: str) -> str:
+    """Rewrite a checkpoint so that any number of processes can load it.
+
+    ZeRO 1 to 3 save one file for each process and refuse them on another number.
+
+    Args:
+        checkpoints: Folder of all checkpoints of a run.
+        tag: Which one.
+
+    Returns:
+        The tag of the rewritten one, in the same folder.
+
+    Raises:
+        UserError: DeepSpeed's converter fails; its last line is the reason.
+    """
+    universal = f"{tag}_universal"
+    shutil.rmtree(checkpoints / universal, ignore_errors=True)
+    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
+    command += ["--input_folder", str(checkpoints / tag)]
+    command += ["--output_folder", str(checkpoints / universal)]
+    command += ["--inject_missing_state"]  # without it stages 1 and 2 fail
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise UserError(
+            f"{checkpoints / tag} cannot be rewritten for another number of processes: {reason}",
+            "resume on as many processes as wrote it",
+        )
+    return universal
 
 
 def trainable(module: nn.Module) -> Iterable[nn.Parameter]:

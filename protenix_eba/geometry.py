@@ -31,7 +31,8 @@ def rigid_align(mobile: Tensor, fixed: Tensor, weight: Tensor) -> Tensor:
     x_centre = (w * x).sum(dim=-2, keepdim=True) / total
     y_centre = (w * y).sum(dim=-2, keepdim=True) / total
     covariance = (w * (x - x_centre)).transpose(-1, -2) @ (y - y_centre)
-    u, _, vh = torch.linalg.svd(covariance)
+    # What is not finite makes the result so through the centres; the SVD would raise.
+    u, _, vh = torch.linalg.svd(torch.where(covariance.isfinite(), covariance, 0.0))
     handedness = torch.linalg.det(u @ vh).sign()
     u = torch.cat([u[..., :2], u[..., 2:] * handedness[..., None, None]], dim=-1)
     moved: Tensor = (x - x_centre) @ (u @ vh) + y_centre

@@ -15,4 +15,5 @@ def _register() -> None:
     import protenix_eba.trainer  # noqa: F401
 
 
-plugin = Plugin("protenix_eba", {"eba": section_defaults(EBAConfig)}, _register)
+# `deepspeed` is passed on as it stands: DeepSpeed knows its own keys.
+plugin = Plugin("protenix_eba", {"eba": section_defaults(EBAConfig), "deepspeed": {}}, _register)

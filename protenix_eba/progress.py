@@ -24,9 +24,21 @@ T = TypeVar("T")
 console = Console(stderr=True, highlight=False)
 
 
+_shown: list[Progress] = []
+
+
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A rich progress bar with counts and times; into a file only its last state is printed."""
+    """A rich progress bar with counts and times; into a file only its last state is printed.
+
+    Inside of another one, its tasks are shown below the other's and taken away at the end.
+    """
+    if _shown:
+        outer = set(_shown[0].task_ids)
+        yield _shown[0]
+        for task in set(_shown[0].task_ids) - outer:
+            _shown[0].remove_task(task)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -37,7 +49,11 @@ def progress_bar() -> Iterator[Progress]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console) as progress:
-        yield progress
+        _shown.append(progress)
+        try:
+            yield progress
+        finally:
+            _shown.clear()
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,12 @@ from protenix_eba.files import atomic_path, write_json
 
 __all__ = ["RunFolder"]
 
-# Keys that may differ between the first start of a run and its resumption.
-_MAY_CHANGE = ("max_steps", "log_interval", "eval_interval", "checkpoint_interval")
+# Keys that may differ between the first start of a run and its resumption. What accumulation and
+# the number of processes make together is compared as the global batch.
+_MAY_CHANGE = (
+    *("max_steps", "log_interval", "eval_interval", "checkpoint_interval", "iters_to_accumulate"),
+    *("use_wandb", "wandb_id", "eba.checkpoint_keep"),
+)
 _DONE = "complete.json"
 
 
@@ -31,8 +37,13 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.errors = path / "errors"
         self.model = path / "model.pt"
+        self.average = path / "model_ema.pt"
+        self.best = path / "best.pt"
+        self.reference = path / "reference.safetensors"
+        self.samples = path / "validation"
         self.log = path / "log.csv"
         self.validation = path / "validation.csv"
+        self.targets = path / "validation_targets.csv"
 
     def claim(self, configuration: dict[str, Any]) -> None:
         """Write the configuration of a new run, or check that of an old one.
@@ -55,6 +66,48 @@ class RunFolder:
         with atomic_path(config_path) as temporary:
             temporary.write_text(yaml.safe_dump(configuration), encoding="utf-8")
 
+    def pin(self, facts: Mapping[str, str | int]) -> None:
+        """Write down what a run started from, or check that it is the same now.
+
+        Args:
+            facts: For example fingerprints of the start checkpoint.
+
+        Raises:
+            UserError: One of them is another one now.
+        """
+        path = self.path / "start.json"
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else facts
+        for name, value in facts.items():
+            if before.get(name) != value:
+                raise UserError(
+                    f"{self.path} was started with another {name}: expected "
+                    f"{before.get(name)}, found {value}",
+                    "give what it was started with, or choose another --run_name",
+                )
+        write_json(path, dict(facts))
+
+    def finish(self, step: int) -> None:
+        """Declare the run finished at `step`."""
+        write_json(self.path / "finished.json", {"step": step})
+
+    def is_finished(self, step: int) -> bool:
+        """Whether the run was finished at `step`."""
+        path = self.path / "finished.json"
+        return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["step"] == step
+
+    def is_best(self, step: int, loss: float) -> bool:
+        """Whether a validation is the best so far."""
+        path = self.path / "best.json"
+        if not path.is_file():
+            return True
+        best = json.loads(path.read_text(encoding="utf-8"))
+        # A resumed run meets the validations after its checkpoint again.
+        return bool(best["step"] >= step or loss < best["loss"])
+
+    def mark_best(self, step: int, loss: float) -> None:
+        """Declare `best.pt` to be of `step`."""
+        write_json(self.path / "best.json", {"step": step, "loss": loss})
+
     def complete_steps(self) -> list[int]:
         """Steps of the checkpoints that were written to their end, newest first."""
         found = [p.parent.name for p in self.checkpoints.glob(f"step_*/{_DONE}")]
@@ -64,26 +117,34 @@ class RunFolder:
         """Name of a checkpoint's folder."""
         return f"step_{step:07d}"
 
-    def mark_complete(self, step: int, keep: int) -> None:
+    def mark_complete(self, step: int, keep: int, world_size: int) -> None:
         """Declare a checkpoint whole and remove all but the newest `keep`."""
-        write_json(self.checkpoints / self.tag(step) / _DONE, {"step": step})
+        done = {"step": step, "world_size": world_size}
+        write_json(self.checkpoints / self.tag(step) / _DONE, done)
         for old in self.complete_steps()[keep:]:
             shutil.rmtree(self.checkpoints / self.tag(old), ignore_errors=True)
+        for rewritten in self.checkpoints.glob("*_universal"):
+            shutil.rmtree(rewritten, ignore_errors=True)
+
+    def world_size(self, step: int) -> int:
+        """How many processes wrote a checkpoint."""
+        text = (self.checkpoints / self.tag(step) / _DONE).read_text(encoding="utf-8")
+        return int(json.loads(text)["world_size"])
 
     def truncate_logs(self, step: int) -> None:
         """Forget the lines of steps after `step`, where a resumed run goes on."""
-        for path in (self.log, self.validation):
+        for path in (self.log, self.validation, self.targets):
             if not path.is_file():
                 continue
             with open(path, newline="", encoding="utf-8") as handle:
                 rows = list(csv.reader(handle))
             # A validation comes before the step of its number, a line of the log after it.
-            last = step - 1 if path == self.validation else step
+            last = step if path == self.log else step - 1
             kept = rows[:1] + [row for row in rows[1:] if row and int(row[0]) <= last]
             with atomic_path(path) as temporary, open(temporary, "w", newline="") as handle:
                 csv.writer(handle).writerows(kept)
 
-    def append_row(self, path: Path, row: dict[str, float | int]) -> None:
+    def append_row(self, path: Path, row: Mapping[str, float | int | str]) -> None:
         """Add one line to `log` or `validation`; the first one brings the header."""
         new = not path.is_file()
         with open(path, "a", newline="", encoding="utf-8") as handle:

@@ -29,6 +29,7 @@ __all__ = [
     "flatten",
     "list_value",
     "load_yaml",
+    "take_section",
 ]
 
 COMMAND_LINE: Final = "command line"
@@ -117,6 +118,38 @@ def flatten(tree: Mapping[Any, Any], path: str, prefix: str = "") -> dict[str, S
             raise UserError(f"{path}: {', '.join(sorted(twice))}: given twice")
         flat |= found
     return flat
+
+
+def take_section(
+    name: str, settings: Mapping[str, Setting]
+) -> tuple[dict[str, Setting], dict[str, Any]]:
+    """Take all settings below one top-level key out of the others, and nest them again.
+
+    Args:
+        name: The key.
+        settings: By dotted key; words of the command line are read as YAML.
+
+    Returns:
+        The other settings, and the section.
+
+    Raises:
+        UserError: A key is both a section and a value.
+    """
+    rest = {k: s for k, s in settings.items() if k.partition(".")[0] != name}
+    section: dict[str, Any] = {}
+    for key, setting in settings.items():
+        if key in rest or (key == name and not setting.value):
+            continue
+        inner, (*path, last) = section, key.split(".")[1:] or [""]
+        for part in path:
+            inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise UserError(f"{setting.origin}: {key}: {part} is already set to {inner!r}")
+        if not last:
+            raise UserError(f"{setting.origin}: {name} is a section, found {setting.value!r}")
+        word = setting.origin == COMMAND_LINE
+        inner[last] = yaml.load(setting.value, _Loader) if word else setting.value
+    return rest, section
 
 
 def declarations(

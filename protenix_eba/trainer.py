@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import logging
 import math
@@ -20,20 +19,32 @@ from protenix.utils.distributed import DIST_WRAPPER
 from protenix.utils.lr_scheduler import get_lr_scheduler
 from protenix.utils.seed import seed_everything
 from runner.train import AF3Trainer
-from torch import Tensor
 
+from protenix_eba.checkpoints import Checkpoints, wants_universal
 from protenix_eba.config import EBAConfig, section_from
-from protenix_eba.data.features import to_device
-from protenix_eba.data.loader import Item
-from protenix_eba.diffusion import ConformerDenoiser, add_noise, denoising_errors
-from protenix_eba.engine import make_engine, start_distributed, trainable
+from protenix_eba.data.loader import Item, prefetch
+from protenix_eba.diffusion import ConformerDenoiser
+from protenix_eba.ema import Ema
+from protenix_eba.engine import (
+    engine_settings,
+    gathered,
+    make_engine,
+    start_distributed,
+    trainable,
+    zero_stage,
+)
 from protenix_eba.errors import UserError
 from protenix_eba.files import write_json
-from protenix_eba.losses import DenoisingErrors
-from protenix_eba.objectives import Objective, ObjectiveInput, alignment_metrics
+from protenix_eba.lora import add_adapters, merged_state
+from protenix_eba.objectives import Objective, alignment_metrics
 from protenix_eba.plugin_api import DATALOADERS, LOSSES, TRAINERS
 from protenix_eba.progress import console, progress_bar
+from protenix_eba.ranks import any_rank, average
+from protenix_eba.reference import make_reference
 from protenix_eba.run_folder import RunFolder
+from protenix_eba.runlog import RunLog, WandbSettings, open_run_log
+from protenix_eba.step import ItemStep, NoiseSettings, View
+from protenix_eba.validation import Validation
 from protenix_eba.weights import (
     DIFFUSION_PREFIX,
     build_diffusion_module,
@@ -41,7 +52,7 @@ from protenix_eba.weights import (
     freeze,
     load_checkpoint,
     save_checkpoint,
-    trunk_fingerprint,
+    start_fingerprints,
 )
 
 __all__ = ["EBATrainer"]
@@ -58,11 +69,12 @@ class EBATrainer(AF3Trainer):
     any interruption.
 
     Args:
-        configs: Resolved configuration with the section `eba`.
+        configs: Resolved configuration with the sections `eba` and `deepspeed`.
     """
 
     def __init__(self, configs: Any) -> None:
         self.eba = section_from(configs.eba, EBAConfig)
+        self.deepspeed = configs.deepspeed.to_dict()
         self._stop = False
         self._bad_in_a_row = 0
         super().__init__(configs)
@@ -76,6 +88,7 @@ class EBATrainer(AF3Trainer):
         self.device = torch.device(f"cuda:{index}" if self.use_cuda else "cpu")
         if self.use_cuda:
             torch.cuda.set_device(self.device)
+            torch.backends.cuda.matmul.allow_tf32 = self.configs.enable_tf32
         start_distributed(self.device)
         seed_everything(self.configs.seed, self.configs.deterministic)
 
@@ -89,7 +102,7 @@ class EBATrainer(AF3Trainer):
             self.folder.claim(self.configs.to_dict())
 
     def init_log(self) -> None:
-        """The log is a CSV file; nothing has to be opened."""
+        """The logs are opened once it is known at which step the run goes on."""
 
     def init_model(self) -> None:
         """The diffusion module of the start checkpoint, with its optimizer and schedule."""
@@ -99,78 +112,113 @@ class EBATrainer(AF3Trainer):
                 "give a Protenix checkpoint, or make a random one with `protenix-eba init`",
             )
         self.start = load_checkpoint(self.configs.load_checkpoint_path)
+        self.pinned = start_fingerprints(self.start)
         module = build_diffusion_module(self.configs, self.start)
-        freeze(module, self.eba.trainable)
-        self.raw_model = self.model = ConformerDenoiser(module).to(self.device)
-        self.optimizer = torch.optim.Adam(
+        if self.eba.lora_rank:
+            generator = torch.Generator().manual_seed(self.configs.seed)
+            scale = (self.eba.lora_rank, self.eba.lora_alpha)
+            add_adapters(module, self.eba.trainable, *scale, generator)
+        else:
+            freeze(module, self.eba.trainable)
+        reduced = (
+            self.configs.dtype == "bf16" and not self.configs.skip_amp.sample_diffusion_training
+        )
+        dtype = torch.bfloat16 if reduced else torch.float32
+        self.raw_model = self.model = ConformerDenoiser(module, dtype).to(self.device)
+        adam = self.configs.adam
+        kind = torch.optim.AdamW if adam.use_adamw else torch.optim.Adam
+        self.optimizer = kind(
             trainable(self.model),
-            lr=self.configs.adam.lr,
-            betas=(self.configs.adam.beta1, self.configs.adam.beta2),
-            weight_decay=self.configs.adam.weight_decay,
+            lr=adam.lr,
+            betas=(adam.beta1, adam.beta2),
+            weight_decay=adam.weight_decay,
         )
         self.lr_scheduler = get_lr_scheduler(self.configs, self.optimizer)
         self._frozen = self._frozen_digest()
         n_trained = sum(p.numel() for p in trainable(self.model))
         self.print(
             f"training {n_trained:,} of {count_parameters(self.start):,} parameters "
-            f"({', '.join(self.eba.trainable)}); the rest is frozen"
+            f"({', '.join(self.eba.trainable)}"
+            f"{f', rank {self.eba.lora_rank}' if self.eba.lora_rank else ''}); the rest is frozen"
         )
 
     def init_loss(self) -> None:
-        """The objective, and a frozen copy of the start if it needs one."""
+        """The objective, and the frozen start beside the model if it needs one."""
         self.objective: Objective = LOSSES.get(self.eba.objective)(self.eba)
-        self.reference: ConformerDenoiser | None = None
+        self.reference = None
         if self.objective.needs_reference:
-            self.reference = copy.deepcopy(self.raw_model).requires_grad_(False).eval()
+            split = zero_stage(self.deepspeed) == 3
+            self.reference = make_reference(self.raw_model, self.folder.reference, split=split)
 
     def init_data(self) -> None:
         """The loaders, on the embeddings of this trunk: to train on, and held out."""
         make = DATALOADERS.get(self.eba.dataloader)
         common = {
             "seed": self.configs.seed,
-            "trunk": trunk_fingerprint(self.start),
+            "trunk": self.pinned["trunk"],
             "n_cycles": self.configs.model.N_cycle,
+            "batch_items": self.iters_to_accumulate * DIST_WRAPPER.world_size,
         }
-        self.loader = make(self.eba, replicas=self.eba.replicas, **common)
-        self.held_out = None
-        if self.eba.validation_items < DIST_WRAPPER.world_size:
+        self.loader = make(self.eba, held_out=False, **common)
+        self.held_out = make(self.eba, held_out=True, **common)
+        if self.held_out is not None and self.eba.validation_items < DIST_WRAPPER.world_size:
             raise UserError(
                 f"eba.validation_items: expected at least one for each of the "
                 f"{DIST_WRAPPER.world_size} processes, found {self.eba.validation_items}"
             )
-        if self.eba.validation_replicas:
-            self.held_out = make(self.eba, replicas=self.eba.validation_replicas, **common)
 
     def try_load_checkpoint(self) -> None:
         """The engine, and the newest whole checkpoint of this run."""
-        self.engine = make_engine(
-            self.raw_model,
-            self.optimizer,
-            self.lr_scheduler,
-            accumulate=self.iters_to_accumulate,
+        if DIST_WRAPPER.rank == 0:
+            batch = self.iters_to_accumulate * DIST_WRAPPER.world_size
+            self.folder.pin({**self.pinned, "global batch": batch})
+        universal = wants_universal(self.folder, self.deepspeed)
+        n_backwards = self.eba.n_conformers if self.eba.low_memory else 1
+        settings = engine_settings(
+            self.deepspeed,
+            accumulate=self.iters_to_accumulate * n_backwards,
             clip_norm=self.configs.grad_clip_norm,
-            zero_stage=0,
         )
-        for step in self.folder.complete_steps():
-            try:
-                self.engine.load_checkpoint(str(self.folder.checkpoints), self.folder.tag(step))
-            except Exception as error:  # a cut file raises whatever its reader raises
-                self.print(f"checkpoint of step {step} cannot be read, trying an older: {error}")
-                continue
-            self.step = step
-            self.print(f"resumed {self.folder.path} at step {step}")
-            break
+        if universal:
+            settings["checkpoint"] = settings.get("checkpoint", {}) | {"load_universal": True}
+        self.engine = make_engine(self.raw_model, self.optimizer, self.lr_scheduler, settings)
+        self.ema = None
+        if self.configs.ema_decay > 0:
+            self.ema = Ema(self._trained(), self.configs.ema_decay)
+        self.checkpoints = Checkpoints(
+            self.folder, self.engine, self.raw_model, self.ema, universal
+        )
+        self.step = self.checkpoints.resume(self.print)
+        if self.step:
+            self.print(f"resumed {self.folder.path} at step {self.step}")
+        noise = self.configs.train_noise_sampler
+        self.items = ItemStep(
+            self.engine,
+            self.objective,
+            self.eba,
+            NoiseSettings(noise.p_mean, noise.p_std, noise.sigma_data),
+            self.device,
+            self.reference,
+        )
         if DIST_WRAPPER.rank == 0:
             self.folder.truncate_logs(self.step)
+
+    def _trained(self) -> list[tuple[str, torch.nn.Parameter]]:
+        return [(n, p) for n, p in self.raw_model.named_parameters() if p.requires_grad]
 
     # The loop.
 
     def run(self) -> None:
         """Train to `max_steps`, saving on the way; a signal saves and stops."""
-        if self.step >= self.configs.max_steps and self.folder.model.is_file():
-            self.print(f"{self.folder.path} is finished ({self.step} steps)")
+        if self.folder.is_finished(self.configs.max_steps):
+            self.print(f"{self.folder.path} is finished ({self.configs.max_steps} steps)")
             return
-        with self._graceful_signals(), progress_bar() as bar:
+        with (
+            self._graceful_signals(),
+            progress_bar() as bar,
+            contextlib.closing(self._open_log()) as self.runlog,
+            contextlib.closing(prefetch(self.loader, self._indices())) as self.coming,
+        ):
             task = bar.add_task(
                 f"training {self.configs.run_name}",
                 total=self.configs.max_steps,
@@ -182,19 +230,40 @@ class EBATrainer(AF3Trainer):
                 if self._due(self.configs.eval_interval):
                     self.evaluate()
                 metrics = self.train_step()
-                bar.update(task, advance=1, note=f"loss {metrics['loss']:.4g}")
+                bar.update(task, advance=1, note=self._note(metrics))
                 self._log(metrics)
                 if self._stop or self._due(self.configs.checkpoint_interval):
                     self.save_checkpoint()
-        if self._stop:
-            self.print(f"stopped at step {self.step}: the same command goes on from here")
-            raise KeyboardInterrupt
-        self.save_checkpoint()
-        self.evaluate()
-        self.export()
+            if self._stop:
+                self.print(f"stopped at step {self.step}: the same command goes on from here")
+                raise KeyboardInterrupt
+            self.save_checkpoint()
+            self.evaluate()
+        self._check_frozen()
+        if DIST_WRAPPER.rank == 0:
+            self.folder.finish(self.step)
+        self.print(f"wrote {self.folder.model}")
 
     def _due(self, interval: int) -> bool:
         return interval > 0 and self.step % interval == 0
+
+    def _note(self, metrics: dict[str, float]) -> str:
+        items = self.iters_to_accumulate * DIST_WRAPPER.world_size
+        structures = items * self.eba.n_conformers * self.eba.n_noise
+        rate = structures / max(metrics["seconds"], 1e-9)
+        return f"loss {metrics['loss']:.4g} · {rate:.3g} structures/s"
+
+    def _indices(self) -> Iterator[int]:
+        """The items of this process: of each global batch, long ones beside long ones.
+
+        Processes wait for each other at each backward pass, so that those of one should cost the
+        same. What a global batch holds does not depend on their number.
+        """
+        world, rank = DIST_WRAPPER.world_size, DIST_WRAPPER.rank
+        size = self.iters_to_accumulate * world
+        for step in range(self.step, self.configs.max_steps):
+            batch = sorted(range(step * size, (step + 1) * size), key=self.loader.length)
+            yield from batch[rank::world]
 
     def train_step(self, batch: dict[str, Any] | None = None) -> dict[str, float]:
         """One optimizer step over `iters_to_accumulate` items on each process.
@@ -204,12 +273,9 @@ class EBATrainer(AF3Trainer):
         """
         started = time.perf_counter()
         self.engine.train()
-        world = DIST_WRAPPER.world_size
-        first = self.step * self.iters_to_accumulate * world
         sums: dict[str, float] = {}
-        for micro in range(self.iters_to_accumulate):
-            index = first + micro * world + DIST_WRAPPER.rank
-            for name, value in self._train_item(index).items():
+        for _ in range(self.iters_to_accumulate):
+            for name, value in self._train_item().items():
                 sums[name] = sums.get(name, 0.0) + value / self.iters_to_accumulate
         if self._bad_in_a_row >= MOST_BAD_ITEMS:
             raise UserError(
@@ -217,101 +283,54 @@ class EBATrainer(AF3Trainer):
                 f"listed in {self.folder.errors}",
                 "lower lr or eba.diffusion_temperature, and look at the frames listed",
             )
-        metrics = self._average(sums)
+        if self.ema is not None:
+            self.ema.update()
+        metrics = average(sums, self.device)
+        self._stop = any_rank(self._stop, self.device)
         metrics["lr"] = float(self.lr_scheduler.get_last_lr()[0])
         metrics["seconds"] = time.perf_counter() - started
         self.step += 1
         return metrics
 
-    def _train_item(self, index: int) -> dict[str, float]:
-        item: Item = self.loader[index]
-        errors, view = self._look(item, self.loader.generator(index))
-        loss = self.objective.loss(view)
-        metrics = {
-            "loss": float(loss.detach()),
-            "mse": float(errors.mse.detach().mean()),
-            "lddt": float(errors.lddt.detach().mean()),
-            **alignment_metrics(self.eba, view),
-        }
+    def _train_item(self) -> dict[str, float]:
+        waited = time.perf_counter()
+        index, item = next(self.coming)
+        waited = time.perf_counter() - waited
+        view = self.items.look(item, self.loader.generator(index))
+        loss = self.items.loss(view)
+        metrics = _metrics(self.eba, view, float(loss.detach()))
         bad = not math.isfinite(metrics["loss"])
         if bad:
             self._record_bad(index, item, metrics["loss"])
-        skipped = self._any_rank(bad)
+        skipped = any_rank(bad, self.device)
         self._bad_in_a_row = self._bad_in_a_row + 1 if skipped else 0
-        if skipped:  # on all processes, which must take part in the same reductions
-            loss = torch.stack([p.sum() for p in trainable(self.raw_model)]).sum() * 0.0
-        self.engine.backward(loss)
-        self.engine.step()
-        return metrics | {"skipped": float(skipped)}
-
-    def _look(
-        self, item: Item, generator: torch.Generator
-    ) -> tuple[DenoisingErrors, ObjectiveInput]:
-        """Errors of the model and, if the objective asks for it, of the reference."""
-        coordinates, mask = item.coordinates.to(self.device), item.mask.to(self.device)
-        noise = self.configs.train_noise_sampler
-        noisy = add_noise(
-            coordinates,
-            mask,
-            n_noise=self.eba.n_noise,
-            noise_mean=noise.p_mean,
-            noise_std=noise.p_std,
-            sigma_data=noise.sigma_data,
-            generator=generator,
-        )
-        features = to_device(item.features, self.device)
-        rest = (features, item.embeddings.to(self.device), noisy, coordinates, mask)
-        errors = denoising_errors(self.engine, *rest)
-        reference = None
-        if self.reference is not None:
-            with torch.no_grad():
-                reference = self._total(denoising_errors(self.reference, *rest))
-        energy = item.energy_kj_mol.to(self.device)
-        return errors, ObjectiveInput(self._total(errors), reference, energy, item.n_residues)
-
-    def _total(self, errors: DenoisingErrors) -> Tensor:
-        return errors.total(
-            weight_mse=self.eba.weight_mse,
-            weight_lddt=self.eba.weight_lddt,
-            sigma_data=self.configs.sigma_data,
-        )
+        # Skipped on all processes, which must take part in the same reductions.
+        for term in self.items.nothing(view) if skipped else self.items.terms(view, loss):
+            self.engine.backward(term)
+            self.engine.step()
+        return metrics | {"skipped": float(skipped), "wait": waited}
 
     @torch.no_grad()
     def evaluate(self, mode: str = "eval") -> None:
-        """Metrics of held-out conformers, the same items and noise each time, to validation.csv."""
+        """Measure on held-out conformers, the same items and noise each time."""
         if self.held_out is None:
             return
         self.engine.eval()
-        sums: dict[str, float] = {}
-        mine = range(DIST_WRAPPER.rank, self.eba.validation_items, DIST_WRAPPER.world_size)
-        for index in mine:
-            item: Item = self.held_out[index]
-            errors, view = self._look(item, self.held_out.generator(index))
-            values = {"mse": float(errors.mse.mean()), "lddt": float(errors.lddt.mean())}
-            values |= alignment_metrics(self.eba, view)
-            for name, value in values.items():
-                share = value * DIST_WRAPPER.world_size / self.eba.validation_items
-                sums[name] = sums.get(name, 0.0) + share
-        metrics = self._average(sums)
+        with self.ema.applied() if self.ema else contextlib.nullcontext():
+            validation = Validation(self.items, self.held_out, self.eba, self.device)
+            metrics, rows = validation.measure()
+            if self.eba.validation_samples:
+                metrics |= validation.sample(self.raw_model, self.folder.samples, self.configs)
+            best = DIST_WRAPPER.rank == 0 and self.folder.is_best(self.step, metrics["loss"])
+            if any_rank(best, self.device):
+                self._export(self.folder.best)
         if DIST_WRAPPER.rank == 0:
+            if best:
+                self.folder.mark_best(self.step, metrics["loss"])
             self.folder.append_row(self.folder.validation, {"step": self.step, **metrics})
-
-    # What all processes agree on.
-
-    def _any_rank(self, flag: bool) -> bool:
-        if DIST_WRAPPER.world_size == 1:
-            return flag
-        shared = torch.tensor(float(flag), device=self.device)
-        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
-        return bool(shared.item() > 0)
-
-    def _average(self, metrics: dict[str, float]) -> dict[str, float]:
-        values = torch.tensor(list(metrics.values()), dtype=torch.float64, device=self.device)
-        if DIST_WRAPPER.world_size > 1:
-            dist.all_reduce(values)
-            values /= DIST_WRAPPER.world_size
-        self._stop = self._any_rank(self._stop)
-        return dict(zip(metrics, values.tolist(), strict=True))
+            for row in rows:
+                self.folder.append_row(self.folder.targets, {"step": self.step, **row})
+            self.runlog.scalars(self.step, metrics, "validation")
 
     def _record_bad(self, index: int, item: Item, loss: float) -> None:
         """Write down an item whose loss is not finite."""
@@ -323,41 +342,48 @@ class EBATrainer(AF3Trainer):
     # What stays.
 
     def save_checkpoint(self, ema_suffix: str = "") -> None:
-        """Model, optimizer and schedule; whole once `complete.json` stands beside them."""
-        tag = self.folder.tag(self.step)
-        self.engine.save_checkpoint(str(self.folder.checkpoints), tag, save_latest=False)
+        """All that is needed to go on, and the weights for stock Protenix."""
+        self.checkpoints.save(self.step, self.eba.checkpoint_keep)
+        self._export(self.folder.model)
+        if self.ema is not None:
+            with self.ema.applied():
+                self._export(self.folder.average)
+
+    def _export(self, path: Path) -> None:
+        """Write the start with its diffusion module replaced, as stock Protenix loads it."""
+        with gathered(self.raw_model):
+            if DIST_WRAPPER.rank == 0:
+                trained = merged_state(self.raw_model.diffusion_module)
+                new = {DIFFUSION_PREFIX + key: value for key, value in trained.items()}
+                save_checkpoint(path, self.start | new)
         dist.barrier()
-        if DIST_WRAPPER.rank == 0:
-            self.folder.mark_complete(self.step, self.eba.checkpoint_keep)
 
-    def export(self) -> None:
-        """Write `model.pt`: the start with its diffusion module replaced, for stock Protenix.
-
-        Raises:
-            RuntimeError: A frozen weight has changed (a defect of ours).
-        """
+    def _check_frozen(self) -> None:
+        """Frozen weights are the same, bit for bit; otherwise it is a defect of ours."""
         if self._frozen_digest() != self._frozen:
             raise RuntimeError("a frozen weight changed during training")
-        if DIST_WRAPPER.rank == 0:
-            trained = self.raw_model.diffusion_module.state_dict()
-            save_checkpoint(
-                self.folder.model,
-                self.start | {DIFFUSION_PREFIX + key: value for key, value in trained.items()},
-            )
-        dist.barrier()
-        self.print(f"wrote {self.folder.model}")
 
     def _frozen_digest(self) -> str:
         digest = hashlib.sha256()
-        for parameter in self.raw_model.parameters():
-            if not parameter.requires_grad:
-                digest.update(parameter.detach().cpu().numpy().tobytes())
+        with gathered(self.raw_model):
+            for parameter in self.raw_model.parameters():
+                if not parameter.requires_grad:
+                    digest.update(parameter.detach().cpu().numpy().tobytes())
         return digest.hexdigest()
+
+    def _open_log(self) -> RunLog:
+        wandb = None
+        if self.configs.use_wandb:
+            run = (self.configs.project, self.configs.run_name, self.configs.wandb_id)
+            wandb = WandbSettings(*run, self.configs.to_dict())
+        silent = DIST_WRAPPER.rank != 0
+        return open_run_log(self.folder.path, resume_step=self.step, wandb=wandb, silent=silent)
 
     def _log(self, metrics: dict[str, float]) -> None:
         last = self.step == self.configs.max_steps
         if DIST_WRAPPER.rank == 0 and (last or self.step % self.configs.log_interval == 0):
             self.folder.append_row(self.folder.log, {"step": self.step, **metrics})
+            self.runlog.scalars(self.step, metrics, "train")
 
     @contextlib.contextmanager
     def _graceful_signals(self) -> Iterator[None]:
@@ -378,3 +404,13 @@ class EBATrainer(AF3Trainer):
         if DIST_WRAPPER.rank == 0:
             console.print(msg, markup=False, soft_wrap=True)
             logging.getLogger(__name__).debug(msg)
+
+
+def _metrics(config: EBAConfig, view: View, loss: float) -> dict[str, float]:
+    assert view.errors is not None and view.seen is not None
+    return {
+        "loss": loss,
+        "mse": float(view.errors.mse.detach().mean()),
+        "lddt": float(view.errors.lddt.detach().mean()),
+        **alignment_metrics(config, view.seen),
+    }

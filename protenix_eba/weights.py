@@ -25,11 +25,13 @@ __all__ = [
     "build_diffusion_module",
     "build_model",
     "count_parameters",
+    "empty_diffusion_module",
     "freeze",
     "load_checkpoint",
     "quick_start",
     "random_state",
     "save_checkpoint",
+    "start_fingerprints",
     "trunk_fingerprint",
     "with_depth",
 ]
@@ -154,16 +156,21 @@ def build_model(configs: Any, state: StateDict) -> nn.Module:
 
 def build_diffusion_module(configs: Any, state: StateDict) -> nn.Module:
     """Only the diffusion module: the trunk of a fine-tuning run is never instantiated."""
-    from protenix.model.modules.diffusion import DiffusionModule
-
-    with _uninitialised():
-        module = DiffusionModule(**configs.model.diffusion_module)
     own = {
         key.removeprefix(DIFFUSION_PREFIX): value
         for key, value in state.items()
         if key.startswith(DIFFUSION_PREFIX)
     }
-    return _load(module, own, "the configured diffusion module")
+    return _load(empty_diffusion_module(configs), own, "the configured diffusion module")
+
+
+def empty_diffusion_module(configs: Any) -> nn.Module:
+    """A diffusion module of the configured sizes, whose weights mean nothing yet."""
+    from protenix.model.modules.diffusion import DiffusionModule
+
+    with _uninitialised():
+        module: nn.Module = DiffusionModule(**configs.model.diffusion_module)
+    return module
 
 
 def _load(module: nn.Module, state: StateDict, what: str) -> nn.Module:
@@ -220,9 +227,21 @@ def trunk_fingerprint(state: StateDict) -> str:
 
     Checkpoints with the same trunk share their embeddings.
     """
+    return _fingerprint(state, diffusion=False)
+
+
+def start_fingerprints(state: StateDict) -> dict[str, str]:
+    """What a run starts from: fingerprints of the `trunk` and of the `diffusion module`."""
+    return {
+        "trunk": trunk_fingerprint(state),
+        "diffusion module": _fingerprint(state, diffusion=True),
+    }
+
+
+def _fingerprint(state: StateDict, *, diffusion: bool) -> str:
     digest = hashlib.sha256()
     for key in sorted(state):
-        if not key.startswith(DIFFUSION_PREFIX):
+        if key.startswith(DIFFUSION_PREFIX) == diffusion:
             digest.update(key.encode())
             digest.update(state[key].contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

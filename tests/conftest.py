@@ -41,6 +41,7 @@ iters_to_accumulate: 2
 log_interval: 1
 checkpoint_interval: 2
 eval_interval: 2
+ema_decay: 0.9
 use_wandb: false
 eba:
   objective: eba
@@ -58,6 +59,26 @@ def demo_data():
     import importlib.resources
 
     return Path(str(importlib.resources.files("protenix_eba") / "demo_data"))
+
+
+@pytest.fixture(scope="session")
+def shuffle_atoms():
+    """The same trajectory with the atoms of each residue in another order, as other programs do."""
+    import mdtraj
+    import numpy as np
+
+    def shuffle(md):
+        residue = [atom.residue.index for atom in md.topology.atoms]
+        order = np.lexsort((np.random.default_rng(0).permutation(md.n_atoms), residue))
+        topology = mdtraj.Topology()
+        chain = topology.add_chain()
+        made = [topology.add_residue(r.name, chain, resSeq=r.resSeq) for r in md.topology.residues]
+        for index in order:
+            atom = md.topology.atom(index)
+            topology.add_atom(atom.name, atom.element, made[atom.residue.index])
+        return mdtraj.Trajectory(md.xyz[:, order], topology)
+
+    return shuffle
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +125,7 @@ def read_log():
     def read(path: Path) -> list[dict[str, float]]:
         with open(path, newline="", encoding="utf-8") as handle:
             return [
-                {key: float(value) for key, value in row.items() if key != "seconds"}
+                {key: float(value) for key, value in row.items() if key not in ("seconds", "wait")}
                 for row in csv.DictReader(handle)
             ]
 

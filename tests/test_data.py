@@ -1,4 +1,6 @@
 import shutil
+import threading
+import time
 from dataclasses import replace
 
 import mdtraj
@@ -8,14 +10,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protenix_eba.data.conformers import load_conformers, match_atoms
-from protenix_eba.data.features import protein_features
-from protenix_eba.data.loader import SequenceCoupledLoader, epoch_blocks
+from protenix_eba.config import EBAConfig
+from protenix_eba.data.conformers import load_conformers, match_atoms, within_deviations
+from protenix_eba.data.epochs import epoch_blocks
+from protenix_eba.data.features import compact, complete, protein_features
+from protenix_eba.data.loader import SequenceCoupledLoader, eba_loader
+from protenix_eba.data.prefetch import prefetch
 from protenix_eba.data.sequences import Protein, protein_of_target, read_proteins
-from protenix_eba.embeddings import TrunkEmbeddings, load_embeddings, save_embeddings
+from protenix_eba.data.split import check_split, replicas_of
+from protenix_eba.embeddings import TrunkEmbeddings, save_embeddings
 from protenix_eba.energy.table import read_labels
 from protenix_eba.errors import UserError
-from protenix_eba.trajectories import find_targets, read_frames
+from protenix_eba.trajectories import Target, find_targets, read_frames
 
 
 @settings(deadline=None, max_examples=40)
@@ -33,12 +39,34 @@ def test_an_epoch_draws_every_structure_once_in_blocks_of_one_sequence(sizes, k,
     assert all(len(rows) == k for _, rows in blocks)
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    sizes=st.lists(st.integers(1, 25), min_size=1, max_size=9),
+    ranks=st.integers(1, 4),
+    accumulate=st.integers(1, 3),
+    epoch=st.integers(0, 3),
+    seed=st.integers(0, 100),
+)
+def test_an_optimizer_step_is_of_different_sequences_while_there_are_enough(
+    sizes, ranks, accumulate, epoch, seed
+):
+    n_items = ranks * accumulate
+    order = [which for which, _ in epoch_blocks(sizes, 2, seed, epoch, n_items)]
+    turn = [order[:i].count(which) for i, which in enumerate(order)]
+    start = -epoch * len(order) % n_items  # a step may reach from one epoch into the next
+    for first in range(start, len(order) - n_items + 1, n_items):
+        step = slice(first, first + n_items)
+        if sum(size // 2 > max(turn[step]) for size in sizes) >= n_items:
+            assert len(set(order[step])) == n_items
+
+
 def test_neighbouring_items_are_of_different_sequences_and_epochs_differ():
     blocks = epoch_blocks([30, 30, 30], 3, 0, 0)
     for start in range(0, len(blocks), 3):
         assert len({which for which, _ in blocks[start : start + 3]}) == 3
     assert blocks != epoch_blocks([30, 30, 30], 3, 0, 1)
     assert blocks == epoch_blocks([30, 30, 30], 3, 0, 0)
+    assert len({tuple(which for which, _ in blocks[start : start + 3]) for start in (0, 3, 6)}) > 1
 
 
 @pytest.fixture(scope="module")
@@ -68,20 +96,14 @@ def test_atoms_are_matched_by_name_into_protenix_order(target, protein, labels):
     assert conformers.mask.all()
 
 
-def test_the_order_of_atoms_in_the_files_changes_nothing(target, protein, labels, tmp_path):
+def test_the_order_of_atoms_in_the_files_changes_nothing(
+    target, protein, labels, shuffle_atoms, tmp_path
+):
     """GROMACS orders a residue's atoms otherwise than Protenix: a match by position would fail."""
     md = mdtraj.load_xtc(str(target.trajectory_paths[1]), top=str(target.topology_path))
-    residue = np.array([atom.residue.index for atom in md.topology.atoms])
-    order = np.lexsort((np.random.default_rng(0).permutation(md.n_atoms), residue))
-    topology = mdtraj.Topology()
-    chain = topology.add_chain()
-    made = [topology.add_residue(r.name, chain, resSeq=r.resSeq) for r in md.topology.residues]
-    for index in order:
-        atom = md.topology.atom(index)
-        topology.add_atom(atom.name, atom.element, made[atom.residue.index])
     folder = tmp_path / target.name
     folder.mkdir()
-    shuffled = mdtraj.Trajectory(md.xyz[:, order], topology)
+    shuffled = shuffle_atoms(md)
     shuffled[0].save_pdb(str(folder / f"{target.name}.pdb"))
     shuffled.save_xtc(str(folder / f"{target.name}_prod_R1_fit.xtc"))
     expected = read_frames(target, 1)[3][match_atoms(target, protein)]
@@ -122,14 +144,24 @@ def test_labels_of_no_replica_asked_for_are_an_error(target, protein, labels):
 
 
 def embeddings(n):
-    return TrunkEmbeddings(torch.zeros(n, 4), torch.zeros(n, 3), torch.zeros(n, n, 2))
+    generator = torch.Generator().manual_seed(n)
+    shapes = (n, 4), (n, 3), (n, n, 2)
+    return TrunkEmbeddings(*(torch.rand(shape, generator=generator) for shape in shapes))
+
+
+def loader_of(source, **settings):
+    n = source.protein.protein.n_residues
+    return SequenceCoupledLoader([source], lambda _: embeddings(n), seed=5, **settings)
 
 
 @pytest.fixture(scope="module")
-def loader(target, protein, labels):
-    conformers = load_conformers(target, protein, labels, [1])
-    n = protein.protein.n_residues
-    return SequenceCoupledLoader([conformers], [embeddings(n)], n_conformers=3, seed=5)
+def source(target, protein, labels):
+    return load_conformers(target, compact(protein), labels, [1])
+
+
+@pytest.fixture(scope="module")
+def loader(source):
+    return loader_of(source, n_conformers=3)
 
 
 def test_an_item_is_the_same_whenever_it_is_asked_for(loader):
@@ -142,29 +174,208 @@ def test_an_item_is_the_same_whenever_it_is_asked_for(loader):
     assert torch.equal(*draws)
 
 
-def test_more_conformers_than_there_are_is_an_error(target, protein, labels):
-    conformers = load_conformers(target, protein, labels, [1])
+def test_an_item_has_the_features_that_the_diffusion_module_reads(loader, protein):
+    features = loader[0].features
+    made_anew = {"ref_pos", "d_lm", "v_lm", "pad_info"}
+    for key in features.keys() - made_anew:
+        torch.testing.assert_close(
+            features[key], protein.features[key], rtol=0, atol=0, check_dtype=False
+        )
+    whole = complete(compact(protein).features)
+    assert torch.equal(loader.protein(0).features["d_lm"], protein.features["d_lm"])
+    assert features.keys() == whole.keys()
+    assert "bond_mask" not in features  # N_atom x N_atom
+
+
+def test_items_draw_nothing_from_the_global_generators(source):
+    cropping = loader_of(source, n_conformers=3, crop_size=3)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), np.random.get_state()[2]
+    assert cropping[3].n_tokens == 3
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all() and np.random.get_state()[2] == before[2]
+
+
+def test_an_item_longer_than_the_crop_is_cropped(source):
+    n = source.protein.protein.n_residues
+    cropping = loader_of(source, n_conformers=3, crop_size=n - 1)
+    item, whole = cropping[7], loader_of(source, n_conformers=3, crop_size=n)[7]
+    assert (item.n_tokens, item.n_residues) == (n - 1, n)
+    assert (whole.n_tokens, whole.n_residues) == (n, n)
+    assert [cropping.length(7), loader_of(source, n_conformers=3).length(7)] == [n - 1, n]
+    assert item.frames == whole.frames and torch.equal(item.energy_kj_mol, whole.energy_kj_mol)
+    assert item.coordinates.shape[1] == len(item.features["ref_pos"]) == item.mask.shape[1]
+    assert item.embeddings.z_trunk.shape[:2] == item.features["relp"].shape[:2] == (n - 1, n - 1)
+    assert torch.equal(cropping[7].coordinates, item.coordinates)
+    draws = [
+        one.generator(7).initial_seed() for one in (cropping, loader_of(source, n_conformers=3))
+    ]
+    assert draws[0] == draws[1]
+
+
+def test_outliers_are_marked_in_their_item(source):
+    energy = source.energy_kj_mol.clone()
+    energy[11] += 1e4
+    odd = replace(source, energy_kj_mol=energy)
+    frame = (int(odd.replica[11]), int(odd.frame[11]))
+    marked = loader_of(odd, n_conformers=3, outlier_z=20.0)
+    for index in range(marked.epoch_length):
+        item = marked[index]
+        assert item.keep.tolist() == [f != frame for f in item.frames]
+    everything = loader_of(odd, n_conformers=3)
+    assert all(everything[index].keep.all() for index in range(everything.epoch_length))
+
+
+def test_the_modified_z_score_is_iglewicz_and_hoaglins():
+    """Of 0, 1 .. 20 the median is 10 and the median distance 5: a score of 1 is at 10 +- 7.41."""
+    energy = torch.arange(21, dtype=torch.float64)
+    assert within_deviations(energy, 1.0).nonzero().flatten().tolist() == list(range(3, 18))
+    assert within_deviations(energy, 10.1 / 7.413).all()
+    assert within_deviations(energy, 0.0).all()
+    assert within_deviations(energy[:19], 1.0).all()  # too few to judge
+    assert within_deviations(torch.tensor([0.0] * 20 + [9.0]), 3.5).all()  # no spread
+
+
+def test_more_conformers_than_there_are_is_an_error(source):
     with pytest.raises(UserError, match="fewer than"):
-        SequenceCoupledLoader([conformers], [embeddings(5)], n_conformers=10**6, seed=0)
+        loader_of(source, n_conformers=10**6)
 
 
-def test_embeddings_survive_the_disk_and_stale_ones_are_refused(protein, tmp_path):
-    path = tmp_path / "x.safetensors"
-    made = TrunkEmbeddings(torch.rand(5, 4), torch.rand(5, 3), torch.rand(5, 5, 2))
-    save_embeddings(path, made, protein, "trunk1", 4)
-    read = load_embeddings(path, protein, "trunk1", 4)
-    assert torch.equal(read.z_trunk, made.z_trunk)
-    other = replace(protein, protein=Protein(protein.protein.name, ("GAG",)))
-    for arguments, what in (
-        ((protein, "trunk2", 4), "trunk"),
-        ((protein, "trunk1", 9), "n_cycles"),
-        ((other, "trunk1", 4), "sequence"),
-    ):
-        with pytest.raises(UserError, match=f"another {what}"):
-            load_embeddings(path, *arguments)
-    path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(UserError, match="not a whole embedding file"):
-        load_embeddings(path, protein, "trunk1", 4)
+def a_target(name, *replicas):
+    return Target(name, None, dict.fromkeys(replicas))
+
+
+def test_no_frame_is_both_trained_on_and_held_out():
+    targets = [a_target("a", 1, 2, 3), a_target("b", 1, 3), a_target("c", 3)]
+    config = EBAConfig(validation_targets=("b",), validation_replicas=(3,))
+    check_split(config, targets)
+    parts = [[replicas_of(config, t, held_out=held) for t in targets] for held in (False, True)]
+    assert parts == [[(1, 2), (), ()], [(3,), (1, 3), (3,)]]
+    config = EBAConfig(validation_replicas=(3,), replicas=(2,))
+    assert replicas_of(config, targets[0], held_out=False) == (2,)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"validation_targets": ("aa",)}, r"no target 'aa' in .*it has a, b"),
+        ({"validation_replicas": (7,)}, "has replica 7; there are 1, 2, 3"),
+        ({"replicas": (2,)}, r"target b has none of \[2\], it has \[1, 3\]"),
+    ],
+)
+def test_names_and_numbers_that_are_not_there_are_errors(values, message):
+    with pytest.raises(UserError, match=message):
+        check_split(EBAConfig(**values), [a_target("a", 1, 2, 3), a_target("b", 1, 3)])
+
+
+@pytest.fixture(scope="module")
+def section(demo_data, tmp_path_factory):
+    """A configuration with embeddings on disk of all shipped peptides."""
+    folder = tmp_path_factory.mktemp("embeddings")
+    for target in find_targets(demo_data):
+        protein = protein_features(protein_of_target(target))
+        made = embeddings(protein.protein.n_residues)
+        save_embeddings(folder / f"{target.name}.safetensors", made, protein, "trunk", 1)
+    labels = str(demo_data / "labels.parquet")
+    return EBAConfig(
+        data_dir=str(demo_data), labels=labels, embeddings=str(folder), validation_replicas=(3,)
+    )
+
+
+COMMON = {"seed": 1, "trunk": "trunk", "n_cycles": 1}
+
+
+def test_training_excludes_what_is_held_out(section, labels):
+    """An empty `replicas` means all that are not held out, not all."""
+    config = replace(section, validation_targets=("grgds",))
+    parts = {}
+    for held_out in (False, True):
+        made = eba_loader(config, held_out=held_out, **COMMON)
+        parts[held_out] = {
+            (source.protein.protein.name, int(r), int(f))
+            for source in made.sources
+            for r, f in zip(source.replica, source.frame, strict=True)
+        }
+    assert not parts[False] & parts[True]
+    assert len(parts[False] | parts[True]) == labels.ok.sum()
+    assert {replica for name, replica, _ in parts[True] if name != "grgds"} == {3}
+    assert {replica for name, replica, _ in parts[True] if name == "grgds"} == {1, 2, 3}
+
+
+def test_nothing_held_out_gives_no_loader(section):
+    nothing = replace(section, validation_replicas=())
+    assert eba_loader(nothing, held_out=True, **COMMON) is None
+    everything = tuple(t.name for t in find_targets(section.data_dir))
+    with pytest.raises(UserError, match=r"all targets in .* are held out"):
+        eba_loader(replace(nothing, validation_targets=everything), held_out=False, **COMMON)
+
+
+def test_stale_embeddings_are_refused_at_the_start(section):
+    with pytest.raises(UserError, match="another trunk: expected new, found trunk"):
+        eba_loader(section, held_out=False, **COMMON | {"trunk": "new"})
+
+
+def test_items_have_the_embeddings_on_disk(section):
+    made = eba_loader(section, held_out=False, **COMMON)
+    item = made[0]
+    n = item.n_tokens
+    torch.testing.assert_close(item.embeddings.z_trunk, embeddings(n).z_trunk, atol=0.03, rtol=0)
+    assert torch.equal(
+        made.embedding(made.targets.index(item.target)).z_trunk, item.embeddings.z_trunk
+    )
+
+
+class Slow:
+    """A loader that notes what it has loaded, and fails at some item."""
+
+    def __init__(self, fails_at=None):
+        self.loaded, self.threads, self.fails_at = [], set(), fails_at
+
+    def __getitem__(self, index):
+        time.sleep(0.01)
+        self.threads.add(threading.get_ident())
+        if index == self.fails_at:
+            raise ValueError("no such item")
+        self.loaded.append(index)
+        return f"item {index}"
+
+
+def prefetching():
+    return [t for t in threading.enumerate() if t.name.startswith("prefetch")]
+
+
+def test_prefetched_items_come_in_order_from_one_thread_two_ahead():
+    loader = Slow()
+    for number, (index, item) in enumerate(prefetch(loader, [5, 3, 9, 1, 1, 4])):
+        assert (index, item) == ([5, 3, 9, 1, 1, 4][number], f"item {index}")
+        time.sleep(0.05)
+        assert loader.loaded == [5, 3, 9, 1, 1, 4][: number + 3]
+    assert len(loader.threads) == 1 and threading.get_ident() not in loader.threads
+    assert not prefetching()
+
+
+def test_an_items_exception_comes_in_its_place():
+    coming = prefetch(Slow(fails_at=3), range(9))
+    assert [next(coming)[0] for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="no such item"):
+        next(coming)
+    assert not prefetching()
+
+
+@pytest.mark.parametrize("how", ["close", "interrupt", "forget"])
+def test_the_thread_ends_with_the_iterator(how):
+    loader = Slow()
+    coming = prefetch(loader, iter(range(10**9)))
+    next(coming)
+    assert prefetching()
+    if how == "interrupt":
+        with pytest.raises(KeyboardInterrupt):
+            coming.throw(KeyboardInterrupt())
+    elif how == "close":
+        coming.close()
+    else:
+        del coming
+    assert not prefetching()
+    assert len(loader.loaded) <= 3
 
 
 def test_fasta_and_csv_give_the_same_proteins(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,25 +192,17 @@ def test_command_compares(tmp_path: Path) -> None:
     assert "Example" in runner.invoke(label, ["--help"]).output
 
 
-def test_samples_in_any_atom_order_get_energies_of_the_references_system(tmp_path: Path) -> None:
+def test_samples_in_any_atom_order_get_energies_of_the_references_system(
+    tmp_path: Path, shuffle_atoms: Callable[[mdtraj.Trajectory], mdtraj.Trajectory]
+) -> None:
     """A generated ensemble has its own PDB file: its protonation must not decide."""
     md = mdtraj.load(
         str(DEMO / "thymopentin/thymopentin_prod_R1_fit.xtc"),
         top=str(DEMO / "thymopentin/thymopentin.pdb"),
     )[[0, 50]]
-    order = np.random.default_rng(0).permutation(md.n_atoms)
-    by_residue = order[
-        np.argsort([md.topology.atom(i).residue.index for i in order], kind="stable")
-    ]
-    topology = mdtraj.Topology()
-    chain = topology.add_chain()
-    residues = [topology.add_residue(r.name, chain, resSeq=r.resSeq) for r in md.topology.residues]
-    for index in by_residue:
-        atom = md.topology.atom(index)
-        topology.add_atom(atom.name, atom.element, residues[atom.residue.index])
     folder = tmp_path / "samples/thymopentin"
     folder.mkdir(parents=True)
-    shuffled = mdtraj.Trajectory(md.xyz[:, by_residue], topology)
+    shuffled = shuffle_atoms(md)
     shuffled[0].save_pdb(str(folder / "thymopentin.pdb"))
     shuffled.save_xtc(str(folder / "thymopentin.xtc"))
     ours = label_targets(

@@ -11,11 +11,11 @@ PACKAGE = Path(protenix_eba.__file__).parent
 HOST = {"protenix", "runner", "configs", "scripts"}
 LAYERS = {
     0: "errors units files progress trajectories plugin_api settings config run_folder records "
-    "geometry",
+    "geometry runlog",
     1: "losses energy eval",
     2: "compat",
-    3: "objectives data diffusion weights embeddings engine",
-    4: "trainer sample",
+    3: "objectives data diffusion weights embeddings engine ranks step reference lora ema",
+    4: "trainer sample checkpoints validation",
     5: "cli plugin demo",
 }
 LAYER = {room: layer for layer, rooms in LAYERS.items() for room in rooms.split()}
@@ -27,6 +27,7 @@ WITHOUT = {
     "settings": {"torch"},
     "config": {"torch"},
     "plugin_api": {"torch"},
+    "runlog": {"torch"},
 }
 # Configuration is written in the host's notation; that part of the host imports no torch.
 NOTATION = ("protenix.config", "configs.")

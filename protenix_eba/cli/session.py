@@ -72,7 +72,12 @@ class Trunk:
 
     def embed(self, protein: ProteinFeatures) -> TrunkEmbeddings:
         """Embeddings of a protein; a file of another trunk or sequence is an error."""
-        from protenix_eba.embeddings import compute_embeddings, load_embeddings, save_embeddings
+        from protenix_eba.embeddings import (
+            as_stored,
+            compute_embeddings,
+            load_embeddings,
+            save_embeddings,
+        )
         from protenix_eba.weights import build_model
 
         path = self._folder and self._folder / f"{protein.protein.name}.safetensors"
@@ -83,4 +88,4 @@ class Trunk:
         embeddings = compute_embeddings(self._model, protein, self.n_cycles)
         if path:
             save_embeddings(path, embeddings, protein, self.fingerprint, self.n_cycles)
-        return embeddings
+        return as_stored(embeddings)

@@ -18,11 +18,13 @@ from protenix_eba.trajectories import Target, load_topology, read_frames
 if TYPE_CHECKING:
     from protenix_eba.energy.table import EnergyLabels
 
-__all__ = ["Conformers", "load_conformers"]
+__all__ = ["Conformers", "load_conformers", "within_deviations"]
 
 # mdtraj renames atoms to the PDB's names when it reads a topology; what it leaves is mapped here.
 ALTERNATIVE_NAMES = {("ILE", "CD"): "CD1", ("*", "OT1"): "O", ("*", "OT2"): "OXT", ("*", "OT"): "O"}
 SMALLEST_COVERAGE = 0.95
+# Fewer energies do not tell their distribution.
+SMALLEST_SAMPLE = 20
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Conformers:
     """All labelled conformers of one protein.
 
     Attributes:
-        protein: Features and atom order.
+        protein: Features (those of `features.compact` suffice) and atom order.
         coordinates: `[F, N_atom, 3]` float32 in angstrom, 0 where absent.
         mask: `[N_atom]` 1 where the trajectory has the atom.
         energy_kj_mol: `[F]` float64.
@@ -53,7 +55,7 @@ def load_conformers(
     target: Target,
     protein: ProteinFeatures,
     labels: EnergyLabels,
-    replicas: Sequence[int] = (),
+    replicas: Sequence[int] | None = None,
 ) -> Conformers:
     """The frames of a target that have a usable label.
 
@@ -61,7 +63,7 @@ def load_conformers(
         target: Where the trajectories are.
         protein: Gives the atom order.
         labels: Energies; rows whose status is not `ok` are left out.
-        replicas: Which replicas; all when empty.
+        replicas: Which replicas; all when None.
 
     Raises:
         UserError: No label, labels of other coordinates, atoms that do not match, a file that
@@ -69,7 +71,7 @@ def load_conformers(
     """
     rows = labels.for_target(target.name)
     keep = rows.status == "ok"
-    if replicas:
+    if replicas is not None:
         keep &= np.isin(rows.replica, replicas)
     if not keep.any():
         raise UserError(
@@ -99,6 +101,28 @@ def load_conformers(
         torch.from_numpy(np.array(replica, dtype=np.int64)),
         torch.from_numpy(np.array(frame, dtype=np.int64)),
     )
+
+
+def within_deviations(energy_kj_mol: Tensor, n_deviations: float) -> Tensor:
+    """Energies that belong to their distribution, by the modified z-score.
+
+    |E - median| / (1.4826 MAD), MAD being the median of |E - median| (Iglewicz and Hoaglin, How to
+    Detect and Handle Outliers, 1993, who advise 3.5).
+
+    Args:
+        energy_kj_mol: `[F]` float64.
+        n_deviations: Largest score; 0 keeps all.
+
+    Returns:
+        `[F]` bool; all true for fewer than 20 energies, or if most are equal.
+    """
+    # numpy's median is the mean of the middle two; torch's is the lower one
+    energy = energy_kj_mol.numpy()
+    distance = np.abs(energy - np.median(energy))
+    spread = 1.4826 * np.median(distance)
+    if n_deviations == 0 or len(energy) < SMALLEST_SAMPLE or spread == 0:
+        return torch.ones(len(energy), dtype=torch.bool)
+    return torch.from_numpy(distance <= n_deviations * spread)
 
 
 def _check_frames(

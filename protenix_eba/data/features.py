@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -14,10 +15,28 @@ from torch import Tensor
 from protenix_eba.data.sequences import Protein
 from protenix_eba.geometry import random_rotations
 
-__all__ = ["AtomKey", "ProteinFeatures", "protein_features", "to_device", "with_random_references"]
+__all__ = [
+    "AtomKey",
+    "ProteinFeatures",
+    "compact",
+    "complete",
+    "protein_features",
+    "to_device",
+    "with_atom_windows",
+    "with_random_references",
+    "with_relative_positions",
+]
 
 AtomKey = tuple[int, int, str]
 """Chain number from 0, residue number within the chain from 0, atom name."""
+
+# What the diffusion module reads (AlphaFold 3, Algorithms 5 and 21), and what `relp` and the atom
+# windows, which it reads too, are made from.
+_OF_DIFFUSION: Final = (
+    *("asym_id", "residue_index", "entity_id", "sym_id", "token_index", "atom_to_token_idx"),
+    *("ref_pos", "ref_charge", "ref_mask", "ref_element", "ref_atom_name_chars", "ref_space_uid"),
+)
+_ONE_HOT: Final = ("ref_element", "ref_atom_name_chars")
 
 
 @dataclass(frozen=True)
@@ -35,6 +54,11 @@ class ProteinFeatures:
     features: dict[str, Any]
     atoms: tuple[AtomKey, ...]
     elements: tuple[str, ...]
+
+    @property
+    def alpha_carbons(self) -> Tensor:
+        """`[N_token]` which atom is each residue's C-alpha."""
+        return torch.tensor([n for n, (_, _, name) in enumerate(self.atoms) if name == "CA"])
 
 
 def protein_features(protein: Protein, *, seed: int = 0) -> ProteinFeatures:
@@ -65,20 +89,46 @@ def _host_features(sample: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """Protenix's own featurisation of an inference input, up to the model's first layer."""
     from protenix.data.inference.json_to_feature import SampleDictToFeatures
     from protenix.data.utils import data_type_transform, make_dummy_feature
-    from protenix.model.modules.embedders import RelativePositionEncoding
 
     features, atom_array, _ = SampleDictToFeatures(sample).get_feature_dict()
     features = make_dummy_feature(features, dummy_feats=["template", "msa"])
-    features = data_type_transform(features)
-    features = RelativePositionEncoding(c_z=1).generate_relp(features)
-    return _with_atom_windows(features), atom_array
+    return complete(data_type_transform(features)), atom_array
 
 
-def _with_atom_windows(features: dict[str, Any]) -> dict[str, Any]:
+def compact(protein: ProteinFeatures) -> ProteinFeatures:
+    """What the diffusion module needs, less what `complete` makes from it.
+
+    Of 217 residues 0.8 MB; all features take 63 MB, which grow with the square of the length.
+    """
+    features = {key: protein.features[key] for key in _OF_DIFFUSION}
+    features |= {key: features[key].to(torch.uint8) for key in _ONE_HOT}
+    return replace(protein, features=features)
+
+
+def complete(features: dict[str, Any]) -> dict[str, Any]:
+    """The same features with `relp` and the atom windows."""
+    return with_relative_positions(with_atom_windows(features))
+
+
+def with_relative_positions(features: dict[str, Any]) -> dict[str, Any]:
+    """Add `relp` (Algorithm 3) from the numbers of residues and chains."""
+    return dict(_relative_positions().generate_relp(dict(features)))
+
+
+@lru_cache(maxsize=1)
+def _relative_positions() -> Any:
+    """Protenix's code stands in a module, whose weights are drawn from the global generators."""
+    from protenix.model.modules.embedders import RelativePositionEncoding
+
+    with _numpy_seed(0), torch.random.fork_rng(devices=[]):
+        return RelativePositionEncoding(c_z=1)
+
+
+def with_atom_windows(features: dict[str, Any]) -> dict[str, Any]:
     """Add the windowed atom pair features (Algorithm 5, lines 1-3), which depend on `ref_pos`."""
     from protenix.model.protenix import update_input_feature_dict
 
-    return dict(update_input_feature_dict(features))
+    return dict(update_input_feature_dict(dict(features)))
 
 
 @contextmanager
@@ -104,7 +154,7 @@ def with_random_references(features: dict[str, Any], generator: torch.Generator)
     rotation = random_rotations((n_spaces,), generator)[space]
     shift = (torch.rand(n_spaces, 3, generator=generator) * 2 - 1)[space]
     moved = torch.einsum("nij,nj->ni", rotation, ref_pos.cpu() + shift)
-    return _with_atom_windows(features | {"ref_pos": moved.to(ref_pos)})
+    return with_atom_windows(features | {"ref_pos": moved.to(ref_pos)})
 
 
 def to_device(features: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -2,43 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from protenix_eba.config import EBAConfig
-from protenix_eba.data.conformers import Conformers, load_conformers
-from protenix_eba.data.features import protein_features, with_random_references
-from protenix_eba.data.sequences import protein_of_target
-from protenix_eba.embeddings import TrunkEmbeddings, load_embeddings
+from protenix_eba.data.conformers import Conformers, load_conformers, within_deviations
+from protenix_eba.data.crop import atoms_of, choose_crop, crop_features
+from protenix_eba.data.epochs import epoch_blocks
+from protenix_eba.data.features import (
+    ProteinFeatures,
+    compact,
+    complete,
+    protein_features,
+    with_random_references,
+    with_relative_positions,
+)
+from protenix_eba.data.prefetch import prefetch
+from protenix_eba.data.sequences import Protein, protein_of_target
+from protenix_eba.data.split import check_split, replicas_of
+from protenix_eba.embeddings import EmbeddingFolder, TrunkEmbeddings
 from protenix_eba.energy.table import read_labels
 from protenix_eba.errors import UserError
 from protenix_eba.plugin_api import DATALOADERS
 from protenix_eba.progress import track
 from protenix_eba.trajectories import find_targets
 
-__all__ = ["Item", "SequenceCoupledLoader", "epoch_blocks"]
+__all__ = ["Item", "SequenceCoupledLoader", "prefetch"]
+
+# Streams of random numbers of one item, beside that of its noise: which does not depend, then, on
+# the number of residues.
+_REFERENCES: Final = 2**40
+_CROP: Final = 2**41
 
 
 @dataclass(frozen=True)
 class Item:
-    """K conformers of one sequence.
+    """K conformers of one sequence, or of a crop of it.
 
     Attributes:
         target: Name.
         frames: Replica and frame of each conformer.
-        features: Protenix's input features.
+        features: Protenix's input features, those that the diffusion module reads.
         embeddings: Of the frozen trunk.
         coordinates: `[K, N_atom, 3]` in angstrom.
         mask: `[K, N_atom]`.
-        energy_kj_mol: `[K]` float64.
-        n_residues: N.
+        energy_kj_mol: `[K]` float64, of the whole protein.
+        keep: `[K]` bool, false where the energy is an outlier of its target's.
+        n_residues: N of the whole protein, which the energies are of.
+        n_tokens: Of the crop.
     """
 
     target: str
@@ -48,82 +66,108 @@ class Item:
     coordinates: Tensor
     mask: Tensor
     energy_kj_mol: Tensor
+    keep: Tensor
     n_residues: int
+    n_tokens: int
 
+    def crop(self, token_index: Tensor) -> Item:
+        """The same conformers with some of their residues.
 
-def epoch_blocks(
-    sizes: Sequence[int], n_conformers: int, seed: int, epoch: int
-) -> list[tuple[int, tuple[int, ...]]]:
-    """One pass over all structures in blocks of K of the same sequence.
-
-    Every structure is drawn once (but for fewer than K left over in a sequence), with K - 1 others
-    of its sequence drawn without replacement: EBA, section 4.1. The blocks go round the sequences,
-    so that neighbours, which are what different ranks see at the same time, differ in sequence.
-
-    Args:
-        sizes: Number of conformers of each sequence.
-        n_conformers: K.
-        seed: Of the run.
-        epoch: From 0.
-
-    Returns:
-        Sequence index and conformer indices of each block.
-    """
-    rng = np.random.default_rng([seed, epoch])
-    queues = [
-        rng.permutation(size)[: size // n_conformers * n_conformers].reshape(-1, n_conformers)
-        for size in sizes
-    ]
-    blocks = []
-    for turn in range(max(map(len, queues))):
-        waiting = [i for i, queue in enumerate(queues) if turn < len(queue)]
-        for i in rng.permutation(waiting):
-            blocks.append((int(i), tuple(int(j) for j in queues[i][turn])))
-    return blocks
+        Args:
+            token_index: `[n]` token numbers, strictly ascending.
+        """
+        atoms = atoms_of(self.features, token_index)
+        return replace(
+            self,
+            features=crop_features(self.features, token_index),
+            embeddings=self.embeddings.crop(token_index),
+            coordinates=self.coordinates[:, atoms],
+            mask=self.mask[:, atoms],
+            n_tokens=len(token_index),
+        )
 
 
 class SequenceCoupledLoader:
     """Items by their number: item i is the same whoever asks for it, and in whatever order.
 
-    A trainer on rank r of R takes items r, r + R, r + 2R ...; a resumed one goes on where it was.
+    A step of B items on all ranks has the items from step x B on; a resumed trainer goes on where
+    it was.
 
     Args:
-        conformers: One entry for each sequence.
-        embeddings: Of each sequence.
+        sources: Conformers of each sequence; of their features those of `compact` are used.
+        embeddings: Gives a protein's; called when an item of it is asked for.
         n_conformers: K.
         seed: Of the run.
+        batch_items: Items of one optimizer step, on all ranks.
+        crop_size: Largest number of residues of an item; 0 for no crop.
+        crop_spatial: Share of crops that are spatial.
+        outlier_z: Robust standard deviations from a target's median energy beyond which a
+            conformer is an outlier; 0 for none.
+
+    Attributes:
+        sources: As given.
+        epoch_length: Items of one pass over all structures.
+
+    Raises:
+        UserError: A sequence has fewer than K conformers.
     """
 
     def __init__(
         self,
-        conformers: Sequence[Conformers],
-        embeddings: Sequence[TrunkEmbeddings],
+        sources: Sequence[Conformers],
+        embeddings: Callable[[Protein], TrunkEmbeddings],
         *,
         n_conformers: int,
         seed: int,
+        batch_items: int = 1,
+        crop_size: int = 0,
+        crop_spatial: float = 0.5,
+        outlier_z: float = 0.0,
     ) -> None:
-        few = [c.protein.protein.name for c in conformers if len(c) < n_conformers]
+        few = [c.protein.protein.name for c in sources if len(c) < n_conformers]
         if few:
             raise UserError(
                 f"fewer than eba.n_conformers = {n_conformers} labelled conformers: "
                 f"{', '.join(few)}",
                 "label more frames, leave these targets out or compare fewer conformers",
             )
-        self._conformers = list(conformers)
-        self._embeddings = list(embeddings)
+        self.sources = list(sources)
+        self._embeddings = embeddings
         self._n_conformers = n_conformers
         self._seed = seed
+        self._batch_items = batch_items
+        self._crop_size = crop_size
+        self._crop_spatial = crop_spatial
+        self._keep = [within_deviations(c.energy_kj_mol, outlier_z) for c in sources]
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
-        self.epoch_length = len(self._make_epoch(0))
+        self.epoch_length = len(self._epoch(0))
 
     @property
     def targets(self) -> tuple[str, ...]:
         """Names."""
-        return tuple(c.protein.protein.name for c in self._conformers)
+        return tuple(c.protein.protein.name for c in self.sources)
 
     def _make_epoch(self, epoch: int) -> list[tuple[int, tuple[int, ...]]]:
-        sizes = [len(c) for c in self._conformers]
-        return epoch_blocks(sizes, self._n_conformers, self._seed, epoch)
+        sizes = [len(c) for c in self.sources]
+        return epoch_blocks(sizes, self._n_conformers, self._seed, epoch, self._batch_items)
+
+    def _block(self, index: int) -> tuple[int, tuple[int, ...]]:
+        epoch, position = divmod(index, self.epoch_length)
+        return self._epoch(epoch)[position]
+
+    def protein(self, number: int) -> ProteinFeatures:
+        """The protein of `sources[number]` with all features that the diffusion module reads."""
+        protein = self.sources[number].protein
+        return replace(protein, features=complete(protein.features))
+
+    def embedding(self, number: int) -> TrunkEmbeddings:
+        """The trunk's embeddings of `sources[number]`, whole."""
+        return self._embeddings(self.sources[number].protein.protein)
+
+    def length(self, index: int) -> int:
+        """Tokens of item `index`, which is not loaded for that."""
+        n_residues = self.sources[self._block(index)[0]].protein.protein.n_residues
+        return min(n_residues, self._crop_size or n_residues)
 
     def generator(self, index: int) -> torch.Generator:
         """The generator of item `index`: its noise is the same on any number of ranks."""
@@ -131,46 +175,107 @@ class SequenceCoupledLoader:
         return torch.Generator().manual_seed(seed % 2**63)
 
     def __getitem__(self, index: int) -> Item:
-        epoch, position = divmod(index, self.epoch_length)
-        which, chosen = self._epoch(epoch)[position]
-        source, rows = self._conformers[which], list(chosen)
-        # A stream of its own, so that the noise does not depend on the number of residues.
-        references = self.generator(index + 2**40)
+        which, chosen = self._block(index)
+        item = self._whole(which, list(chosen))
+        if self.length(index) < item.n_tokens:
+            item = item.crop(self._choose_crop(item, which, self.generator(index + _CROP)))
+        features = with_random_references(item.features, self.generator(index + _REFERENCES))
+        return replace(item, features=with_relative_positions(features))
+
+    def _whole(self, which: int, rows: list[int]) -> Item:
+        source = self.sources[which]
+        n_residues = source.protein.protein.n_residues
         return Item(
             target=source.protein.protein.name,
             frames=tuple((int(source.replica[r]), int(source.frame[r])) for r in rows),
-            features=with_random_references(source.protein.features, references),
-            embeddings=self._embeddings[which],
+            features=source.protein.features,
+            embeddings=self.embedding(which),
             coordinates=source.coordinates[rows],
             mask=source.mask.expand(len(rows), -1),
             energy_kj_mol=source.energy_kj_mol[rows],
-            n_residues=source.protein.protein.n_residues,
+            keep=self._keep[which][rows],
+            n_residues=n_residues,
+            n_tokens=n_residues,
+        )
+
+    def _choose_crop(self, item: Item, which: int, generator: torch.Generator) -> Tensor:
+        alpha = self.sources[which].protein.alpha_carbons
+        return choose_crop(
+            item.coordinates[:, alpha],
+            item.mask[0, alpha].bool(),
+            item.features["asym_id"],
+            size=self._crop_size,
+            spatial=self._crop_spatial,
+            generator=generator,
         )
 
 
 @DATALOADERS.register("eba")
 def eba_loader(
-    config: EBAConfig, *, replicas: Sequence[int], seed: int, trunk: str, n_cycles: int
-) -> SequenceCoupledLoader:
+    config: EBAConfig,
+    *,
+    held_out: bool,
+    seed: int,
+    trunk: str,
+    n_cycles: int,
+    batch_items: int = 1,
+) -> SequenceCoupledLoader | None:
     """Read trajectories, labels and embeddings as the section `eba` names them.
 
     Args:
         config: The section.
-        replicas: Which replicas to draw from; all when empty.
+        held_out: Whether the conformers that are held out, or those that are trained on.
         seed: Of the run.
         trunk: Fingerprint of the trunk's weights.
         n_cycles: Recycling iterations of the embeddings.
+        batch_items: Items of one optimizer step, on all ranks.
+
+    Returns:
+        None if nothing is held out.
+
+    Raises:
+        UserError: Something is missing, does not belong together, or leaves nothing to train on.
     """
+    if held_out and not (config.validation_targets or config.validation_replicas):
+        return None
     for key in ("data_dir", "labels", "embeddings"):
         if not getattr(config, key):
             raise UserError(f"eba.{key} is not set", f"add it to the configuration or --eba.{key}")
-    targets, labels = find_targets(config.data_dir), read_labels(Path(config.labels))
-    conformers, embeddings = [], []
-    for target in track(targets, "reading conformers", len(targets)):
-        protein = protein_features(protein_of_target(target))
-        path = Path(config.embeddings) / f"{target.name}.safetensors"
-        embeddings.append(load_embeddings(path, protein, trunk, n_cycles))
-        conformers.append(load_conformers(target, protein, labels, replicas))
+    embeddings = EmbeddingFolder(Path(config.embeddings), trunk, n_cycles)
     return SequenceCoupledLoader(
-        conformers, embeddings, n_conformers=config.n_conformers, seed=seed
+        _read_sources(config, held_out, embeddings),
+        embeddings,
+        n_conformers=config.n_conformers,
+        seed=seed,
+        batch_items=batch_items,
+        crop_size=config.crop_size,
+        crop_spatial=config.crop_spatial,
+        outlier_z=config.outlier_z,
     )
+
+
+def _read_sources(
+    config: EBAConfig, held_out: bool, embeddings: EmbeddingFolder
+) -> list[Conformers]:
+    targets, labels = find_targets(config.data_dir), read_labels(Path(config.labels))
+    check_split(config, targets)
+    parts = [(target, replicas_of(config, target, held_out=held_out)) for target in targets]
+    parts = [(target, replicas) for target, replicas in parts if replicas]
+    if not parts:
+        raise UserError(
+            f"all targets in {config.data_dir} are held out",
+            "shorten eba.validation_targets or eba.validation_replicas",
+        )
+    what = "reading held-out conformers" if held_out else "reading conformers"
+    sources = []
+    for target, replicas in track(parts, what, len(parts)):
+        protein = _featurised(protein_of_target(target))
+        embeddings.check(protein.protein)
+        sources.append(load_conformers(target, protein, labels, replicas))
+    return sources
+
+
+@cache
+def _featurised(protein: Protein) -> ProteinFeatures:
+    """Takes a second for 300 residues; both loaders need most proteins."""
+    return compact(protein_features(protein))

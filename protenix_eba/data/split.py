@@ -1,0 +1,71 @@
+"""Which replicas of which targets are trained on, and which are held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from protenix_eba.config import EBAConfig
+from protenix_eba.errors import UserError
+from protenix_eba.plugin_api import did_you_mean
+from protenix_eba.trajectories import Target
+
+__all__ = ["check_split", "replicas_of"]
+
+_MOST_NAMES: Final = 50
+
+
+def check_split(config: EBAConfig, targets: Sequence[Target]) -> None:
+    """Check that what the configuration names is there.
+
+    Raises:
+        UserError: There is no target of that name, a target has none of `replicas`, or no target
+            has one of `validation_replicas`.
+    """
+    names = [target.name for target in targets]
+    for name in config.validation_targets:
+        if name not in names:
+            raise UserError(
+                f"eba.validation_targets: no target {name!r} in {config.data_dir}; "
+                f"it has {_listed(names)}",
+                did_you_mean(name, names) if len(names) <= _MOST_NAMES else "check the names",
+            )
+    for target in targets:
+        numbers = list(target.trajectory_paths)
+        if config.replicas and not set(config.replicas) & set(numbers):
+            raise UserError(
+                f"eba.replicas: target {target.name} has none of {list(config.replicas)}, it has "
+                f"{numbers}",
+                "name other replicas, or leave the target out",
+            )
+    known = {number for target in targets for number in target.trajectory_paths}
+    if missing := sorted(set(config.validation_replicas) - known):
+        raise UserError(
+            f"eba.validation_replicas: no target in {config.data_dir} has replica {missing[0]}; "
+            f"there are {', '.join(map(str, sorted(known)))}"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def replicas_of(config: EBAConfig, target: Target, *, held_out: bool) -> tuple[int, ...]:
+    """The replicas of a target that have a part.
+
+    Held out are the `validation_targets` as a whole, and the `validation_replicas` of all others.
+    What remains is trained on, of `replicas` only if there are any named.
+
+    Args:
+        config: The section `eba`.
+        target: From `find_targets`.
+        held_out: Which part.
+    """
+    numbers = tuple(target.trajectory_paths)
+    if target.name in config.validation_targets:
+        return numbers if held_out else ()
+    if held_out:
+        return tuple(n for n in numbers if n in config.validation_replicas)
+    wanted = config.replicas or numbers
+    return tuple(n for n in numbers if n in wanted and n not in config.validation_replicas)

@@ -1,0 +1,38 @@
+"""What the processes of a run tell each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+__all__ = ["any_rank", "average", "gather_rows"]
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether any process raises the flag."""
+    if dist.get_world_size() == 1:
+        return flag
+    shared = torch.tensor(float(flag), device=device)
+    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    return bool(shared.item() > 0)
+
+
+def average(values: Mapping[str, float], device: torch.device) -> dict[str, float]:
+    """The mean over processes, which all give the same names in the same order."""
+    shared = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
+    if dist.get_world_size() > 1:
+        dist.all_reduce(shared)
+        shared /= dist.get_world_size()
+    return dict(zip(values, shared.tolist(), strict=True))
+
+
+def gather_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of all processes, in the order of their ranks."""
+    if dist.get_world_size() == 1:
+        return list(rows)
+    parts: list[list[dict[str, Any]]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(parts, list(rows))
+    return [row for part in parts for row in part]

@@ -1,0 +1,51 @@
+"""The frozen start that some objectives compare the model with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from protenix_eba.diffusion import ConformerDenoiser
+from protenix_eba.files import atomic_path
+from protenix_eba.lora import adapters_off, has_adapters
+
+__all__ = ["make_reference"]
+
+
+def make_reference(model: ConformerDenoiser, path: Path, *, split: bool) -> Callable[..., Tensor]:
+    """The model as it is now, for good.
+
+    A model that is trained through adapters is its own reference, without them. Otherwise the
+    trained weights are copied; the frozen ones are the model's own.
+
+    Args:
+        model: Before its first step and before the engine is made.
+        path: Where the run keeps the copied weights; written the first time, read afterwards.
+        split: Whether the engine is going to split the weights over processes (ZeRO 3): then
+            nothing can be shared.
+    """
+    if has_adapters(model):
+
+        def without_adapters(*inputs: Any) -> Tensor:
+            with adapters_off(model):
+                out: Tensor = model(*inputs)
+                return out
+
+        return without_adapters
+    frozen = {id(p): p for p in model.parameters() if not p.requires_grad and not split}
+    reference = copy.deepcopy(model, frozen)
+    trained = {n: p for n, p in reference.named_parameters() if p.requires_grad}
+    if path.is_file():
+        with torch.no_grad():
+            for name, value in load_file(path).items():
+                trained[name].copy_(value)
+    else:
+        with atomic_path(path) as temporary:
+            save_file({n: p.detach().cpu() for n, p in trained.items()}, temporary)
+    return reference.requires_grad_(False).eval()

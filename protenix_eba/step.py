@@ -1,0 +1,198 @@
+"""The loss and gradient of one item: in one pass, or conformer by conformer in less memory.
+
+Letters: K conformers, S noise samples, N atoms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from protenix_eba.config import EBAConfig
+from protenix_eba.data.features import to_device
+from protenix_eba.data.loader import Item
+from protenix_eba.diffusion import NoisyConformers, add_noise, denoising_errors
+from protenix_eba.embeddings import TrunkEmbeddings
+from protenix_eba.losses import DenoisingErrors
+from protenix_eba.objectives import Objective, ObjectiveInput, error_weights
+
+__all__ = ["ItemStep", "NoiseSettings", "View"]
+
+Denoiser = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class NoiseSettings:
+    """AlphaFold 3's noise in training: sigma = sigma_data exp(mean + std n), n normal.
+
+    Attributes:
+        mean: Of ln(sigma / sigma_data).
+        std: Its standard deviation.
+        sigma_data: In angstrom.
+    """
+
+    mean: float
+    std: float
+    sigma_data: float
+
+    def quantiles(self, n_levels: int) -> Tensor:
+        """Noise levels that stand for equal shares of the distribution, `[n_levels]`."""
+        middle = (torch.arange(n_levels) + 0.5) / n_levels
+        return self.sigma_data * torch.exp(self.mean + self.std * torch.special.ndtri(middle))
+
+
+@dataclass(frozen=True)
+class View:
+    """An item with noise on the device of the model, and what came of it.
+
+    Attributes:
+        features: Protenix's input features.
+        embeddings: Of the frozen trunk.
+        noisy: `[K, S, N, 3]` with its noise levels.
+        target: `[K, N, 3]` true coordinates.
+        mask: `[K, N]`.
+        errors: `[K, S]` parts of the denoising error.
+        seen: What the objective sees.
+    """
+
+    features: dict[str, Any]
+    embeddings: TrunkEmbeddings
+    noisy: NoisyConformers
+    target: Tensor
+    mask: Tensor
+    errors: DenoisingErrors | None = None
+    seen: ObjectiveInput | None = None
+
+    def conformers(self) -> Iterator[View]:
+        """One view for each conformer."""
+        for k in range(len(self.target)):
+            one = slice(k, k + 1)
+            noisy = NoisyConformers(self.noisy.coordinates[one], self.noisy.sigma)
+            yield replace(self, noisy=noisy, target=self.target[one], mask=self.mask[one])
+
+
+class ItemStep:
+    """From an item to the scalars whose gradients train the model.
+
+    In low memory an item is passed twice: without gradients, for the errors of all K conformers
+    and so the derivative of the objective by each of them; then conformer by conformer, with that
+    derivative as a constant factor. By the chain rule the gradient is the same, for any objective.
+
+    Args:
+        denoiser: A `ConformerDenoiser`, or the DeepSpeed engine around it.
+        objective: What is minimised.
+        config: The section `eba`.
+        noise: Distribution of the noise levels.
+        device: Of the model.
+        reference: The frozen start, if the objective asks for it.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        objective: Objective,
+        config: EBAConfig,
+        noise: NoiseSettings,
+        device: torch.device,
+        reference: Denoiser | None = None,
+    ) -> None:
+        self._denoiser = denoiser
+        self._objective = objective
+        self._config = config
+        self.noise = noise
+        self._device = device
+        self._reference = reference
+        self._weights = error_weights(config)
+        self.n_backwards = config.n_conformers if config.low_memory else 1
+
+    def look(self, item: Item, generator: torch.Generator, levels: Tensor | None = None) -> View:
+        """Errors of the model on an item, and of the reference if there is one.
+
+        Args:
+            item: Conformers of one sequence.
+            generator: Of the noise.
+            levels: `[S]` noise levels instead of drawn ones.
+        """
+        view = self._with_noise(item, generator, levels)
+        energy, keep = item.energy_kj_mol.to(self._device), item.keep.to(self._device)
+        return self.judge(view, energy, item.n_residues, keep)
+
+    def judge(self, view: View, energy_kj_mol: Tensor, n_residues: int, keep: Tensor) -> View:
+        """A view with its errors, and what the objective sees of them.
+
+        Args:
+            view: Conformers with noise.
+            energy_kj_mol: `[K]` float64.
+            n_residues: N of the whole protein.
+            keep: `[K]` false for conformers that the objective leaves out.
+        """
+        split = self._config.low_memory
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not split):
+            errors = self._errors(self._denoiser, view, split)
+        total = self._total(errors)
+        reference = None
+        if self._reference is not None:
+            with torch.no_grad():
+                reference = self._total(self._errors(self._reference, view, split))
+        if split:
+            total.requires_grad_(torch.is_grad_enabled())
+        seen = ObjectiveInput(total, reference, energy_kj_mol, n_residues, keep)
+        return replace(view, errors=errors, seen=seen)
+
+    def loss(self, view: View) -> Tensor:
+        """The objective's value."""
+        assert view.seen is not None
+        return self._objective.loss(view.seen)
+
+    def terms(self, view: View, loss: Tensor) -> Iterator[Tensor]:
+        """`n_backwards` scalars whose mean has the gradient of `loss`, made one at a time."""
+        if not self._config.low_memory:
+            yield loss
+            return
+        assert view.seen is not None
+        (slopes,) = torch.autograd.grad(loss, view.seen.errors)
+        for slope, one in zip(slopes, view.conformers(), strict=True):
+            errors = self._total(self._errors(self._denoiser, one, split=False))
+            yield self.n_backwards * (slope[None] * errors).sum()
+
+    def nothing(self, view: View) -> Iterator[Tensor]:
+        """`n_backwards` scalars with a gradient of zero, through the whole model.
+
+        What a process adds to the reductions that all take part in when an item is skipped.
+        """
+        embeddings = TrunkEmbeddings(*(torch.zeros_like(t) for t in view.embeddings.tensors()))
+        coordinates = torch.zeros_like(view.target[:1, None])
+        sigma = torch.ones_like(view.noisy.sigma[:1])
+        for _ in range(self.n_backwards):
+            out = self._denoiser(view.features, embeddings, coordinates, sigma)
+            yield 0.0 * out.float().sum()
+
+    def _with_noise(self, item: Item, generator: torch.Generator, levels: Tensor | None) -> View:
+        coordinates, mask = item.coordinates.to(self._device), item.mask.to(self._device)
+        noisy = add_noise(
+            coordinates,
+            mask,
+            n_noise=self._config.n_noise,
+            noise_mean=self.noise.mean,
+            noise_std=self.noise.std,
+            sigma_data=self.noise.sigma_data,
+            generator=generator,
+            levels=levels,
+        )
+        features = to_device(item.features, self._device)
+        return View(features, item.embeddings.to(self._device), noisy, coordinates, mask)
+
+    def _errors(self, denoiser: Denoiser, view: View, split: bool) -> DenoisingErrors:
+        if split:
+            parts = [self._errors(denoiser, one, split=False) for one in view.conformers()]
+            mse, lddt = (torch.cat([getattr(p, n) for p in parts]) for n in ("mse", "lddt"))
+            return DenoisingErrors(mse, lddt, view.noisy.sigma)
+        rest = (view.features, view.embeddings, view.noisy, view.target, view.mask)
+        return denoising_errors(denoiser, *rest)
+
+    def _total(self, errors: DenoisingErrors) -> Tensor:
+        return errors.total(self._weights, sigma_data=self.noise.sigma_data)

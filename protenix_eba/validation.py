@@ -1,0 +1,176 @@
+"""What a model does on held-out conformers: errors by noise level, and small ensembles."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+
+from protenix_eba.config import EBAConfig
+from protenix_eba.data.conformers import Conformers
+from protenix_eba.data.features import ProteinFeatures, to_device
+from protenix_eba.data.loader import SequenceCoupledLoader
+from protenix_eba.diffusion import ConformerDenoiser
+from protenix_eba.energy.label import label_targets
+from protenix_eba.energy.protocol import EnergyProtocol
+from protenix_eba.energy.table import EnergyLabels, read_labels
+from protenix_eba.eval.alignment import superpose
+from protenix_eba.eval.metrics import pearson, rmsf
+from protenix_eba.objectives import alignment_metrics
+from protenix_eba.ranks import gather_rows
+from protenix_eba.sample import SamplerSettings, sample_batches, write_ensemble
+from protenix_eba.step import ItemStep
+
+__all__ = ["Validation"]
+
+Row = dict[str, Any]
+
+
+class Validation:
+    """Held-out conformers of a run; the same items and noise each time.
+
+    Args:
+        items: What trains the model.
+        loader: Of the held-out conformers.
+        config: The section `eba`.
+        device: Of the model.
+    """
+
+    def __init__(
+        self,
+        items: ItemStep,
+        loader: SequenceCoupledLoader,
+        config: EBAConfig,
+        device: torch.device,
+    ) -> None:
+        self._items = items
+        self._loader = loader
+        self._config = config
+        self._device = device
+
+    def measure(self) -> tuple[dict[str, float], list[Row]]:
+        """Errors and alignment, at noise levels that stand for equal shares of the training's.
+
+        Returns:
+            Means over all items, with the error at each level (`mse_at_2.9`, in square angstrom at
+            2.9 angstrom), and the means of each target.
+        """
+        levels = self._items.noise.quantiles(self._config.n_noise).to(self._device)
+        mine = range(dist.get_rank(), self._config.validation_items, dist.get_world_size())
+        rows = gather_rows([self._row(index, levels) for index in mine])
+        rows.sort(key=lambda row: int(row.pop("index")))
+        targets = sorted({str(row["target"]) for row in rows})
+        by_target = [
+            {"target": name, **_means(row for row in rows if row["target"] == name)}
+            for name in targets
+        ]
+        return _means(rows), by_target
+
+    def _row(self, index: int, levels: torch.Tensor) -> Row:
+        item = self._loader[index]
+        view = self._items.look(item, self._loader.generator(index), levels)
+        assert view.errors is not None and view.seen is not None
+        by_level = zip(levels.tolist(), view.errors.mse.mean(dim=0).tolist(), strict=True)
+        return {
+            "index": index,
+            "target": item.target,
+            "loss": float(self._items.loss(view)),
+            "mse": float(view.errors.mse.mean()),
+            "lddt": float(view.errors.lddt.mean()),
+            **alignment_metrics(self._config, view.seen),
+            **{f"mse_at_{sigma:.2g}": value for sigma, value in by_level},
+        }
+
+    def sample(self, model: ConformerDenoiser, folder: Path, configs: Any) -> dict[str, float]:
+        """A small ensemble of each held-out target against its held-out frames.
+
+        Args:
+            model: The denoiser.
+            folder: Where the ensembles are written, in the place of the last ones.
+            configs: Resolved configuration.
+
+        Returns:
+            `sample_rmsf_r` (Pearson correlation of the C-alpha RMSF with MD's),
+            `sample_rmsf` and `md_rmsf` (their means, angstrom), `sample_energy_above_md_kj_mol`
+            (median minimised energy above that of the frames) and `sample_failed` (share of the
+            samples that have none); means over targets.
+        """
+        folder = folder / f"rank_{dist.get_rank()}"
+        shutil.rmtree(folder, ignore_errors=True)
+        mine = range(dist.get_rank(), len(self._loader.sources), dist.get_world_size())
+        rows = [self._sample_target(number, model, folder, configs) for number in mine]
+        if rows:
+            self._add_energies(rows, folder)
+        rows = gather_rows(rows)
+        return {name: _mean(row[name] for row in rows) for name in rows[0] if name != "target"}
+
+    def _sample_target(
+        self, number: int, model: ConformerDenoiser, folder: Path, configs: Any
+    ) -> Row:
+        source = self._loader.sources[number]
+        batches = sample_batches(
+            model,
+            _on(self._loader.protein(number), self._device),
+            self._loader.embedding(number).to(self._device),
+            n_samples=self._config.validation_samples,
+            batch_size=self._config.n_noise,
+            settings=SamplerSettings(sigma_data=configs.sigma_data),
+            seed=configs.seed,
+        )
+        samples = np.concatenate(list(batches))
+        name = source.protein.protein.name
+        write_ensemble(folder / name, source.protein, samples, {"n_samples": len(samples)})
+        ca = source.protein.alpha_carbons.numpy()
+        theirs = _fluctuations(source.coordinates[:, ca].numpy())
+        ours = _fluctuations(samples[:, ca])
+        return {
+            "target": name,
+            "sample_rmsf_r": pearson(ours, theirs),
+            "sample_rmsf": float(ours.mean()),
+            "md_rmsf": float(theirs.mean()),
+        }
+
+    def _add_energies(self, rows: list[Row], folder: Path) -> None:
+        """Minimise the samples as the training's labels were, and compare the medians."""
+        protocol = _protocol(read_labels(Path(self._config.labels)))
+        reference = self._config.data_dir
+        report = label_targets(folder, folder / "labels.parquet", protocol, reference_dir=reference)
+        sources: dict[str, Conformers] = {s.protein.protein.name: s for s in self._loader.sources}
+        for row in rows:
+            labels = report.labels.for_target(row["target"])
+            energies = labels.energy_kj_mol[labels.status != "failed"]
+            median = float(sources[row["target"]].energy_kj_mol.median())
+            above = float(np.median(energies)) - median if len(energies) else float("nan")
+            row["sample_energy_above_md_kj_mol"] = above
+            row["sample_failed"] = 1.0 - len(energies) / self._config.validation_samples
+
+
+def _on(protein: ProteinFeatures, device: torch.device) -> ProteinFeatures:
+    features = to_device(protein.features, device)
+    return ProteinFeatures(protein.protein, features, protein.atoms, protein.elements)
+
+
+def _fluctuations(xyz: NDArray[np.float32]) -> NDArray[np.float64]:
+    """RMSF about the mean after superposition on it, `[N]`."""
+    fitted = superpose(xyz, xyz[0])
+    return rmsf(superpose(fitted, fitted.mean(axis=0)))
+
+
+def _protocol(labels: EnergyLabels) -> EnergyProtocol:
+    values = dict(labels.provenance["protocol"])
+    return EnergyProtocol(**values | {"force_field": tuple(values["force_field"])})
+
+
+def _means(rows: Iterable[Row]) -> dict[str, float]:
+    rows = list(rows)
+    return {name: _mean(row[name] for row in rows) for name in rows[0] if name != "target"}
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))

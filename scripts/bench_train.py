@@ -1,0 +1,356 @@
+"""CPU time and peak memory of an EBA step, side by side with the published code's structure.
+
+All modes compute the same loss and the same gradient from the same weights, noise and conformers,
+each in a process of its own on one thread:
+
+  published      K forward passes, K forward passes of a reference that EBA does not use (with
+                 their graphs), upstream's losses of both one conformer at a time, checkpointing of
+                 each block, and the 20-step rollout that upstream makes in every training step.
+                 Upstream's own functions throughout.
+  batched        what `protenix_eba.step` does: one forward pass over K x S.
+  checkpointed   the same with activation checkpointing (blocks_per_ckpt 1).
+  low_memory     `eba.low_memory` with checkpointing: without gradients first, then conformer by
+                 conformer.
+
+Times are user CPU seconds: the kernel's share is page faults, which depend on what ran before.
+Peak memory is that of the step over what weights and inputs take.
+
+Example:
+
+  python scripts/bench_train.py --models tiny --residues 100 --conformers 2 3 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+MODES = ("published", "batched", "checkpointed", "low_memory")
+MODELS = {"tiny": "protenix_tiny_default_v0.5.0", "base": "protenix_base_default_v0.5.0"}
+N_NOISE = 8
+TOUCHED_GB = 10
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    # Freed tensors go back to the system at once: peaks are those of what is alive.
+    "MALLOC_MMAP_THRESHOLD_": "1000000",
+    "MALLOC_TRIM_THRESHOLD_": "100000",
+}
+TEMPERATURE = 10.0  # makes the model's weights neither uniform nor certain
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["tiny"])
+    parser.add_argument("--residues", nargs="+", type=int, default=[100])
+    parser.add_argument("--conformers", nargs="+", type=int, default=[2, 3, 5], help="K")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--repeats", type=int, default=1, help="the fastest counts")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+# The measured process.
+
+
+class Memory:
+    """Peak memory since `start`, in MB (Linux)."""
+
+    def start(self) -> None:
+        Path("/proc/self/clear_refs").write_text("5")
+        self.idle = self._read("VmRSS")
+
+    def peak(self) -> float:
+        return self._read("VmHWM") - self.idle
+
+    @staticmethod
+    def _read(key: str) -> float:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(key + ":"):
+                return int(line.split()[1]) / 1024
+        raise RuntimeError(f"no {key}")
+
+
+def user_seconds() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_utime
+
+
+class Setting:
+    """Weights, inputs, conformers and noise, the same in every mode."""
+
+    def __init__(self, model: str, n_residues: int, n_conformers: int, checkpointing: bool):
+        import numpy as np
+        import torch
+
+        from protenix_eba.cli.session import load_configuration
+        from protenix_eba.data.features import protein_features
+        from protenix_eba.data.sequences import Protein
+        from protenix_eba.diffusion import add_noise
+        from protenix_eba.embeddings import TrunkEmbeddings
+        from protenix_eba.weights import empty_diffusion_module
+
+        torch.set_num_threads(1)
+        blocks = "1" if checkpointing else "null"
+        self.configs = load_configuration(None, model_name=MODELS[model], blocks_per_ckpt=blocks)
+        draw = torch.Generator().manual_seed(0)
+        self.module = empty_diffusion_module(self.configs).train()
+        with torch.no_grad():
+            for name, p in self.module.named_parameters():
+                scale = 1.0 if "layernorm" in name and name.endswith("weight") else 0.0
+                p.copy_(scale + 0.02 * torch.randn(p.shape, generator=draw))
+        rng = np.random.default_rng(0)
+        sequence = "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), n_residues))
+        protein = protein_features(Protein("x", (sequence,)))
+        self.features, self.n_residues = protein.features, n_residues
+        n_atoms = len(protein.atoms)
+
+        def normal(*shape: int) -> torch.Tensor:
+            return torch.randn(*shape, generator=draw)
+
+        shapes = ((n_residues, 449), (n_residues, 384), (n_residues, n_residues, 128))
+        self.embeddings = TrunkEmbeddings(*(normal(*shape) for shape in shapes))
+        # As dense as a protein: 0.05 heavy atoms in a cubic angstrom.
+        radius = (n_atoms / 0.05 * 3 / 4 / np.pi) ** (1 / 3)
+        directions = normal(n_atoms, 3)
+        lengths = radius * torch.rand(n_atoms, 1, generator=draw) ** (1 / 3)
+        fold = directions / directions.norm(dim=-1, keepdim=True) * lengths
+        self.target = fold + 0.5 * normal(n_conformers, n_atoms, 3)
+        self.mask = torch.ones(n_conformers, n_atoms)
+        self.energy = 5.0 * normal(n_conformers).double()
+        noise = {"noise_mean": -1.2, "noise_std": 1.5, "sigma_data": 16.0}
+        self.noisy = add_noise(self.target, self.mask, n_noise=N_NOISE, generator=draw, **noise)
+
+
+def published_step(setting: Setting, parts: dict[str, float]):
+    """One step as the published code makes it; returns the loss, and what stays until its end."""
+    import copy
+
+    import torch
+    from protenix.model.generator import InferenceNoiseScheduler, sample_diffusion
+    from protenix.model.loss import MSELoss, SmoothLDDTLoss
+
+    from protenix_eba.losses import eba, edm_weight, energy_weights, reduced_energies
+
+    module, embeddings = setting.module, setting.embeddings
+    reference = copy.deepcopy(module)
+    trunk = {
+        "input_feature_dict": setting.features,
+        "s_inputs": embeddings.s_inputs,
+        "s_trunk": embeddings.s_trunk,
+        "z_trunk": embeddings.z_trunk,
+        "pair_z": None,
+        "p_lm": None,
+        "c_l": None,
+    }
+    # A structure's weight is 1 for protein atoms.
+    kinds = {"is_rna": 0, "is_dna": 0, "is_ligand": 0}
+    flags = {key: torch.zeros_like(setting.mask[0]) for key in kinds}
+    features = setting.features | flags
+    started = user_seconds()
+    with torch.no_grad():
+        sample_diffusion(
+            module, noise_schedule=InferenceNoiseScheduler()(N_step=20), N_sample=1, **trunk
+        )
+    parts["rollout"] = user_seconds() - started
+    sigma = setting.noisy.sigma
+    mse, lddt = MSELoss(), SmoothLDDTLoss()
+    totals = {module: [], reference: []}
+    for denoiser, of_one in totals.items():
+        started = user_seconds()
+        outputs = [
+            denoiser(x_noisy=x, t_hat_noise_level=sigma, **trunk) for x in setting.noisy.coordinates
+        ]
+        name = "policy" if denoiser is module else "reference"
+        parts[f"{name} forward"] = user_seconds() - started
+        started = user_seconds()
+        for predicted, target, mask in zip(outputs, setting.target, setting.mask, strict=True):
+            near = torch.cdist(target, target) < 15.0
+            near.fill_diagonal_(False)
+            aligned = mse(
+                pred_coordinate=predicted,
+                true_coordinate=target,
+                coordinate_mask=mask,
+                per_sample_scale=edm_weight(sigma, 16.0),
+                **{key: features[key] for key in kinds},
+            )
+            of_one.append(aligned + lddt.dense_forward(predicted, target, near, 1))
+        parts[f"{name} losses"] = user_seconds() - started
+    scaled = reduced_energies(
+        setting.energy, n_residues=setting.n_residues, temperature_K=300.0, length_exponent=0.5
+    )
+    errors = torch.stack(totals[module])[:, None]  # [K, 1]: upstream's losses average over noise
+    loss = eba(errors, energy_weights(scaled), diffusion_temperature=TEMPERATURE)
+    return loss, reference
+
+
+def our_step(setting: Setting, low_memory: bool):
+    """One step of `protenix_eba.step`; returns the loss and the terms to differentiate."""
+    import torch
+
+    from protenix_eba.config import EBAConfig
+    from protenix_eba.diffusion import ConformerDenoiser
+    from protenix_eba.objectives import eba_objective
+    from protenix_eba.step import ItemStep, NoiseSettings, View
+
+    config = EBAConfig(
+        n_conformers=len(setting.target),
+        n_noise=N_NOISE,
+        diffusion_temperature=TEMPERATURE,
+        expectation="official",
+        low_memory=low_memory,
+    )
+    step = ItemStep(
+        ConformerDenoiser(setting.module),
+        eba_objective(config),
+        config,
+        NoiseSettings(-1.2, 1.5, 16.0),
+        torch.device("cpu"),
+    )
+    view = View(setting.features, setting.embeddings, setting.noisy, setting.target, setting.mask)
+    keep = torch.ones(len(setting.target), dtype=torch.bool)
+    view = step.judge(view, setting.energy, setting.n_residues, keep)
+    loss = step.loss(view)
+    return loss.detach(), (term / step.n_backwards for term in step.terms(view, loss))
+
+
+def child(mode: str, model: str, residues: str, conformers: str, out: str) -> None:
+    import torch
+
+    setting = Setting(model, int(residues), int(conformers), checkpointing=mode != "batched")
+    parts: dict[str, float] = {}
+    # A virtual machine gets its memory from the host when it first touches it, which would count
+    # as time of whichever step comes first.
+    torch.ones(TOUCHED_GB * 2**28).sum()
+    memory = Memory()
+    memory.start()
+    wall, started = time.perf_counter(), user_seconds()
+    if mode == "published":
+        loss, _reference = published_step(setting, parts)
+        backward = user_seconds()
+        loss.backward()
+        parts["backward"] = user_seconds() - backward
+    else:
+        loss, terms = our_step(setting, mode == "low_memory")
+        for term in terms:
+            term.backward()
+    seconds = user_seconds() - started
+    figures = {
+        "user_s": seconds,
+        "wall_s": time.perf_counter() - wall,
+        "peak_mb": memory.peak(),
+        "loss": loss.item(),
+        "parts": parts,
+    }
+    gradients = {n: p.grad for n, p in setting.module.named_parameters() if p.grad is not None}
+    torch.save({"figures": figures, "gradients": gradients}, out)
+
+
+# The process that compares.
+
+
+def matmul_gflops() -> float:
+    """The machine's rate, one thread, matrices of the transformer's size."""
+    code = (
+        "import torch,resource;torch.set_num_threads(1);a=torch.randn(2400,768);"
+        "b=torch.randn(768,1536);a@b;u=lambda:resource.getrusage(0).ru_utime;t=u();"
+        "[a@b for _ in range(60)];print(2*2400*768*1536*60/(u()-t)/1e9)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(out.stdout)
+
+
+def run_child(mode: str, model: str, n: int, k: int, repeats: int) -> dict:
+    import torch
+
+    best = None
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "result.pt"
+            words = [mode, model, str(n), str(k), str(path)]
+            subprocess.run(
+                [sys.executable, __file__, "--child", *words],
+                check=True,
+                stdout=subprocess.DEVNULL,
+                env=os.environ | ENVIRONMENT,
+            )
+            result = torch.load(path, weights_only=True)
+        if best is None or result["figures"]["user_s"] < best["figures"]["user_s"]:
+            best = result
+    return best
+
+
+def difference(ours: dict, theirs: dict) -> float:
+    """Relative distance of two gradients, over all weights together."""
+    distance = sum(
+        float((theirs[n].double() - ours[n].double()).square().sum()) for n in theirs if n in ours
+    )
+    missing = [n for n in theirs if n not in ours and float(theirs[n].abs().max()) > 0]
+    if missing:
+        raise RuntimeError(f"no gradient of {missing[:3]}")
+    return (distance / sum(float(g.double().square().sum()) for g in theirs.values())) ** 0.5
+
+
+def main() -> None:
+    arguments = parse()
+    if arguments.child:
+        mode, *rest = arguments.child
+        child(mode, *rest)
+        return
+    rate = matmul_gflops()
+    print(f"{platform.machine()}, one thread, {rate:.0f} GFLOP/s in matrix multiplication")
+    print(
+        "| model | N | K | mode | user CPU s | ratio | ratio without rollout | peak MB | memory |"
+        " loss diff. | gradient diff. |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    rows = []
+    for model in arguments.models:
+        for n in arguments.residues:
+            for k in arguments.conformers:
+                first = None
+                for mode in arguments.modes:
+                    result = run_child(mode, model, n, k, arguments.repeats)
+                    first = first or result
+                    rows.append(row(model, n, k, mode, result, first))
+                    print(line(rows[-1]), flush=True)
+    if arguments.out:
+        arguments.out.write_text(json.dumps({"gflops": rate, "rows": rows}, indent=1))
+
+
+def row(model: str, n: int, k: int, mode: str, result: dict, first: dict) -> dict:
+    ours, theirs = result["figures"], first["figures"]
+    rollout = theirs["parts"].get("rollout", 0.0)
+    return {
+        "model": model,
+        "n": n,
+        "k": k,
+        "mode": mode,
+        **ours,
+        "ratio": theirs["user_s"] / ours["user_s"],
+        "ratio_without_rollout": (theirs["user_s"] - rollout) / ours["user_s"],
+        "memory": ours["peak_mb"] / theirs["peak_mb"],
+        "loss_difference": abs(ours["loss"] - theirs["loss"]) / abs(theirs["loss"]),
+        "gradient_difference": difference(result["gradients"], first["gradients"]),
+    }
+
+
+def line(r: dict) -> str:
+    return (
+        f"| {r['model']} | {r['n']} | {r['k']} | {r['mode']} | {r['user_s']:.1f} | "
+        f"{r['ratio']:.2f} | {r['ratio_without_rollout']:.2f} | {r['peak_mb']:.0f} | "
+        f"{r['memory']:.2f} | {r['loss_difference']:.0e} | {r['gradient_difference']:.0e} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
