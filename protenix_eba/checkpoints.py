@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from zipfile import ZipFile
 
 import torch
 import torch.distributed as dist
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -21,7 +24,7 @@ from protenix_eba.run_folder import RunFolder
 __all__ = ["Checkpoints", "wants_universal"]
 
 
-def wants_universal(folder: RunFolder, options: dict[str, Any]) -> bool:
+def wants_universal(folder: RunFolder, options: dict[str, Any], device: torch.device) -> bool:
     """Whether the newest checkpoint must be rewritten for this number of processes.
 
     The engine has to know before it is made. Without ZeRO each process holds the whole state.
@@ -29,11 +32,25 @@ def wants_universal(folder: RunFolder, options: dict[str, Any]) -> bool:
     Args:
         folder: Of the run.
         options: The section `deepspeed`.
+        device: Of this process.
+
+    Raises:
+        UserError: DeepSpeed would read the wrong parts.
     """
     steps = folder.complete_steps()
     if not steps or zero_stage(options) == 0:
         return False
-    return folder.world_size(steps[0]) != dist.get_world_size()
+    if folder.world_size(steps[0]) == dist.get_world_size():
+        return False
+    # DeepSpeed 0.17 takes the part of the rank within the node there.
+    apart = int(os.environ.get("LOCAL_RANK", "0")) != dist.get_rank()
+    if zero_stage(options) == 3 and any_rank(apart, device):
+        raise UserError(
+            f"{folder.path} was trained by {folder.world_size(steps[0])} processes with ZeRO stage "
+            f"3, which cannot go on with {dist.get_world_size()} on several nodes",
+            "take as many processes as before, or one node",
+        )
+    return True
 
 
 class Checkpoints:
@@ -60,6 +77,9 @@ class Checkpoints:
     def save(self, step: int, keep: int) -> None:
         """Write the state after `step`; it counts once `complete.json` stands beside it."""
         tag = self._folder.tag(step)
+        if dist.get_rank() == 0:
+            self._folder.mark_incomplete(step)
+        dist.barrier()
         self._engine.save_checkpoint(str(self._folder.checkpoints), tag, save_latest=False)
         if self._ema is not None:
             with self._ema.applied(), gathered(self._module):
@@ -70,24 +90,44 @@ class Checkpoints:
             self._folder.mark_complete(step, keep, dist.get_world_size())
 
     def resume(self, say: Callable[[str], None]) -> int:
-        """Load the newest whole checkpoint.
+        """Load the newest whole checkpoint; those that cannot be read are set aside.
 
         Args:
-            say: Told which ones cannot be read, and why.
+            say: Told which ones these are, and why.
 
         Returns:
             Its step; 0 if there is none.
+
+        Raises:
+            UserError: There are checkpoints, and none can be read.
         """
+        unreadable: list[int] = []
         for step in self._folder.complete_steps():
-            reason = ""
-            try:
-                self._load(self._folder.tag(step))
-            except Exception as error:  # a cut file raises whatever its reader raises
-                reason = (str(error) or type(error).__name__).splitlines()[0]
+            # All processes agree before the first of them talks to the others in a load.
+            reason = self._try(_check_files, self._folder.checkpoints / self._folder.tag(step))
             if not any_rank(bool(reason), self._device):
-                return step
+                reason = self._try(self._load, self._folder.tag(step))
+                if not any_rank(bool(reason), self._device):
+                    if dist.get_rank() == 0:
+                        self._folder.set_aside(unreadable)
+                    return step
+            unreadable.append(step)
             say(f"checkpoint of step {step} cannot be read, trying an older: {reason}")
+        if unreadable:
+            raise UserError(
+                f"none of the checkpoints in {self._folder.checkpoints} can be read",
+                "restore one of them, or choose another --run_name to start again",
+            )
         return 0
+
+    @staticmethod
+    def _try(action: Callable[[Any], None], argument: Any) -> str:
+        """What went wrong, in a line; a cut file raises whatever its reader raises."""
+        try:
+            action(argument)
+        except Exception as error:
+            return (str(error) or type(error).__name__).splitlines()[0]
+        return ""
 
     def _load(self, tag: str) -> None:
         folder = self._folder.checkpoints
@@ -123,4 +163,13 @@ class Checkpoints:
         return [(n, p) for n, p in self._module.named_parameters() if p.requires_grad]
 
 
-_AVERAGE = "ema.safetensors"
+_AVERAGE: Final = "ema.safetensors"
+
+
+def _check_files(folder: Path) -> None:
+    """Open every file: of one that is cut, the end with its table of contents is missing."""
+    for path in folder.glob("*.pt"):
+        ZipFile(path).close()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt"):
+            pass

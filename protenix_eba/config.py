@@ -72,23 +72,28 @@ class EBAConfig:
         temperature_K: Temperature of the Boltzmann weights, kelvin.
         length_exponent: a of the energies' factor 1 / N_res**a; 0.5 in the paper, 0 for none.
         diffusion_temperature: T, the scale from denoising errors to the model's energies.
-        expectation: "bound" averages over noise outside of the log-softmax, as the paper's
-            derivation; "official" averages the errors first, as the published code.
+        expectation: For all objectives that compare errors: "bound" averages over noise outside of
+            the logarithm, as the paper's derivation; "official" averages the errors first, as the
+            published code.
         eba_with_ref: Whether `eba` compares errors relative to the frozen start.
-        linear_energy_weight: Whether `eba_dpo` weighs each pair by its difference in energy.
-        sampling_temperature_K: Temperature that the conformers were drawn at, for importance
-            weights; 0 takes them as drawn uniformly, as the paper does.
+        linear_energy_weight: Whether `eba_dpo` multiplies a pair's margin by its difference in
+            energy.
+        sampling_temperature_K: For importance weights: the conformers are taken as drawn with
+            exp(-E / (kT N^a)) at this temperature, with the length scaling of the objective; 0
+            takes them as drawn uniformly, as the paper does.
         outlier_z: Conformers whose energy lies more than this many robust standard deviations
             from their target's median are left out of the objective; 0 keeps all.
-        sft_weight: Weight of the mean denoising error added to the objectives `eba` and `eba_dpo`,
-            which compare errors and do not hold their size; 0, as in the paper, adds none.
+        sft_weight: Weight of the mean denoising error added to the objectives that compare errors,
+            which do not hold their size; 0, as in the paper, adds none.
         error_weights: Weights of the denoising error's terms: "paper", "upstream", or "custom"
             for the two that follow.
         weight_mse: Weight of the aligned squared error, which the EDM weight multiplies.
         weight_lddt: Weight of the smooth LDDT.
-        low_memory: Whether each item is passed twice, first without gradients, then conformer by
-            conformer: the same gradient in the memory of one conformer, for a third more time.
-        trainable: Glob patterns of parameter names; all other parameters are frozen.
+        low_memory: Whether each item is passed twice, first without gradients, then one conformer
+            and `diffusion_chunk_size` noise samples at a time: the same gradient in the memory of
+            these, for a third more time.
+        trainable: Glob patterns of parameter names; all other parameters are frozen. Of the trunk
+            only `input_embedder.*` can be named.
         lora_rank: Rank of the low-rank updates that are trained in the place of the matrices named
             by `trainable` (LoRA, Hu et al., 2022); 0 trains the matrices themselves.
         lora_alpha: Scale of the updates, which are multiplied by alpha / rank.

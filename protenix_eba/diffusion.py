@@ -67,7 +67,7 @@ def add_noise(
         noise_std: Its standard deviation, 1.5.
         sigma_data: sigma_d in angstrom.
         generator: On the CPU, so that every device sees the same draws.
-        levels: `[S]` noise levels in angstrom, in the place of drawn ones.
+        levels: `[S]` noise levels in angstrom, on the CPU, in the place of drawn ones.
     """
     n_conformers, n_atoms, _ = coordinates.shape
     drawn = torch.randn(n_noise, generator=generator)
@@ -94,11 +94,19 @@ class ConformerDenoiser(nn.Module):
     Args:
         diffusion_module: `protenix.model.modules.diffusion.DiffusionModule`.
         dtype: Of matrix multiplications; bfloat16 through autocast, the weights stay in float32.
+        input_embedder: `protenix.model.modules.embedders.InputFeatureEmbedder`, if it is trained
+            too: it then makes `s_inputs` anew. The trunk's other embeddings stay the cached ones.
     """
 
-    def __init__(self, diffusion_module: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        diffusion_module: nn.Module,
+        dtype: torch.dtype = torch.float32,
+        input_embedder: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.diffusion_module = diffusion_module
+        self.input_embedder = input_embedder
         self._dtype = dtype
 
     def prepare(self, features: dict[str, Any], z_trunk: Tensor) -> Shared:
@@ -161,7 +169,7 @@ class ConformerDenoiser(nn.Module):
                 r_noisy=coordinates / (module.sigma_data * (1 + ratio**2).sqrt()),
                 t_hat_noise_level=sigma,
                 input_feature_dict=features,
-                s_inputs=embeddings.s_inputs,
+                s_inputs=self._s_inputs(features, embeddings),
                 s_trunk=embeddings.s_trunk,
                 z_trunk=None,
                 pair_z=pair_z,
@@ -173,6 +181,16 @@ class ConformerDenoiser(nn.Module):
         scale = sigma[..., None, None] / (1 + ratio**2).sqrt()
         denoised = coordinates / (1 + ratio**2) + scale * update.to(coordinates.dtype)
         return denoised
+
+    def _s_inputs(self, features: dict[str, Any], embeddings: TrunkEmbeddings) -> Tensor:
+        """`[N_token, 449]`: atom features of each residue, then constant ones (Algorithm 2)."""
+        if self.input_embedder is None:
+            return embeddings.s_inputs
+        embedder: Any = self.input_embedder
+        names = (name for name in _ATOM_FEATURES if name != "atom_to_token_idx")
+        inputs = {name: features[name] for name in names}
+        of_atoms = embedder.atom_attention_encoder(features["atom_to_token_idx"], **inputs)[0]
+        return torch.cat([of_atoms, embeddings.s_inputs[:, embedder.c_token :]], dim=-1)
 
 
 def denoising_errors(

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from protenix_eba.errors import UserError
+from protenix_eba.plugin_api import did_you_mean
 
 __all__ = [
     "engine_settings",
@@ -28,6 +29,16 @@ __all__ = [
     "zero_stage",
 ]
 
+# Keys of DeepSpeed's configuration that can be passed on (DeepSpeed 0.17's documentation).
+_KNOWN: Final = (
+    *("zero_optimization", "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer"),
+    *("communication_data_type", "seq_parallel_communication_data_type", "data_types"),
+    *("prescale_gradients", "gradient_predivide_factor", "sparse_gradients", "disable_allgather"),
+    *("steps_per_print", "wall_clock_breakdown", "dump_state", "memory_breakdown"),
+    *("flops_profiler", "comms_logger", "tensorboard", "wandb", "csv_monitor", "timers"),
+    *("activation_checkpointing", "checkpoint", "aio", "compile", "autotuning", "elasticity"),
+    *("data_efficiency", "compression_training", "dataloader_drop_last", "graph_harvesting"),
+)
 # Keys of DeepSpeed's configuration that Protenix's own keys set.
 _OWNED: Final = {
     "train_batch_size": "iters_to_accumulate",
@@ -110,9 +121,16 @@ def engine_settings(
     Raises:
         UserError: The section sets what one of Protenix's keys sets.
     """
-    for key, ours in _OWNED.items():
-        if key in options:
-            raise UserError(f"deepspeed.{key} is set by Protenix's own keys", f"set {ours}")
+    for key in options:
+        if key in _OWNED:
+            raise UserError(f"deepspeed.{key} is set by Protenix's own keys", f"set {_OWNED[key]}")
+        if key not in _KNOWN:  # DeepSpeed takes it in silence
+            raise UserError(f"deepspeed: unknown key {key!r}", did_you_mean(key, _KNOWN))
+    if not isinstance(options.get("zero_optimization", {}), Mapping | None):
+        raise UserError(
+            f"deepspeed.zero_optimization is a section, found {options['zero_optimization']!r}",
+            "set deepspeed.zero_optimization.stage",
+        )
     stage = zero_stage(options)
     if stage not in (0, 1, 2, 3):
         raise UserError(f"deepspeed.zero_optimization.stage: expected 0, 1, 2 or 3, found {stage}")
@@ -156,10 +174,18 @@ def make_engine(
         `deepspeed.DeepSpeedEngine`.
     """
     import deepspeed
+    from pydantic import ValidationError
 
-    engine, *_ = deepspeed.initialize(
-        model=module, optimizer=optimizer, lr_scheduler=scheduler, config=settings
-    )
+    try:
+        engine, *_ = deepspeed.initialize(
+            model=module, optimizer=optimizer, lr_scheduler=scheduler, config=settings
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"the section deepspeed: {place}: {first['msg']}", "see DeepSpeed's documentation"
+        ) from error
     return engine
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +30,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         UserError: The folder cannot be written to.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    # Processes on several nodes may have the same number.
+    process = f"{platform.node()}.{os.getpid()}"
+    temporary = path.with_name(f".{path.stem}.{process}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(path.parent, os.W_OK):

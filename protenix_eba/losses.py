@@ -20,7 +20,6 @@ from protenix_eba.units import thermal_energy_kj_mol
 
 __all__ = [
     "ERROR_WEIGHTS",
-    "LARGEST_GAP",
     "DenoisingErrors",
     "ErrorWeights",
     "aligned_mse",
@@ -43,8 +42,6 @@ LDDT_RADIUS: Final = 15.0
 # Pairs that smooth LDDT looks at in one go: what fits a CPU's cache, few launches on a GPU.
 _PAIRS_AT_ONCE_CPU: Final = 2**13
 _PAIRS_AT_ONCE_GPU: Final = 2**17
-# In units of kT N^a, where the Boltzmann ratio of two conformers is 5e-5: of more it makes no odds.
-LARGEST_GAP: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -354,10 +351,9 @@ def eba_dpo(
 
     The lower energy wins. Two equal energies express no preference: 0, without a gradient.
 
-    With `linear_energy_weight` the pair's loss is multiplied by its difference in energy over
-    kT N^a, at most `LARGEST_GAP`. This stands for the published code's `linear_ew`, which
-    multiplies T instead, inside of the sigmoid, by the difference in kJ/mol: with T = 5000 and
-    minimised energies its sigmoid is a step.
+    With `linear_energy_weight` the margin is multiplied by the difference in energy over kT N^a:
+    the published code's `linear_ew`, which takes the difference in kJ/mol. A T of 5000 there is a
+    T of 5000 kT N^a / (1 kJ/mol) here, by which nearly every pair is decided: choose a smaller one.
 
     Args:
         errors: `[2, S]`.
@@ -366,7 +362,7 @@ def eba_dpo(
         diffusion_temperature: T.
         expectation: "bound" for the mean over noise outside of the log-sigmoid, "official" for
             the mean of the errors, as the published code has it.
-        linear_energy_weight: Whether to multiply by the difference in energy.
+        linear_energy_weight: Whether to multiply the margin by the difference in energy.
 
     Returns:
         A scalar; log 2 for a model that equals its reference.
@@ -387,9 +383,9 @@ def eba_dpo(
         expectation=expectation,
     )
     gap = reduced_energy[1] - reduced_energy[0]
-    margin = gap.sign().to(reward.dtype) * (reward[0] - reward[1])
-    weight = gap.abs().clamp(max=LARGEST_GAP) if linear_energy_weight else gap.abs() > 0
-    return weight.to(reward.dtype) * -F.logsigmoid(margin).mean()
+    factor = gap if linear_energy_weight else gap.sign()
+    margin = factor.to(reward.dtype) * (reward[0] - reward[1])
+    return (gap != 0).to(reward.dtype) * -F.logsigmoid(margin).mean()
 
 
 def plackett_luce(

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from protenix_eba.diffusion import ConformerDenoiser
+from protenix_eba.errors import UserError
 from protenix_eba.files import atomic_path
 from protenix_eba.lora import adapters_off, has_adapters
 
@@ -42,10 +45,17 @@ def make_reference(model: ConformerDenoiser, path: Path, *, split: bool) -> Call
     reference = copy.deepcopy(model, frozen)
     trained = {n: p for n, p in reference.named_parameters() if p.requires_grad}
     if path.is_file():
-        with torch.no_grad():
-            for name, value in load_file(path).items():
-                trained[name].copy_(value)
-    else:
+        try:
+            with torch.no_grad():
+                for name, value in load_file(path).items():
+                    trained[name].copy_(value)
+        except SafetensorError as error:
+            raise UserError(
+                f"{path} is not a whole file: {error}",
+                "delete it: it is the start that the run was given, and is written again",
+            ) from error
+    elif dist.get_rank() == 0:
         with atomic_path(path) as temporary:
             save_file({n: p.detach().cpu() for n, p in trained.items()}, temporary)
+    dist.barrier()
     return reference.requires_grad_(False).eval()

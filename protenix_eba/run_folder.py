@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ __all__ = ["RunFolder"]
 # the number of processes make together is compared as the global batch.
 _MAY_CHANGE = (
     *("max_steps", "log_interval", "eval_interval", "checkpoint_interval", "iters_to_accumulate"),
-    *("use_wandb", "wandb_id", "eba.checkpoint_keep"),
+    *("use_wandb", "wandb_id", "eba.checkpoint_keep", "eba.low_memory", "diffusion_chunk_size"),
 )
+_MAY_CHANGE_ANYWHERE = ("blocks_per_ckpt",)
 _DONE = "complete.json"
 
 
@@ -52,9 +55,15 @@ class RunFolder:
             UserError: The folder holds a run with another configuration.
         """
         config_path = self.path / "config.yaml"
-        if config_path.is_file():
-            before = yaml.safe_load(config_path.read_text(encoding="utf-8")) or {}
-            changed = [k for k in _changed(before, configuration) if k not in _MAY_CHANGE]
+        if not self._has_begun():
+            for stale in (self.reference, self.path / "start.json"):
+                stale.unlink(missing_ok=True)
+        elif config_path.is_file():
+            try:
+                before = yaml.safe_load(config_path.read_text(encoding="utf-8")) or {}
+            except yaml.YAMLError as error:
+                raise _damaged(config_path) from error
+            changed = [k for k in _changed(before, configuration) if not _may_change(k)]
             if changed:
                 raise UserError(
                     f"{self.path} holds a run with another configuration; different are: "
@@ -63,8 +72,24 @@ class RunFolder:
                 )
         for folder in (self.checkpoints, self.errors):
             folder.mkdir(parents=True, exist_ok=True)
+        self._lock()
         with atomic_path(config_path) as temporary:
             temporary.write_text(yaml.safe_dump(configuration), encoding="utf-8")
+
+    def _lock(self) -> None:
+        """Keep other processes from training here, for as long as this one lives."""
+        self._held = open(self.path / ".lock", "w")  # noqa: SIM115
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another process is training in {self.path}",
+                "wait for it, or choose another --run_name",
+            ) from error
+
+    def _has_begun(self) -> bool:
+        """Whether a step has been made; before, a start has nothing that it could lose."""
+        return self.log.is_file() or bool(self.complete_steps())
 
     def pin(self, facts: Mapping[str, str | int]) -> None:
         """Write down what a run started from, or check that it is the same now.
@@ -76,7 +101,7 @@ class RunFolder:
             UserError: One of them is another one now.
         """
         path = self.path / "start.json"
-        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else facts
+        before = _read_json(path) if path.is_file() else facts
         for name, value in facts.items():
             if before.get(name) != value:
                 raise UserError(
@@ -93,14 +118,16 @@ class RunFolder:
     def is_finished(self, step: int) -> bool:
         """Whether the run was finished at `step`."""
         path = self.path / "finished.json"
-        return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["step"] == step
+        return path.is_file() and _read_json(path)["step"] == step
 
     def is_best(self, step: int, loss: float) -> bool:
         """Whether a validation is the best so far."""
         path = self.path / "best.json"
+        if not math.isfinite(loss):
+            return False
         if not path.is_file():
             return True
-        best = json.loads(path.read_text(encoding="utf-8"))
+        best = _read_json(path)
         # A resumed run meets the validations after its checkpoint again.
         return bool(best["step"] >= step or loss < best["loss"])
 
@@ -111,7 +138,8 @@ class RunFolder:
     def complete_steps(self) -> list[int]:
         """Steps of the checkpoints that were written to their end, newest first."""
         found = [p.parent.name for p in self.checkpoints.glob(f"step_*/{_DONE}")]
-        return sorted((int(name.removeprefix("step_")) for name in found), reverse=True)
+        numbers = [name.removeprefix("step_") for name in found]
+        return sorted((int(n) for n in numbers if n.isdecimal()), reverse=True)
 
     def tag(self, step: int) -> str:
         """Name of a checkpoint's folder."""
@@ -126,10 +154,20 @@ class RunFolder:
         for rewritten in self.checkpoints.glob("*_universal"):
             shutil.rmtree(rewritten, ignore_errors=True)
 
+    def mark_incomplete(self, step: int) -> None:
+        """Take that back, before the checkpoint is written again."""
+        (self.checkpoints / self.tag(step) / _DONE).unlink(missing_ok=True)
+
+    def set_aside(self, steps: Iterable[int]) -> None:
+        """Rename checkpoints that cannot be read, so that they do not count any more."""
+        for step in steps:
+            path = self.checkpoints / self.tag(step)
+            shutil.rmtree(path.with_name(f"unreadable_{path.name}"), ignore_errors=True)
+            path.rename(path.with_name(f"unreadable_{path.name}"))
+
     def world_size(self, step: int) -> int:
         """How many processes wrote a checkpoint."""
-        text = (self.checkpoints / self.tag(step) / _DONE).read_text(encoding="utf-8")
-        return int(json.loads(text)["world_size"])
+        return int(_read_json(self.checkpoints / self.tag(step) / _DONE)["world_size"])
 
     def truncate_logs(self, step: int) -> None:
         """Forget the lines of steps after `step`, where a resumed run goes on."""
@@ -152,6 +190,25 @@ class RunFolder:
             if new:
                 writer.writerow(row)
             writer.writerow(f"{v:.9g}" if isinstance(v, float) else v for v in row.values())
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(
+        f"{path} is damaged: it cannot be read",
+        "restore it, or choose another --run_name to start again",
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _damaged(path) from error
+    return content
+
+
+def _may_change(key: str) -> bool:
+    return key in _MAY_CHANGE or key.rpartition(".")[2] in _MAY_CHANGE_ANYWHERE
 
 
 def _changed(before: Any, after: Any, prefix: str = "") -> list[str]:

@@ -1,10 +1,12 @@
-"""The loss and gradient of one item: in one pass, or conformer by conformer in less memory.
+"""The loss and gradient of one item: in one pass, or a few structures at a time in less memory.
 
 Letters: K conformers, S noise samples, N atoms.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,9 +22,16 @@ from protenix_eba.embeddings import TrunkEmbeddings
 from protenix_eba.losses import DenoisingErrors
 from protenix_eba.objectives import Objective, ObjectiveInput, error_weights
 
-__all__ = ["ItemStep", "NoiseSettings", "View"]
+__all__ = ["ItemStep", "NoiseSettings", "View", "backwards_per_item"]
 
 Denoiser = Callable[..., Tensor]
+
+
+def backwards_per_item(config: EBAConfig, noise_at_once: int) -> int:
+    """Backward passes that one item takes: 1, or its parts in low memory."""
+    if not config.low_memory:
+        return 1
+    return config.n_conformers * math.ceil(config.n_noise / noise_at_once)
 
 
 @dataclass(frozen=True)
@@ -67,20 +76,21 @@ class View:
     errors: DenoisingErrors | None = None
     seen: ObjectiveInput | None = None
 
-    def conformers(self) -> Iterator[View]:
-        """One view for each conformer."""
-        for k in range(len(self.target)):
-            one = slice(k, k + 1)
-            noisy = NoisyConformers(self.noisy.coordinates[one], self.noisy.sigma)
+    def parts(self, n_noise: int) -> Iterator[View]:
+        """Views of one conformer and at most `n_noise` noise samples, conformer by conformer."""
+        starts = range(0, len(self.noisy.sigma), n_noise)
+        for k, first in itertools.product(range(len(self.target)), starts):
+            one, some = slice(k, k + 1), slice(first, first + n_noise)
+            noisy = NoisyConformers(self.noisy.coordinates[one, some], self.noisy.sigma[some])
             yield replace(self, noisy=noisy, target=self.target[one], mask=self.mask[one])
 
 
 class ItemStep:
     """From an item to the scalars whose gradients train the model.
 
-    In low memory an item is passed twice: without gradients, for the errors of all K conformers
-    and so the derivative of the objective by each of them; then conformer by conformer, with that
-    derivative as a constant factor. By the chain rule the gradient is the same, for any objective.
+    In low memory an item is passed twice: without gradients, for all K x S errors and so the
+    derivative of the objective by each of them; then part by part, with these derivatives as
+    constant factors. By the chain rule the gradient is the same, for any objective.
 
     Args:
         denoiser: A `ConformerDenoiser`, or the DeepSpeed engine around it.
@@ -89,6 +99,7 @@ class ItemStep:
         noise: Distribution of the noise levels.
         device: Of the model.
         reference: The frozen start, if the objective asks for it.
+        noise_at_once: Noise samples of a part, in low memory.
     """
 
     def __init__(
@@ -99,6 +110,7 @@ class ItemStep:
         noise: NoiseSettings,
         device: torch.device,
         reference: Denoiser | None = None,
+        noise_at_once: int = 4,
     ) -> None:
         self._denoiser = denoiser
         self._objective = objective
@@ -107,7 +119,8 @@ class ItemStep:
         self._device = device
         self._reference = reference
         self._weights = error_weights(config)
-        self.n_backwards = config.n_conformers if config.low_memory else 1
+        self._noise_at_once = min(noise_at_once, config.n_noise)
+        self.n_backwards = backwards_per_item(config, noise_at_once)
 
     def look(self, item: Item, generator: torch.Generator, levels: Tensor | None = None) -> View:
         """Errors of the model on an item, and of the reference if there is one.
@@ -155,9 +168,10 @@ class ItemStep:
             return
         assert view.seen is not None
         (slopes,) = torch.autograd.grad(loss, view.seen.errors)
-        for slope, one in zip(slopes, view.conformers(), strict=True):
-            errors = self._total(self._errors(self._denoiser, one, split=False))
-            yield self.n_backwards * (slope[None] * errors).sum()
+        rows = [row for slope in slopes for row in slope.split(self._noise_at_once)]
+        for row, part in zip(rows, view.parts(self._noise_at_once), strict=True):
+            errors = self._total(self._errors(self._denoiser, part, split=False))
+            yield self.n_backwards * (row * errors).sum()
 
     def nothing(self, view: View) -> Iterator[Tensor]:
         """`n_backwards` scalars with a gradient of zero, through the whole model.
@@ -188,8 +202,11 @@ class ItemStep:
 
     def _errors(self, denoiser: Denoiser, view: View, split: bool) -> DenoisingErrors:
         if split:
-            parts = [self._errors(denoiser, one, split=False) for one in view.conformers()]
-            mse, lddt = (torch.cat([getattr(p, n) for p in parts]) for n in ("mse", "lddt"))
+            views = view.parts(self._noise_at_once)
+            parts = [self._errors(denoiser, part, split=False) for part in views]
+            shape = view.noisy.coordinates.shape[:2]
+            mse = torch.cat([part.mse.flatten() for part in parts]).view(shape)
+            lddt = torch.cat([part.lddt.flatten() for part in parts]).view(shape)
             return DenoisingErrors(mse, lddt, view.noisy.sigma)
         rest = (view.features, view.embeddings, view.noisy, view.target, view.mask)
         return denoising_errors(denoiser, *rest)

@@ -34,7 +34,7 @@ from protenix_eba.engine import (
     zero_stage,
 )
 from protenix_eba.errors import UserError
-from protenix_eba.files import write_json
+from protenix_eba.files import sha256_of_file, write_json
 from protenix_eba.lora import add_adapters, merged_state
 from protenix_eba.objectives import Objective, alignment_metrics
 from protenix_eba.plugin_api import DATALOADERS, LOSSES, TRAINERS
@@ -43,16 +43,17 @@ from protenix_eba.ranks import any_rank, average
 from protenix_eba.reference import make_reference
 from protenix_eba.run_folder import RunFolder
 from protenix_eba.runlog import RunLog, WandbSettings, open_run_log
-from protenix_eba.step import ItemStep, NoiseSettings, View
+from protenix_eba.step import ItemStep, NoiseSettings, View, backwards_per_item
 from protenix_eba.validation import Validation
 from protenix_eba.weights import (
-    DIFFUSION_PREFIX,
     build_diffusion_module,
+    build_input_embedder,
     count_parameters,
     freeze,
     load_checkpoint,
     save_checkpoint,
     start_fingerprints,
+    trains_embedder,
 )
 
 __all__ = ["EBATrainer"]
@@ -74,8 +75,11 @@ class EBATrainer(AF3Trainer):
 
     def __init__(self, configs: Any) -> None:
         self.eba = section_from(configs.eba, EBAConfig)
+        _check_ranges(configs)
         self.deepspeed = configs.deepspeed.to_dict()
-        self._stop = False
+        self._asked_to_stop = False  # by a signal to this process
+        self._stop = False  # what all processes agreed on
+        self._saved_step = -1
         self._bad_in_a_row = 0
         super().__init__(configs)
 
@@ -113,26 +117,13 @@ class EBATrainer(AF3Trainer):
             )
         self.start = load_checkpoint(self.configs.load_checkpoint_path)
         self.pinned = start_fingerprints(self.start)
-        module = build_diffusion_module(self.configs, self.start)
-        if self.eba.lora_rank:
-            generator = torch.Generator().manual_seed(self.configs.seed)
-            scale = (self.eba.lora_rank, self.eba.lora_alpha)
-            add_adapters(module, self.eba.trainable, *scale, generator)
-        else:
-            freeze(module, self.eba.trainable)
-        reduced = (
-            self.configs.dtype == "bf16" and not self.configs.skip_amp.sample_diffusion_training
-        )
-        dtype = torch.bfloat16 if reduced else torch.float32
-        self.raw_model = self.model = ConformerDenoiser(module, dtype).to(self.device)
-        adam = self.configs.adam
-        kind = torch.optim.AdamW if adam.use_adamw else torch.optim.Adam
-        self.optimizer = kind(
-            trainable(self.model),
-            lr=adam.lr,
-            betas=(adam.beta1, adam.beta2),
-            weight_decay=adam.weight_decay,
-        )
+        if DIST_WRAPPER.rank == 0:
+            batch = self.iters_to_accumulate * DIST_WRAPPER.world_size
+            labels = Path(self.eba.labels)
+            known = {"labels": sha256_of_file(labels)[:16]} if labels.is_file() else {}
+            self.folder.pin({**self.pinned, **known, "global batch": batch})
+        self.raw_model = self.model = self._build_denoiser().to(self.device)
+        self.optimizer = self._make_optimizer()
         self.lr_scheduler = get_lr_scheduler(self.configs, self.optimizer)
         self._frozen = self._frozen_digest()
         n_trained = sum(p.numel() for p in trainable(self.model))
@@ -140,6 +131,34 @@ class EBATrainer(AF3Trainer):
             f"training {n_trained:,} of {count_parameters(self.start):,} parameters "
             f"({', '.join(self.eba.trainable)}"
             f"{f', rank {self.eba.lora_rank}' if self.eba.lora_rank else ''}); the rest is frozen"
+        )
+
+    def _build_denoiser(self) -> ConformerDenoiser:
+        """What is trained, with everything else in it frozen."""
+        module = build_diffusion_module(self.configs, self.start)
+        # As upstream: the diffusion module in float32 unless the configuration says otherwise.
+        whole = self.configs.dtype != "bf16" or self.configs.skip_amp.sample_diffusion_training
+        dtype = torch.float32 if whole else torch.bfloat16
+        patterns = self.eba.trainable
+        if self.eba.lora_rank:
+            generator = torch.Generator().manual_seed(self.configs.seed)
+            add_adapters(module, patterns, self.eba.lora_rank, self.eba.lora_alpha, generator)
+            return ConformerDenoiser(module, dtype)
+        embedder = None
+        if trains_embedder(patterns, self.start):
+            embedder = build_input_embedder(self.configs, self.start)
+        denoiser = ConformerDenoiser(module, dtype, embedder)
+        freeze(denoiser, patterns)
+        return denoiser
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        adam = self.configs.adam
+        kind = torch.optim.AdamW if adam.use_adamw else torch.optim.Adam
+        return kind(
+            trainable(self.model),
+            lr=adam.lr,
+            betas=(adam.beta1, adam.beta2),
+            weight_decay=adam.weight_decay,
         )
 
     def init_loss(self) -> None:
@@ -169,14 +188,11 @@ class EBATrainer(AF3Trainer):
 
     def try_load_checkpoint(self) -> None:
         """The engine, and the newest whole checkpoint of this run."""
-        if DIST_WRAPPER.rank == 0:
-            batch = self.iters_to_accumulate * DIST_WRAPPER.world_size
-            self.folder.pin({**self.pinned, "global batch": batch})
-        universal = wants_universal(self.folder, self.deepspeed)
-        n_backwards = self.eba.n_conformers if self.eba.low_memory else 1
+        universal = wants_universal(self.folder, self.deepspeed, self.device)
+        at_once = self.configs.diffusion_chunk_size or self.eba.n_noise
         settings = engine_settings(
             self.deepspeed,
-            accumulate=self.iters_to_accumulate * n_backwards,
+            accumulate=self.iters_to_accumulate * backwards_per_item(self.eba, at_once),
             clip_norm=self.configs.grad_clip_norm,
         )
         if universal:
@@ -199,9 +215,8 @@ class EBATrainer(AF3Trainer):
             NoiseSettings(noise.p_mean, noise.p_std, noise.sigma_data),
             self.device,
             self.reference,
+            at_once,
         )
-        if DIST_WRAPPER.rank == 0:
-            self.folder.truncate_logs(self.step)
 
     def _trained(self) -> list[tuple[str, torch.nn.Parameter]]:
         return [(n, p) for n, p in self.raw_model.named_parameters() if p.requires_grad]
@@ -213,6 +228,8 @@ class EBATrainer(AF3Trainer):
         if self.folder.is_finished(self.configs.max_steps):
             self.print(f"{self.folder.path} is finished ({self.configs.max_steps} steps)")
             return
+        if DIST_WRAPPER.rank == 0:
+            self.folder.truncate_logs(self.step)
         with (
             self._graceful_signals(),
             progress_bar() as bar,
@@ -229,20 +246,40 @@ class EBATrainer(AF3Trainer):
             while self.step < self.configs.max_steps and not self._stop:
                 if self._due(self.configs.eval_interval):
                     self.evaluate()
+                    if self._agree_to_stop():
+                        break
                 metrics = self.train_step()
                 bar.update(task, advance=1, note=self._note(metrics))
                 self._log(metrics)
                 if self._stop or self._due(self.configs.checkpoint_interval):
                     self.save_checkpoint()
-            if self._stop:
-                self.print(f"stopped at step {self.step}: the same command goes on from here")
-                raise KeyboardInterrupt
-            self.save_checkpoint()
-            self.evaluate()
-        self._check_frozen()
-        if DIST_WRAPPER.rank == 0:
+            if self._saved_step != self.step:
+                self.save_checkpoint()
+            if not self._stop:
+                self.evaluate()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Check that frozen weights are the same, bit for bit; then part from the other processes.
+
+        Raises:
+            RuntimeError: They are not (a defect of ours).
+            KeyboardInterrupt: A signal stopped the run.
+        """
+        if self._frozen_digest() != self._frozen:
+            raise RuntimeError("a frozen weight changed during training")
+        if DIST_WRAPPER.rank == 0 and not self._stop:
             self.folder.finish(self.step)
+        dist.barrier()
+        dist.destroy_process_group()
+        if self._stop:
+            self.print(f"stopped at step {self.step}: the same command goes on from here")
+            raise KeyboardInterrupt
         self.print(f"wrote {self.folder.model}")
+
+    def _agree_to_stop(self) -> bool:
+        self._stop = any_rank(self._asked_to_stop, self.device)
+        return self._stop
 
     def _due(self, interval: int) -> bool:
         return interval > 0 and self.step % interval == 0
@@ -274,9 +311,12 @@ class EBATrainer(AF3Trainer):
         started = time.perf_counter()
         self.engine.train()
         sums: dict[str, float] = {}
+        n_good = 0
         for _ in range(self.iters_to_accumulate):
-            for name, value in self._train_item().items():
-                sums[name] = sums.get(name, 0.0) + value / self.iters_to_accumulate
+            metrics, good = self._train_item()
+            n_good += good
+            for name, value in metrics.items():
+                sums[name] = sums.get(name, 0.0) + (value if good else 0.0)
         if self._bad_in_a_row >= MOST_BAD_ITEMS:
             raise UserError(
                 f"{self._bad_in_a_row} items in a row had a loss that is not finite; they are "
@@ -285,14 +325,17 @@ class EBATrainer(AF3Trainer):
             )
         if self.ema is not None:
             self.ema.update()
+        sums = {name: value / n_good if n_good else math.nan for name, value in sums.items()}
         metrics = average(sums, self.device)
-        self._stop = any_rank(self._stop, self.device)
+        metrics["skipped"] = 1.0 - n_good / self.iters_to_accumulate
+        self._agree_to_stop()
         metrics["lr"] = float(self.lr_scheduler.get_last_lr()[0])
         metrics["seconds"] = time.perf_counter() - started
         self.step += 1
         return metrics
 
-    def _train_item(self) -> dict[str, float]:
+    def _train_item(self) -> tuple[dict[str, float], bool]:
+        """Add the gradient of the next item; says whether it was good on all processes."""
         waited = time.perf_counter()
         index, item = next(self.coming)
         waited = time.perf_counter() - waited
@@ -308,7 +351,7 @@ class EBATrainer(AF3Trainer):
         for term in self.items.nothing(view) if skipped else self.items.terms(view, loss):
             self.engine.backward(term)
             self.engine.step()
-        return metrics | {"skipped": float(skipped), "wait": waited}
+        return metrics | {"wait": waited}, not skipped
 
     @torch.no_grad()
     def evaluate(self, mode: str = "eval") -> None:
@@ -324,6 +367,9 @@ class EBATrainer(AF3Trainer):
             best = DIST_WRAPPER.rank == 0 and self.folder.is_best(self.step, metrics["loss"])
             if any_rank(best, self.device):
                 self._export(self.folder.best)
+        if not math.isfinite(metrics["loss"]):
+            bad = [str(row["target"]) for row in rows if not math.isfinite(row["loss"])]
+            self.print(f"the held-out loss at step {self.step} is not finite: {', '.join(bad)}")
         if DIST_WRAPPER.rank == 0:
             if best:
                 self.folder.mark_best(self.step, metrics["loss"])
@@ -342,7 +388,19 @@ class EBATrainer(AF3Trainer):
     # What stays.
 
     def save_checkpoint(self, ema_suffix: str = "") -> None:
-        """All that is needed to go on, and the weights for stock Protenix."""
+        """All that is needed to go on, and the weights for stock Protenix.
+
+        Raises:
+            UserError: Weights are not finite; nothing is written.
+        """
+        finite = all(bool(p.isfinite().all()) for p in trainable(self.raw_model))
+        if any_rank(not finite, self.device):
+            raise UserError(
+                f"the weights are not finite after step {self.step}; nothing is saved from it",
+                "look whether the start's weights are; then lower lr or eba.diffusion_temperature "
+                "in a new run",
+            )
+        self._saved_step = self.step
         self.checkpoints.save(self.step, self.eba.checkpoint_keep)
         self._export(self.folder.model)
         if self.ema is not None:
@@ -350,18 +408,11 @@ class EBATrainer(AF3Trainer):
                 self._export(self.folder.average)
 
     def _export(self, path: Path) -> None:
-        """Write the start with its diffusion module replaced, as stock Protenix loads it."""
+        """Write the start with what was trained replaced, as stock Protenix loads it."""
         with gathered(self.raw_model):
             if DIST_WRAPPER.rank == 0:
-                trained = merged_state(self.raw_model.diffusion_module)
-                new = {DIFFUSION_PREFIX + key: value for key, value in trained.items()}
-                save_checkpoint(path, self.start | new)
+                save_checkpoint(path, self.start | merged_state(self.raw_model))
         dist.barrier()
-
-    def _check_frozen(self) -> None:
-        """Frozen weights are the same, bit for bit; otherwise it is a defect of ours."""
-        if self._frozen_digest() != self._frozen:
-            raise RuntimeError("a frozen weight changed during training")
 
     def _frozen_digest(self) -> str:
         digest = hashlib.sha256()
@@ -381,16 +432,17 @@ class EBATrainer(AF3Trainer):
 
     def _log(self, metrics: dict[str, float]) -> None:
         last = self.step == self.configs.max_steps
-        if DIST_WRAPPER.rank == 0 and (last or self.step % self.configs.log_interval == 0):
+        if DIST_WRAPPER.rank == 0 and (last or self._due(self.configs.log_interval)):
             self.folder.append_row(self.folder.log, {"step": self.step, **metrics})
             self.runlog.scalars(self.step, metrics, "train")
 
     @contextlib.contextmanager
     def _graceful_signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM (a preempted job) finish the step, save and leave."""
+        """Ctrl-C and SIGTERM (a preempted job) finish the step or validation, save and leave."""
 
         def stop(number: int, frame: FrameType | None) -> None:
-            self._stop = True
+            self._asked_to_stop = True
+            signal.signal(number, before[signal.Signals(number)])  # a second one stops at once
 
         before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -404,6 +456,25 @@ class EBATrainer(AF3Trainer):
         if DIST_WRAPPER.rank == 0:
             console.print(msg, markup=False, soft_wrap=True)
             logging.getLogger(__name__).debug(msg)
+
+
+def _check_ranges(configs: Any) -> None:
+    """Protenix's own keys, whose values it does not check.
+
+    Raises:
+        UserError: A value is outside its range.
+    """
+    schedulers = ("af3", "cosine_annealing", "constant")
+    for key, holds, expected in (
+        ("max_steps", configs.max_steps >= 0, "0 or above"),
+        ("iters_to_accumulate", configs.iters_to_accumulate >= 1, "at least 1"),
+        ("seed", configs.seed >= 0, "0 or above"),
+        ("lr", 0 < configs.lr < math.inf, "a number above 0"),
+        ("lr_scheduler", configs.lr_scheduler in schedulers, f"one of {', '.join(schedulers)}"),
+        ("diffusion_chunk_size", (configs.diffusion_chunk_size or 1) >= 1, "at least 1, or null"),
+    ):
+        if not holds:
+            raise UserError(f"{key}: expected {expected}, found {configs[key]!r}")
 
 
 def _metrics(config: EBAConfig, view: View, loss: float) -> dict[str, float]:

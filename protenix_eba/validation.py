@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,9 @@ class Validation:
             Means over all items, with the error at each level (`mse_at_2.9`, in square angstrom at
             2.9 angstrom), and the means of each target.
         """
-        levels = self._items.noise.quantiles(self._config.n_noise).to(self._device)
-        mine = range(dist.get_rank(), self._config.validation_items, dist.get_world_size())
-        rows = gather_rows([self._row(index, levels) for index in mine])
+        levels = self._items.noise.quantiles(self._config.n_noise)
+        made = [(self._row(i, levels), new) for i, new in _share(self._config.validation_items)]
+        rows = gather_rows([row for row, new in made if new])
         rows.sort(key=lambda row: int(row.pop("index")))
         targets = sorted({str(row["target"]) for row in rows})
         by_target = [
@@ -103,8 +103,9 @@ class Validation:
         """
         folder = folder / f"rank_{dist.get_rank()}"
         shutil.rmtree(folder, ignore_errors=True)
-        mine = range(dist.get_rank(), len(self._loader.sources), dist.get_world_size())
-        rows = [self._sample_target(number, model, folder, configs) for number in mine]
+        mine = _share(len(self._loader.sources))
+        made = [(self._sample_target(i, model, folder, configs), new) for i, new in mine]
+        rows = [row for row, new in made if new]
         if rows:
             self._add_energies(rows, folder)
         rows = gather_rows(rows)
@@ -149,6 +150,19 @@ class Validation:
             above = float(np.median(energies)) - median if len(energies) else float("nan")
             row["sample_energy_above_md_kj_mol"] = above
             row["sample_failed"] = 1.0 - len(energies) / self._config.validation_samples
+
+
+def _share(n: int) -> Iterator[tuple[int, bool]]:
+    """This process's numbers below n; all processes have as many, some of which are repeated.
+
+    Under ZeRO 3 all processes have to pass the model together.
+
+    Yields:
+        A number, and whether it is this process's own.
+    """
+    world, rank = dist.get_world_size(), dist.get_rank()
+    for first in range(0, n, world):
+        yield min(first + rank, n - 1), first + rank < n
 
 
 def _on(protein: ProteinFeatures, device: torch.device) -> ProteinFeatures:

@@ -6,12 +6,10 @@ import contextlib
 import fnmatch
 import hashlib
 import io
-import pickle
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
-from zipfile import BadZipFile
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +21,7 @@ __all__ = [
     "DIFFUSION_PREFIX",
     "StateDict",
     "build_diffusion_module",
+    "build_input_embedder",
     "build_model",
     "count_parameters",
     "empty_diffusion_module",
@@ -32,6 +31,7 @@ __all__ = [
     "random_state",
     "save_checkpoint",
     "start_fingerprints",
+    "trains_embedder",
     "trunk_fingerprint",
     "with_depth",
 ]
@@ -39,6 +39,7 @@ __all__ = [
 StateDict = dict[str, Tensor]
 
 DIFFUSION_PREFIX: Final = "diffusion_module."
+EMBEDDER_PREFIX: Final = "input_embedder."
 _BLOCK = re.compile(r"^(diffusion_module\.diffusion_transformer\.blocks\.)(\d+)\.(.+)$")
 # The last linear maps of the two residual branches of a diffusion transformer block (Algorithm 23).
 _BRANCH_OUTPUTS = (
@@ -128,14 +129,17 @@ def load_checkpoint(path: Path | str) -> StateDict:
     path = require_file(path, "checkpoint")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, BadZipFile, pickle.UnpicklingError) as error:
+    except Exception as error:  # the unpickler raises many kinds for what is no checkpoint
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{path} is not a whole checkpoint: {str(error).splitlines()[0]}",
-            "copy or download it again",
+            f"{path} is not a whole checkpoint: {reason}", "copy or download it again"
         ) from error
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise UserError(f"{path}: expected a dictionary with the key 'model', as Protenix writes")
-    return {key.removeprefix("module."): value for key, value in content["model"].items()}
+    model = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(model, dict) or not all(torch.is_tensor(v) for v in model.values()):
+        raise UserError(
+            f"{path}: expected a dictionary with tensors under the key 'model', as Protenix writes"
+        )
+    return {key.removeprefix("module."): value for key, value in model.items()}
 
 
 def save_checkpoint(path: Path | str, state: StateDict) -> None:
@@ -170,7 +174,41 @@ def empty_diffusion_module(configs: Any) -> nn.Module:
 
     with _uninitialised():
         module: nn.Module = DiffusionModule(**configs.model.diffusion_module)
+    if not torch.cuda.is_available():
+        # torch has no fused attention with a trained bias there, and is slower than plain products.
+        for part in module.modules():
+            if hasattr(part, "use_efficient_implementation"):
+                part.use_efficient_implementation = False  # type: ignore[assignment]
     return module
+
+
+def build_input_embedder(configs: Any, state: StateDict) -> nn.Module:
+    """The trunk's first module, which the paper trains together with the diffusion module.
+
+    Raises:
+        UserError: The model reads embeddings of a language model there.
+    """
+    from protenix.model.modules.embedders import InputFeatureEmbedder
+
+    if configs.esm.enable:
+        raise UserError(
+            "the input embedder of a model with ESM embeddings cannot be trained here",
+            "train diffusion_module.* alone",
+        )
+    with _uninitialised():
+        module = InputFeatureEmbedder(**configs.model.input_embedder)
+    own = {
+        key.removeprefix(EMBEDDER_PREFIX): value
+        for key, value in state.items()
+        if key.startswith(EMBEDDER_PREFIX)
+    }
+    return _load(module, own, "the configured input embedder")
+
+
+def trains_embedder(patterns: Sequence[str], state: StateDict) -> bool:
+    """Whether a pattern of `eba.trainable` names a weight of the input embedder."""
+    keys = [key for key in state if key.startswith(EMBEDDER_PREFIX)]
+    return any(fnmatch.filter(keys, pattern) for pattern in patterns)
 
 
 def _load(module: nn.Module, state: StateDict, what: str) -> nn.Module:
@@ -194,23 +232,24 @@ def _load(module: nn.Module, state: StateDict, what: str) -> nn.Module:
 
 
 def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
-    """Freeze every parameter of the diffusion module that no pattern names.
+    """Freeze every parameter that no pattern names.
 
     Args:
-        module: The diffusion module.
+        module: A `diffusion.ConformerDenoiser`, whose parts are named as in a checkpoint.
         patterns: Globs over names in the checkpoint ("diffusion_module.diffusion_transformer.*").
 
     Raises:
         UserError: A pattern matches nothing that can be trained.
     """
-    names = {f"{DIFFUSION_PREFIX}{n}": p for n, p in module.named_parameters() if p.requires_grad}
+    names = {n: p for n, p in module.named_parameters() if p.requires_grad}
     chosen: set[str] = set()
     for pattern in patterns:
         matched = fnmatch.filter(names, pattern)
         if not matched:
             raise UserError(
                 f"eba.trainable: {pattern!r} matches no weight of the diffusion module",
-                "the trunk's embeddings are cached: only diffusion_module.* can be trained",
+                "the trunk's embeddings are cached: only diffusion_module.* and input_embedder.* "
+                "can be trained",
             )
         chosen.update(matched)
     for name, parameter in names.items():

@@ -6,7 +6,13 @@ from protenix_eba.data.features import protein_features, with_random_references
 from protenix_eba.data.sequences import Protein
 from protenix_eba.diffusion import ConformerDenoiser, add_noise, denoising_errors
 from protenix_eba.embeddings import compute_embeddings
-from protenix_eba.weights import build_diffusion_module, build_model, load_checkpoint, with_depth
+from protenix_eba.weights import (
+    build_diffusion_module,
+    build_input_embedder,
+    build_model,
+    load_checkpoint,
+    with_depth,
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +58,23 @@ def test_one_pass_over_all_conformers_equals_upstreams_plain_forward(parts):
             c_l=None,
         )
         torch.testing.assert_close(ours[k], theirs, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_trained_input_embedder_starts_from_the_trunks_own_output(parts):
+    configs, state, protein, embeddings = parts
+    module = build_diffusion_module(configs, state)
+    embedder = build_input_embedder(configs, state)
+    _, _, batch = noisy(len(protein.atoms))
+    inputs = (protein.features, embeddings, batch.coordinates, batch.sigma)
+    cached, live = (
+        ConformerDenoiser(module, input_embedder=e).eval()(*inputs) for e in (None, embedder)
+    )
+    torch.testing.assert_close(live, cached, rtol=1e-5, atol=1e-5)
+    for parameter in embedder.parameters():
+        parameter.mul_(1.1)
+    changed = ConformerDenoiser(module, input_embedder=embedder).eval()(*inputs)
+    assert (changed - cached).abs().max() > 1e-4
 
 
 @torch.no_grad()

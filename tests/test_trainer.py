@@ -9,6 +9,8 @@ import pytest
 import torch
 import yaml
 
+from protenix_eba.cli.train import run
+from protenix_eba.errors import UserError
 from protenix_eba.weights import load_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -135,13 +137,28 @@ def test_ctrl_c_saves_and_a_cut_checkpoint_falls_back_to_an_older_one(
     assert f"at step {step}" in output
 
 
+def test_a_run_whose_checkpoints_are_all_cut_does_not_start_again(uninterrupted, train, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted[0], folder)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace(str(uninterrupted[0].parent), str(tmp_path)))
+    for path in folder.glob("checkpoints/*/*.pt"):
+        path.write_bytes(path.read_bytes()[:1000])
+    before = (folder / "log.csv").read_text()
+    output = " ".join(finish(train(tmp_path, "--max_steps", "8"), status=2).split())
+    assert "none of the checkpoints" in output and "Traceback" not in output
+    assert (folder / "log.csv").read_text() == before
+
+
 def test_a_second_start_of_a_finished_run_does_nothing(uninterrupted, train):
     folder = uninterrupted[0]
     before = (folder / "model.pt").stat().st_mtime_ns
+    measured = (folder / "validation.csv").read_text()
     assert "is finished (6 steps)" in " ".join(
         finish(train(folder.parent, "--max_steps", "6")).split()
     )
     assert (folder / "model.pt").stat().st_mtime_ns == before
+    assert (folder / "validation.csv").read_text() == measured
 
 
 def test_another_configuration_does_not_continue_a_run(uninterrupted, train):
@@ -184,6 +201,8 @@ def test_two_processes_equal_one_at_the_same_global_batch(
 ):
     """Two processes with one item each make the mean gradient of one process with two items."""
     words = ("--max_steps", "4", STAGE, stage, "--iters_to_accumulate", "1")
+    # So that small weights are split too, and one process has a conformer less to validate on.
+    words += ("--deepspeed.zero_optimization.stage3_param_persistence_threshold", "0")
     finish(train(tmp_path, *words, launcher=torchrun(29600 + int(stage))))
     close(tmp_path / "run", four_steps, read_log)
 
@@ -222,8 +241,22 @@ def test_adapters_change_the_named_matrices_only_and_the_start_is_their_referenc
     assert all(start[key].dim() == 2 for key in changed)
 
 
+def test_the_input_embedder_can_be_trained_too(train, tmp_path, small_run):
+    patterns = "diffusion_module.diffusion_transformer.*,input_embedder.*"
+    finish(train(tmp_path, "--max_steps", "2", "--eba.trainable", patterns))
+    start, result = (
+        load_checkpoint(path) for path in (small_run / "start.pt", tmp_path / "run/model.pt")
+    )
+    changed = {key for key in start if not torch.equal(start[key], result[key])}
+    allowed = ("diffusion_module.diffusion_transformer.", "input_embedder.")
+    for prefix in allowed:
+        assert any(key.startswith(prefix) for key in changed)
+    assert all(key.startswith(allowed) for key in changed)
+
+
 def test_weights_that_explode_stop_the_run_and_the_items_are_listed(train, tmp_path):
-    output = " ".join(finish(train(tmp_path, "--max_steps", "40", "--lr", "1e20"), 2).split())
+    words = ("--max_steps", "40", "--lr", "1e20", "--checkpoint_interval", "0")
+    output = " ".join(finish(train(tmp_path, *words), 2).split())
     assert "items in a row had a loss that is not finite" in output
     listed = [json.loads(path.read_text()) for path in (tmp_path / "run/errors").glob("*.json")]
     assert len(listed) >= 20 and all(len(item["frames"]) == 3 for item in listed)
@@ -261,12 +294,27 @@ def test_dpo_trains_against_its_frozen_start(train, tmp_path, read_log):
         (["--c_s", "64"], "does not fit the configured diffusion module"),
         (["--model.N_cycle", "3"], "another n_cycles: expected 3, found 1"),
         (["--eba.validation_replicas", "1"], "replicas that are not trained on"),
+        (["--deepspeed.gradient_clipping", "1"], "set by Protenix's own keys"),
+        (["--deepspeed.zero_optimizatoin.stage", "1"], "did you mean zero_optimization"),
+        (["--deepspeed.zero_optimization", "2"], "is a section, found 2"),
+        (["--eba.validation_targets", "absent"], "absent"),
+        (["--lr", "nan"], "lr: expected a number above 0"),
+        (["--lr_scheduler", "cosin"], "lr_scheduler: expected one of af3"),
+        (["--iters_to_accumulate", "0"], "at least 1"),
+        (["--eba.validation_items", "0"], "at least 1"),
+        (["--eba.lora_rank", "500"], "rank"),
     ],
 )
-def test_unusable_input_is_named(train, tmp_path, words, message):
-    output = finish(train(tmp_path, *words), status=2)
-    assert message in " ".join(output.split())
-    assert "Traceback" not in output
+def test_unusable_input_is_named(small_run, tmp_path, words, message):
+    common = ["--plugin", "protenix_eba", "--config", str(small_run / "small.yaml")]
+    with pytest.raises(UserError) as error:
+        run([*common, "--base_dir", str(tmp_path), *words])
+    assert message in " ".join(str(error.value).split())
+
+
+def test_a_user_sees_an_error_and_no_traceback(train, tmp_path):
+    output = finish(train(tmp_path, "--eba.objective", "ebb"), status=2)
+    assert output.startswith("error: ") and "Traceback" not in output
 
 
 def test_the_run_keeps_its_configuration(uninterrupted):

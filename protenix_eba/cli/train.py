@@ -82,6 +82,10 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        # A full disk, a folder that cannot be written: the operating system's message says which.
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; checkpoints that were written are kept", file=sys.stderr)
         sys.exit(130)

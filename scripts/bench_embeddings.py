@@ -1,0 +1,72 @@
+"""Size and rounding error of stored trunk embeddings, beside float32 and bfloat16.
+
+Numbers of a trunk that is not at hand: normal ones, the hardest to compress, with channels of
+different sizes, and heavy-tailed ones (Student's t with 3 degrees of freedom).
+
+Example:
+
+  python scripts/bench_embeddings.py --residues 100 217 500
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from protenix_eba import compat
+
+
+def embeddings(n: int, kind: str):
+    from protenix_eba.embeddings import TrunkEmbeddings
+
+    torch.manual_seed(0)
+    draw = torch.distributions.StudentT(3.0).sample if kind == "heavy-tailed" else torch.randn
+    shapes = ((n, 449), (n, 384), (n, n, 128))
+    scaled = (torch.exp(0.7 * torch.randn(shape[-1])) * draw(shape) for shape in shapes)
+    return TrunkEmbeddings(*scaled)
+
+
+def rms(values: torch.Tensor) -> float:
+    return values.double().square().mean().sqrt().item()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--residues", nargs="+", type=int, default=[50, 100, 217])
+    arguments = parser.parse_args()
+    compat.prepare_environment()
+    compat.ensure_ccd_cache()
+    from protenix_eba.data.features import protein_features
+    from protenix_eba.data.sequences import Protein
+    from protenix_eba.embeddings import load_embeddings, save_embeddings
+
+    print("| residues | values | float32 MB | stored MB | share | z error | in bf16 | read s |")
+    print("|---|---|---|---|---|---|---|---|")
+    for n in arguments.residues:
+        protein = protein_features(Protein("x", ("A" * n,)))
+        for kind in ("normal", "heavy-tailed"):
+            made = embeddings(n, kind)
+            whole = sum(t.numel() * 4 for t in made.tensors())
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "x.safetensors"
+                save_embeddings(path, made, protein, "trunk", 1)
+                stored = path.stat().st_size
+                started = time.process_time()
+                read = load_embeddings(path, protein, "trunk", 1)
+                seconds = time.process_time() - started
+            z = made.z_trunk
+            error, half = rms(read.z_trunk - z) / rms(z), rms(z.bfloat16().float() - z) / rms(z)
+            print(
+                f"| {n} | {kind} | {whole / 1e6:.1f} | {stored / 1e6:.1f} | {stored / whole:.3f} | "
+                f"{error:.4f} | {half:.4f} | {seconds:.2f} |"
+            )
+
+
+if __name__ == "__main__":
+    main()
