@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import os
 import typing
 from collections.abc import Iterable, Mapping
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_TRAINER",
     "EBAConfig",
+    "check_ranges",
     "check_required",
     "resolve_config",
     "section_defaults",
@@ -263,6 +265,25 @@ def check_required(configs: ConfigDict) -> None:
             f"these keys need a value: {', '.join(missing)}",
             "set them in the configuration file or as --key value",
         )
+
+
+def check_ranges(configs: ConfigDict) -> None:
+    """Protenix's own keys, whose values it does not check.
+
+    Raises:
+        UserError: A value is outside its range.
+    """
+    schedulers = ("af3", "cosine_annealing", "constant")
+    for key, holds, expected in (
+        ("max_steps", configs.max_steps >= 0, "0 or above"),
+        ("iters_to_accumulate", configs.iters_to_accumulate >= 1, "at least 1"),
+        ("seed", configs.seed >= 0, "0 or above"),
+        ("lr", 0 < configs.lr < math.inf, "a number above 0"),
+        ("lr_scheduler", configs.lr_scheduler in schedulers, f"one of {', '.join(schedulers)}"),
+        ("diffusion_chunk_size", (configs.diffusion_chunk_size or 1) >= 1, "at least 1, or null"),
+    ):
+        if not holds:
+            raise UserError(f"{key}: expected {expected}, found {configs[key]!r}")
 
 
 def _host_defaults() -> dict[str, Any]:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from protenix_eba.denoising import DenoisingErrors, aligned_mse, smooth_lddt
 from protenix_eba.embeddings import TrunkEmbeddings
 from protenix_eba.geometry import random_rotations
-from protenix_eba.losses import DenoisingErrors, aligned_mse, smooth_lddt
 
 __all__ = ["ConformerDenoiser", "NoisyConformers", "add_noise", "denoising_errors"]
 

@@ -13,7 +13,6 @@ backward pass.
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import math
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from protenix_eba.errors import UserError
-from protenix_eba.weights import DIFFUSION_PREFIX, StateDict
+from protenix_eba.weights import DIFFUSION_PREFIX, StateDict, matching
 
 __all__ = ["LowRankUpdate", "adapters_off", "add_adapters", "has_adapters", "merged_state"]
 
@@ -116,17 +115,14 @@ def _chosen(module: nn.Module, patterns: Sequence[str]) -> list[nn.Linear]:
         for name, layer in module.named_modules()
         if isinstance(layer, nn.Linear)
     }
-    matched: set[str] = set()
-    for pattern in patterns:
-        names = fnmatch.filter(layers, pattern)
-        if not names:
-            raise UserError(
-                f"eba.trainable: {pattern!r} matches no matrix of the diffusion module",
-                "adapters stand on the weights of linear layers; train biases and norms with "
-                "eba.lora_rank 0",
-            )
-        matched.update(names)
-    return [layer for name, layer in layers.items() if name in matched]
+    chosen = matching(
+        patterns,
+        layers,
+        "matrix",
+        "adapters stand on the weights of linear layers; train biases and norms with "
+        "eba.lora_rank 0",
+    )
+    return [layer for name, layer in layers.items() if name in chosen]
 
 
 @torch.no_grad()

@@ -11,10 +11,9 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from protenix_eba.config import EBAConfig
+from protenix_eba.denoising import ERROR_WEIGHTS, ErrorWeights
 from protenix_eba.errors import UserError
 from protenix_eba.losses import (
-    ERROR_WEIGHTS,
-    ErrorWeights,
     eba,
     eba_dpo,
     effective_number,

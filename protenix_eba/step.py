@@ -17,12 +17,12 @@ from torch import Tensor
 from protenix_eba.config import EBAConfig
 from protenix_eba.data.features import to_device
 from protenix_eba.data.loader import Item
+from protenix_eba.denoising import DenoisingErrors
 from protenix_eba.diffusion import NoisyConformers, add_noise, denoising_errors
 from protenix_eba.embeddings import TrunkEmbeddings
-from protenix_eba.losses import DenoisingErrors
-from protenix_eba.objectives import Objective, ObjectiveInput, error_weights
+from protenix_eba.objectives import Objective, ObjectiveInput, alignment_metrics, error_weights
 
-__all__ = ["ItemStep", "NoiseSettings", "View", "backwards_per_item"]
+__all__ = ["ItemStep", "NoiseSettings", "NoisyItem", "View", "backwards_per_item"]
 
 Denoiser = Callable[..., Tensor]
 
@@ -55,8 +55,8 @@ class NoiseSettings:
 
 
 @dataclass(frozen=True)
-class View:
-    """An item with noise on the device of the model, and what came of it.
+class NoisyItem:
+    """An item with noise on the device of the model.
 
     Attributes:
         features: Protenix's input features.
@@ -64,8 +64,6 @@ class View:
         noisy: `[K, S, N, 3]` with its noise levels.
         target: `[K, N, 3]` true coordinates.
         mask: `[K, N]`.
-        errors: `[K, S]` parts of the denoising error.
-        seen: What the objective sees.
     """
 
     features: dict[str, Any]
@@ -73,16 +71,29 @@ class View:
     noisy: NoisyConformers
     target: Tensor
     mask: Tensor
-    errors: DenoisingErrors | None = None
-    seen: ObjectiveInput | None = None
 
-    def parts(self, n_noise: int) -> Iterator[View]:
-        """Views of one conformer and at most `n_noise` noise samples, conformer by conformer."""
+    def parts(self, n_noise: int) -> Iterator[NoisyItem]:
+        """Parts of one conformer and at most `n_noise` noise samples, conformer by conformer."""
         starts = range(0, len(self.noisy.sigma), n_noise)
         for k, first in itertools.product(range(len(self.target)), starts):
             one, some = slice(k, k + 1), slice(first, first + n_noise)
             noisy = NoisyConformers(self.noisy.coordinates[one, some], self.noisy.sigma[some])
             yield replace(self, noisy=noisy, target=self.target[one], mask=self.mask[one])
+
+
+@dataclass(frozen=True)
+class View:
+    """What the model makes of an item.
+
+    Attributes:
+        item: With its noise.
+        errors: `[K, S]` parts of the denoising error.
+        seen: What the objective sees.
+    """
+
+    item: NoisyItem
+    errors: DenoisingErrors
+    seen: ObjectiveInput
 
 
 class ItemStep:
@@ -130,46 +141,53 @@ class ItemStep:
             generator: Of the noise.
             levels: `[S]` noise levels instead of drawn ones.
         """
-        view = self._with_noise(item, generator, levels)
+        noisy = self._with_noise(item, generator, levels)
         energy, keep = item.energy_kj_mol.to(self._device), item.keep.to(self._device)
-        return self.judge(view, energy, item.n_residues, keep)
+        return self.judge(noisy, energy, item.n_residues, keep)
 
-    def judge(self, view: View, energy_kj_mol: Tensor, n_residues: int, keep: Tensor) -> View:
-        """A view with its errors, and what the objective sees of them.
+    def judge(self, item: NoisyItem, energy_kj_mol: Tensor, n_residues: int, keep: Tensor) -> View:
+        """The errors on conformers with noise, and what the objective sees of them.
 
         Args:
-            view: Conformers with noise.
+            item: Conformers with noise.
             energy_kj_mol: `[K]` float64.
             n_residues: N of the whole protein.
             keep: `[K]` false for conformers that the objective leaves out.
         """
         split = self._config.low_memory
         with torch.set_grad_enabled(torch.is_grad_enabled() and not split):
-            errors = self._errors(self._denoiser, view, split)
+            errors = self._errors(self._denoiser, item, split)
         total = self._total(errors)
         reference = None
         if self._reference is not None:
             with torch.no_grad():
-                reference = self._total(self._errors(self._reference, view, split))
+                reference = self._total(self._errors(self._reference, item, split))
         if split:
             total.requires_grad_(torch.is_grad_enabled())
         seen = ObjectiveInput(total, reference, energy_kj_mol, n_residues, keep)
-        return replace(view, errors=errors, seen=seen)
+        return View(item, errors, seen)
 
     def loss(self, view: View) -> Tensor:
         """The objective's value."""
-        assert view.seen is not None
         return self._objective.loss(view.seen)
+
+    def metrics(self, view: View, loss: Tensor) -> dict[str, float]:
+        """The loss, the denoising error and how far the alignment is, under the log's names."""
+        return {
+            "loss": float(loss.detach()),
+            "mse": float(view.errors.mse.detach().mean()),
+            "lddt": float(view.errors.lddt.detach().mean()),
+            **alignment_metrics(self._config, view.seen),
+        }
 
     def terms(self, view: View, loss: Tensor) -> Iterator[Tensor]:
         """`n_backwards` scalars whose mean has the gradient of `loss`, made one at a time."""
         if not self._config.low_memory:
             yield loss
             return
-        assert view.seen is not None
         (slopes,) = torch.autograd.grad(loss, view.seen.errors)
         rows = [row for slope in slopes for row in slope.split(self._noise_at_once)]
-        for row, part in zip(rows, view.parts(self._noise_at_once), strict=True):
+        for row, part in zip(rows, view.item.parts(self._noise_at_once), strict=True):
             errors = self._total(self._errors(self._denoiser, part, split=False))
             yield self.n_backwards * (row * errors).sum()
 
@@ -178,14 +196,16 @@ class ItemStep:
 
         What a process adds to the reductions that all take part in when an item is skipped.
         """
-        embeddings = TrunkEmbeddings(*(torch.zeros_like(t) for t in view.embeddings.tensors()))
-        coordinates = torch.zeros_like(view.target[:1, None])
-        sigma = torch.ones_like(view.noisy.sigma[:1])
+        embeddings = TrunkEmbeddings(*(torch.zeros_like(t) for t in view.item.embeddings.tensors()))
+        coordinates = torch.zeros_like(view.item.target[:1, None])
+        sigma = torch.ones_like(view.item.noisy.sigma[:1])
         for _ in range(self.n_backwards):
-            out = self._denoiser(view.features, embeddings, coordinates, sigma)
+            out = self._denoiser(view.item.features, embeddings, coordinates, sigma)
             yield 0.0 * out.float().sum()
 
-    def _with_noise(self, item: Item, generator: torch.Generator, levels: Tensor | None) -> View:
+    def _with_noise(
+        self, item: Item, generator: torch.Generator, levels: Tensor | None
+    ) -> NoisyItem:
         coordinates, mask = item.coordinates.to(self._device), item.mask.to(self._device)
         noisy = add_noise(
             coordinates,
@@ -198,17 +218,19 @@ class ItemStep:
             levels=levels,
         )
         features = to_device(item.features, self._device)
-        return View(features, item.embeddings.to(self._device), noisy, coordinates, mask)
+        return NoisyItem(features, item.embeddings.to(self._device), noisy, coordinates, mask)
 
-    def _errors(self, denoiser: Denoiser, view: View, split: bool) -> DenoisingErrors:
+    def _errors(self, denoiser: Denoiser, item: NoisyItem, split: bool) -> DenoisingErrors:
         if split:
-            views = view.parts(self._noise_at_once)
-            parts = [self._errors(denoiser, part, split=False) for part in views]
-            shape = view.noisy.coordinates.shape[:2]
+            parts = [
+                self._errors(denoiser, part, split=False)
+                for part in item.parts(self._noise_at_once)
+            ]
+            shape = item.noisy.coordinates.shape[:2]
             mse = torch.cat([part.mse.flatten() for part in parts]).view(shape)
             lddt = torch.cat([part.lddt.flatten() for part in parts]).view(shape)
-            return DenoisingErrors(mse, lddt, view.noisy.sigma)
-        rest = (view.features, view.embeddings, view.noisy, view.target, view.mask)
+            return DenoisingErrors(mse, lddt, item.noisy.sigma)
+        rest = (item.features, item.embeddings, item.noisy, item.target, item.mask)
         return denoising_errors(denoiser, *rest)
 
     def _total(self, errors: DenoisingErrors) -> Tensor:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import math
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -21,9 +18,8 @@ from protenix.utils.seed import seed_everything
 from runner.train import AF3Trainer
 
 from protenix_eba.checkpoints import Checkpoints, wants_universal
-from protenix_eba.config import EBAConfig, section_from
+from protenix_eba.config import EBAConfig, check_ranges, section_from
 from protenix_eba.data.loader import Item, prefetch
-from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.ema import Ema
 from protenix_eba.engine import (
     engine_settings,
@@ -35,25 +31,23 @@ from protenix_eba.engine import (
 )
 from protenix_eba.errors import UserError
 from protenix_eba.files import sha256_of_file, write_json
-from protenix_eba.lora import add_adapters, merged_state
-from protenix_eba.objectives import Objective, alignment_metrics
+from protenix_eba.lora import merged_state
+from protenix_eba.model import build_denoiser, frozen_digest, make_optimizer
+from protenix_eba.objectives import Objective
 from protenix_eba.plugin_api import DATALOADERS, LOSSES, TRAINERS
 from protenix_eba.progress import console, progress_bar
 from protenix_eba.ranks import any_rank, average
 from protenix_eba.reference import make_reference
 from protenix_eba.run_folder import RunFolder
 from protenix_eba.runlog import RunLog, WandbSettings, open_run_log
-from protenix_eba.step import ItemStep, NoiseSettings, View, backwards_per_item
+from protenix_eba.signals import StopSignals
+from protenix_eba.step import ItemStep, NoiseSettings, backwards_per_item
 from protenix_eba.validation import Validation
 from protenix_eba.weights import (
-    build_diffusion_module,
-    build_input_embedder,
     count_parameters,
-    freeze,
     load_checkpoint,
     save_checkpoint,
     start_fingerprints,
-    trains_embedder,
 )
 
 __all__ = ["EBATrainer"]
@@ -75,9 +69,9 @@ class EBATrainer(AF3Trainer):
 
     def __init__(self, configs: Any) -> None:
         self.eba = section_from(configs.eba, EBAConfig)
-        _check_ranges(configs)
+        check_ranges(configs)
         self.deepspeed = configs.deepspeed.to_dict()
-        self._asked_to_stop = False  # by a signal to this process
+        self.signals = StopSignals()
         self._stop = False  # what all processes agreed on
         self._saved_step = -1
         self._bad_in_a_row = 0
@@ -122,43 +116,15 @@ class EBATrainer(AF3Trainer):
             labels = Path(self.eba.labels)
             known = {"labels": sha256_of_file(labels)[:16]} if labels.is_file() else {}
             self.folder.pin({**self.pinned, **known, "global batch": batch})
-        self.raw_model = self.model = self._build_denoiser().to(self.device)
-        self.optimizer = self._make_optimizer()
+        self.raw_model = self.model = build_denoiser(self.configs, self.start).to(self.device)
+        self.optimizer = make_optimizer(self.configs, self.raw_model)
         self.lr_scheduler = get_lr_scheduler(self.configs, self.optimizer)
-        self._frozen = self._frozen_digest()
+        self._frozen = frozen_digest(self.raw_model)
         n_trained = sum(p.numel() for p in trainable(self.model))
         self.print(
             f"training {n_trained:,} of {count_parameters(self.start):,} parameters "
             f"({', '.join(self.eba.trainable)}"
             f"{f', rank {self.eba.lora_rank}' if self.eba.lora_rank else ''}); the rest is frozen"
-        )
-
-    def _build_denoiser(self) -> ConformerDenoiser:
-        """What is trained, with everything else in it frozen."""
-        module = build_diffusion_module(self.configs, self.start)
-        # As upstream: the diffusion module in float32 unless the configuration says otherwise.
-        whole = self.configs.dtype != "bf16" or self.configs.skip_amp.sample_diffusion_training
-        dtype = torch.float32 if whole else torch.bfloat16
-        patterns = self.eba.trainable
-        if self.eba.lora_rank:
-            generator = torch.Generator().manual_seed(self.configs.seed)
-            add_adapters(module, patterns, self.eba.lora_rank, self.eba.lora_alpha, generator)
-            return ConformerDenoiser(module, dtype)
-        embedder = None
-        if trains_embedder(patterns, self.start):
-            embedder = build_input_embedder(self.configs, self.start)
-        denoiser = ConformerDenoiser(module, dtype, embedder)
-        freeze(denoiser, patterns)
-        return denoiser
-
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        adam = self.configs.adam
-        kind = torch.optim.AdamW if adam.use_adamw else torch.optim.Adam
-        return kind(
-            trainable(self.model),
-            lr=adam.lr,
-            betas=(adam.beta1, adam.beta2),
-            weight_decay=adam.weight_decay,
         )
 
     def init_loss(self) -> None:
@@ -200,7 +166,7 @@ class EBATrainer(AF3Trainer):
         self.engine = make_engine(self.raw_model, self.optimizer, self.lr_scheduler, settings)
         self.ema = None
         if self.configs.ema_decay > 0:
-            self.ema = Ema(self._trained(), self.configs.ema_decay)
+            self.ema = Ema(self.raw_model.named_parameters(), self.configs.ema_decay)
         self.checkpoints = Checkpoints(
             self.folder, self.engine, self.raw_model, self.ema, universal
         )
@@ -218,9 +184,6 @@ class EBATrainer(AF3Trainer):
             at_once,
         )
 
-    def _trained(self) -> list[tuple[str, torch.nn.Parameter]]:
-        return [(n, p) for n, p in self.raw_model.named_parameters() if p.requires_grad]
-
     # The loop.
 
     def run(self) -> None:
@@ -231,7 +194,7 @@ class EBATrainer(AF3Trainer):
         if DIST_WRAPPER.rank == 0:
             self.folder.truncate_logs(self.step)
         with (
-            self._graceful_signals(),
+            self.signals,
             progress_bar() as bar,
             contextlib.closing(self._open_log()) as self.runlog,
             contextlib.closing(prefetch(self.loader, self._indices())) as self.coming,
@@ -266,7 +229,7 @@ class EBATrainer(AF3Trainer):
             RuntimeError: They are not (a defect of ours).
             KeyboardInterrupt: A signal stopped the run.
         """
-        if self._frozen_digest() != self._frozen:
+        if frozen_digest(self.raw_model) != self._frozen:
             raise RuntimeError("a frozen weight changed during training")
         if DIST_WRAPPER.rank == 0 and not self._stop:
             self.folder.finish(self.step)
@@ -278,7 +241,7 @@ class EBATrainer(AF3Trainer):
         self.print(f"wrote {self.folder.model}")
 
     def _agree_to_stop(self) -> bool:
-        self._stop = any_rank(self._asked_to_stop, self.device)
+        self._stop = any_rank(self.signals.received, self.device)
         return self._stop
 
     def _due(self, interval: int) -> bool:
@@ -341,7 +304,7 @@ class EBATrainer(AF3Trainer):
         waited = time.perf_counter() - waited
         view = self.items.look(item, self.loader.generator(index))
         loss = self.items.loss(view)
-        metrics = _metrics(self.eba, view, float(loss.detach()))
+        metrics = self.items.metrics(view, loss)
         bad = not math.isfinite(metrics["loss"])
         if bad:
             self._record_bad(index, item, metrics["loss"])
@@ -414,14 +377,6 @@ class EBATrainer(AF3Trainer):
                 save_checkpoint(path, self.start | merged_state(self.raw_model))
         dist.barrier()
 
-    def _frozen_digest(self) -> str:
-        digest = hashlib.sha256()
-        with gathered(self.raw_model):
-            for parameter in self.raw_model.parameters():
-                if not parameter.requires_grad:
-                    digest.update(parameter.detach().cpu().numpy().tobytes())
-        return digest.hexdigest()
-
     def _open_log(self) -> RunLog:
         wandb = None
         if self.configs.use_wandb:
@@ -436,52 +391,8 @@ class EBATrainer(AF3Trainer):
             self.folder.append_row(self.folder.log, {"step": self.step, **metrics})
             self.runlog.scalars(self.step, metrics, "train")
 
-    @contextlib.contextmanager
-    def _graceful_signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM (a preempted job) finish the step or validation, save and leave."""
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            self._asked_to_stop = True
-            signal.signal(number, before[signal.Signals(number)])  # a second one stops at once
-
-        before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def print(self, msg: str) -> None:
         """To the terminal, from the first process only."""
         if DIST_WRAPPER.rank == 0:
             console.print(msg, markup=False, soft_wrap=True)
             logging.getLogger(__name__).debug(msg)
-
-
-def _check_ranges(configs: Any) -> None:
-    """Protenix's own keys, whose values it does not check.
-
-    Raises:
-        UserError: A value is outside its range.
-    """
-    schedulers = ("af3", "cosine_annealing", "constant")
-    for key, holds, expected in (
-        ("max_steps", configs.max_steps >= 0, "0 or above"),
-        ("iters_to_accumulate", configs.iters_to_accumulate >= 1, "at least 1"),
-        ("seed", configs.seed >= 0, "0 or above"),
-        ("lr", 0 < configs.lr < math.inf, "a number above 0"),
-        ("lr_scheduler", configs.lr_scheduler in schedulers, f"one of {', '.join(schedulers)}"),
-        ("diffusion_chunk_size", (configs.diffusion_chunk_size or 1) >= 1, "at least 1, or null"),
-    ):
-        if not holds:
-            raise UserError(f"{key}: expected {expected}, found {configs[key]!r}")
-
-
-def _metrics(config: EBAConfig, view: View, loss: float) -> dict[str, float]:
-    assert view.errors is not None and view.seen is not None
-    return {
-        "loss": loss,
-        "mse": float(view.errors.mse.detach().mean()),
-        "lddt": float(view.errors.lddt.detach().mean()),
-        **alignment_metrics(config, view.seen),
-    }

@@ -22,7 +22,6 @@ from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.table import EnergyLabels, read_labels
 from protenix_eba.eval.alignment import superpose
 from protenix_eba.eval.metrics import pearson, rmsf
-from protenix_eba.objectives import alignment_metrics
 from protenix_eba.ranks import gather_rows
 from protenix_eba.sample import SamplerSettings, sample_batches, write_ensemble
 from protenix_eba.step import ItemStep
@@ -75,15 +74,11 @@ class Validation:
     def _row(self, index: int, levels: torch.Tensor) -> Row:
         item = self._loader[index]
         view = self._items.look(item, self._loader.generator(index), levels)
-        assert view.errors is not None and view.seen is not None
         by_level = zip(levels.tolist(), view.errors.mse.mean(dim=0).tolist(), strict=True)
         return {
             "index": index,
             "target": item.target,
-            "loss": float(self._items.loss(view)),
-            "mse": float(view.errors.mse.mean()),
-            "lddt": float(view.errors.lddt.mean()),
-            **alignment_metrics(self._config, view.seen),
+            **self._items.metrics(view, self._items.loss(view)),
             **{f"mse_at_{sigma:.2g}": value for sigma, value in by_level},
         }
 

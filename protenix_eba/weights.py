@@ -7,7 +7,7 @@ import fnmatch
 import hashlib
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ __all__ = [
     "empty_diffusion_module",
     "freeze",
     "load_checkpoint",
+    "matching",
     "quick_start",
     "random_state",
     "save_checkpoint",
@@ -242,18 +243,38 @@ def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
         UserError: A pattern matches nothing that can be trained.
     """
     names = {n: p for n, p in module.named_parameters() if p.requires_grad}
-    chosen: set[str] = set()
+    chosen = matching(
+        patterns,
+        names,
+        "weight",
+        "the trunk's embeddings are cached: only diffusion_module.* and input_embedder.* can be "
+        "trained",
+    )
+    for name, parameter in names.items():
+        parameter.requires_grad_(name in chosen)
+
+
+def matching(patterns: Sequence[str], names: Iterable[str], what: str, hint: str) -> set[str]:
+    """The names that `eba.trainable` chooses.
+
+    Args:
+        patterns: Its globs.
+        names: Of the diffusion module, as in a checkpoint.
+        what: They name ("weight"), for the message.
+        hint: Of the message.
+
+    Raises:
+        UserError: A pattern matches none.
+    """
+    names, chosen = list(names), set()
     for pattern in patterns:
         matched = fnmatch.filter(names, pattern)
         if not matched:
             raise UserError(
-                f"eba.trainable: {pattern!r} matches no weight of the diffusion module",
-                "the trunk's embeddings are cached: only diffusion_module.* and input_embedder.* "
-                "can be trained",
+                f"eba.trainable: {pattern!r} matches no {what} of the diffusion module", hint
             )
         chosen.update(matched)
-    for name, parameter in names.items():
-        parameter.requires_grad_(name in chosen)
+    return chosen
 
 
 def count_parameters(state: StateDict) -> int:

@@ -145,7 +145,8 @@ def published_step(setting: Setting, parts: dict[str, float]):
     from protenix.model.generator import InferenceNoiseScheduler, sample_diffusion
     from protenix.model.loss import MSELoss, SmoothLDDTLoss
 
-    from protenix_eba.losses import eba, edm_weight, energy_weights, reduced_energies
+    from protenix_eba.denoising import edm_weight
+    from protenix_eba.losses import eba, energy_weights, reduced_energies
 
     module, reference, embeddings = setting.module, setting.reference, setting.embeddings
     trunk = {
@@ -206,7 +207,7 @@ def our_step(setting: Setting, low_memory: bool):
     from protenix_eba.config import EBAConfig
     from protenix_eba.diffusion import ConformerDenoiser
     from protenix_eba.objectives import eba_objective
-    from protenix_eba.step import ItemStep, NoiseSettings, View
+    from protenix_eba.step import ItemStep, NoiseSettings, NoisyItem
 
     config = EBAConfig(
         n_conformers=len(setting.target),
@@ -222,9 +223,11 @@ def our_step(setting: Setting, low_memory: bool):
         NoiseSettings(-1.2, 1.5, 16.0),
         torch.device("cpu"),
     )
-    view = View(setting.features, setting.embeddings, setting.noisy, setting.target, setting.mask)
+    item = NoisyItem(
+        setting.features, setting.embeddings, setting.noisy, setting.target, setting.mask
+    )
     keep = torch.ones(len(setting.target), dtype=torch.bool)
-    view = step.judge(view, setting.energy, setting.n_residues, keep)
+    view = step.judge(item, setting.energy, setting.n_residues, keep)
     loss = step.loss(view)
     return loss.detach(), (term / step.n_backwards for term in step.terms(view, loss))
 

@@ -102,6 +102,27 @@ def small_run(tmp_path_factory, demo_data):
 
 
 @pytest.fixture(scope="session")
+def awake(small_run):
+    """The small model with weights that give no zeros, as a fresh diffusion module's do."""
+
+    def make():
+        """Its configuration and weights, and the generator that made these."""
+        import torch
+
+        from protenix_eba.cli.session import load_configuration
+        from protenix_eba.weights import load_checkpoint
+
+        generator = torch.Generator().manual_seed(0)
+        state = {
+            key: value + 0.05 * torch.randn(value.shape, generator=generator)
+            for key, value in load_checkpoint(small_run / "start.pt").items()
+        }
+        return load_configuration(small_run / "small.yaml"), state, generator
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def train(small_run):
     """Run protenix-train on the small model in a process of its own, as users do."""
 

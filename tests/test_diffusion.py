@@ -10,20 +10,14 @@ from protenix_eba.weights import (
     build_diffusion_module,
     build_input_embedder,
     build_model,
-    load_checkpoint,
     with_depth,
 )
 
 
 @pytest.fixture(scope="module")
-def parts(small_run):
+def parts(awake):
     """A diffusion module whose outputs are not the zeros of a fresh one, with its inputs."""
-    configs = load_configuration(small_run / "small.yaml")
-    generator = torch.Generator().manual_seed(0)
-    state = {
-        key: value + 0.05 * torch.randn(value.shape, generator=generator)
-        for key, value in load_checkpoint(small_run / "start.pt").items()
-    }
+    configs, state, _ = awake()
     protein = protein_features(Protein("x", ("GAG",)))
     embeddings = compute_embeddings(build_model(configs, state), protein, 1)
     return configs, state, protein, embeddings

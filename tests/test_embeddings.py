@@ -4,7 +4,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from protenix_eba.cli.session import load_configuration
 from protenix_eba.data.features import protein_features
 from protenix_eba.data.packing import pack, unpack
 from protenix_eba.data.sequences import Protein
@@ -18,7 +17,7 @@ from protenix_eba.embeddings import (
     save_embeddings,
 )
 from protenix_eba.errors import UserError
-from protenix_eba.weights import build_diffusion_module, build_model, load_checkpoint
+from protenix_eba.weights import build_diffusion_module, build_model
 
 
 def spread(kind, *shape):
@@ -153,14 +152,9 @@ def test_they_are_float32_unless_told_otherwise(made):
 
 
 @torch.no_grad()
-def test_what_storage_changes_of_denoised_coordinates_is_bfloat16s_size(small_run):
+def test_what_storage_changes_of_denoised_coordinates_is_bfloat16s_size(awake):
     """On weights whose outputs are not the zeros of a fresh diffusion module."""
-    configs = load_configuration(small_run / "small.yaml")
-    generator = torch.Generator().manual_seed(0)
-    state = {
-        key: value + 0.05 * torch.randn(value.shape, generator=generator)
-        for key, value in load_checkpoint(small_run / "start.pt").items()
-    }
+    configs, state, generator = awake()
     protein = protein_features(Protein("x", ("MKTAYIAKQRQISFVKSHFSRQ",)))
     exact = compute_embeddings(build_model(configs, state), protein, 1)
     denoiser = ConformerDenoiser(build_diffusion_module(configs, state)).eval()

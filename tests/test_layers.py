@@ -11,10 +11,10 @@ PACKAGE = Path(protenix_eba.__file__).parent
 HOST = {"protenix", "runner", "configs", "scripts"}
 LAYERS = {
     0: "errors units files progress trajectories plugin_api settings config run_folder records "
-    "geometry runlog",
-    1: "losses energy eval",
+    "geometry runlog signals",
+    1: "losses denoising energy eval",
     2: "compat",
-    3: "objectives data diffusion weights embeddings engine ranks step reference lora ema",
+    3: "objectives data diffusion weights embeddings engine ranks step reference lora ema model",
     4: "trainer sample checkpoints validation",
     5: "cli plugin demo",
 }

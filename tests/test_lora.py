@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.nn.utils import parametrize
 
-from protenix_eba.cli.session import load_configuration
 from protenix_eba.data.features import protein_features
 from protenix_eba.data.sequences import Protein
 from protenix_eba.diffusion import ConformerDenoiser
@@ -21,7 +20,6 @@ from protenix_eba.weights import (
     DIFFUSION_PREFIX,
     build_diffusion_module,
     build_model,
-    load_checkpoint,
 )
 
 PATTERNS = ("diffusion_module.diffusion_transformer.*", "diffusion_module.*.linear_no_bias_q.*")
@@ -29,14 +27,9 @@ RANK, ALPHA = 4, 16.0
 
 
 @pytest.fixture(scope="module")
-def parts(small_run):
+def parts(awake):
     """Weights without the zeros of a fresh start, and a function that denoises with a module."""
-    configs = load_configuration(small_run / "small.yaml")
-    generator = torch.Generator().manual_seed(0)
-    state = {
-        key: value + 0.05 * torch.randn(value.shape, generator=generator)
-        for key, value in load_checkpoint(small_run / "start.pt").items()
-    }
+    configs, state, generator = awake()
     protein = protein_features(Protein("x", ("GAG",)))
     embeddings = compute_embeddings(build_model(configs, state), protein, 1)
     noisy = 5 * torch.randn(2, len(protein.atoms), 3, generator=generator)

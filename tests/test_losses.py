@@ -8,24 +8,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, logsumexp, softmax
 
-from protenix_eba import losses
-from protenix_eba.errors import UserError
-from protenix_eba.geometry import random_rotations
-from protenix_eba.losses import (
+from protenix_eba import denoising
+from protenix_eba.denoising import (
     ERROR_WEIGHTS,
     LDDT_RADIUS,
     LDDT_THRESHOLDS,
     DenoisingErrors,
     ErrorWeights,
     aligned_mse,
+    edm_weight,
+    smooth_lddt,
+)
+from protenix_eba.errors import UserError
+from protenix_eba.geometry import random_rotations
+from protenix_eba.losses import (
     eba,
     eba_dpo,
-    edm_weight,
     effective_number,
     energy_weights,
     plackett_luce,
     reduced_energies,
-    smooth_lddt,
 )
 
 K, S, N = 3, 4, 30
@@ -456,7 +458,7 @@ def plain_smooth_lddt(predicted, target, mask):
 
 @pytest.fixture(params=[7, 10_000])
 def chunks(request, monkeypatch):
-    monkeypatch.setattr(losses, "_PAIRS_AT_ONCE_CPU", request.param)
+    monkeypatch.setattr(denoising, "_PAIRS_AT_ONCE_CPU", request.param)
 
 
 def test_smooth_lddt_and_its_gradient_equal_the_plain_formula(structures, chunks):
@@ -480,8 +482,8 @@ def test_the_gradient_of_smooth_lddt_equals_finite_differences(structures, chunk
 
 def test_the_gradient_of_smooth_lddt_is_only_computed_when_it_is_needed(structures, monkeypatch):
     predicted, target, mask = structures
-    seen, add_pairs = [], losses._add_pairs
-    monkeypatch.setattr(losses, "_add_pairs", lambda *a: seen.append(a[-1]) or add_pairs(*a))
+    seen, add_pairs = [], denoising._add_pairs
+    monkeypatch.setattr(denoising, "_add_pairs", lambda *a: seen.append(a[-1]) or add_pairs(*a))
     smooth_lddt(predicted, target, mask)
     with torch.no_grad():
         smooth_lddt(predicted.requires_grad_(), target, mask)

@@ -8,15 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protenix_eba.config import EBAConfig
+from protenix_eba.denoising import ERROR_WEIGHTS, ErrorWeights
 from protenix_eba.errors import UserError
-from protenix_eba.losses import (
-    ERROR_WEIGHTS,
-    ErrorWeights,
-    eba,
-    eba_dpo,
-    energy_weights,
-    plackett_luce,
-)
+from protenix_eba.losses import eba, eba_dpo, energy_weights, plackett_luce
 from protenix_eba.objectives import ObjectiveInput, alignment_metrics, error_weights
 from protenix_eba.plugin_api import LOSSES
 

@@ -3,7 +3,6 @@ import math
 import pytest
 import torch
 
-from protenix_eba.cli.session import load_configuration
 from protenix_eba.config import EBAConfig
 from protenix_eba.data.features import protein_features
 from protenix_eba.data.loader import Item
@@ -12,7 +11,7 @@ from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.embeddings import compute_embeddings
 from protenix_eba.plugin_api import LOSSES
 from protenix_eba.step import ItemStep, NoiseSettings
-from protenix_eba.weights import build_diffusion_module, build_model, load_checkpoint
+from protenix_eba.weights import build_diffusion_module, build_model
 
 K, S = 3, 2
 NOISE = NoiseSettings(-1.2, 1.5, 16.0)
@@ -20,14 +19,9 @@ OBJECTIVES = ("denoising", "eba", "eba_dpo", "plackett_luce")
 
 
 @pytest.fixture(scope="module")
-def parts(small_run):
+def parts(awake):
     """A configuration, weights whose outputs are not zero, and an item of three conformers."""
-    configs = load_configuration(small_run / "small.yaml")
-    draw = torch.Generator().manual_seed(0)
-    state = {
-        key: value + 0.05 * torch.randn(value.shape, generator=draw)
-        for key, value in load_checkpoint(small_run / "start.pt").items()
-    }
+    configs, state, draw = awake()
     protein = protein_features(Protein("x", ("GAG",)))
     embeddings = compute_embeddings(build_model(configs, state), protein, 1)
     n_atoms = len(protein.atoms)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from protenix_eba.cli.session import Trunk, config_option, load_configuration
+
+if TYPE_CHECKING:
+    from protenix_eba.data.sequences import Protein
+    from protenix_eba.diffusion import ConformerDenoiser
+    from protenix_eba.sample import SamplerSettings
+    from protenix_eba.weights import StateDict
 
 
 @click.command()
@@ -58,31 +66,17 @@ def sample(
       protenix-eba sample --config configs/demo_eba.yaml --checkpoint runs/eba/model.pt \
           --input sequences.fasta --out runs/samples -n 100
     """
-    import numpy as np
-
-    from protenix_eba import __version__
     from protenix_eba.data.sequences import read_proteins
     from protenix_eba.errors import UserError
     from protenix_eba.files import sha256_of_file
-    from protenix_eba.progress import console, progress_bar
 
     for name, value in (("--samples", samples), ("--batch", batch)):
         if value < 1:
             raise UserError(f"{name}: expected at least 1, found {value}")
     proteins = read_proteins(input_path)
     configs = load_configuration(config_path)
-    import torch
-
-    from protenix_eba.data.features import protein_features, to_device
-    from protenix_eba.diffusion import ConformerDenoiser
-    from protenix_eba.sample import (
-        SamplerSettings,
-        describe,
-        is_sampled,
-        sample_batches,
-        write_ensemble,
-    )
-    from protenix_eba.weights import build_diffusion_module, load_checkpoint
+    from protenix_eba.sample import SamplerSettings, describe
+    from protenix_eba.weights import load_checkpoint
 
     settings = SamplerSettings(
         n_steps=steps,
@@ -92,15 +86,39 @@ def sample(
         sigma_data=configs.sigma_data,
     )
     state = load_checkpoint(checkpoint)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trunk = Trunk(configs, state, embeddings)
-    denoiser = ConformerDenoiser(build_diffusion_module(configs, state)).to(device).eval()
     provenance = {
         "checkpoint_sha256": sha256_of_file(checkpoint),
         "n_samples": samples,
         "seed": seed,
         "sampler": describe(settings),
     }
+    _sample_all(proteins, configs, state, trunk, settings, provenance, out, batch)
+
+
+def _sample_all(
+    proteins: Sequence[Protein],
+    configs: Any,
+    state: StateDict,
+    trunk: Trunk,
+    settings: SamplerSettings,
+    provenance: dict[str, Any],
+    out: Path,
+    batch: int,
+) -> None:
+    """Sample each protein that is not there yet, with a bar."""
+    import torch
+
+    from protenix_eba import __version__
+    from protenix_eba.diffusion import ConformerDenoiser
+    from protenix_eba.progress import console, progress_bar
+    from protenix_eba.sample import is_sampled
+    from protenix_eba.weights import build_diffusion_module
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    denoiser = ConformerDenoiser(build_diffusion_module(configs, state)).to(device).eval()
+    versions = {"versions": {"protenix-eba": __version__, "torch": torch.__version__}}
+    samples = provenance["n_samples"]
     with progress_bar() as bar:
         task = bar.add_task("sampling", total=samples * len(proteins), note="")
         for protein in proteins:
@@ -108,21 +126,41 @@ def sample(
             if is_sampled(out / protein.name, protein.name, made):
                 bar.advance(task, samples)
                 continue
-            featurised = protein_features(protein, seed=seed)
-            embedded = trunk.embed(featurised).to(device)
-            featurised.features.update(to_device(featurised.features, device))
-            batches = []
-            for coordinates in sample_batches(
-                denoiser,
-                featurised,
-                embedded,
-                n_samples=samples,
-                batch_size=batch,
-                settings=settings,
-                seed=seed,
-            ):
-                batches.append(coordinates)
-                bar.update(task, advance=len(coordinates), note=protein.name)
-            made |= {"versions": {"protenix-eba": __version__, "torch": torch.__version__}}
-            write_ensemble(out / protein.name, featurised, np.concatenate(batches), made)
+            for n in _sample_one(protein, denoiser, trunk, settings, made, versions, out, batch):
+                bar.update(task, advance=n, note=protein.name)
     console.print(f"{samples} samples of {len(proteins)} sequences in {out}", markup=False)
+
+
+def _sample_one(
+    protein: Protein,
+    denoiser: ConformerDenoiser,
+    trunk: Trunk,
+    settings: SamplerSettings,
+    made: dict[str, Any],
+    versions: dict[str, Any],
+    out: Path,
+    batch: int,
+) -> Iterator[int]:
+    """Sample a protein and write its ensemble; yields the sizes of the batches on the way."""
+    import numpy as np
+
+    from protenix_eba.data.features import protein_features, to_device
+    from protenix_eba.sample import sample_batches, write_ensemble
+
+    device = next(denoiser.parameters()).device
+    featurised = protein_features(protein, seed=made["seed"])
+    embedded = trunk.embed(featurised).to(device)
+    featurised.features.update(to_device(featurised.features, device))
+    batches = []
+    for coordinates in sample_batches(
+        denoiser,
+        featurised,
+        embedded,
+        n_samples=made["n_samples"],
+        batch_size=batch,
+        settings=settings,
+        seed=made["seed"],
+    ):
+        batches.append(coordinates)
+        yield len(coordinates)
+    write_ensemble(out / protein.name, featurised, np.concatenate(batches), made | versions)

@@ -1,0 +1,185 @@
+"""Denoising errors of conformers: rigid-aligned squared error and smooth LDDT.
+
+Letters: K conformers of one sequence, S noise samples, N atoms, P pairs of atoms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from protenix_eba.geometry import rigid_align
+
+__all__ = [
+    "ERROR_WEIGHTS",
+    "DenoisingErrors",
+    "ErrorWeights",
+    "aligned_mse",
+    "edm_weight",
+    "smooth_lddt",
+]
+
+# AlphaFold 3 (Abramson et al., Nature 2024), Algorithm 27: thresholds and the inclusion radius of
+# protein atoms, both in angstrom.
+LDDT_THRESHOLDS: Final = (0.5, 1.0, 2.0, 4.0)
+LDDT_RADIUS: Final = 15.0
+# Pairs that smooth LDDT looks at in one go: what fits a CPU's cache, few launches on a GPU.
+_PAIRS_AT_ONCE_CPU: Final = 2**13
+_PAIRS_AT_ONCE_GPU: Final = 2**17
+
+
+@dataclass(frozen=True)
+class ErrorWeights:
+    """Weights of the denoising error's terms.
+
+    Attributes:
+        mse: Of the aligned squared error.
+        lddt: Of 1 - smooth LDDT.
+        edm: Whether the EDM weight multiplies the squared error.
+    """
+
+    mse: float
+    lddt: float
+    edm: bool
+
+
+# The paper speaks of a constant weight. The published code has AlphaFold 3's alpha_diffusion = 4
+# before both terms and the EDM weight (Abramson et al., 2024, Eq. 6 and 15).
+ERROR_WEIGHTS: Final = {
+    "paper": ErrorWeights(mse=1.0, lddt=1.0, edm=False),
+    "upstream": ErrorWeights(mse=4.0, lddt=4.0, edm=True),
+}
+
+
+@dataclass(frozen=True)
+class DenoisingErrors:
+    """The parts of the denoising error, each `[K, S]`.
+
+    Attributes:
+        mse: Rigid-aligned mean squared error, with AlphaFold 3's factor 1/3, in square angstrom.
+        lddt: Smooth LDDT, 0 to about 0.9 (its sigmoids never reach 1).
+        sigma: `[S]` noise levels in angstrom.
+    """
+
+    mse: Tensor
+    lddt: Tensor
+    sigma: Tensor
+
+    def total(self, weights: ErrorWeights, *, sigma_data: float) -> Tensor:
+        """l_is: the weighted sum of both terms. `[K, S]`.
+
+        Args:
+            weights: Of the terms.
+            sigma_data: sigma_d of the EDM weight, angstrom.
+        """
+        scaled = edm_weight(self.sigma, sigma_data) * self.mse if weights.edm else self.mse
+        return weights.mse * scaled + weights.lddt * (1.0 - self.lddt)
+
+
+def edm_weight(sigma: Tensor, sigma_data: float) -> Tensor:
+    """(sigma^2 + sigma_d^2) / (sigma sigma_d)^2 (Karras et al., 2022; AlphaFold 3, Eq. 6)."""
+    return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+
+
+def aligned_mse(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error after the target was moved onto the prediction (AlphaFold 3, Eq. 2-4).
+
+    The gradient flows to `predicted` only, not through the motion.
+
+    Args:
+        predicted: `[K, S, N, 3]` denoised coordinates in angstrom.
+        target: `[K, N, 3]` true coordinates.
+        mask: `[K, N]`, 1 where the true coordinate exists.
+
+    Returns:
+        `[K, S]`, a third of the mean squared distance, in square angstrom.
+    """
+    weight = mask.to(predicted.dtype)[:, None]
+    moved = rigid_align(target[:, None], predicted.detach(), weight)
+    squared = ((predicted - moved) ** 2).sum(dim=-1)
+    return (weight * squared).sum(dim=-1) / weight.sum(dim=-1).clamp_min(1.0) / 3.0
+
+
+def smooth_lddt(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Smooth LDDT with each conformer's own neighbours (AlphaFold 3, Algorithm 27).
+
+    Only pairs below the diagonal are visited: the score is symmetric. The gradient flows to
+    `predicted` only and is computed with the score, a chunk of pairs at a time: what stays for the
+    backward pass has the size of `predicted`, not of its pairs. Second derivatives are refused.
+
+    Args:
+        predicted: `[K, S, N, 3]` in angstrom.
+        target: `[K, N, 3]`.
+        mask: `[K, N]`, 1 where the true coordinate exists.
+
+    Returns:
+        `[K, S]`; 0 for a conformer without neighbours.
+    """
+    scores = []
+    for x, y, present in zip(predicted, target.detach(), mask.bool(), strict=True):
+        pairs = _neighbours(y, present)
+        scores.append(_SmoothLDDT.apply(x, *pairs, torch.is_grad_enabled()))
+    return torch.stack(scores)
+
+
+def _neighbours(target: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Both atoms and the distance of each pair within the radius, each `[P]`."""
+    distance = torch.cdist(target, target, compute_mode="donot_use_mm_for_euclid_dist")
+    near = (distance < LDDT_RADIUS) & present[:, None] & present[None, :]
+    first, second = torch.nonzero(torch.tril(near, diagonal=-1), as_tuple=True)
+    return first, second, distance[first, second]
+
+
+class _SmoothLDDT(torch.autograd.Function):
+    """Smooth LDDT of `[S, N, 3]` structures over given pairs, with its gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, first: Tensor, second: Tensor, true: Tensor, differentiate: bool
+    ) -> Tensor:
+        # `needs_input_grad` does not know about torch.no_grad, and grad mode is off in here.
+        wanted = differentiate and ctx.needs_input_grad[0]
+        rows = x.permute(1, 2, 0).flatten(1)  # [N, 3 S]: an atom's numbers side by side
+        slope = torch.zeros_like(rows) if wanted else None
+        score = x.new_zeros(len(x))
+        size = _PAIRS_AT_ONCE_GPU if x.is_cuda else _PAIRS_AT_ONCE_CPU
+        chunks = (pair.split(size) for pair in (first, second, true))
+        for i, j, distance in zip(*chunks, strict=True):
+            score += _add_pairs(rows, i, j, distance, slope)
+        terms = max(len(true), 1) * len(LDDT_THRESHOLDS)
+        if slope is not None:
+            ctx.save_for_backward(slope.view(len(rows), 3, -1).permute(2, 0, 1) / terms)
+        return score / terms
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (slope,) = ctx.saved_tensors
+        return upstream[:, None, None] * slope, None, None, None, None
+
+
+def _add_pairs(rows: Tensor, i: Tensor, j: Tensor, true: Tensor, slope: Tensor | None) -> Tensor:
+    """Sum over pairs and thresholds of sigmoid(t - | |x_i - x_j| - true |), `[S]`.
+
+    Args:
+        rows: `[N, 3 S]` coordinates.
+        i: `[P]` first atoms.
+        j: `[P]` second atoms.
+        true: `[P]` distances in the target.
+        slope: `[N, 3 S]`, to which the derivative by the coordinates is added, or None.
+    """
+    difference = (rows.index_select(0, i) - rows.index_select(0, j)).unflatten(1, (3, -1))
+    distance = difference.square().sum(dim=1).sqrt()
+    gap = distance - true[:, None]
+    passed = [torch.sigmoid(threshold - gap.abs()) for threshold in LDDT_THRESHOLDS]
+    if slope is not None:
+        # d sigmoid = sigmoid (1 - sigmoid); two atoms in one place have no direction: 0 there.
+        steepness = torch.stack([p * (1 - p) for p in passed]).sum(dim=0) * -gap.sign()
+        steepness /= distance.clamp_min(torch.finfo(distance.dtype).tiny)
+        pull = (difference * steepness[:, None]).flatten(1)
+        slope.index_add_(0, i, pull).index_add_(0, j, pull, alpha=-1)
+    return torch.stack([p.sum(dim=0) for p in passed]).sum(dim=0)
