@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -62,10 +61,11 @@ def start_distributed(device: torch.device) -> None:
         device: Of this process; its kind decides between NCCL and gloo.
     """
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if device.type == "cuda" else "cpu")
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
     if "RANK" not in os.environ:
-        # Without these DeepSpeed looks for an MPI launcher.
-        os.environ.update(alone, MASTER_PORT=str(_free_port()))
+        # Without these DeepSpeed looks for an MPI launcher. Port 0: any that is free, which
+        # nobody else has to know.
+        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+        os.environ.update(alone, MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
     # Created at import with the level INFO, for two lines on each process.
     logging.getLogger("DeepSpeed").addFilter(_is_warning)
     logging.getLogger("deepspeed").addFilter(_is_warning)
@@ -100,12 +100,6 @@ def _wait_for_each_gather(comm: Any) -> None:
 
 def _is_warning(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def engine_settings(
