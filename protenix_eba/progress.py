@@ -56,10 +56,10 @@ def progress_bar() -> Iterator[Progress]:
             _shown.clear()
 
 
-def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+def track(items: Iterable[T], description: str, total: int, *, visible: bool = True) -> Iterator[T]:
     """Iterate with a bar."""
     with progress_bar() as progress:
-        task = progress.add_task(description, total=total, note="")
+        task = progress.add_task(description, total=total, note="", visible=visible)
         for item in items:
             yield item
             progress.advance(task)

@@ -63,7 +63,11 @@ class RunFolder:
                 before = yaml.safe_load(config_path.read_text(encoding="utf-8")) or {}
             except yaml.YAMLError as error:
                 raise _damaged(config_path) from error
-            changed = [k for k in _changed(before, configuration) if not _may_change(k)]
+            changed = [
+                f"{key} ({old} then, {new} now)"
+                for key, old, new in _changed(before, configuration)
+                if not _may_change(key)
+            ]
             if changed:
                 raise UserError(
                     f"{self.path} holds a run with another configuration; different are: "
@@ -211,8 +215,11 @@ def _may_change(key: str) -> bool:
     return key in _MAY_CHANGE or key.rpartition(".")[2] in _MAY_CHANGE_ANYWHERE
 
 
-def _changed(before: Any, after: Any, prefix: str = "") -> list[str]:
+def _changed(before: Any, after: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """Dotted keys whose values differ, with both values."""
     if isinstance(before, dict) and isinstance(after, dict):
         keys = sorted(before.keys() | after.keys(), key=str)
-        return [key for k in keys for key in _changed(before.get(k), after.get(k), f"{prefix}{k}.")]
-    return [] if before == after else [prefix.rstrip(".")]
+        return [
+            item for k in keys for item in _changed(before.get(k), after.get(k), f"{prefix}{k}.")
+        ]
+    return [] if before == after else [(prefix.rstrip("."), before, after)]

@@ -22,6 +22,7 @@ from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.table import EnergyLabels, read_labels
 from protenix_eba.eval.alignment import superpose
 from protenix_eba.eval.metrics import pearson, rmsf
+from protenix_eba.progress import track
 from protenix_eba.ranks import gather_rows
 from protenix_eba.sample import SamplerSettings, sample_batches, write_ensemble
 from protenix_eba.step import ItemStep
@@ -61,7 +62,8 @@ class Validation:
             2.9 angstrom), and the means of each target.
         """
         levels = self._items.noise.quantiles(self._config.n_noise)
-        made = [(self._row(i, levels), new) for i, new in _share(self._config.validation_items)]
+        mine = _share(self._config.validation_items, "validating")
+        made = [(self._row(i, levels), new) for i, new in mine]
         rows = gather_rows([row for row, new in made if new])
         rows.sort(key=lambda row: int(row.pop("index")))
         targets = sorted({str(row["target"]) for row in rows})
@@ -98,7 +100,7 @@ class Validation:
         """
         folder = folder / f"rank_{dist.get_rank()}"
         shutil.rmtree(folder, ignore_errors=True)
-        mine = _share(len(self._loader.sources))
+        mine = _share(len(self._loader.sources), "sampling held-out targets")
         made = [(self._sample_target(i, model, folder, configs), new) for i, new in mine]
         rows = [row for row, new in made if new]
         if rows:
@@ -147,16 +149,17 @@ class Validation:
             row["sample_failed"] = 1.0 - len(energies) / self._config.validation_samples
 
 
-def _share(n: int) -> Iterator[tuple[int, bool]]:
+def _share(n: int, doing: str) -> Iterator[tuple[int, bool]]:
     """This process's numbers below n; all processes have as many, some of which are repeated.
 
-    Under ZeRO 3 all processes have to pass the model together.
+    Under ZeRO 3 all processes have to pass the model together. The first one shows a bar.
 
     Yields:
         A number, and whether it is this process's own.
     """
     world, rank = dist.get_world_size(), dist.get_rank()
-    for first in range(0, n, world):
+    rounds = range(0, n, world)
+    for first in track(rounds, doing, len(rounds), visible=rank == 0):
         yield min(first + rank, n - 1), first + rank < n
 
 
