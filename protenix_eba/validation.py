@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,13 +16,15 @@ from numpy.typing import NDArray
 from protenix_eba.config import EBAConfig
 from protenix_eba.data.conformers import Conformers
 from protenix_eba.data.features import ProteinFeatures, to_device
-from protenix_eba.data.loader import SequenceCoupledLoader
+from protenix_eba.data.loader import Item, SequenceCoupledLoader, prefetch
 from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.energy.label import label_targets
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.table import EnergyLabels, read_labels
+from protenix_eba.errors import UserError
 from protenix_eba.eval.alignment import superpose
 from protenix_eba.eval.metrics import pearson, rmsf
+from protenix_eba.progress import console
 from protenix_eba.ranks import gather_rows
 from protenix_eba.sample import SamplerSettings, sample_batches, write_ensemble
 from protenix_eba.step import ItemStep
@@ -61,8 +64,10 @@ class Validation:
             2.9 angstrom), and the means of each target.
         """
         levels = self._items.noise.quantiles(self._config.n_noise)
-        made = [(self._row(i, levels), new) for i, new in _share(self._config.validation_items)]
-        rows = gather_rows([row for row, new in made if new])
+        mine = list(_share(self._config.validation_items))
+        with contextlib.closing(prefetch(self._loader, [i for i, _ in mine])) as coming:
+            made = [self._row(index, item, levels) for index, item in coming]
+        rows = gather_rows([row for row, (_, new) in zip(made, mine, strict=True) if new])
         rows.sort(key=lambda row: int(row.pop("index")))
         targets = sorted({str(row["target"]) for row in rows})
         by_target = [
@@ -71,8 +76,9 @@ class Validation:
         ]
         return _means(rows), by_target
 
-    def _row(self, index: int, levels: torch.Tensor) -> Row:
-        item = self._loader[index]
+    def _row(self, index: int, item: Item, levels: torch.Tensor) -> Row:
+        if item.problem:
+            console.print(f"held-out {item.target}: {item.problem}", markup=False, soft_wrap=True)
         view = self._items.look(item, self._loader.generator(index), levels)
         by_level = zip(levels.tolist(), view.errors.mse.mean(dim=0).tolist(), strict=True)
         return {
@@ -123,7 +129,7 @@ class Validation:
         name = source.protein.protein.name
         write_ensemble(folder / name, source.protein, samples, {"n_samples": len(samples)})
         ca = source.protein.alpha_carbons.numpy()
-        theirs = _fluctuations(source.coordinates[:, ca].numpy())
+        theirs = _md_fluctuations(source)
         ours = _fluctuations(samples[:, ca])
         return {
             "target": name,
@@ -163,6 +169,19 @@ def _share(n: int) -> Iterator[tuple[int, bool]]:
 def _on(protein: ProteinFeatures, device: torch.device) -> ProteinFeatures:
     features = to_device(protein.features, device)
     return ProteinFeatures(protein.protein, features, protein.atoms, protein.elements)
+
+
+def _md_fluctuations(source: Conformers) -> NDArray[np.float64]:
+    """RMSF of the C-alpha atoms, `[N]`; NaN if the trajectories cannot be read.
+
+    Not an error: the other processes wait for this one.
+    """
+    ca = source.protein.alpha_carbons
+    try:
+        return _fluctuations(source.coordinates()[:, ca].numpy())
+    except UserError as error:
+        console.print(str(error), markup=False, soft_wrap=True)
+        return np.full(len(ca), np.nan)
 
 
 def _fluctuations(xyz: NDArray[np.float32]) -> NDArray[np.float64]:

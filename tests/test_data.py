@@ -7,12 +7,9 @@ import mdtraj
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from protenix_eba.config import EBAConfig
 from protenix_eba.data.conformers import load_conformers, match_atoms, within_deviations
-from protenix_eba.data.epochs import epoch_blocks
 from protenix_eba.data.features import compact, complete, protein_features
 from protenix_eba.data.loader import SequenceCoupledLoader, eba_loader
 from protenix_eba.data.prefetch import prefetch
@@ -22,51 +19,6 @@ from protenix_eba.embeddings import TrunkEmbeddings, save_embeddings
 from protenix_eba.energy.table import read_labels
 from protenix_eba.errors import UserError
 from protenix_eba.trajectories import Target, find_targets, read_frames
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=6),
-    k=st.integers(1, 5),
-    seed=st.integers(0, 1000),
-)
-def test_an_epoch_draws_every_structure_once_in_blocks_of_one_sequence(sizes, k, seed):
-    blocks = epoch_blocks(sizes, k, seed, 0)
-    for which, size in enumerate(sizes):
-        drawn = [i for target, rows in blocks if target == which for i in rows]
-        assert len(drawn) == len(set(drawn)) == size // k * k
-        assert all(0 <= i < size for i in drawn)
-    assert all(len(rows) == k for _, rows in blocks)
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    sizes=st.lists(st.integers(1, 25), min_size=1, max_size=9),
-    ranks=st.integers(1, 4),
-    accumulate=st.integers(1, 3),
-    epoch=st.integers(0, 3),
-    seed=st.integers(0, 100),
-)
-def test_an_optimizer_step_is_of_different_sequences_while_there_are_enough(
-    sizes, ranks, accumulate, epoch, seed
-):
-    n_items = ranks * accumulate
-    order = [which for which, _ in epoch_blocks(sizes, 2, seed, epoch, n_items)]
-    turn = [order[:i].count(which) for i, which in enumerate(order)]
-    start = -epoch * len(order) % n_items  # a step may reach from one epoch into the next
-    for first in range(start, len(order) - n_items + 1, n_items):
-        step = slice(first, first + n_items)
-        if sum(size // 2 > max(turn[step]) for size in sizes) >= n_items:
-            assert len(set(order[step])) == n_items
-
-
-def test_neighbouring_items_are_of_different_sequences_and_epochs_differ():
-    blocks = epoch_blocks([30, 30, 30], 3, 0, 0)
-    for start in range(0, len(blocks), 3):
-        assert len({which for which, _ in blocks[start : start + 3]}) == 3
-    assert blocks != epoch_blocks([30, 30, 30], 3, 0, 1)
-    assert blocks == epoch_blocks([30, 30, 30], 3, 0, 0)
-    assert len({tuple(which for which, _ in blocks[start : start + 3]) for start in (0, 3, 6)}) > 1
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +41,7 @@ def test_atoms_are_matched_by_name_into_protenix_order(target, protein, labels):
     topology = mdtraj.load_pdb(str(target.topology_path)).topology
     xyz = read_frames(target, 1, np.array([int(conformers.frame[0])]))[0]
     for (_, residue, name), found in zip(
-        protein.atoms, conformers.coordinates[0].numpy(), strict=True
+        protein.atoms, conformers.coordinates([0])[0].numpy(), strict=True
     ):
         (atom,) = topology.select(f"resid {residue} and name {name}")
         np.testing.assert_array_equal(found, xyz[atom])
@@ -111,7 +63,7 @@ def test_the_order_of_atoms_in_the_files_changes_nothing(
     found = read_frames(there, 1)[3][match_atoms(there, protein)]
     np.testing.assert_allclose(found, expected, atol=0.02)
     with pytest.raises(UserError, match="belongs to other coordinates"):
-        load_conformers(there, protein, labels, [1])
+        load_conformers(there, protein, labels, [1]).coordinates([3])
 
 
 def test_energies_stay_with_their_frames(target, protein, labels):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,9 +13,15 @@ import torch
 from torch import Tensor
 
 from protenix_eba.config import EBAConfig
-from protenix_eba.data.conformers import Conformers, load_conformers, within_deviations
-from protenix_eba.data.crop import atoms_of, choose_crop, crop_features
-from protenix_eba.data.epochs import epoch_blocks
+from protenix_eba.data.clusters import conformer_clusters
+from protenix_eba.data.conformers import (
+    Conformers,
+    labels_by_target,
+    load_conformers,
+    within_deviations,
+)
+from protenix_eba.data.crop import atoms_of, choose_crop, crop_features, renumbered
+from protenix_eba.data.epochs import SAMPLERS, Epoch, Pool
 from protenix_eba.data.features import (
     ProteinFeatures,
     compact,
@@ -57,6 +63,9 @@ class Item:
         keep: `[K]` bool, false where the energy is an outlier of its target's.
         n_residues: N of the whole protein, which the energies are of.
         n_tokens: Of the crop.
+        partners: `[N_atom]` of each atom that with which it may change places
+            (`symmetry.symmetric_partners`), or None to keep all in their places.
+        problem: Why the coordinates could not be read, which are NaN then.
     """
 
     target: str
@@ -69,6 +78,8 @@ class Item:
     keep: Tensor
     n_residues: int
     n_tokens: int
+    partners: Tensor | None = None
+    problem: str = ""
 
     def crop(self, token_index: Tensor) -> Item:
         """The same conformers with some of their residues.
@@ -77,6 +88,9 @@ class Item:
             token_index: `[n]` token numbers, strictly ascending.
         """
         atoms = atoms_of(self.features, token_index)
+        partners = self.partners
+        if partners is not None:
+            partners = renumbered(partners[atoms], atoms, len(partners))
         return replace(
             self,
             features=crop_features(self.features, token_index),
@@ -84,6 +98,7 @@ class Item:
             coordinates=self.coordinates[:, atoms],
             mask=self.mask[:, atoms],
             n_tokens=len(token_index),
+            partners=partners,
         )
 
 
@@ -91,13 +106,14 @@ class SequenceCoupledLoader:
     """Items by their number: item i is the same whoever asks for it, and in whatever order.
 
     A step of B items on all ranks has the items from step x B on; a resumed trainer goes on where
-    it was.
+    it was. An item whose coordinates cannot be read says so in its `problem`: others are whole.
 
     Args:
         sources: Conformers of each sequence; of their features those of `compact` are used.
         embeddings: Gives a protein's; called when an item of it is asked for.
         n_conformers: K.
         seed: Of the run.
+        sampler: Name of one of `epochs.SAMPLERS`.
         batch_items: Items of one optimizer step, on all ranks.
         crop_size: Largest number of residues of an item; 0 for no crop.
         crop_spatial: Share of crops that are spatial.
@@ -119,6 +135,7 @@ class SequenceCoupledLoader:
         *,
         n_conformers: int,
         seed: int,
+        sampler: str = "structures",
         batch_items: int = 1,
         crop_size: int = 0,
         crop_spatial: float = 0.5,
@@ -135,10 +152,15 @@ class SequenceCoupledLoader:
         self._embeddings = embeddings
         self._n_conformers = n_conformers
         self._seed = seed
+        self._sampler = SAMPLERS[sampler]
         self._batch_items = batch_items
         self._crop_size = crop_size
         self._crop_spatial = crop_spatial
         self._keep = [within_deviations(c.energy_kj_mol, outlier_z) for c in sources]
+        self._pools = [
+            Pool(c.energy_kj_mol.numpy(), cache(partial(conformer_clusters, c, n_conformers)))
+            for c in sources
+        ]
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
         self.epoch_length = len(self._epoch(0))
 
@@ -147,13 +169,13 @@ class SequenceCoupledLoader:
         """Names."""
         return tuple(c.protein.protein.name for c in self.sources)
 
-    def _make_epoch(self, epoch: int) -> list[tuple[int, tuple[int, ...]]]:
-        sizes = [len(c) for c in self.sources]
-        return epoch_blocks(sizes, self._n_conformers, self._seed, epoch, self._batch_items)
+    def _make_epoch(self, epoch: int) -> Epoch:
+        rest = (self._n_conformers, self._seed, epoch, self._batch_items)
+        return Epoch(self._pools, self._sampler, *rest)
 
-    def _block(self, index: int) -> tuple[int, tuple[int, ...]]:
-        epoch, position = divmod(index, self.epoch_length)
-        return self._epoch(epoch)[position]
+    def _place(self, index: int) -> tuple[Epoch, int]:
+        number, position = divmod(index, self.epoch_length)
+        return self._epoch(number), position
 
     def protein(self, number: int) -> ProteinFeatures:
         """The protein of `sources[number]` with all features that the diffusion module reads."""
@@ -166,7 +188,8 @@ class SequenceCoupledLoader:
 
     def length(self, index: int) -> int:
         """Tokens of item `index`, which is not loaded for that."""
-        n_residues = self.sources[self._block(index)[0]].protein.protein.n_residues
+        epoch, position = self._place(index)
+        n_residues = self.sources[epoch.target(position)].protein.protein.n_residues
         return min(n_residues, self._crop_size or n_residues)
 
     def generator(self, index: int) -> torch.Generator:
@@ -175,28 +198,40 @@ class SequenceCoupledLoader:
         return torch.Generator().manual_seed(seed % 2**63)
 
     def __getitem__(self, index: int) -> Item:
-        which, chosen = self._block(index)
-        item = self._whole(which, list(chosen))
+        item, which = self._whole(index)
         if self.length(index) < item.n_tokens:
             item = item.crop(self._choose_crop(item, which, self.generator(index + _CROP)))
         features = with_random_references(item.features, self.generator(index + _REFERENCES))
         return replace(item, features=with_relative_positions(features))
 
-    def _whole(self, which: int, rows: list[int]) -> Item:
+    def _whole(self, index: int) -> tuple[Item, int]:
+        epoch, position = self._place(index)
+        which = epoch.target(position)
         source = self.sources[which]
+        # Until the block is known, which may take reading: any of the right number.
+        rows, problem = list(range(self._n_conformers)), ""
+        try:
+            rows = list(epoch[position][1])
+            coordinates = source.coordinates(rows)
+        except UserError as error:
+            coordinates = torch.full((len(rows), len(source.mask), 3), torch.nan)
+            problem = str(error)
         n_residues = source.protein.protein.n_residues
-        return Item(
+        item = Item(
             target=source.protein.protein.name,
             frames=tuple((int(source.replica[r]), int(source.frame[r])) for r in rows),
             features=source.protein.features,
             embeddings=self.embedding(which),
-            coordinates=source.coordinates[rows],
+            coordinates=coordinates,
             mask=source.mask.expand(len(rows), -1),
             energy_kj_mol=source.energy_kj_mol[rows],
             keep=self._keep[which][rows],
             n_residues=n_residues,
             n_tokens=n_residues,
+            partners=source.partners,
+            problem=problem,
         )
+        return item, which
 
     def _choose_crop(self, item: Item, which: int, generator: torch.Generator) -> Tensor:
         alpha = self.sources[which].protein.alpha_carbons
@@ -247,6 +282,8 @@ def eba_loader(
         embeddings,
         n_conformers=config.n_conformers,
         seed=seed,
+        # What is measured does not depend on how the model is trained.
+        sampler="structures" if held_out else config.sampler,
         batch_items=batch_items,
         crop_size=config.crop_size,
         crop_spatial=config.crop_spatial,
@@ -258,6 +295,7 @@ def _read_sources(
     config: EBAConfig, held_out: bool, embeddings: EmbeddingFolder
 ) -> list[Conformers]:
     targets, labels = find_targets(config.data_dir), read_labels(Path(config.labels))
+    by_target = labels_by_target(labels)
     check_split(config, targets)
     parts = [(target, replicas_of(config, target, held_out=held_out)) for target in targets]
     parts = [(target, replicas) for target, replicas in parts if replicas]
@@ -271,7 +309,9 @@ def _read_sources(
     for target, replicas in track(parts, what, len(parts)):
         protein = _featurised(protein_of_target(target))
         embeddings.check(protein.protein)
-        sources.append(load_conformers(target, protein, labels, replicas))
+        # of a target without labels the error lists those with
+        rows = by_target.get(target.name, labels)
+        sources.append(load_conformers(target, protein, rows, replicas))
     return sources
 
 
