@@ -9,7 +9,12 @@ import pytest
 import torch
 
 from protenix_eba.config import EBAConfig
-from protenix_eba.data.conformers import load_conformers, match_atoms, within_deviations
+from protenix_eba.data.conformers import (
+    labels_by_target,
+    load_conformers,
+    match_atoms,
+    within_deviations,
+)
 from protenix_eba.data.features import compact, complete, protein_features
 from protenix_eba.data.loader import SequenceCoupledLoader, eba_loader
 from protenix_eba.data.prefetch import prefetch
@@ -162,6 +167,103 @@ def test_an_item_longer_than_the_crop_is_cropped(source):
         one.generator(7).initial_seed() for one in (cropping, loader_of(source, n_conformers=3))
     ]
     assert draws[0] == draws[1]
+
+
+def test_a_crop_knows_its_symmetric_atoms(source):
+    cropping = loader_of(source, n_conformers=3, crop_size=source.protein.protein.n_residues - 1)
+    for index in range(4):
+        item, whole = cropping[index], loader_of(source, n_conformers=3)[index]
+        assert torch.equal(item.partners[item.partners], torch.arange(item.mask.shape[1]))
+        moved = item.coordinates[:, item.partners]
+        expected = whole.coordinates[:, whole.partners]
+        # an atom's coordinates tell which it is
+        rows = {tuple(xyz.tolist()): n for n, xyz in enumerate(whole.coordinates[0])}
+        kept = [rows[tuple(xyz.tolist())] for xyz in item.coordinates[0]]
+        assert torch.equal(moved, expected[:, kept])
+
+
+@pytest.fixture
+def copied(target, tmp_path):
+    """A target whose files may be spoilt."""
+    shutil.copytree(target.topology_path.parent, tmp_path / target.name)
+    return find_targets(tmp_path)[0]
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def replace_frames(path):
+    """By frames of another time, as a trajectory that was made anew has."""
+    with mdtraj.formats.XTCTrajectoryFile(str(path)) as handle:
+        xyz, times, step, box = handle.read()
+    with mdtraj.formats.XTCTrajectoryFile(str(path), "w") as handle:
+        handle.write(xyz[::-1], times, step, box)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (cut, "frame"),
+        (lambda path: path.unlink(), "cannot read"),
+        (lambda path: path.write_text("no trajectory"), "cannot read"),
+        (replace_frames, "belongs to other coordinates"),
+    ],
+    ids=["cut", "deleted", "no trajectory", "made anew"],
+)
+def test_an_item_that_cannot_be_read_says_why_and_the_others_are_whole(
+    copied, protein, labels, spoil, reason
+):
+    conformers = load_conformers(copied, compact(protein), labels, [1, 2])
+    whole = loader_of(conformers, n_conformers=2, crop_size=3)
+    spoil(copied.trajectory_paths[1])
+    spoilt = 0
+    for index in range(40):
+        item = whole[index]
+        bad = [frame for replica, frame in item.frames if replica == 1]
+        assert bool(item.problem) == bool(bad) and item.n_tokens == 3
+        assert item.coordinates.isnan().all() if bad else item.coordinates.isfinite().all()
+        if bad:
+            spoilt += 1
+            assert reason in item.problem and copied.name in item.problem
+            assert "replica 1" in item.problem
+            assert any(f"frame {frame}" in item.problem for frame in bad)
+    assert 0 < spoilt < 40
+
+
+def test_diverse_items_of_a_spoilt_target_say_why(copied, protein, labels):
+    conformers = load_conformers(copied, compact(protein), labels, [1])
+    diverse = loader_of(conformers, n_conformers=3, sampler="diverse")
+    assert not diverse[0].problem
+    again = loader_of(conformers, n_conformers=3, sampler="diverse")
+    copied.trajectory_paths[1].unlink()
+    assert again.length(0) == diverse.length(0)
+    assert "cannot read" in again[0].problem and len(again[0].frames) == 3
+
+
+def test_nothing_is_read_before_an_item_is_asked_for(copied, protein, labels):
+    for path in copied.trajectory_paths.values():
+        path.write_text("no trajectory")
+    conformers = load_conformers(copied, compact(protein), labels)
+    for sampler in ("structures", "targets", "energy", "diverse"):
+        made = loader_of(conformers, n_conformers=3, sampler=sampler)
+        assert len(made.targets) == 1 and made.length(0) > 0
+    assert made[0].problem
+
+
+def test_labels_of_a_replica_that_is_not_there_are_an_error(copied, protein, labels):
+    copied.trajectory_paths[2].unlink()
+    with pytest.raises(UserError, match=r"labels name replica 2, the folder has \[1, 3\]"):
+        load_conformers(find_targets(copied.topology_path.parent)[0], protein, labels)
+
+
+def test_labels_are_grouped_as_they_are_found_one_by_one(labels):
+    shuffled = labels.select(np.random.default_rng(0).permutation(len(labels)))
+    for some in (labels, shuffled):
+        groups = labels_by_target(some)
+        assert list(groups) == labels.targets
+        for name, rows in groups.items():
+            np.testing.assert_array_equal(rows.frame_hash, some.for_target(name).frame_hash)
 
 
 def test_outliers_are_marked_in_their_item(source):

@@ -1,10 +1,8 @@
 import itertools
-from dataclasses import replace
 
 import pytest
 import torch
 
-from protenix_eba.config import EBAConfig
 from protenix_eba.data.crop import atoms_of, renumbered
 from protenix_eba.data.features import protein_features
 from protenix_eba.data.sequences import Protein
