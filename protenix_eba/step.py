@@ -16,7 +16,7 @@ from torch import Tensor
 
 from protenix_eba.config import EBAConfig
 from protenix_eba.data.features import to_device
-from protenix_eba.data.loader import Item
+from protenix_eba.data.item import Item
 from protenix_eba.denoising import DenoisingErrors
 from protenix_eba.diffusion import NoisyConformers, add_noise, denoising_errors
 from protenix_eba.embeddings import TrunkEmbeddings

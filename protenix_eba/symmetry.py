@@ -1,6 +1,9 @@
 """Side-chain atoms whose names are a convention, such as the two oxygens of ASP.
 
-A prediction that exchanges them is as good: they are compared in the better of both orders.
+A prediction that exchanges them is as good: they are compared in the better of both orders. The
+methyl groups of LEU and VAL, which handedness tells apart, count among them: as in the published
+code, it is bonds that make atoms equivalent.
+
 Letters: K conformers of one sequence, S noise samples, N atoms.
 """
 
@@ -16,8 +19,7 @@ from protenix_eba.geometry import rigid_align
 
 __all__ = ["SYMMETRIC_ATOMS", "symmetric_partners", "with_best_order"]
 
-# Pairs that change places together, of each residue by its one-letter code: those of EBA, and NH1
-# and NH2 of ARG, which are as equivalent.
+# Pairs that change places together, of each residue by its one-letter code.
 SYMMETRIC_ATOMS: Final = {
     "D": (("OD1", "OD2"),),
     "E": (("OE1", "OE2"),),

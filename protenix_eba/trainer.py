@@ -19,7 +19,8 @@ from runner.train import AF3Trainer
 
 from protenix_eba.checkpoints import Checkpoints, wants_universal
 from protenix_eba.config import EBAConfig, check_ranges, section_from
-from protenix_eba.data.loader import Item, prefetch
+from protenix_eba.data.item import Item
+from protenix_eba.data.prefetch import prefetch
 from protenix_eba.ema import Ema
 from protenix_eba.engine import (
     engine_settings,

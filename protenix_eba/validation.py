@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from protenix_eba.config import EBAConfig
 from protenix_eba.data.conformers import Conformers
 from protenix_eba.data.features import ProteinFeatures, to_device
-from protenix_eba.data.loader import Item, SequenceCoupledLoader, prefetch
+from protenix_eba.data.item import Item
+from protenix_eba.data.loader import SequenceCoupledLoader
+from protenix_eba.data.prefetch import prefetch
 from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.energy.label import label_targets
 from protenix_eba.energy.protocol import EnergyProtocol

@@ -6,7 +6,7 @@ import torch
 
 from protenix_eba.config import EBAConfig
 from protenix_eba.data.features import protein_features
-from protenix_eba.data.loader import Item
+from protenix_eba.data.item import Item
 from protenix_eba.data.sequences import Protein
 from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.embeddings import compute_embeddings

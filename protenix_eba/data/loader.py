@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from protenix_eba.data.conformers import (
     load_conformers,
     within_deviations,
 )
-from protenix_eba.data.crop import atoms_of, choose_crop, crop_features, renumbered
+from protenix_eba.data.crop import choose_crop
 from protenix_eba.data.epochs import SAMPLERS, Epoch, Pool
 from protenix_eba.data.features import (
     ProteinFeatures,
@@ -30,7 +30,7 @@ from protenix_eba.data.features import (
     with_random_references,
     with_relative_positions,
 )
-from protenix_eba.data.prefetch import prefetch
+from protenix_eba.data.item import Item
 from protenix_eba.data.sequences import Protein, protein_of_target
 from protenix_eba.data.split import check_split, replicas_of
 from protenix_eba.embeddings import EmbeddingFolder, TrunkEmbeddings
@@ -40,66 +40,12 @@ from protenix_eba.plugin_api import DATALOADERS
 from protenix_eba.progress import track
 from protenix_eba.trajectories import find_targets
 
-__all__ = ["Item", "SequenceCoupledLoader", "prefetch"]
+__all__ = ["SequenceCoupledLoader", "eba_loader"]
 
 # Streams of random numbers of one item, beside that of its noise: which does not depend, then, on
 # the number of residues.
 _REFERENCES: Final = 2**40
 _CROP: Final = 2**41
-
-
-@dataclass(frozen=True)
-class Item:
-    """K conformers of one sequence, or of a crop of it.
-
-    Attributes:
-        target: Name.
-        frames: Replica and frame of each conformer.
-        features: Protenix's input features, those that the diffusion module reads.
-        embeddings: Of the frozen trunk.
-        coordinates: `[K, N_atom, 3]` in angstrom.
-        mask: `[K, N_atom]`.
-        energy_kj_mol: `[K]` float64, of the whole protein.
-        keep: `[K]` bool, false where the energy is an outlier of its target's.
-        n_residues: N of the whole protein, which the energies are of.
-        n_tokens: Of the crop.
-        partners: `[N_atom]` of each atom that with which it may change places
-            (`symmetry.symmetric_partners`), or None to keep all in their places.
-        problem: Why the coordinates could not be read, which are NaN then.
-    """
-
-    target: str
-    frames: tuple[tuple[int, int], ...]
-    features: dict[str, Any]
-    embeddings: TrunkEmbeddings
-    coordinates: Tensor
-    mask: Tensor
-    energy_kj_mol: Tensor
-    keep: Tensor
-    n_residues: int
-    n_tokens: int
-    partners: Tensor | None = None
-    problem: str = ""
-
-    def crop(self, token_index: Tensor) -> Item:
-        """The same conformers with some of their residues.
-
-        Args:
-            token_index: `[n]` token numbers, strictly ascending.
-        """
-        atoms = atoms_of(self.features, token_index)
-        partners = self.partners
-        if partners is not None:
-            partners = renumbered(partners[atoms], atoms, len(partners))
-        return replace(
-            self,
-            features=crop_features(self.features, token_index),
-            embeddings=self.embeddings.crop(token_index),
-            coordinates=self.coordinates[:, atoms],
-            mask=self.mask[:, atoms],
-            n_tokens=len(token_index),
-            partners=partners,
-        )
 
 
 class SequenceCoupledLoader:
@@ -177,6 +123,15 @@ class SequenceCoupledLoader:
         number, position = divmod(index, self.epoch_length)
         return self._epoch(number), position
 
+    def _target(self, index: int) -> int:
+        epoch, position = self._place(index)
+        return epoch.target(position)
+
+    def _rows(self, index: int) -> list[int]:
+        """May have to read all conformers of the target: a sampler's clusters."""
+        epoch, position = self._place(index)
+        return list(epoch[position][1])
+
     def protein(self, number: int) -> ProteinFeatures:
         """The protein of `sources[number]` with all features that the diffusion module reads."""
         protein = self.sources[number].protein
@@ -188,8 +143,7 @@ class SequenceCoupledLoader:
 
     def length(self, index: int) -> int:
         """Tokens of item `index`, which is not loaded for that."""
-        epoch, position = self._place(index)
-        n_residues = self.sources[epoch.target(position)].protein.protein.n_residues
+        n_residues = self.sources[self._target(index)].protein.protein.n_residues
         return min(n_residues, self._crop_size or n_residues)
 
     def generator(self, index: int) -> torch.Generator:
@@ -198,26 +152,24 @@ class SequenceCoupledLoader:
         return torch.Generator().manual_seed(seed % 2**63)
 
     def __getitem__(self, index: int) -> Item:
-        item, which = self._whole(index)
+        item = self._whole(index)
         if self.length(index) < item.n_tokens:
-            item = item.crop(self._choose_crop(item, which, self.generator(index + _CROP)))
+            item = item.crop(self._choose_crop(item, index))
         features = with_random_references(item.features, self.generator(index + _REFERENCES))
         return replace(item, features=with_relative_positions(features))
 
-    def _whole(self, index: int) -> tuple[Item, int]:
-        epoch, position = self._place(index)
-        which = epoch.target(position)
+    def _whole(self, index: int) -> Item:
+        which = self._target(index)
         source = self.sources[which]
-        # Until the block is known, which may take reading: any of the right number.
         rows, problem = list(range(self._n_conformers)), ""
         try:
-            rows = list(epoch[position][1])
+            rows = self._rows(index)
             coordinates = source.coordinates(rows)
         except UserError as error:
             coordinates = torch.full((len(rows), len(source.mask), 3), torch.nan)
             problem = str(error)
         n_residues = source.protein.protein.n_residues
-        item = Item(
+        return Item(
             target=source.protein.protein.name,
             frames=tuple((int(source.replica[r]), int(source.frame[r])) for r in rows),
             features=source.protein.features,
@@ -231,17 +183,16 @@ class SequenceCoupledLoader:
             partners=source.partners,
             problem=problem,
         )
-        return item, which
 
-    def _choose_crop(self, item: Item, which: int, generator: torch.Generator) -> Tensor:
-        alpha = self.sources[which].protein.alpha_carbons
+    def _choose_crop(self, item: Item, index: int) -> Tensor:
+        alpha = self.sources[self._target(index)].protein.alpha_carbons
         return choose_crop(
             item.coordinates[:, alpha],
             item.mask[0, alpha].bool(),
             item.features["asym_id"],
             size=self._crop_size,
             spatial=self._crop_spatial,
-            generator=generator,
+            generator=self.generator(index + _CROP),
         )
 
 
