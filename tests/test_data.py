@@ -15,6 +15,7 @@ from protenix_eba.data.conformers import (
     match_atoms,
     within_deviations,
 )
+from protenix_eba.data.epochs import SAMPLERS
 from protenix_eba.data.features import compact, complete, protein_features
 from protenix_eba.data.loader import SequenceCoupledLoader, eba_loader
 from protenix_eba.data.prefetch import prefetch
@@ -121,14 +122,21 @@ def loader(source):
     return loader_of(source, n_conformers=3)
 
 
-def test_an_item_is_the_same_whenever_it_is_asked_for(loader):
-    first, again = loader[7], loader[7]
-    assert first.frames == again.frames
-    assert torch.equal(first.coordinates, again.coordinates)
-    assert torch.equal(first.features["ref_pos"], again.features["ref_pos"])
-    assert loader[8].frames != first.frames
-    draws = [torch.rand(3, generator=loader.generator(7)) for _ in range(2)]
-    assert torch.equal(*draws)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_an_item_is_the_same_whoever_asks_for_it_and_when(source, sampler):
+    """So each rank can ask for its own, and a resumed run goes on where it was."""
+    first = loader_of(source, n_conformers=3, sampler=sampler)
+    other = loader_of(source, n_conformers=3, sampler=sampler)
+    indices = [7, 8, first.epoch_length + 3]
+    again = {index: other[index] for index in reversed(indices)}
+    assert len({item.frames for item in again.values()}) == 3
+    for index in indices:
+        item = first[index]
+        assert item.frames == again[index].frames
+        assert torch.equal(item.coordinates, again[index].coordinates)
+        assert torch.equal(item.features["ref_pos"], again[index].features["ref_pos"])
+        draws = [torch.rand(3, generator=loader.generator(index)) for loader in (first, other)]
+        assert torch.equal(*draws)
 
 
 def test_an_item_has_the_features_that_the_diffusion_module_reads(loader, protein):

@@ -162,13 +162,13 @@ def test_an_epoch_takes_time_and_memory_that_grow_with_its_structures(pools, sam
 
 def test_targets_of_very_different_sizes_make_an_epoch_as_fast(pools):
     """A single long target must not make all others be looked at in each of its rounds."""
-    rest = [Pool(np.zeros(4), lambda: [])] * 2000
+    rest = [Pool(np.zeros(4), lambda: [])] * 5000
     times = []
     for size in (4, 40_000):
         started = time.process_time()
         Epoch([Pool(np.zeros(size), lambda: []), *rest], SAMPLERS["structures"], K, 0, 0, 16)
         times.append(time.process_time() - started)
-    assert times[1] < times[0] + 2.0
+    assert times[1] < times[0] + 1.0
 
 
 def test_labels_of_atlas_size_are_grouped_in_linear_time(one):

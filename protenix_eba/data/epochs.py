@@ -5,6 +5,7 @@ Letters: F conformers of a target, K of them in a block, B blocks of a target in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -13,7 +14,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SAMPLERS", "Block", "Epoch", "Pool", "Sampler"]
+__all__ = ["SAMPLERS", "Block", "Blocks", "Epoch", "Pool", "Sampler"]
 
 Integers = NDArray[np.int64]
 Block = tuple[int, tuple[int, ...]]
@@ -130,11 +131,10 @@ def _one_of_each(groups: Sequence[Integers], n_blocks: int, rng: np.random.Gener
 
 
 def _repeated(draw: Callable[[], Integers], n: int) -> Integers:
-    """The first n rows of one draw after the other."""
-    rows = draw()
-    while len(rows) < n:
-        rows = np.concatenate([rows, draw()])
-    return rows[:n]
+    """The first n rows of one draw after the other, which are equally long."""
+    first = draw()
+    n_more = math.ceil(n / len(first)) - 1
+    return np.concatenate([first, *(draw() for _ in range(n_more))])[:n]
 
 
 class Epoch:
