@@ -66,6 +66,10 @@ class EBAConfig:
         validation_items: How many groups of K held-out conformers are measured.
         validation_samples: Size of the ensemble that is sampled of each held-out target at each
             validation, for its RMSF and energies; 0 samples none.
+        sampler: Which K conformers an item has. "structures": one drawn uniformly of all, and K - 1
+            others of its target. "targets": likewise, with as many items of each target, however
+            many frames it has. "energy": one from each of K equal parts of the target's order by
+            energy. "diverse": one from each of K clusters by C-alpha RMSD.
         n_conformers: K, conformers that are compared with each other in one step.
         n_noise: S, noise samples, each at its own level, shared by the K conformers.
         crop_size: Largest number of residues of an item; longer ones are cropped. 0 for no crop.
@@ -91,6 +95,8 @@ class EBAConfig:
             for the two that follow.
         weight_mse: Weight of the aligned squared error, which the EDM weight multiplies.
         weight_lddt: Weight of the smooth LDDT.
+        symmetric_atoms: Whether atoms whose names are a convention (OD1 and OD2 of ASP, and so on)
+            are compared in the better order of each structure, as the paper does.
         low_memory: Whether each item is passed twice, first without gradients, then one conformer
             and `diffusion_chunk_size` noise samples at a time: the same gradient in the memory of
             these, for a third more time.
@@ -115,6 +121,7 @@ class EBAConfig:
     validation_replicas: tuple[int, ...] = ()
     validation_items: int = 32
     validation_samples: int = 0
+    sampler: str = "structures"
     n_conformers: int = 3
     n_noise: int = 8
     crop_size: int = 0
@@ -131,6 +138,7 @@ class EBAConfig:
     error_weights: str = "custom"
     weight_mse: float = 1.0
     weight_lddt: float = 1.0
+    symmetric_atoms: bool = True
     low_memory: bool = False
     trainable: tuple[str, ...] = ("diffusion_module.*",)
     lora_rank: int = 0
@@ -158,6 +166,7 @@ class EBAConfig:
             self._require(key, getattr(self, key) >= 0, "0 or above")
         self._require("crop_spatial", self.crop_spatial <= 1, "a share, 0 to 1")
         for key, words in (
+            ("sampler", ("structures", "targets", "energy", "diverse")),
             ("expectation", ("bound", "official")),
             ("error_weights", ("custom", "paper", "upstream")),
         ):

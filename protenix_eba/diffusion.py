@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from protenix_eba.denoising import DenoisingErrors, aligned_mse, smooth_lddt
 from protenix_eba.embeddings import TrunkEmbeddings
 from protenix_eba.geometry import random_rotations
+from protenix_eba.symmetry import with_best_order
 
 __all__ = ["ConformerDenoiser", "NoisyConformers", "add_noise", "denoising_errors"]
 
@@ -200,6 +201,7 @@ def denoising_errors(
     noisy: NoisyConformers,
     target: Tensor,
     mask: Tensor,
+    partners: Tensor | None = None,
 ) -> DenoisingErrors:
     """Errors of all K x S structures, from one forward pass of `denoiser`.
 
@@ -210,11 +212,16 @@ def denoising_errors(
         noisy: From `add_noise`.
         target: `[K, N, 3]` true coordinates.
         mask: `[K, N]`.
+        partners: `[N]` from `symmetric_partners`, to compare symmetric atoms in the better order
+            of each structure; None compares them by their names.
 
     Returns:
         `mse` and `lddt`, each `[K, S]`.
     """
     predicted = denoiser(features, embeddings, noisy.coordinates, noisy.sigma).float()
+    if partners is not None:
+        residue = features["atom_to_token_idx"]
+        predicted = with_best_order(predicted, target, mask, partners, residue)
     return DenoisingErrors(
         aligned_mse(predicted, target, mask), smooth_lddt(predicted, target, mask), noisy.sigma
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from protenix_eba.config import EBAConfig
 from protenix_eba.data.features import to_device
-from protenix_eba.data.loader import Item
+from protenix_eba.data.item import Item
 from protenix_eba.denoising import DenoisingErrors
 from protenix_eba.diffusion import NoisyConformers, add_noise, denoising_errors
 from protenix_eba.embeddings import TrunkEmbeddings
@@ -64,6 +64,8 @@ class NoisyItem:
         noisy: `[K, S, N, 3]` with its noise levels.
         target: `[K, N, 3]` true coordinates.
         mask: `[K, N]`.
+        partners: `[N]` of each atom that with which it may change places, or None to keep all in
+            their places.
     """
 
     features: dict[str, Any]
@@ -71,6 +73,7 @@ class NoisyItem:
     noisy: NoisyConformers
     target: Tensor
     mask: Tensor
+    partners: Tensor | None = None
 
     def parts(self, n_noise: int) -> Iterator[NoisyItem]:
         """Parts of one conformer and at most `n_noise` noise samples, conformer by conformer."""
@@ -218,7 +221,11 @@ class ItemStep:
             levels=levels,
         )
         features = to_device(item.features, self._device)
-        return NoisyItem(features, item.embeddings.to(self._device), noisy, coordinates, mask)
+        embeddings = item.embeddings.to(self._device)
+        partners = None
+        if self._config.symmetric_atoms and item.partners is not None:
+            partners = item.partners.to(self._device)
+        return NoisyItem(features, embeddings, noisy, coordinates, mask, partners)
 
     def _errors(self, denoiser: Denoiser, item: NoisyItem, split: bool) -> DenoisingErrors:
         if split:
@@ -230,7 +237,7 @@ class ItemStep:
             mse = torch.cat([part.mse.flatten() for part in parts]).view(shape)
             lddt = torch.cat([part.lddt.flatten() for part in parts]).view(shape)
             return DenoisingErrors(mse, lddt, item.noisy.sigma)
-        rest = (item.features, item.embeddings, item.noisy, item.target, item.mask)
+        rest = (item.features, item.embeddings, item.noisy, item.target, item.mask, item.partners)
         return denoising_errors(denoiser, *rest)
 
     def _total(self, errors: DenoisingErrors) -> Tensor:

@@ -19,7 +19,8 @@ from runner.train import AF3Trainer
 
 from protenix_eba.checkpoints import Checkpoints, wants_universal
 from protenix_eba.config import EBAConfig, check_ranges, section_from
-from protenix_eba.data.loader import Item, prefetch
+from protenix_eba.data.item import Item
+from protenix_eba.data.prefetch import prefetch
 from protenix_eba.ema import Ema
 from protenix_eba.engine import (
     engine_settings,
@@ -282,9 +283,10 @@ class EBATrainer(AF3Trainer):
                 sums[name] = sums.get(name, 0.0) + (value if good else 0.0)
         if self._bad_in_a_row >= MOST_BAD_ITEMS:
             raise UserError(
-                f"{self._bad_in_a_row} items in a row had a loss that is not finite; they are "
-                f"listed in {self.folder.errors}",
-                "lower lr or eba.diffusion_temperature, and look at the frames listed",
+                f"{self._bad_in_a_row} items in a row had a loss that is not finite, or could not "
+                f"be read; they are listed in {self.folder.errors}",
+                "look at the frames listed; if they are whole, lower lr or "
+                "eba.diffusion_temperature",
             )
         if self.ema is not None:
             self.ema.update()
@@ -305,7 +307,7 @@ class EBATrainer(AF3Trainer):
         view = self.items.look(item, self.loader.generator(index))
         loss = self.items.loss(view)
         metrics = self.items.metrics(view, loss)
-        bad = not math.isfinite(metrics["loss"])
+        bad = bool(item.problem) or not math.isfinite(metrics["loss"])
         if bad:
             self._record_bad(index, item, metrics["loss"])
         skipped = any_rank(bad, self.device)
@@ -342,10 +344,13 @@ class EBATrainer(AF3Trainer):
             self.runlog.scalars(self.step, metrics, "validation")
 
     def _record_bad(self, index: int, item: Item, loss: float) -> None:
-        """Write down an item whose loss is not finite."""
+        """Write down an item that could not be read, or whose loss is not finite."""
+        reason = item.problem or f"the loss is {loss}"
+        if item.problem:
+            console.print(f"skipped an item: {item.problem}", markup=False, soft_wrap=True)
         write_json(
             self.folder.errors / f"item_{index}.json",
-            {"step": self.step, "target": item.target, "frames": item.frames, "loss": str(loss)},
+            {"step": self.step, "target": item.target, "frames": item.frames, "reason": reason},
         )
 
     # What stays.

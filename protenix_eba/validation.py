@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,14 +16,17 @@ from numpy.typing import NDArray
 from protenix_eba.config import EBAConfig
 from protenix_eba.data.conformers import Conformers
 from protenix_eba.data.features import ProteinFeatures, to_device
+from protenix_eba.data.item import Item
 from protenix_eba.data.loader import SequenceCoupledLoader
+from protenix_eba.data.prefetch import prefetch
 from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.energy.label import label_targets
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.table import EnergyLabels, read_labels
+from protenix_eba.errors import UserError
 from protenix_eba.eval.alignment import superpose
 from protenix_eba.eval.metrics import pearson, rmsf
-from protenix_eba.progress import track
+from protenix_eba.progress import console, track
 from protenix_eba.ranks import gather_rows
 from protenix_eba.sample import SamplerSettings, sample_batches, write_ensemble
 from protenix_eba.step import ItemStep
@@ -30,6 +34,7 @@ from protenix_eba.step import ItemStep
 __all__ = ["Validation"]
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 class Validation:
@@ -62,9 +67,11 @@ class Validation:
             2.9 angstrom), and the means of each target.
         """
         levels = self._items.noise.quantiles(self._config.n_noise)
-        mine = _share(self._config.validation_items, "validating")
-        made = [(self._row(i, levels), new) for i, new in mine]
-        rows = gather_rows([row for row, new in made if new])
+        mine = list(_share(self._config.validation_items))
+        with contextlib.closing(prefetch(self._loader, [i for i, _ in mine])) as coming:
+            shown = _with_bar(coming, "validating", len(mine))
+            made = [self._row(index, item, levels) for index, item in shown]
+        rows = gather_rows([row for row, (_, new) in zip(made, mine, strict=True) if new])
         rows.sort(key=lambda row: int(row.pop("index")))
         targets = sorted({str(row["target"]) for row in rows})
         by_target = [
@@ -73,8 +80,9 @@ class Validation:
         ]
         return _means(rows), by_target
 
-    def _row(self, index: int, levels: torch.Tensor) -> Row:
-        item = self._loader[index]
+    def _row(self, index: int, item: Item, levels: torch.Tensor) -> Row:
+        if item.problem:
+            console.print(f"held-out {item.target}: {item.problem}", markup=False, soft_wrap=True)
         view = self._items.look(item, self._loader.generator(index), levels)
         by_level = zip(levels.tolist(), view.errors.mse.mean(dim=0).tolist(), strict=True)
         return {
@@ -100,7 +108,8 @@ class Validation:
         """
         folder = folder / f"rank_{dist.get_rank()}"
         shutil.rmtree(folder, ignore_errors=True)
-        mine = _share(len(self._loader.sources), "sampling held-out targets")
+        mine = list(_share(len(self._loader.sources)))
+        mine = _with_bar(mine, "sampling held-out targets", len(mine))
         made = [(self._sample_target(i, model, folder, configs), new) for i, new in mine]
         rows = [row for row, new in made if new]
         if rows:
@@ -125,7 +134,7 @@ class Validation:
         name = source.protein.protein.name
         write_ensemble(folder / name, source.protein, samples, {"n_samples": len(samples)})
         ca = source.protein.alpha_carbons.numpy()
-        theirs = _fluctuations(source.coordinates[:, ca].numpy())
+        theirs = _md_fluctuations(source)
         ours = _fluctuations(samples[:, ca])
         return {
             "target": name,
@@ -149,23 +158,40 @@ class Validation:
             row["sample_failed"] = 1.0 - len(energies) / self._config.validation_samples
 
 
-def _share(n: int, doing: str) -> Iterator[tuple[int, bool]]:
+def _share(n: int) -> Iterator[tuple[int, bool]]:
     """This process's numbers below n; all processes have as many, some of which are repeated.
 
-    Under ZeRO 3 all processes have to pass the model together. The first one shows a bar.
+    Under ZeRO 3 all processes have to pass the model together.
 
     Yields:
         A number, and whether it is this process's own.
     """
     world, rank = dist.get_world_size(), dist.get_rank()
-    rounds = range(0, n, world)
-    for first in track(rounds, doing, len(rounds), visible=rank == 0):
+    for first in range(0, n, world):
         yield min(first + rank, n - 1), first + rank < n
+
+
+def _with_bar(items: Iterable[T], doing: str, total: int) -> Iterator[T]:
+    """Iterate; the first process shows how far it is."""
+    return track(items, doing, total, visible=dist.get_rank() == 0)
 
 
 def _on(protein: ProteinFeatures, device: torch.device) -> ProteinFeatures:
     features = to_device(protein.features, device)
     return ProteinFeatures(protein.protein, features, protein.atoms, protein.elements)
+
+
+def _md_fluctuations(source: Conformers) -> NDArray[np.float64]:
+    """RMSF of the C-alpha atoms, `[N]`; NaN if the trajectories cannot be read.
+
+    Not an error: the other processes wait for this one.
+    """
+    ca = source.protein.alpha_carbons
+    try:
+        return _fluctuations(source.coordinates()[:, ca].numpy())
+    except UserError as error:
+        console.print(str(error), markup=False, soft_wrap=True)
+        return np.full(len(ca), np.nan)
 
 
 def _fluctuations(xyz: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -7,12 +7,15 @@ import mdtraj
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from protenix_eba.config import EBAConfig
-from protenix_eba.data.conformers import load_conformers, match_atoms, within_deviations
-from protenix_eba.data.epochs import epoch_blocks
+from protenix_eba.data.conformers import (
+    labels_by_target,
+    load_conformers,
+    match_atoms,
+    within_deviations,
+)
+from protenix_eba.data.epochs import SAMPLERS
 from protenix_eba.data.features import compact, complete, protein_features
 from protenix_eba.data.loader import SequenceCoupledLoader, eba_loader
 from protenix_eba.data.prefetch import prefetch
@@ -22,51 +25,6 @@ from protenix_eba.embeddings import TrunkEmbeddings, save_embeddings
 from protenix_eba.energy.table import read_labels
 from protenix_eba.errors import UserError
 from protenix_eba.trajectories import Target, find_targets, read_frames
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=6),
-    k=st.integers(1, 5),
-    seed=st.integers(0, 1000),
-)
-def test_an_epoch_draws_every_structure_once_in_blocks_of_one_sequence(sizes, k, seed):
-    blocks = epoch_blocks(sizes, k, seed, 0)
-    for which, size in enumerate(sizes):
-        drawn = [i for target, rows in blocks if target == which for i in rows]
-        assert len(drawn) == len(set(drawn)) == size // k * k
-        assert all(0 <= i < size for i in drawn)
-    assert all(len(rows) == k for _, rows in blocks)
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    sizes=st.lists(st.integers(1, 25), min_size=1, max_size=9),
-    ranks=st.integers(1, 4),
-    accumulate=st.integers(1, 3),
-    epoch=st.integers(0, 3),
-    seed=st.integers(0, 100),
-)
-def test_an_optimizer_step_is_of_different_sequences_while_there_are_enough(
-    sizes, ranks, accumulate, epoch, seed
-):
-    n_items = ranks * accumulate
-    order = [which for which, _ in epoch_blocks(sizes, 2, seed, epoch, n_items)]
-    turn = [order[:i].count(which) for i, which in enumerate(order)]
-    start = -epoch * len(order) % n_items  # a step may reach from one epoch into the next
-    for first in range(start, len(order) - n_items + 1, n_items):
-        step = slice(first, first + n_items)
-        if sum(size // 2 > max(turn[step]) for size in sizes) >= n_items:
-            assert len(set(order[step])) == n_items
-
-
-def test_neighbouring_items_are_of_different_sequences_and_epochs_differ():
-    blocks = epoch_blocks([30, 30, 30], 3, 0, 0)
-    for start in range(0, len(blocks), 3):
-        assert len({which for which, _ in blocks[start : start + 3]}) == 3
-    assert blocks != epoch_blocks([30, 30, 30], 3, 0, 1)
-    assert blocks == epoch_blocks([30, 30, 30], 3, 0, 0)
-    assert len({tuple(which for which, _ in blocks[start : start + 3]) for start in (0, 3, 6)}) > 1
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +47,7 @@ def test_atoms_are_matched_by_name_into_protenix_order(target, protein, labels):
     topology = mdtraj.load_pdb(str(target.topology_path)).topology
     xyz = read_frames(target, 1, np.array([int(conformers.frame[0])]))[0]
     for (_, residue, name), found in zip(
-        protein.atoms, conformers.coordinates[0].numpy(), strict=True
+        protein.atoms, conformers.coordinates([0])[0].numpy(), strict=True
     ):
         (atom,) = topology.select(f"resid {residue} and name {name}")
         np.testing.assert_array_equal(found, xyz[atom])
@@ -111,7 +69,7 @@ def test_the_order_of_atoms_in_the_files_changes_nothing(
     found = read_frames(there, 1)[3][match_atoms(there, protein)]
     np.testing.assert_allclose(found, expected, atol=0.02)
     with pytest.raises(UserError, match="belongs to other coordinates"):
-        load_conformers(there, protein, labels, [1])
+        load_conformers(there, protein, labels, [1]).coordinates([3])
 
 
 def test_energies_stay_with_their_frames(target, protein, labels):
@@ -164,14 +122,21 @@ def loader(source):
     return loader_of(source, n_conformers=3)
 
 
-def test_an_item_is_the_same_whenever_it_is_asked_for(loader):
-    first, again = loader[7], loader[7]
-    assert first.frames == again.frames
-    assert torch.equal(first.coordinates, again.coordinates)
-    assert torch.equal(first.features["ref_pos"], again.features["ref_pos"])
-    assert loader[8].frames != first.frames
-    draws = [torch.rand(3, generator=loader.generator(7)) for _ in range(2)]
-    assert torch.equal(*draws)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_an_item_is_the_same_whoever_asks_for_it_and_when(source, sampler):
+    """So each rank can ask for its own, and a resumed run goes on where it was."""
+    first = loader_of(source, n_conformers=3, sampler=sampler)
+    other = loader_of(source, n_conformers=3, sampler=sampler)
+    indices = [7, 8, first.epoch_length + 3]
+    again = {index: other[index] for index in reversed(indices)}
+    assert len({item.frames for item in again.values()}) == 3
+    for index in indices:
+        item = first[index]
+        assert item.frames == again[index].frames
+        assert torch.equal(item.coordinates, again[index].coordinates)
+        assert torch.equal(item.features["ref_pos"], again[index].features["ref_pos"])
+        draws = [torch.rand(3, generator=loader.generator(index)) for loader in (first, other)]
+        assert torch.equal(*draws)
 
 
 def test_an_item_has_the_features_that_the_diffusion_module_reads(loader, protein):
@@ -210,6 +175,103 @@ def test_an_item_longer_than_the_crop_is_cropped(source):
         one.generator(7).initial_seed() for one in (cropping, loader_of(source, n_conformers=3))
     ]
     assert draws[0] == draws[1]
+
+
+def test_a_crop_knows_its_symmetric_atoms(source):
+    cropping = loader_of(source, n_conformers=3, crop_size=source.protein.protein.n_residues - 1)
+    for index in range(4):
+        item, whole = cropping[index], loader_of(source, n_conformers=3)[index]
+        assert torch.equal(item.partners[item.partners], torch.arange(item.mask.shape[1]))
+        moved = item.coordinates[:, item.partners]
+        expected = whole.coordinates[:, whole.partners]
+        # an atom's coordinates tell which it is
+        rows = {tuple(xyz.tolist()): n for n, xyz in enumerate(whole.coordinates[0])}
+        kept = [rows[tuple(xyz.tolist())] for xyz in item.coordinates[0]]
+        assert torch.equal(moved, expected[:, kept])
+
+
+@pytest.fixture
+def copied(target, tmp_path):
+    """A target whose files may be spoilt."""
+    shutil.copytree(target.topology_path.parent, tmp_path / target.name)
+    return find_targets(tmp_path)[0]
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:100])  # less than a frame
+
+
+def replace_frames(path):
+    """By frames of another time, as a trajectory that was made anew has."""
+    with mdtraj.formats.XTCTrajectoryFile(str(path)) as handle:
+        xyz, times, step, box = handle.read()
+    with mdtraj.formats.XTCTrajectoryFile(str(path), "w") as handle:
+        handle.write(xyz[::-1], times, step, box)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (cut, "cannot read"),
+        (lambda path: path.unlink(), "cannot read"),
+        (lambda path: path.write_text("no trajectory"), "cannot read"),
+        (replace_frames, "belongs to other coordinates"),
+    ],
+    ids=["cut", "deleted", "no trajectory", "made anew"],
+)
+def test_an_item_that_cannot_be_read_says_why_and_the_others_are_whole(
+    copied, protein, labels, spoil, reason
+):
+    conformers = load_conformers(copied, compact(protein), labels, [1, 2])
+    whole = loader_of(conformers, n_conformers=2, crop_size=3)
+    spoil(copied.trajectory_paths[1])
+    spoilt = 0
+    for index in range(40):
+        item = whole[index]
+        bad = [frame for replica, frame in item.frames if replica == 1]
+        assert bool(item.problem) == bool(bad) and item.n_tokens == 3
+        assert item.coordinates.isnan().all() if bad else item.coordinates.isfinite().all()
+        if bad:
+            spoilt += 1
+            assert reason in item.problem and copied.name in item.problem
+            assert "replica 1" in item.problem
+            assert any(f"frame {frame}" in item.problem for frame in bad)
+    assert 0 < spoilt < 40
+
+
+def test_diverse_items_of_a_spoilt_target_say_why(copied, protein, labels):
+    conformers = load_conformers(copied, compact(protein), labels, [1])
+    diverse = loader_of(conformers, n_conformers=3, sampler="diverse")
+    assert not diverse[0].problem
+    again = loader_of(conformers, n_conformers=3, sampler="diverse")
+    copied.trajectory_paths[1].unlink()
+    assert again.length(0) == diverse.length(0)
+    assert "cannot read" in again[0].problem and len(again[0].frames) == 3
+
+
+def test_nothing_is_read_before_an_item_is_asked_for(copied, protein, labels):
+    for path in copied.trajectory_paths.values():
+        path.write_text("no trajectory")
+    conformers = load_conformers(copied, compact(protein), labels)
+    for sampler in ("structures", "targets", "energy", "diverse"):
+        made = loader_of(conformers, n_conformers=3, sampler=sampler)
+        assert len(made.targets) == 1 and made.length(0) > 0
+    assert made[0].problem
+
+
+def test_labels_of_a_replica_that_is_not_there_are_an_error(copied, protein, labels):
+    copied.trajectory_paths[2].unlink()
+    with pytest.raises(UserError, match=r"labels name replica 2, the folder has \[1, 3\]"):
+        load_conformers(find_targets(copied.topology_path.parent)[0], protein, labels)
+
+
+def test_labels_are_grouped_as_they_are_found_one_by_one(labels):
+    shuffled = labels.select(np.random.default_rng(0).permutation(len(labels)))
+    for some in (labels, shuffled):
+        groups = labels_by_target(some)
+        assert list(groups) == labels.targets
+        for name, rows in groups.items():
+            np.testing.assert_array_equal(rows.frame_hash, some.for_target(name).frame_hash)
 
 
 def test_outliers_are_marked_in_their_item(source):

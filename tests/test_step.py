@@ -1,16 +1,18 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from protenix_eba.config import EBAConfig
 from protenix_eba.data.features import protein_features
-from protenix_eba.data.loader import Item
+from protenix_eba.data.item import Item
 from protenix_eba.data.sequences import Protein
 from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.embeddings import compute_embeddings
 from protenix_eba.plugin_api import LOSSES
 from protenix_eba.step import ItemStep, NoiseSettings
+from protenix_eba.symmetry import symmetric_partners
 from protenix_eba.weights import build_diffusion_module, build_model
 
 K, S = 3, 2
@@ -22,7 +24,7 @@ OBJECTIVES = ("denoising", "eba", "eba_dpo", "plackett_luce")
 def parts(awake):
     """A configuration, weights whose outputs are not zero, and an item of three conformers."""
     configs, state, draw = awake()
-    protein = protein_features(Protein("x", ("GAG",)))
+    protein = protein_features(Protein("x", ("DFV",)))
     embeddings = compute_embeddings(build_model(configs, state), protein, 1)
     n_atoms = len(protein.atoms)
     item = Item(
@@ -36,6 +38,7 @@ def parts(awake):
         n_residues=3,
         keep=torch.ones(K, dtype=torch.bool),
         n_tokens=3,
+        partners=symmetric_partners(protein.atoms, protein.protein.chains),
     )
     return configs, state, item
 
@@ -89,6 +92,20 @@ def test_two_passes_give_the_gradient_of_one(parts, objective):
     again, split = gradients(parts, objective=objective, n_conformers=k, low_memory=True)
     assert again == pytest.approx(loss, rel=1e-5)
     assert relative(split, plain) < 1e-4
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_symmetric_atoms_are_compared_in_the_better_order_unless_switched_off(parts, low_memory):
+    def errors(item, **options):
+        step = make(parts, low_memory=low_memory, **options)[1]
+        with torch.no_grad():
+            return step.look(item, torch.Generator().manual_seed(1)).errors
+
+    item = parts[2]
+    on, off = errors(item), errors(item, symmetric_atoms=False)
+    assert torch.equal(off.mse, errors(replace(item, partners=None)).mse)
+    assert (on.mse <= off.mse).all() and (on.mse < off.mse).any()
+    assert not torch.equal(on.lddt, off.lddt)
 
 
 def test_activation_checkpointing_changes_nothing(parts):

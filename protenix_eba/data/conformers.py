@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from protenix_eba.data.features import AtomKey, ProteinFeatures
 from protenix_eba.energy.table import frame_hash
 from protenix_eba.errors import UserError
+from protenix_eba.symmetry import symmetric_partners
 from protenix_eba.trajectories import Target, load_topology, read_frames
 
 if TYPE_CHECKING:
     from protenix_eba.energy.table import EnergyLabels
 
-__all__ = ["Conformers", "load_conformers", "within_deviations"]
+__all__ = ["Conformers", "labels_by_target", "load_conformers", "within_deviations"]
 
 # mdtraj renames atoms to the PDB's names when it reads a topology; what it leaves is mapped here.
 ALTERNATIVE_NAMES = {("ILE", "CD"): "CD1", ("*", "OT1"): "O", ("*", "OT2"): "OXT", ("*", "OT"): "O"}
@@ -27,28 +30,85 @@ SMALLEST_COVERAGE = 0.95
 SMALLEST_SAMPLE = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Conformers:
-    """All labelled conformers of one protein.
+    """The labelled conformers of one protein; their coordinates are read when they are asked for.
 
     Attributes:
         protein: Features (those of `features.compact` suffice) and atom order.
-        coordinates: `[F, N_atom, 3]` float32 in angstrom, 0 where absent.
-        mask: `[N_atom]` 1 where the trajectory has the atom.
+        target: Where the trajectories are.
+        columns: `[N_atom]` of each atom its column in the trajectories, -1 where it is absent.
         energy_kj_mol: `[F]` float64.
         replica: `[F]`.
         frame: `[F]` index within the replica.
+        frame_hash: `[F]` of the coordinates that were labelled.
     """
 
     protein: ProteinFeatures
-    coordinates: Tensor
-    mask: Tensor
+    target: Target
+    columns: NDArray[np.int64]
     energy_kj_mol: Tensor
     replica: Tensor
     frame: Tensor
+    frame_hash: NDArray[np.str_]
 
     def __len__(self) -> int:
         return len(self.energy_kj_mol)
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """`[N_atom]` 1 where the trajectories have the atom."""
+        return torch.from_numpy((self.columns >= 0).astype(np.float32))
+
+    @cached_property
+    def partners(self) -> Tensor:
+        """`[N_atom]` from `symmetry.symmetric_partners`."""
+        return symmetric_partners(self.protein.atoms, self.protein.protein.chains)
+
+    def coordinates(self, rows: Sequence[int] | None = None) -> Tensor:
+        """Read conformers from their trajectories.
+
+        Args:
+            rows: Which, in any order; all when None.
+
+        Returns:
+            `[len(rows), N_atom, 3]` float32 in angstrom, 0 where absent.
+
+        Raises:
+            UserError: A file that cannot be read, or has changed since it was labelled.
+        """
+        chosen = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64)
+        replica, present = self.replica.numpy()[chosen], np.flatnonzero(self.columns >= 0)
+        coordinates = np.zeros((len(chosen), len(self.columns), 3), dtype=np.float32)
+        for number in np.unique(replica):
+            where = np.flatnonzero(replica == number)
+            xyz = self._read(int(number), chosen[where])
+            coordinates[np.ix_(where, present)] = xyz[:, self.columns[present]]
+        return torch.from_numpy(coordinates)
+
+    def _read(self, replica: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        frames = self.frame.numpy()[rows]
+        try:
+            xyz = read_frames(self.target, replica, frames)
+        except UserError as error:
+            shown = ", ".join(map(str, frames[:5])) + (" ..." if len(frames) > 5 else "")
+            raise UserError(
+                f"replica {replica}, frame {shown}: {error.args[0]}", error.hint
+            ) from error
+        _check_frames(self.target, replica, frames, xyz, self.frame_hash[rows])
+        return xyz
+
+
+def labels_by_target(labels: EnergyLabels) -> dict[str, EnergyLabels]:
+    """The labels of each target; `labels.for_target` for one after the other looks at all of them.
+
+    Args:
+        labels: In any order.
+    """
+    names, which = np.unique(labels.target, return_inverse=True)
+    order = np.argsort(which, kind="stable")
+    parts = np.split(order, np.cumsum(np.bincount(which))[:-1])
+    return {str(name): labels.select(part) for name, part in zip(names, parts, strict=True)}
 
 
 def load_conformers(
@@ -66,8 +126,7 @@ def load_conformers(
         replicas: Which replicas; all when None.
 
     Raises:
-        UserError: No label, labels of other coordinates, atoms that do not match, a file that
-            cannot be read.
+        UserError: No label, labels of a replica that is not there, or atoms that do not match.
     """
     rows = labels.for_target(target.name)
     keep = rows.status == "ok"
@@ -78,28 +137,21 @@ def load_conformers(
             f"target {target.name}: none of its {len(keep)} labels is usable here",
             "label its trajectories with `protenix-eba label`, or choose other replicas",
         )
-    columns = match_atoms(target, protein)
-    present = columns >= 0
-    replica, frame, energy = rows.replica[keep], rows.frame[keep], rows.energy_kj_mol[keep]
-    coordinates = np.zeros((len(frame), len(columns), 3), dtype=np.float32)
-    for number in np.unique(replica):
-        where = np.flatnonzero(replica == number)
-        if number not in target.trajectory_paths:
-            raise UserError(
-                f"target {target.name}: labels name replica {number}, the folder has "
-                f"{list(target.trajectory_paths)}",
-                "use the labels of these trajectories",
-            )
-        xyz = read_frames(target, int(number), frame[where])
-        _check_frames(target, int(number), frame[where], xyz, rows.frame_hash[keep][where])
-        coordinates[np.ix_(where, np.flatnonzero(present))] = xyz[:, columns[present]]
+    rows = rows.select(keep)
+    if missing := set(rows.replica.tolist()) - set(target.trajectory_paths):
+        raise UserError(
+            f"target {target.name}: labels name replica {min(missing)}, the folder has "
+            f"{list(target.trajectory_paths)}",
+            "use the labels of these trajectories",
+        )
     return Conformers(
         protein,
-        torch.from_numpy(coordinates),
-        torch.from_numpy(present.astype(np.float32)),
-        torch.from_numpy(np.array(energy, dtype=np.float64)),
-        torch.from_numpy(np.array(replica, dtype=np.int64)),
-        torch.from_numpy(np.array(frame, dtype=np.int64)),
+        target,
+        match_atoms(target, protein),
+        torch.from_numpy(rows.energy_kj_mol),
+        torch.from_numpy(rows.replica),
+        torch.from_numpy(rows.frame),
+        rows.frame_hash,
     )
 
 

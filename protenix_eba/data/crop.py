@@ -14,7 +14,14 @@ from torch import Tensor
 
 from protenix_eba.data.features import with_atom_windows
 
-__all__ = ["atoms_of", "choose_crop", "contiguous_crop", "crop_features", "spatial_crop"]
+__all__ = [
+    "atoms_of",
+    "choose_crop",
+    "contiguous_crop",
+    "crop_features",
+    "renumbered",
+    "spatial_crop",
+]
 
 # What each dimension of a feature counts: t tokens, a atoms, - something else.
 _DIMENSIONS: Final = {
@@ -179,7 +186,7 @@ def _cut(
             continue
         cropped[key] = _slice(key, value, chosen, whole)
         if kind := _NUMBERS.get(key):
-            cropped[key] = _renumbered(cropped[key], chosen[kind], whole[kind])
+            cropped[key] = renumbered(cropped[key], chosen[kind], whole[kind])
     return cropped
 
 
@@ -200,7 +207,7 @@ def _slice(
     return value
 
 
-def _renumbered(numbers: Tensor, chosen: Tensor, n_whole: int) -> Tensor:
+def renumbered(numbers: Tensor, chosen: Tensor, n_whole: int) -> Tensor:
     """Numbers within the whole as numbers within the crop, -1 for what lies outside of it."""
     place = torch.full((n_whole + 1,), -1, dtype=numbers.dtype)  # the last is for -1
     place[chosen] = torch.arange(len(chosen), dtype=numbers.dtype)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from dataclasses import replace
+from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from protenix_eba.config import EBAConfig
-from protenix_eba.data.conformers import Conformers, load_conformers, within_deviations
-from protenix_eba.data.crop import atoms_of, choose_crop, crop_features
-from protenix_eba.data.epochs import epoch_blocks
+from protenix_eba.data.clusters import conformer_clusters
+from protenix_eba.data.conformers import (
+    Conformers,
+    labels_by_target,
+    load_conformers,
+    within_deviations,
+)
+from protenix_eba.data.crop import choose_crop
+from protenix_eba.data.epochs import SAMPLERS, Epoch, Pool
 from protenix_eba.data.features import (
     ProteinFeatures,
     compact,
@@ -24,7 +30,7 @@ from protenix_eba.data.features import (
     with_random_references,
     with_relative_positions,
 )
-from protenix_eba.data.prefetch import prefetch
+from protenix_eba.data.item import Item
 from protenix_eba.data.sequences import Protein, protein_of_target
 from protenix_eba.data.split import check_split, replicas_of
 from protenix_eba.embeddings import EmbeddingFolder, TrunkEmbeddings
@@ -34,7 +40,7 @@ from protenix_eba.plugin_api import DATALOADERS
 from protenix_eba.progress import track
 from protenix_eba.trajectories import find_targets
 
-__all__ = ["Item", "SequenceCoupledLoader", "prefetch"]
+__all__ = ["SequenceCoupledLoader", "eba_loader"]
 
 # Streams of random numbers of one item, beside that of its noise: which does not depend, then, on
 # the number of residues.
@@ -42,62 +48,18 @@ _REFERENCES: Final = 2**40
 _CROP: Final = 2**41
 
 
-@dataclass(frozen=True)
-class Item:
-    """K conformers of one sequence, or of a crop of it.
-
-    Attributes:
-        target: Name.
-        frames: Replica and frame of each conformer.
-        features: Protenix's input features, those that the diffusion module reads.
-        embeddings: Of the frozen trunk.
-        coordinates: `[K, N_atom, 3]` in angstrom.
-        mask: `[K, N_atom]`.
-        energy_kj_mol: `[K]` float64, of the whole protein.
-        keep: `[K]` bool, false where the energy is an outlier of its target's.
-        n_residues: N of the whole protein, which the energies are of.
-        n_tokens: Of the crop.
-    """
-
-    target: str
-    frames: tuple[tuple[int, int], ...]
-    features: dict[str, Any]
-    embeddings: TrunkEmbeddings
-    coordinates: Tensor
-    mask: Tensor
-    energy_kj_mol: Tensor
-    keep: Tensor
-    n_residues: int
-    n_tokens: int
-
-    def crop(self, token_index: Tensor) -> Item:
-        """The same conformers with some of their residues.
-
-        Args:
-            token_index: `[n]` token numbers, strictly ascending.
-        """
-        atoms = atoms_of(self.features, token_index)
-        return replace(
-            self,
-            features=crop_features(self.features, token_index),
-            embeddings=self.embeddings.crop(token_index),
-            coordinates=self.coordinates[:, atoms],
-            mask=self.mask[:, atoms],
-            n_tokens=len(token_index),
-        )
-
-
 class SequenceCoupledLoader:
     """Items by their number: item i is the same whoever asks for it, and in whatever order.
 
     A step of B items on all ranks has the items from step x B on; a resumed trainer goes on where
-    it was.
+    it was. An item whose coordinates cannot be read says so in its `problem`: others are whole.
 
     Args:
         sources: Conformers of each sequence; of their features those of `compact` are used.
         embeddings: Gives a protein's; called when an item of it is asked for.
         n_conformers: K.
         seed: Of the run.
+        sampler: Name of one of `epochs.SAMPLERS`.
         batch_items: Items of one optimizer step, on all ranks.
         crop_size: Largest number of residues of an item; 0 for no crop.
         crop_spatial: Share of crops that are spatial.
@@ -119,6 +81,7 @@ class SequenceCoupledLoader:
         *,
         n_conformers: int,
         seed: int,
+        sampler: str = "structures",
         batch_items: int = 1,
         crop_size: int = 0,
         crop_spatial: float = 0.5,
@@ -135,10 +98,15 @@ class SequenceCoupledLoader:
         self._embeddings = embeddings
         self._n_conformers = n_conformers
         self._seed = seed
+        self._sampler = SAMPLERS[sampler]
         self._batch_items = batch_items
         self._crop_size = crop_size
         self._crop_spatial = crop_spatial
         self._keep = [within_deviations(c.energy_kj_mol, outlier_z) for c in sources]
+        self._pools = [
+            Pool(c.energy_kj_mol.numpy(), cache(partial(conformer_clusters, c, n_conformers)))
+            for c in sources
+        ]
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
         self.epoch_length = len(self._epoch(0))
 
@@ -147,13 +115,22 @@ class SequenceCoupledLoader:
         """Names."""
         return tuple(c.protein.protein.name for c in self.sources)
 
-    def _make_epoch(self, epoch: int) -> list[tuple[int, tuple[int, ...]]]:
-        sizes = [len(c) for c in self.sources]
-        return epoch_blocks(sizes, self._n_conformers, self._seed, epoch, self._batch_items)
+    def _make_epoch(self, epoch: int) -> Epoch:
+        rest = (self._n_conformers, self._seed, epoch, self._batch_items)
+        return Epoch(self._pools, self._sampler, *rest)
 
-    def _block(self, index: int) -> tuple[int, tuple[int, ...]]:
-        epoch, position = divmod(index, self.epoch_length)
-        return self._epoch(epoch)[position]
+    def _place(self, index: int) -> tuple[Epoch, int]:
+        number, position = divmod(index, self.epoch_length)
+        return self._epoch(number), position
+
+    def _target(self, index: int) -> int:
+        epoch, position = self._place(index)
+        return epoch.target(position)
+
+    def _rows(self, index: int) -> list[int]:
+        """May have to read all conformers of the target: a sampler's clusters."""
+        epoch, position = self._place(index)
+        return list(epoch[position][1])
 
     def protein(self, number: int) -> ProteinFeatures:
         """The protein of `sources[number]` with all features that the diffusion module reads."""
@@ -166,7 +143,7 @@ class SequenceCoupledLoader:
 
     def length(self, index: int) -> int:
         """Tokens of item `index`, which is not loaded for that."""
-        n_residues = self.sources[self._block(index)[0]].protein.protein.n_residues
+        n_residues = self.sources[self._target(index)].protein.protein.n_residues
         return min(n_residues, self._crop_size or n_residues)
 
     def generator(self, index: int) -> torch.Generator:
@@ -175,38 +152,47 @@ class SequenceCoupledLoader:
         return torch.Generator().manual_seed(seed % 2**63)
 
     def __getitem__(self, index: int) -> Item:
-        which, chosen = self._block(index)
-        item = self._whole(which, list(chosen))
+        item = self._whole(index)
         if self.length(index) < item.n_tokens:
-            item = item.crop(self._choose_crop(item, which, self.generator(index + _CROP)))
+            item = item.crop(self._choose_crop(item, index))
         features = with_random_references(item.features, self.generator(index + _REFERENCES))
         return replace(item, features=with_relative_positions(features))
 
-    def _whole(self, which: int, rows: list[int]) -> Item:
+    def _whole(self, index: int) -> Item:
+        which = self._target(index)
         source = self.sources[which]
+        rows, problem = list(range(self._n_conformers)), ""
+        try:
+            rows = self._rows(index)
+            coordinates = source.coordinates(rows)
+        except UserError as error:
+            coordinates = torch.full((len(rows), len(source.mask), 3), torch.nan)
+            problem = str(error)
         n_residues = source.protein.protein.n_residues
         return Item(
             target=source.protein.protein.name,
             frames=tuple((int(source.replica[r]), int(source.frame[r])) for r in rows),
             features=source.protein.features,
             embeddings=self.embedding(which),
-            coordinates=source.coordinates[rows],
+            coordinates=coordinates,
             mask=source.mask.expand(len(rows), -1),
             energy_kj_mol=source.energy_kj_mol[rows],
             keep=self._keep[which][rows],
             n_residues=n_residues,
             n_tokens=n_residues,
+            partners=source.partners,
+            problem=problem,
         )
 
-    def _choose_crop(self, item: Item, which: int, generator: torch.Generator) -> Tensor:
-        alpha = self.sources[which].protein.alpha_carbons
+    def _choose_crop(self, item: Item, index: int) -> Tensor:
+        alpha = self.sources[self._target(index)].protein.alpha_carbons
         return choose_crop(
             item.coordinates[:, alpha],
             item.mask[0, alpha].bool(),
             item.features["asym_id"],
             size=self._crop_size,
             spatial=self._crop_spatial,
-            generator=generator,
+            generator=self.generator(index + _CROP),
         )
 
 
@@ -247,6 +233,8 @@ def eba_loader(
         embeddings,
         n_conformers=config.n_conformers,
         seed=seed,
+        # What is measured does not depend on how the model is trained.
+        sampler="structures" if held_out else config.sampler,
         batch_items=batch_items,
         crop_size=config.crop_size,
         crop_spatial=config.crop_spatial,
@@ -258,6 +246,7 @@ def _read_sources(
     config: EBAConfig, held_out: bool, embeddings: EmbeddingFolder
 ) -> list[Conformers]:
     targets, labels = find_targets(config.data_dir), read_labels(Path(config.labels))
+    by_target = labels_by_target(labels)
     check_split(config, targets)
     parts = [(target, replicas_of(config, target, held_out=held_out)) for target in targets]
     parts = [(target, replicas) for target, replicas in parts if replicas]
@@ -271,7 +260,9 @@ def _read_sources(
     for target, replicas in track(parts, what, len(parts)):
         protein = _featurised(protein_of_target(target))
         embeddings.check(protein.protein)
-        sources.append(load_conformers(target, protein, labels, replicas))
+        # of a target without labels the error lists those with
+        rows = by_target.get(target.name, labels)
+        sources.append(load_conformers(target, protein, rows, replicas))
     return sources
 
 
