@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,9 +18,7 @@ from protenix_eba.data.crop import atoms_of, choose_crop, crop_features
 from protenix_eba.data.epochs import epoch_blocks
 from protenix_eba.data.features import (
     ProteinFeatures,
-    compact,
     complete,
-    protein_features,
     with_random_references,
     with_relative_positions,
 )
@@ -269,13 +267,7 @@ def _read_sources(
     what = "reading held-out conformers" if held_out else "reading conformers"
     sources = []
     for target, replicas in track(parts, what, len(parts)):
-        protein = _featurised(protein_of_target(target))
-        embeddings.check(protein.protein)
-        sources.append(load_conformers(target, protein, labels, replicas))
+        protein = protein_of_target(target)
+        embeddings.check(protein)
+        sources.append(load_conformers(target, embeddings.features(protein), labels, replicas))
     return sources
-
-
-@cache
-def _featurised(protein: Protein) -> ProteinFeatures:
-    """Takes a second for 300 residues; both loaders need most proteins."""
-    return compact(protein_features(protein))
