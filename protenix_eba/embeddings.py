@@ -168,7 +168,7 @@ def _check(path: Path, protein: Protein, trunk: str, n_cycles: int, msa: str | N
     require_file(path, f"embeddings of {protein.name}", "run `protenix-eba embed`")
     try:
         with safe_open(path, framework="pt") as handle:
-            found = handle.metadata() or {}
+            found: dict[str, str] = handle.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise _not_whole(path, error) from error
     stated = {} if msa is None else {"msa": msa, "seed": str(_SEED)}

@@ -1,35 +1,17 @@
 import json
-import logging
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from protenix_eba.cli.main import run
-from protenix_eba.cli.session import Trunk, load_configuration
 from protenix_eba.data.features import protein_features
 from protenix_eba.data.msa import MsaFiles
 from protenix_eba.data.sequences import Protein
-from protenix_eba.embeddings import EmbeddingFolder, as_stored, compute_embeddings
+from protenix_eba.embeddings import compute_embeddings
 from protenix_eba.errors import UserError
 from protenix_eba.weights import build_model
 
 A, B = "MKTAYIAKQRQISF", "GSHMLEDPVW"
-
-
-def a3m(query, n_rows=6, seed=0, species=False):
-    """An alignment with gaps, insertions and other residues, made at random."""
-    generator = np.random.default_rng(seed)
-    lines = [">query", query]
-    for number in range(n_rows):
-        letters = [
-            generator.choice(list("ACDEFGHIKLMNPQRSTVWY-" + residue * 20)) for residue in query
-        ]
-        letters[number % len(letters)] += "gh"[: number % 3]
-        name = f"UniRef100_A0A{number}_{1000 + number}/" if species else f"hit{number}"
-        lines += [f">{name} 1-{len(query)}", "".join(letters)]
-    return "\n".join(lines) + "\n"
 
 
 def write(path, text):
@@ -39,7 +21,7 @@ def write(path, text):
 
 
 @pytest.fixture
-def own_folders(tmp_path):
+def own_folders(tmp_path, a3m):
     """Two chains with alignments as Protenix's own search writes them."""
     for number, chain in enumerate((B, A)):
         folder = tmp_path / "msa" / str(number)
@@ -49,7 +31,7 @@ def own_folders(tmp_path):
     return tmp_path / "msa"
 
 
-def test_files_are_found_by_name_and_given_to_chains_by_query(tmp_path):
+def test_files_are_found_by_name_and_given_to_chains_by_query(tmp_path, a3m):
     write(tmp_path / "x.a3m", a3m(A))
     write(tmp_path / "two/first.a3m", a3m(B))
     write(tmp_path / "two/second.a3m", a3m(A))
@@ -61,7 +43,7 @@ def test_files_are_found_by_name_and_given_to_chains_by_query(tmp_path):
 
 
 @pytest.mark.parametrize("below", ["", "two"])
-def test_protenixs_own_folders_are_found_by_sequence_and_by_name(own_folders, tmp_path, below):
+def test_protenixs_own_folders_are_found_by_sequence_and_by_name(own_folders, tmp_path, a3m, below):
     if below:
         own_folders = own_folders.rename(tmp_path / "two").parent
     found = MsaFiles(own_folders).of(Protein("two", (A, B)))
@@ -71,7 +53,7 @@ def test_protenixs_own_folders_are_found_by_sequence_and_by_name(own_folders, tm
     assert found.unpaired == (a3m(A, n_rows=4, seed=3), a3m(B, n_rows=4, seed=2))
 
 
-def test_no_alignment_is_needed_where_protenix_reads_none(tmp_path):
+def test_no_alignment_is_needed_where_protenix_reads_none(tmp_path, a3m):
     """`FeatureAssemblyLine.assemble` leaves out chains of up to 4 residues."""
     assert MsaFiles(None).of(Protein("x", (A,))) is None
     assert MsaFiles(tmp_path).of(Protein("x", ("GAGA",))) is None
@@ -79,30 +61,43 @@ def test_no_alignment_is_needed_where_protenix_reads_none(tmp_path):
     assert MsaFiles(tmp_path).of(Protein("x", ("GAGA", A))).unpaired == ("", a3m(A))
 
 
+ROWS = f">query\n{A}\n>hit1\n{'-' * 5}{A[5:]}\n>hit2\n{A[:3]}hsD{A[4:]}\n"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (a3m(A.replace("Y", "F")), "14 residues, which is that of chain 1 .* up to residue 4 only"),
-        (a3m(A)[:-5], r"row 7 \(hit5 1-14\): expected 14 columns as in the query, found"),
-        (a3m(A) + ">las", r"row 8 \(las\): expected 14 columns as in the query, found 0"),
+        (f">q\n{B}\n", "10 residues, which is that of chain 1 .* up to residue 0 only"),
+        (ROWS.replace("AY", "AF", 1), "of chain 1 .* up to residue 4 only"),
+        (ROWS[:-5], r"row 3 \(hit2\): expected 14 columns as in the query, found 10"),
+        (ROWS + ">las", r"row 4 \(las\): expected 14 columns as in the query, found 0"),
         ("", "expected an a3m file .* found an empty file"),
         (A, "expected an a3m file .* found another kind of file"),
-        (a3m(A) + ">x\n" + A.replace("M", "."), r"row 8 \(x\): expected letters and '-', found"),
+        (ROWS.replace("--", ".-"), r"row 2 \(hit1\): expected letters and '-', found \['.'\]"),
         (b"\x00\xff\x80" * 9, "cannot be read as text"),
-        (f">q\n{A}\n\x00>q\n{A}\n".encode(), r"found \['\\x00', '>'"),
+        (ROWS.replace("--", "\0-"), r"row 2 \(hit1\): expected letters .* found \['\\x00'\]"),
         (None, "no alignment of chain 1 of x in"),
     ],
-    ids="query cut header empty plain dots binary nul absent".split(),
+    ids=["other", "residue", "cut", "header", "empty", "plain", "dots", "binary", "nul", "none"],
 )
 def test_files_that_cannot_be_used_are_named_with_their_reason(tmp_path, content, message):
     if content is not None:
-        (tmp_path / "x.a3m").write_bytes(content if isinstance(content, bytes) else content.encode())
+        data = content if isinstance(content, bytes) else content.encode()
+        (tmp_path / "x.a3m").write_bytes(data)
     with pytest.raises(UserError, match=message):
         MsaFiles(tmp_path).of(Protein("x", (A,)))
 
 
+def test_small_letters_are_insertions(tmp_path):
+    write(tmp_path / "x.a3m", "# made by hand\n" + ROWS)
+    features = protein_features(Protein("x", (A,)), msa=MsaFiles(tmp_path).of(Protein("x", (A,))))
+    deletions = features.features["deletion_matrix"]
+    assert deletions.shape == (4, len(A))  # the query is there as a paired row as well
+    assert deletions.nonzero().tolist() == [[3, 3]] and deletions[3, 3] == 2
+
+
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="expected a folder or an a3m file at .*, found nothing"):
+    with pytest.raises(UserError, match=r"expected a folder or an a3m file at .*, found nothing"):
         MsaFiles(tmp_path / "absent")
 
 
@@ -148,6 +143,8 @@ def test_embeddings_are_those_of_stock_protenix_for_a_json_with_these_files(
     protein = Protein("x", (A, B))
     msa = MsaFiles(own_folders).of(protein)
     made = compute_embeddings(model, protein_features(protein, msa=msa), model.N_cycle)
+    alone = compute_embeddings(model, protein_features(protein), model.N_cycle)
+    assert min((a - b).std() for a, b in zip(made.tensors(), alone.tensors(), strict=True)) > 0.01
     chains = []
     for number, sequence in ((1, A), (0, B)):
         folder = own_folders / str(number)

@@ -105,9 +105,7 @@ def part(targets: Sequence[Protein | Target], shard: str) -> list[Protein | Targ
     return list(targets[i - 1 :: n])
 
 
-def _embed_all(
-    targets: Sequence[Protein | Target], trunk: Trunk
-) -> tuple[int, dict[str, str]]:
+def _embed_all(targets: Sequence[Protein | Target], trunk: Trunk) -> tuple[int, dict[str, str]]:
     """The number of targets whose embeddings were there, and why others have none."""
     from protenix_eba.data.sequences import Protein, protein_of_target
     from protenix_eba.errors import UserError

@@ -65,9 +65,7 @@ def exit_with_failures(failures: Mapping[str, str], n_targets: int) -> None:
         others = ", ".join(list(failures)[_SHOWN:])
         console.print(f"failed as well: {others}", markup=False, soft_wrap=True)
     if failures:
-        raise click.exceptions.Exit(
-            _EXIT_NONE if len(failures) == n_targets else _EXIT_SOME_FAILED
-        )
+        raise click.exceptions.Exit(_EXIT_NONE if len(failures) == n_targets else _EXIT_SOME_FAILED)
 
 
 def load_configuration(config_path: Path | None, **overrides: str) -> Any:

@@ -8,7 +8,7 @@ import string
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from os.path import commonprefix
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -175,7 +175,10 @@ def _read_a3m(path: Path) -> tuple[str, str]:
 
 def _mismatch(query: str, protein: Protein) -> str:
     """How a query differs from the chain that it is most like."""
-    common = [len(commonprefix([query, sequence])) for sequence in protein.chains]
+    common = [
+        sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(query, s, strict=False)))
+        for s in protein.chains
+    ]
     best = max(range(len(common)), key=common.__getitem__)
     return (
         f"expected the sequence of a chain of {protein.name} as its first row; found one of "
