@@ -116,14 +116,16 @@ def test_a_broken_topology_is_one_failed_target(command, small_run, demo_data, t
     assert list(contents(tmp_path / "out")) == [names[1]]
 
 
-def test_a_checkpoint_that_does_not_fit_ends_the_command(command, tmp_path, capsys):
+def test_what_is_no_targets_fault_ends_the_command(command, tmp_path, capsys):
     other = tmp_path / "other.yaml"
     other.write_text(Path(command[2]).read_text().replace("c_z: 16", "c_z: 32"))
-    words = ["--config", str(other), "--out", str(tmp_path / "out")]
-    assert run([*command, *words]) == 2
-    printed = capsys.readouterr().err
-    assert printed.count("does not fit the configured model") == 1
-    assert "failed:" not in printed
+    for words, message in (
+        (["--config", str(other), "--out", str(tmp_path / "out")], "not fit the configured model"),
+        (["--out", str(other)], f"cannot write into {other}: File exists"),
+    ):
+        assert run([*command, *words]) == 2
+        printed = capsys.readouterr().err
+        assert printed.count(message) == 1 and "failed:" not in printed
 
 
 def test_shards_together_are_the_whole(command, tmp_path, capsys):
@@ -131,6 +133,7 @@ def test_shards_together_are_the_whole(command, tmp_path, capsys):
         out = tmp_path / str(number)
         assert run([*command, "--out", str(out), "--shard", f"{number}/2"]) == 0
         assert contents(out).keys() == names
+    assert run([*command, "--out", str(tmp_path / "4"), "--shard", "4/4"]) == 0  # no target left
     for wrong in ("0/2", "3/2", "2", "a/b"):
         assert run([*command, "--out", str(tmp_path), "--shard", wrong]) == 2
         assert "--shard: expected i/n with i from 1 to n" in capsys.readouterr().err
@@ -144,11 +147,11 @@ def test_a_killed_run_is_resumed_to_the_same_files(small_run, demo_data, tmp_pat
     ]  # fmt: skip
     program = Path(sys.executable).parent / "protenix-eba"
     process = subprocess.Popen([program, *command], stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list(out.glob("*.safetensors")):
+    while process.poll() is None and not list(out.glob("[!.]*.safetensors")):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    kept = {path: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("[!.]*.safetensors")}
     expected = contents(small_run / "embeddings")
     assert 0 < len(kept) < len(expected)
     assert run(command) == 0

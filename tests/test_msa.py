@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -51,6 +52,13 @@ def test_protenixs_own_folders_are_found_by_sequence_and_by_name(own_folders, tm
         a3m(chain, seed=number, species=True) for number, chain in ((1, A), (0, B))
     )
     assert found.unpaired == (a3m(A, n_rows=4, seed=3), a3m(B, n_rows=4, seed=2))
+
+
+def test_equal_chains_have_one_alignment(own_folders):
+    """Protenix's search makes a folder for each chain, and uses one of those that are equal."""
+    shutil.copytree(own_folders / "1", own_folders / "2")
+    found = MsaFiles(own_folders).of(Protein("two", (A, A)))
+    assert found.paired == ((own_folders / "2/pairing.a3m").read_text(),) * 2
 
 
 def test_no_alignment_is_needed_where_protenix_reads_none(tmp_path, a3m):

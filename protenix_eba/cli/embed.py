@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from protenix_eba.cli.session import (
     load_configuration,
     msa_option,
 )
+from protenix_eba.errors import UserError
 
 if TYPE_CHECKING:
     from protenix_eba.data.sequences import Protein
@@ -78,8 +80,10 @@ def embed(
     from protenix_eba.weights import load_checkpoint
 
     trunk = Trunk(configs, load_checkpoint(checkpoint), out, msas)
+    # What is no target's fault ends the command: a folder or a checkpoint that cannot be used.
+    _make_folder(out)
     if not all((out / f"{target.name}.safetensors").is_file() for target in targets):
-        _ = trunk.model  # a checkpoint that does not fit is no target's fault: it ends the command
+        _ = trunk.model
     n_kept, failures = _embed_all(targets, trunk)
     n_embedded = len(targets) - n_kept - len(failures)
     console.print(
@@ -90,14 +94,23 @@ def embed(
     exit_with_failures(failures, len(targets))
 
 
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(13, "no permission to write")
+    except OSError as error:
+        raise UserError(
+            f"cannot write into {path}: {error.strerror}", "choose a folder that you can write to"
+        ) from error
+
+
 def part(targets: Sequence[Protein | Target], shard: str) -> list[Protein | Target]:
     """Every n-th target from the i-th on.
 
     Raises:
         UserError: `shard` is not i/n.
     """
-    from protenix_eba.errors import UserError
-
     match = re.fullmatch(r"(\d+)/(\d+)", shard)
     i, n = map(int, match.groups()) if match else (0, 0)
     if not 1 <= i <= n:
@@ -108,7 +121,6 @@ def part(targets: Sequence[Protein | Target], shard: str) -> list[Protein | Targ
 def _embed_all(targets: Sequence[Protein | Target], trunk: Trunk) -> tuple[int, dict[str, str]]:
     """The number of targets whose embeddings were there, and why others have none."""
     from protenix_eba.data.sequences import Protein, protein_of_target
-    from protenix_eba.errors import UserError
     from protenix_eba.progress import track
 
     n_kept, failures = 0, {}

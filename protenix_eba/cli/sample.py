@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from protenix_eba.weights import StateDict
 
 
-@click.command()
+@click.command(
+    epilog="""Example:
+
+    \b
+    protenix-eba sample --config configs/demo_eba.yaml --checkpoint runs/eba/model.pt \\
+        --input sequences.fasta --out runs/samples -n 100
+
+Exit status: 0 all sequences are sampled, 2 unusable input or none is, 3 some failed."""
+)
 @config_option
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), required=True, help="Protenix checkpoint."
@@ -65,26 +73,25 @@ def sample(
     embeddings: Path | None,
     msa_path: Path | None,
 ) -> None:
-    r"""Sample ensembles from sequences alone: NAME/NAME.pdb and NAME/NAME.xtc.
+    """Sample ensembles from sequences alone: NAME/NAME.pdb and NAME/NAME.xtc.
 
     Ensembles that are there already, made with the same settings, are kept. Without --msa,
     embeddings that are there are taken as they are, whatever MSA they were made with.
-
-    \b
-    Example:
-      protenix-eba sample --config configs/demo_eba.yaml --checkpoint runs/eba/model.pt \
-          --input sequences.fasta --out runs/samples -n 100
     """
     from protenix_eba.data.msa import MsaFiles
     from protenix_eba.data.sequences import read_proteins
     from protenix_eba.errors import UserError
     from protenix_eba.files import sha256_of_file
+    from protenix_eba.progress import console
 
     for name, value in (("--samples", samples), ("--batch", batch)):
         if value < 1:
             raise UserError(f"{name}: expected at least 1, found {value}")
     proteins = read_proteins(input_path)
     msas = MsaFiles(msa_path) if msa_path else None
+    stored = f"embeddings from {embeddings}, else " if embeddings else ""
+    message = f"sampling {len(proteins)} sequences: {stored}{msas or MsaFiles(None)}"
+    console.print(message, markup=False, soft_wrap=True)
     configs = load_configuration(config_path)
     from protenix_eba.sample import SamplerSettings, describe
     from protenix_eba.weights import load_checkpoint

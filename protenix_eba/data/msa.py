@@ -6,6 +6,7 @@ import hashlib
 import json
 import string
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import takewhile
@@ -27,8 +28,8 @@ _SHORTEST: Final = 5
 _ALLOWED: Final = frozenset(string.ascii_letters + "-")
 _NO_INSERTIONS: Final = str.maketrans("", "", string.ascii_lowercase)
 _HINT: Final = (
-    "give this target an a3m file whose first sequence is its own, with nothing else in it for no "
-    "alignment"
+    "the first sequence of an a3m file must be the target's own; a file with nothing but that "
+    "stands for no alignment"
 )
 
 
@@ -58,9 +59,9 @@ def fingerprint_of(msa: ProteinMsa | None) -> str:
 class MsaFiles:
     """Finds the alignments of a protein.
 
-    In a folder these are NAME.a3m and all a3m files below NAME/. If there is neither, folders as
-    Protenix's own search writes them, with pairing.a3m and non_pairing.a3m, are found by the
-    sequences that they are for; where a target has such files, its others are left aside.
+    In a folder these are NAME.a3m and all a3m files below NAME/; among the latter only pairing.a3m
+    and non_pairing.a3m if there are any, as Protenix's own search writes them. If there is none of
+    these, such files anywhere in the folder are found by the sequences that they are for.
 
     A file belongs to the chains whose sequence its query, the first row, is. Several files of one
     chain are read one after the other.
@@ -79,6 +80,7 @@ class MsaFiles:
             )
         self._path = path
         self._last = lru_cache(maxsize=1)(self._read)
+        self._own = lru_cache(maxsize=1)(_own_files)
 
     def __str__(self) -> str:
         return f"MSAs from {self._path}" if self._path else "no MSA, each sequence on its own"
@@ -113,21 +115,28 @@ class MsaFiles:
     def _files(self, path: Path, protein: Protein) -> list[Path]:
         if path.is_file():
             return [path]
-        named = [path / f"{protein.name}.a3m", *sorted((path / protein.name).rglob("*.a3m"))]
-        found = [file for file in named if file.is_file()]
-        if not found:
-            found = [file for s in set(protein.chains) for file in self._by_query.get(s, ())]
-        return sorted(f for f in found if f.name in _OWN_NAMES) or found
+        named = path / protein.name
+        own = [file for files in _own_files(named).values() for file in files.values()]
+        plain = [path / f"{protein.name}.a3m", *sorted(named.rglob("*.a3m"))]
+        found = own or [file for file in plain if file.is_file()]
+        if found:
+            return found
+        by_query = self._own(path)
+        return [f for s in dict.fromkeys(protein.chains) for f in by_query.get(s, {}).values()]
 
-    @cached_property
-    def _by_query(self) -> dict[str, list[Path]]:
-        """Files of Protenix's own search below the folder."""
-        found: dict[str, list[Path]] = {}
-        for path in sorted(self._path.rglob("*pairing.a3m")) if self._path else ():
-            if path.name in _OWN_NAMES:
-                with path.open(encoding="utf-8", errors="replace") as lines:
-                    found.setdefault(_first_row(lines), []).append(path)
-        return found
+
+def _own_files(folder: Path) -> dict[str, dict[str, Path]]:
+    """Files of Protenix's own search below a folder: query -> name -> path.
+
+    Equal chains have folders of their own; Protenix, too, takes the last one for all of them.
+    """
+    found: dict[str, dict[str, Path]] = {}
+    for name in _OWN_NAMES:
+        for path in sorted(folder.rglob(name)):
+            # One that cannot be opened is missed by its own target, not by all.
+            with suppress(OSError), path.open(encoding="utf-8", errors="replace") as lines:
+                found.setdefault(_first_row(lines), {})[name] = path
+    return found
 
 
 def _first_row(lines: Iterable[str]) -> str:
