@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from protenix_eba.data.features import ProteinFeatures, to_device
@@ -155,8 +155,8 @@ def save_embeddings(
         "msa_sequences": str(len(protein.features["msa"])),
         "seed": str(_SEED),
     }
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=made_from)
+    with atomic_path(path) as temporary:  # `save_file` would close it to the user's group
+        temporary.write_bytes(save(tensors, metadata=made_from))
 
 
 def _check(path: Path, protein: Protein, trunk: str, n_cycles: int, msa: str | None) -> str:

@@ -116,12 +116,19 @@ class Trunk:
         """The whole model, on a GPU if there is one; built when it is first asked for.
 
         Raises:
-            UserError: The checkpoint does not fit the configuration.
+            UserError: The checkpoint does not fit the configuration, or needs a language model.
         """
         import torch
 
+        from protenix_eba.errors import UserError
         from protenix_eba.weights import build_model
 
+        if self._configs.esm.enable:
+            raise UserError(
+                f"the trunk of {self._configs.model_name} reads embeddings of a language model, "
+                "which are not made here",
+                "choose a model without ESM",
+            )
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return build_model(self._configs, self._state).to(device)
 
