@@ -228,7 +228,7 @@ class EmbeddingFolder:
         return self._folder / f"{protein.name}.safetensors"
 
     def check(self, protein: Protein, msa: str | None = None) -> str:
-        """Whether a protein's file is there and was made from this sequence, trunk and recycling.
+        """That a protein's file is there and was made from this sequence, trunk, recycling and MSA.
 
         Args:
             protein: Whose.
@@ -239,7 +239,7 @@ class EmbeddingFolder:
             The fingerprint of its alignments, or "none".
 
         Raises:
-            UserError: It is not, or it is cut.
+            UserError: It is not there, made from something else, or cut.
         """
         found = _check(self.path(protein), protein, self._trunk, self._n_cycles, msa)
         kinds = len(self._made_with)

@@ -162,6 +162,8 @@ def test_a_killed_run_is_resumed_to_the_same_files(command, tmp_path):
 
 def test_sampling_takes_msas_and_says_which(command, msas, tmp_path, capsys):
     sample = ["sample", *command[1:], "-n", "1", "--steps", "1"]
+    assert run([*sample, "--out", command[2]]) == 2
+    assert "cannot write into" in capsys.readouterr().err
     out, embeddings = tmp_path / "out", tmp_path / "embeddings"
     words = ["--embeddings", str(embeddings), "--msa", str(msas)]
     (msas / "three.a3m").write_text("")

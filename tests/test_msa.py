@@ -4,6 +4,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from protenix_eba.data.features import protein_features
 from protenix_eba.data.msa import MsaFiles
@@ -94,6 +96,22 @@ def test_files_that_cannot_be_used_are_named_with_their_reason(tmp_path, content
         (tmp_path / "x.a3m").write_bytes(data)
     with pytest.raises(UserError, match=message):
         MsaFiles(tmp_path).of(Protein("x", (A,)))
+
+
+@settings(deadline=None)
+@given(
+    st.binary()
+    | st.text("AMK>-\n#q .", max_size=40).map(lambda text: (f">q\n{A}\n" + text).encode())
+)
+def test_any_bytes_are_whole_rows_of_the_target_or_an_error(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "x.a3m"
+    path.write_bytes(data)
+    try:
+        found = MsaFiles(path).of(Protein("x", (A,)))
+    except UserError:
+        return
+    assert found.unpaired[0].replace("\n", "").startswith(f">q{A}")
+    protein_features(Protein("x", (A,)), msa=found)
 
 
 def test_small_letters_are_insertions(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from protenix_eba.cli.session import (
     config_option,
     exit_with_failures,
     load_configuration,
+    make_folder,
     msa_option,
 )
 from protenix_eba.errors import UserError
@@ -73,7 +73,7 @@ def embed(
     from protenix_eba.trajectories import find_targets
 
     is_file = input_path.is_file()
-    targets = part(read_proteins(input_path) if is_file else find_targets(input_path), shard)
+    targets = _part(read_proteins(input_path) if is_file else find_targets(input_path), shard)
     msas = MsaFiles(msa_path)
     console.print(f"embedding {len(targets)} targets: {msas}", markup=False, soft_wrap=True)
     configs = load_configuration(config_path)
@@ -81,7 +81,7 @@ def embed(
 
     trunk = Trunk(configs, load_checkpoint(checkpoint), out, msas)
     # What is no target's fault ends the command: a folder or a checkpoint that cannot be used.
-    _make_folder(out)
+    make_folder(out)
     if not all((out / f"{target.name}.safetensors").is_file() for target in targets):
         _ = trunk.model
     n_kept, failures = _embed_all(targets, trunk)
@@ -94,18 +94,7 @@ def embed(
     exit_with_failures(failures, len(targets))
 
 
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        if not os.access(path, os.W_OK):
-            raise PermissionError(13, "no permission to write")
-    except OSError as error:
-        raise UserError(
-            f"cannot write into {path}: {error.strerror}", "choose a folder that you can write to"
-        ) from error
-
-
-def part(targets: Sequence[Protein | Target], shard: str) -> list[Protein | Target]:
+def _part(targets: Sequence[Protein | Target], shard: str) -> list[Protein | Target]:
     """Every n-th target from the i-th on.
 
     Raises:

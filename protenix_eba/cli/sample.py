@@ -13,6 +13,7 @@ from protenix_eba.cli.session import (
     config_option,
     exit_with_failures,
     load_configuration,
+    make_folder,
     msa_option,
 )
 
@@ -104,6 +105,7 @@ def sample(
         sigma_data=configs.sigma_data,
     )
     state = load_checkpoint(checkpoint)
+    make_folder(out)
     trunk = Trunk(configs, state, embeddings, msas)
     provenance = {
         "checkpoint_sha256": sha256_of_file(checkpoint),

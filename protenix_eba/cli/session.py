@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from protenix_eba.errors import UserError
 
 if TYPE_CHECKING:
     from protenix_eba.data.msa import MsaFiles, ProteinMsa
@@ -16,10 +19,16 @@ if TYPE_CHECKING:
     from protenix_eba.embeddings import TrunkEmbeddings
     from protenix_eba.weights import StateDict
 
-__all__ = ["Trunk", "config_option", "exit_with_failures", "load_configuration", "msa_option"]
+__all__ = [
+    "Trunk",
+    "config_option",
+    "exit_with_failures",
+    "load_configuration",
+    "make_folder",
+    "msa_option",
+]
 
 _EXIT_NONE, _EXIT_SOME_FAILED = 2, 3
-_SHOWN: Final = 20
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,8 +56,24 @@ def msa_option(function: F) -> F:
     )(function)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder for results before they are computed.
+
+    Raises:
+        UserError: It cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(13, "no permission to write")
+    except OSError as error:
+        raise UserError(
+            f"cannot write into {path}: {error.strerror}", "choose a folder that you can write to"
+        ) from error
+
+
 def exit_with_failures(failures: Mapping[str, str], n_targets: int) -> None:
-    """Print the reason of each target that failed and end the command; go on if there is none.
+    """Print why targets failed and end the command; if none has, go on.
 
     Args:
         failures: Target -> reason.
@@ -59,11 +84,8 @@ def exit_with_failures(failures: Mapping[str, str], n_targets: int) -> None:
     """
     from protenix_eba.progress import console
 
-    for name, reason in list(failures.items())[:_SHOWN]:
+    for name, reason in failures.items():
         console.print(f"failed: {name}: {reason}", markup=False, soft_wrap=True)
-    if len(failures) > _SHOWN:
-        others = ", ".join(list(failures)[_SHOWN:])
-        console.print(f"failed as well: {others}", markup=False, soft_wrap=True)
     if failures:
         raise click.exceptions.Exit(_EXIT_NONE if len(failures) == n_targets else _EXIT_SOME_FAILED)
 
@@ -120,7 +142,6 @@ class Trunk:
         """
         import torch
 
-        from protenix_eba.errors import UserError
         from protenix_eba.weights import build_model
 
         if self._configs.esm.enable:
