@@ -1,11 +1,13 @@
 """The frozen trunk's embeddings: computed once for each sequence, kept as safetensors.
 
 A file is less than a quarter of the float32 tensors (`protenix_eba.data.packing`): the single
-embeddings are as accurate as in bfloat16, the pair embeddings have an error of 0.6%.
+embeddings are as accurate as in bfloat16, the pair embeddings have an error of 0.6%. It also holds
+the features of the diffusion module, and says what all this was made from.
 """
 
 from __future__ import annotations
 
+import logging
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,12 +16,14 @@ from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from protenix_eba.data.features import ProteinFeatures
+from protenix_eba.data.features import ProteinFeatures, to_device
+from protenix_eba.data.msa import NO_MSA
 from protenix_eba.data.packing import pack, unpack
 from protenix_eba.data.sequences import Protein
+from protenix_eba.data.stored_features import pack_features, unpack_features
 from protenix_eba.errors import UserError
 from protenix_eba.files import atomic_path, require_file
 
@@ -28,15 +32,21 @@ __all__ = [
     "TrunkEmbeddings",
     "as_stored",
     "compute_embeddings",
-    "load_embeddings",
     "save_embeddings",
 ]
 
+logger = logging.getLogger(__name__)
+
+# Of what the trunk draws: in each cycle it reads another part of an MSA.
+_SEED: Final = 0
 # Steps in the root mean square. The single embeddings act on the outputs most and take little
-# room: theirs is bfloat16's accuracy.
-_STEPS: Final = {"s_inputs": 192, "s_trunk": 192, "z_trunk": 48}
+# room: theirs is bfloat16's accuracy. The pair embeddings' make a file of 80 residues, with the
+# features, a quarter of float32.
+_STEPS: Final = {"s_inputs": 192, "s_trunk": 192, "z_trunk": 47}
 _PARTS: Final = ("low", "high", "exponent", "step", "shape")
-_STORAGE: Final = "rounded, " + ", ".join(f"{n} 1/{k}" for n, k in _STEPS.items())
+_STORAGE: Final = "features; rounded, " + ", ".join(f"{n} 1/{k}" for n, k in _STEPS.items())
+_FEATURES: Final = "features"
+_DAMAGE: Final = (SafetensorError, OSError, ValueError, zlib.error)  # of a file that has changed
 
 
 @dataclass(frozen=True)
@@ -75,14 +85,24 @@ class TrunkEmbeddings:
 def compute_embeddings(model: Any, protein: ProteinFeatures, n_cycles: int) -> TrunkEmbeddings:
     """Run the trunk of a Protenix model that is in evaluation mode.
 
+    From an MSA it draws rows at random in each cycle, by torch's generator of the model's device:
+    here always from the same seed.
+
     Args:
         model: `protenix.model.protenix.Protenix`.
-        protein: Features without MSA and templates.
+        protein: Features without templates.
         n_cycles: Recycling iterations.
     """
     device = next(model.pairformer_stack.parameters()).device
-    features = {k: v.to(device) if torch.is_tensor(v) else v for k, v in protein.features.items()}
-    outputs = model.get_pairformer_output(features, N_cycle=n_cycles, inplace_safe=False)
+    features = to_device(protein.features, device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(_SEED)
+        outputs = model.get_pairformer_output(
+            features,
+            N_cycle=n_cycles,
+            inplace_safe=False,
+            chunk_size=model.configs.infer_setting.chunk_size,
+        )
     return TrunkEmbeddings(*(t.float() for t in outputs))
 
 
@@ -94,11 +114,11 @@ def as_stored(embeddings: TrunkEmbeddings) -> TrunkEmbeddings:
 
 
 def _provenance(protein: Protein, trunk: str, n_cycles: int) -> dict[str, str]:
+    """What every reader of a file compares."""
     return {
         "sequence": ":".join(protein.chains),
         "trunk": trunk,
         "n_cycles": str(n_cycles),
-        "msa": "none",
         "storage": _STORAGE,
     }
 
@@ -106,21 +126,21 @@ def _provenance(protein: Protein, trunk: str, n_cycles: int) -> dict[str, str]:
 def save_embeddings(
     path: Path, embeddings: TrunkEmbeddings, protein: ProteinFeatures, trunk: str, n_cycles: int
 ) -> None:
-    """Write the tensors with what they were made from.
+    """Write the tensors and the features with what they were made from.
 
-    A reader gets `as_stored(embeddings)`.
+    A reader gets `as_stored(embeddings)` and `compact(protein)`.
 
     Args:
         path: `.safetensors` file.
         embeddings: From `compute_embeddings`.
-        protein: What they embed.
+        protein: The features that they were made from.
         trunk: Fingerprint of the trunk's weights (`weights.trunk_fingerprint`).
         n_cycles: Recycling iterations.
 
     Raises:
         UserError: They are not finite.
     """
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {_FEATURES: pack_features(protein)}
     for name, steps in _STEPS.items():
         try:
             packed = pack(getattr(embeddings, name), steps)
@@ -130,39 +150,36 @@ def save_embeddings(
                 "the checkpoint's trunk gives numbers that are not finite: check where it is from",
             ) from error
         tensors |= {f"{name}.{part}": value for part, value in packed.items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=_provenance(protein.protein, trunk, n_cycles))
+    made_from = _provenance(protein.protein, trunk, n_cycles) | {
+        "msa": protein.msa,
+        "msa_sequences": str(len(protein.features["msa"])),
+        "seed": str(_SEED),
+    }
+    with atomic_path(path) as temporary:  # `save_file` would close it to the user's group
+        temporary.write_bytes(save(tensors, metadata=made_from))
 
 
-def load_embeddings(
-    path: Path, protein: ProteinFeatures, trunk: str, n_cycles: int
-) -> TrunkEmbeddings:
-    """Read embeddings and check that they belong to this sequence, trunk and recycling.
+def _check(path: Path, protein: Protein, trunk: str, n_cycles: int, msa: str | None) -> str:
+    """Compare a file's header with what is asked for; the tensors are not read.
 
     Returns:
-        The embeddings in float32, on the CPU.
-
-    Raises:
-        UserError: No such file, a cut one, or one made from something else; it says from what.
+        The fingerprint of its MSA.
     """
-    _check(path, protein.protein, trunk, n_cycles)
-    return _read(path)
-
-
-def _check(path: Path, protein: Protein, trunk: str, n_cycles: int) -> None:
-    """Compare a file's header with what is asked for; the tensors are not read."""
     require_file(path, f"embeddings of {protein.name}", "run `protenix-eba embed`")
     try:
         with safe_open(path, framework="pt") as handle:
-            found = handle.metadata() or {}
+            found: dict[str, str] = handle.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise _not_whole(path, error) from error
-    for key, expected in _provenance(protein, trunk, n_cycles).items():
+    stated = {} if msa is None else {"msa": msa, "seed": str(_SEED)}
+    for key, expected in (_provenance(protein, trunk, n_cycles) | stated).items():
         if found.get(key) != expected:
             raise UserError(
                 f"{path} was made for another {key}: expected {expected}, found {found.get(key)}",
-                "delete it and run `protenix-eba embed` with this configuration and checkpoint",
+                "delete it and run `protenix-eba embed` with this configuration, checkpoint and "
+                "MSA, or choose another folder",
             )
+    return found.get("msa", NO_MSA)
 
 
 def _read(path: Path) -> TrunkEmbeddings:
@@ -172,7 +189,16 @@ def _read(path: Path) -> TrunkEmbeddings:
                 {part: handle.get_tensor(f"{name}.{part}") for part in _PARTS} for name in _STEPS
             ]
         return TrunkEmbeddings(*map(unpack, packed))
-    except (SafetensorError, OSError, zlib.error) as error:
+    except _DAMAGE as error:
+        raise _not_whole(path, error) from error
+
+
+def _read_features(path: Path, protein: Protein) -> ProteinFeatures:
+    try:
+        with safe_open(path, framework="pt") as handle:
+            msa = (handle.metadata() or {}).get("msa", NO_MSA)
+            return unpack_features(handle.get_tensor(_FEATURES), protein, msa)
+    except _DAMAGE as error:
         raise _not_whole(path, error) from error
 
 
@@ -195,17 +221,45 @@ class EmbeddingFolder:
         self._trunk = trunk
         self._n_cycles = n_cycles
         self._read = lru_cache(maxsize=n_kept)(_read)
+        self._made_with: dict[bool, str] = {}  # without MSA or not -> the first such target
 
-    def _path(self, protein: Protein) -> Path:
+    def path(self, protein: Protein) -> Path:
+        """Where a protein's file is, or would be."""
         return self._folder / f"{protein.name}.safetensors"
 
-    def check(self, protein: Protein) -> None:
-        """Whether a protein's file is there and was made from this sequence, trunk and recycling.
+    def check(self, protein: Protein, msa: str | None = None) -> str:
+        """That a protein's file is there and was made from this sequence, trunk, recycling and MSA.
+
+        Args:
+            protein: Whose.
+            msa: Fingerprint of the alignments, or "none"; None for any. Where any will do, the
+                first target that differs from the others in having one or not is logged.
+
+        Returns:
+            The fingerprint of its alignments, or "none".
 
         Raises:
-            UserError: It is not, or it is cut.
+            UserError: It is not there, made from something else, or cut.
         """
-        _check(self._path(protein), protein, self._trunk, self._n_cycles)
+        found = _check(self.path(protein), protein, self._trunk, self._n_cycles, msa)
+        kinds = len(self._made_with)
+        self._made_with.setdefault(found == NO_MSA, protein.name)
+        if msa is None and len(self._made_with) > kinds == 1:
+            logger.warning(
+                "%s: the embeddings of %s were made with an MSA, those of %s without",
+                self._folder,
+                self._made_with[False],
+                self._made_with[True],
+            )
+        return found
+
+    def features(self, protein: Protein) -> ProteinFeatures:
+        """The features of a protein that was checked: those of `features.compact`.
+
+        Raises:
+            UserError: The file has vanished or has changed.
+        """
+        return _read_features(self.path(protein), protein)
 
     def __call__(self, protein: Protein) -> TrunkEmbeddings:
         """The embeddings of a protein that was checked, float32, on the CPU.
@@ -213,4 +267,4 @@ class EmbeddingFolder:
         Raises:
             UserError: The file has vanished or has changed.
         """
-        return self._read(self._path(protein))
+        return self._read(self.path(protein))

@@ -82,6 +82,24 @@ def shuffle_atoms():
 
 
 @pytest.fixture(scope="session")
+def a3m():
+    """The text of an alignment with gaps, insertions and other residues, drawn at random."""
+    import numpy as np
+
+    def make(query, n_rows=6, seed=0, species=False):
+        generator = np.random.default_rng(seed)
+        lines = [">query", query]
+        for number in range(n_rows):
+            row = [generator.choice([*"ACDEFGHIKLMNPQRSTVWY-", *(code * 20)]) for code in query]
+            row[number % len(row)] += "gh"[: number % 3]
+            name = f"UniRef100_A0A{number}_{1000 + number}/" if species else f"hit{number}"
+            lines += [f">{name} 1-{len(query)}", "".join(row)]
+        return "\n".join(lines) + "\n"
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def small_run(tmp_path_factory, demo_data):
     """A folder with a configuration, a random start and its embeddings of the shipped peptides."""
     from protenix_eba.cli.main import run

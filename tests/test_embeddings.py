@@ -1,10 +1,12 @@
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from protenix_eba.data.features import protein_features
+from protenix_eba.data.features import compact, protein_features
 from protenix_eba.data.packing import pack, unpack
 from protenix_eba.data.sequences import Protein
 from protenix_eba.diffusion import ConformerDenoiser
@@ -13,7 +15,6 @@ from protenix_eba.embeddings import (
     TrunkEmbeddings,
     as_stored,
     compute_embeddings,
-    load_embeddings,
     save_embeddings,
 )
 from protenix_eba.errors import UserError
@@ -45,9 +46,9 @@ def test_rounding_has_the_same_relative_error_whatever_the_tails(kind):
     assert (error.sum() / bfloat16.sum()).sqrt() < 4
 
 
-@pytest.mark.parametrize("kind", ["normal", "tails", "rows"])
-def test_files_are_at_most_a_quarter_of_float32(kind, tmp_path, protein):
-    n = 100
+@pytest.mark.parametrize(("kind", "n"), [("normal", 80), ("tails", 80), ("rows", 100)])
+def test_files_are_at_most_a_quarter_of_float32_features_included(kind, n, tmp_path):
+    protein = protein_features(Protein("x", ("ACDEFGHIKLMNPQRSTVWY" * (n // 20),)))
     made = TrunkEmbeddings(spread(kind, n, 449), spread(kind, n, 384), spread(kind, n, n, 128))
     save_embeddings(tmp_path / "x.safetensors", made, protein, "trunk", 1)
     float32 = sum(4 * tensor.numel() for tensor in made.tensors())
@@ -79,47 +80,105 @@ def made():
 
 
 def test_a_reader_gets_the_arrays_that_the_writer_goes_on_with(made, protein, tmp_path):
-    path = tmp_path / "x.safetensors"
-    save_embeddings(path, made, protein, "trunk1", 4)
-    pairs = [
-        load_embeddings(path, protein, "trunk1", 4).tensors(),
-        EmbeddingFolder(tmp_path, "trunk1", 4)(protein.protein).tensors(),
-        as_stored(made).tensors(),
-    ]
-    for read in zip(*pairs, strict=True):
-        assert all(torch.equal(read[0], other) for other in read)
-        assert read[0].dtype == torch.float32
-    torch.testing.assert_close(read[0], made.z_trunk, atol=0.02, rtol=0)
+    folder = EmbeddingFolder(tmp_path, "trunk1", 4)
+    save_embeddings(folder.path(protein.protein), made, protein, "trunk1", 4)
+    read = folder(protein.protein)
+    for mine, other in zip(read.tensors(), as_stored(made).tensors(), strict=True):
+        assert torch.equal(mine, other)
+        assert mine.dtype == torch.float32
+    torch.testing.assert_close(read.z_trunk, made.z_trunk, atol=0.02, rtol=0)
 
 
-def test_stale_and_cut_files_are_refused(made, protein, tmp_path):
-    path = tmp_path / "x.safetensors"
-    save_embeddings(path, made, protein, "trunk1", 4)
-    other = replace(protein, protein=Protein(protein.protein.name, ("GAG",)))
-    for arguments, what in (
-        ((protein, "trunk2", 4), "trunk"),
-        ((protein, "trunk1", 9), "n_cycles"),
-        ((other, "trunk1", 4), "sequence"),
+def test_files_are_as_open_to_others_as_any(made, protein, tmp_path):
+    """A group's embeddings are made once."""
+    save_embeddings(tmp_path / "x.safetensors", made, protein, "t", 1)
+    (tmp_path / "any").touch()
+    modes = [(tmp_path / name).stat().st_mode for name in ("x.safetensors", "any")]
+    assert modes[0] == modes[1]
+
+
+@pytest.mark.parametrize(
+    "chains", [("ACDEFGHIKLMNPQRSTVWY",), ("YGGFM", "G", "YGGFM", "WKV"), ("HE" * 130,)]
+)
+def test_stored_features_are_the_compact_ones_bit_for_bit(chains, tmp_path):
+    protein = Protein("x", chains)
+    expected = compact(protein_features(protein))
+    n = protein.n_residues
+    made = TrunkEmbeddings(torch.rand(n, 4), torch.rand(n, 3), torch.rand(n, n, 2))
+    folder = EmbeddingFolder(tmp_path, "t", 1)
+    save_embeddings(folder.path(protein), made, protein_features(protein), "t", 1)
+    read = folder.features(protein)
+    assert replace(read, features={}) == replace(expected, features={})
+    assert read.features.keys() == expected.features.keys()
+    for key, value in expected.features.items():
+        assert read.features[key].dtype == value.dtype
+        assert torch.equal(read.features[key], value), key
+
+
+def test_features_are_read_without_protenix(made, protein, tmp_path):
+    """Its featuriser takes seconds to import, on each rank."""
+    save_embeddings(tmp_path / "x.safetensors", made, protein, "t", 4)
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from protenix_eba.data.sequences import Protein\n"
+        "from protenix_eba.embeddings import EmbeddingFolder\n"
+        "folder, protein = EmbeddingFolder(Path(sys.argv[1]), 't', 4), Protein('x', ('GAGWC',))\n"
+        "folder.check(protein); folder(protein); print(len(folder.features(protein).atoms))\n"
+        "assert 'protenix' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == len(protein.atoms)
+
+
+def test_stale_files_are_refused_and_say_why(made, protein, tmp_path):
+    save_embeddings(tmp_path / "x.safetensors", made, protein, "trunk1", 4)
+    known = protein.protein
+    other = Protein("x", ("GAG",))
+    for trunk, n_cycles, asked, msa, what in (
+        ("trunk2", 4, known, None, "trunk: expected trunk2, found trunk1"),
+        ("trunk1", 9, known, None, "n_cycles: expected 9, found 4"),
+        ("trunk1", 4, other, None, "sequence: expected GAG, found GAGWC"),
+        ("trunk1", 4, known, "abc", "msa: expected abc, found none"),
     ):
-        with pytest.raises(UserError, match=f"another {what}"):
-            load_embeddings(path, *arguments)
-        with pytest.raises(UserError, match=f"another {what}"):
-            EmbeddingFolder(tmp_path, *arguments[1:]).check(arguments[0].protein)
-    path.write_bytes(path.read_bytes()[:50])
+        with pytest.raises(UserError, match=f"another {what}\n.*delete it and run"):
+            EmbeddingFolder(tmp_path, trunk, n_cycles).check(asked, msa)
+    assert EmbeddingFolder(tmp_path, "trunk1", 4).check(known, "none") == "none"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.999])
+def test_cut_files_are_refused(made, protein, tmp_path, share):
+    path = tmp_path / "x.safetensors"
+    save_embeddings(path, made, protein, "t", 4)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(UserError, match="not a whole embedding file"):
-        load_embeddings(path, protein, "trunk1", 4)
+        EmbeddingFolder(tmp_path, "t", 4).check(protein.protein)
 
 
-def test_files_of_the_first_version_are_refused(made, protein, tmp_path):
-    """They held float32, and their provenance did not say so."""
+def test_files_of_earlier_versions_are_refused(made, protein, tmp_path):
+    """They held float32, or no features; their provenance did not say so."""
     path = tmp_path / "x.safetensors"
     provenance = {"sequence": "GAGWC", "trunk": "t", "n_cycles": "4", "msa": "none"}
     save_file({"z_trunk": made.z_trunk}, path, metadata=provenance)
-    with pytest.raises(UserError, match=r"another storage: expected rounded, .* found None"):
-        load_embeddings(path, protein, "t", 4)
+    with pytest.raises(UserError, match=r"another storage: expected features; .* found None"):
+        EmbeddingFolder(tmp_path, "t", 4).check(protein.protein)
 
 
-def test_a_folder_checks_headers_only_and_reads_when_asked(made, protein, tmp_path):
+def test_targets_with_and_without_an_msa_in_one_folder_are_told(made, protein, tmp_path, caplog):
+    """Said once, at the start: a training run may mean it so."""
+    folder = EmbeddingFolder(tmp_path, "t", 4)
+    for name, msa in (("a", "none"), ("b", "none"), ("c", "abc"), ("d", "none"), ("e", "xyz")):
+        named = replace(protein, protein=replace(protein.protein, name=name), msa=msa)
+        save_embeddings(folder.path(named.protein), made, named, "t", 4)
+        assert folder.check(named.protein) == msa
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}: the embeddings of c were made with an MSA, those of a without"
+    ]
+
+
+def test_a_folder_checks_headers_only_and_reads_what_is_asked(made, protein, tmp_path):
     path = tmp_path / "x.safetensors"
     save_embeddings(path, made, protein, "t", 4)
     whole = path.read_bytes()
@@ -127,6 +186,7 @@ def test_a_folder_checks_headers_only_and_reads_when_asked(made, protein, tmp_pa
     path.write_bytes(whole.replace(packed, bytes(len(packed))))
     folder = EmbeddingFolder(tmp_path, "t", 4)
     folder.check(protein.protein)
+    assert folder.features(protein.protein).atoms == protein.atoms
     with pytest.raises(UserError, match="not a whole embedding file"):
         folder(protein.protein)
     path.write_bytes(whole)

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from protenix_eba.cli.session import Trunk, config_option, load_configuration
+from protenix_eba.cli.session import (
+    Trunk,
+    config_option,
+    exit_with_failures,
+    load_configuration,
+    make_folder,
+    msa_option,
+)
 
 if TYPE_CHECKING:
     from protenix_eba.data.sequences import Protein
@@ -17,7 +24,15 @@ if TYPE_CHECKING:
     from protenix_eba.weights import StateDict
 
 
-@click.command()
+@click.command(
+    epilog="""Example:
+
+    \b
+    protenix-eba sample --config configs/demo_eba.yaml --checkpoint runs/eba/model.pt \\
+        --input sequences.fasta --out runs/samples -n 100
+
+Exit status: 0 all sequences are sampled, 2 unusable input or none is, 3 some failed."""
+)
 @config_option
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), required=True, help="Protenix checkpoint."
@@ -41,8 +56,9 @@ if TYPE_CHECKING:
     "--embeddings",
     type=click.Path(path_type=Path),
     default=None,
-    help="Folder of `protenix-eba embed`; without it the trunk runs.",
+    help="Folder of `protenix-eba embed`; the trunk runs for what is not there.",
 )
+@msa_option
 def sample(
     config_path: Path,
     checkpoint: Path,
@@ -56,24 +72,27 @@ def sample(
     seed: int,
     batch: int,
     embeddings: Path | None,
+    msa_path: Path | None,
 ) -> None:
-    r"""Sample ensembles from sequences alone: NAME/NAME.pdb and NAME/NAME.xtc.
+    """Sample ensembles from sequences alone: NAME/NAME.pdb and NAME/NAME.xtc.
 
-    Ensembles that are there already, made with the same settings, are kept.
-
-    \b
-    Example:
-      protenix-eba sample --config configs/demo_eba.yaml --checkpoint runs/eba/model.pt \
-          --input sequences.fasta --out runs/samples -n 100
+    Ensembles that are there already, made with the same settings, are kept. Without --msa,
+    embeddings that are there are taken as they are, whatever MSA they were made with.
     """
+    from protenix_eba.data.msa import MsaFiles
     from protenix_eba.data.sequences import read_proteins
     from protenix_eba.errors import UserError
     from protenix_eba.files import sha256_of_file
+    from protenix_eba.progress import console
 
     for name, value in (("--samples", samples), ("--batch", batch)):
         if value < 1:
             raise UserError(f"{name}: expected at least 1, found {value}")
     proteins = read_proteins(input_path)
+    msas = MsaFiles(msa_path) if msa_path else None
+    stored = f"embeddings from {embeddings}, else " if embeddings else ""
+    message = f"sampling {len(proteins)} sequences: {stored}{msas or MsaFiles(None)}"
+    console.print(message, markup=False, soft_wrap=True)
     configs = load_configuration(config_path)
     from protenix_eba.sample import SamplerSettings, describe
     from protenix_eba.weights import load_checkpoint
@@ -86,7 +105,8 @@ def sample(
         sigma_data=configs.sigma_data,
     )
     state = load_checkpoint(checkpoint)
-    trunk = Trunk(configs, state, embeddings)
+    make_folder(out)
+    trunk = Trunk(configs, state, embeddings, msas)
     provenance = {
         "checkpoint_sha256": sha256_of_file(checkpoint),
         "n_samples": samples,
@@ -111,6 +131,7 @@ def _sample_all(
 
     from protenix_eba import __version__
     from protenix_eba.diffusion import ConformerDenoiser
+    from protenix_eba.errors import UserError
     from protenix_eba.progress import console, progress_bar
     from protenix_eba.sample import is_sampled
     from protenix_eba.weights import build_diffusion_module
@@ -119,16 +140,25 @@ def _sample_all(
     denoiser = ConformerDenoiser(build_diffusion_module(configs, state)).to(device).eval()
     versions = {"versions": {"protenix-eba": __version__, "torch": torch.__version__}}
     samples = provenance["n_samples"]
+    failures = {}
     with progress_bar() as bar:
         task = bar.add_task("sampling", total=samples * len(proteins), note="")
-        for protein in proteins:
-            made = provenance | {"sequence": list(protein.chains)}
-            if is_sampled(out / protein.name, protein.name, made):
-                bar.advance(task, samples)
-                continue
-            for n in _sample_one(protein, denoiser, trunk, settings, made, versions, out, batch):
-                bar.update(task, advance=n, note=protein.name)
-    console.print(f"{samples} samples of {len(proteins)} sequences in {out}", markup=False)
+        for number, protein in enumerate(proteins, 1):
+            try:
+                msa = trunk.msa(protein)
+                made = provenance | {"sequence": list(protein.chains), "msa": msa}
+                if not is_sampled(out / protein.name, protein.name, made):
+                    each = _sample_one(
+                        protein, denoiser, trunk, settings, made, versions, out, batch
+                    )
+                    for n in each:
+                        bar.update(task, advance=n, note=protein.name)
+            except UserError as error:
+                failures[protein.name] = str(error)
+            bar.update(task, completed=samples * number)
+    n_sampled = len(proteins) - len(failures)
+    console.print(f"{samples} samples of {n_sampled} sequences in {out}", markup=False)
+    exit_with_failures(failures, len(proteins))
 
 
 def _sample_one(
@@ -149,7 +179,7 @@ def _sample_one(
 
     device = next(denoiser.parameters()).device
     featurised = protein_features(protein, seed=made["seed"])
-    embedded = trunk.embed(featurised).to(device)
+    embedded = trunk.embed(protein).to(device)
     featurised.features.update(to_device(featurised.features, device))
     batches = []
     for coordinates in sample_batches(

@@ -1,20 +1,34 @@
-"""What the commands that use the model share: configuration, checkpoint, embeddings."""
+"""What the commands that use the model share: configuration, checkpoint, embeddings, failures."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from protenix_eba.errors import UserError
+
 if TYPE_CHECKING:
-    from protenix_eba.data.features import ProteinFeatures
+    from protenix_eba.data.msa import MsaFiles, ProteinMsa
+    from protenix_eba.data.sequences import Protein
     from protenix_eba.embeddings import TrunkEmbeddings
     from protenix_eba.weights import StateDict
 
-__all__ = ["Trunk", "config_option", "load_configuration"]
+__all__ = [
+    "Trunk",
+    "config_option",
+    "exit_with_failures",
+    "load_configuration",
+    "make_folder",
+    "msa_option",
+]
+
+_EXIT_NONE, _EXIT_SOME_FAILED = 2, 3
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,6 +42,52 @@ def config_option(function: F) -> F:
         required=True,
         help="Configuration of the model, the file given to protenix-train.",
     )(function)
+
+
+def msa_option(function: F) -> F:
+    """The option `--msa`."""
+    return click.option(
+        "--msa",
+        "msa_path",
+        type=click.Path(path_type=Path),
+        default=None,
+        help="Alignments: a folder with NAME.a3m or NAME/*.a3m for each protein, a folder of "
+        "Protenix's own search (pairing.a3m, non_pairing.a3m), or one a3m file.  [default: none]",
+    )(function)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results before they are computed.
+
+    Raises:
+        UserError: It cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(13, "no permission to write")
+    except OSError as error:
+        raise UserError(
+            f"cannot write into {path}: {error.strerror}", "choose a folder that you can write to"
+        ) from error
+
+
+def exit_with_failures(failures: Mapping[str, str], n_targets: int) -> None:
+    """Print why targets failed and end the command; if none has, go on.
+
+    Args:
+        failures: Target -> reason.
+        n_targets: All of them.
+
+    Raises:
+        click.exceptions.Exit: Status 3 if some failed, 2 if all did.
+    """
+    from protenix_eba.progress import console
+
+    for name, reason in failures.items():
+        console.print(f"failed: {name}: {reason}", markup=False, soft_wrap=True)
+    if failures:
+        raise click.exceptions.Exit(_EXIT_NONE if len(failures) == n_targets else _EXIT_SOME_FAILED)
 
 
 def load_configuration(config_path: Path | None, **overrides: str) -> Any:
@@ -52,40 +112,83 @@ def load_configuration(config_path: Path | None, **overrides: str) -> Any:
 class Trunk:
     """Trunk embeddings of a checkpoint: from a folder, or computed when they are not there.
 
-    The trunk is built only when it is needed.
-
     Args:
         configs: Resolved configuration.
         state: The checkpoint's weights.
         folder: Where embeddings are kept, or None.
+        msas: Alignments; stored embeddings that were made with others are refused. None for any
+            stored ones, and no alignments where there are none stored.
     """
 
-    def __init__(self, configs: Any, state: StateDict, folder: Path | None) -> None:
+    def __init__(
+        self, configs: Any, state: StateDict, folder: Path | None, msas: MsaFiles | None = None
+    ) -> None:
+        from protenix_eba.embeddings import EmbeddingFolder
         from protenix_eba.weights import trunk_fingerprint
 
         self._configs = configs
         self._state = state
-        self._folder = folder
-        self._model: Any = None
-        self.fingerprint = trunk_fingerprint(state)
-        self.n_cycles = int(configs.model.N_cycle)
+        self._msas = msas
+        self._fingerprint = trunk_fingerprint(state)
+        self._n_cycles = int(configs.model.N_cycle)
+        self._stored = folder and EmbeddingFolder(folder, self._fingerprint, self._n_cycles)
 
-    def embed(self, protein: ProteinFeatures) -> TrunkEmbeddings:
-        """Embeddings of a protein; a file of another trunk or sequence is an error."""
-        from protenix_eba.embeddings import (
-            as_stored,
-            compute_embeddings,
-            load_embeddings,
-            save_embeddings,
-        )
+    @cached_property
+    def model(self) -> Any:
+        """The whole model, on a GPU if there is one; built when it is first asked for.
+
+        Raises:
+            UserError: The checkpoint does not fit the configuration, or needs a language model.
+        """
+        import torch
+
         from protenix_eba.weights import build_model
 
-        path = self._folder and self._folder / f"{protein.protein.name}.safetensors"
-        if path and path.is_file():
-            return load_embeddings(path, protein, self.fingerprint, self.n_cycles)
-        if self._model is None:
-            self._model = build_model(self._configs, self._state)
-        embeddings = compute_embeddings(self._model, protein, self.n_cycles)
-        if path:
-            save_embeddings(path, embeddings, protein, self.fingerprint, self.n_cycles)
+        if self._configs.esm.enable:
+            raise UserError(
+                f"the trunk of {self._configs.model_name} reads embeddings of a language model, "
+                "which are not made here",
+                "choose a model without ESM",
+            )
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return build_model(self._configs, self._state).to(device)
+
+    def _alignments(self, protein: Protein) -> ProteinMsa | None:
+        return self._msas.of(protein) if self._msas else None
+
+    def stored_msa(self, protein: Protein) -> str | None:
+        """Fingerprint of the MSA of a protein's stored embeddings; None if it has none stored.
+
+        Raises:
+            UserError: They are stale, or the alignments cannot be used.
+        """
+        from protenix_eba.data.msa import fingerprint_of
+
+        if not self._stored or not self._stored.path(protein).is_file():
+            return None
+        expected = fingerprint_of(self._msas.of(protein)) if self._msas else None
+        return self._stored.check(protein, expected)
+
+    def msa(self, protein: Protein) -> str:
+        """Fingerprint of the MSA of what `embed` gives; it raises what `stored_msa` raises."""
+        from protenix_eba.data.msa import fingerprint_of
+
+        return self.stored_msa(protein) or fingerprint_of(self._alignments(protein))
+
+    def embed(self, protein: Protein) -> TrunkEmbeddings:
+        """Embeddings of a protein, stored ones or new ones that are stored then.
+
+        Raises:
+            UserError: Stored ones are stale, or the alignments cannot be used.
+        """
+        from protenix_eba.data.features import protein_features
+        from protenix_eba.embeddings import as_stored, compute_embeddings, save_embeddings
+
+        if self._stored and self.stored_msa(protein):
+            return self._stored(protein)
+        featurised = protein_features(protein, msa=self._alignments(protein))
+        embeddings = compute_embeddings(self.model, featurised, self._n_cycles)
+        if self._stored:
+            path = self._stored.path(protein)
+            save_embeddings(path, embeddings, featurised, self._fingerprint, self._n_cycles)
         return as_stored(embeddings)

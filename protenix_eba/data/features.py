@@ -1,4 +1,4 @@
-"""Input features of a protein, as stock Protenix makes them from a sequence alone."""
+"""Input features of a protein, as stock Protenix makes them from its sequence and alignments."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from protenix_eba.data.msa import NO_MSA, ProteinMsa, fingerprint_of
 from protenix_eba.data.sequences import Protein
 from protenix_eba.geometry import random_rotations
 
@@ -48,12 +49,14 @@ class ProteinFeatures:
         features: Protenix's input features (`ref_pos [N_atom, 3]`, `restype [N_token, 32]` ...).
         atoms: Chain, residue and name of each atom in Protenix's (the CCD's) order.
         elements: Element symbol of each atom.
+        msa: Fingerprint of the alignments in the features, or "none".
     """
 
     protein: Protein
     features: dict[str, Any]
     atoms: tuple[AtomKey, ...]
     elements: tuple[str, ...]
+    msa: str = NO_MSA
 
     @property
     def alpha_carbons(self) -> Tensor:
@@ -61,19 +64,26 @@ class ProteinFeatures:
         return torch.tensor([n for n, (_, _, name) in enumerate(self.atoms) if name == "CA"])
 
 
-def protein_features(protein: Protein, *, seed: int = 0) -> ProteinFeatures:
-    """Features without MSA and templates.
+def protein_features(
+    protein: Protein, *, seed: int = 0, msa: ProteinMsa | None = None
+) -> ProteinFeatures:
+    """Features without templates.
 
     Args:
         protein: What to featurise.
         seed: Of the random orientation that Protenix gives each residue's reference conformer.
+        msa: Alignments of its chains; None for its sequence alone.
 
     Returns:
         The features, on the CPU.
     """
-    sequences = [{"proteinChain": {"sequence": s, "count": 1}} for s in protein.chains]
+    chains = [{"sequence": sequence, "count": 1} for sequence in protein.chains]
+    if msa:
+        for chain, unpaired, paired in zip(chains, msa.unpaired, msa.paired, strict=True):
+            chain |= {"unpairedMsa": unpaired, "pairedMsa": paired}
+    sample = {"name": protein.name, "sequences": [{"proteinChain": chain} for chain in chains]}
     with _numpy_seed(seed):
-        features, atom_array = _host_features({"name": protein.name, "sequences": sequences})
+        features, atom_array = _host_features(sample, with_msa=msa is not None)
     chain_ids = list(dict.fromkeys(atom_array.chain_id))
     atoms = tuple(
         (chain_ids.index(chain), int(residue) - 1, str(name))
@@ -82,16 +92,25 @@ def protein_features(protein: Protein, *, seed: int = 0) -> ProteinFeatures:
         )
     )
     elements = tuple(str(e).capitalize() for e in atom_array.element)
-    return ProteinFeatures(protein, features, atoms, elements)
+    return ProteinFeatures(protein, features, atoms, elements, fingerprint_of(msa))
 
 
-def _host_features(sample: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+def _host_features(sample: dict[str, Any], *, with_msa: bool) -> tuple[dict[str, Any], Any]:
     """Protenix's own featurisation of an inference input, up to the model's first layer."""
     from protenix.data.inference.json_to_feature import SampleDictToFeatures
+    from protenix.data.msa.msa_featurizer import InferenceMSAFeaturizer
     from protenix.data.utils import data_type_transform, make_dummy_feature
+    from protenix.utils.torch_utils import dict_to_tensor
 
     features, atom_array, _ = SampleDictToFeatures(sample).get_feature_dict()
-    features = make_dummy_feature(features, dummy_feats=["template", "msa"])
+    if with_msa:
+        # paired rows also as unpaired ones: the default of `protenix pred`
+        alignments = InferenceMSAFeaturizer.make_msa_feature(
+            sample["sequences"], atom_array, msa_pair_as_unpair=True
+        )
+        features |= dict_to_tensor(alignments)
+    absent = ["template"] if with_msa else ["template", "msa"]
+    features = make_dummy_feature(features, dummy_feats=absent)
     return complete(data_type_transform(features)), atom_array
 
 

@@ -24,9 +24,7 @@ from protenix_eba.data.crop import choose_crop
 from protenix_eba.data.epochs import SAMPLERS, Epoch, Pool
 from protenix_eba.data.features import (
     ProteinFeatures,
-    compact,
     complete,
-    protein_features,
     with_random_references,
     with_relative_positions,
 )
@@ -258,15 +256,9 @@ def _read_sources(
     what = "reading held-out conformers" if held_out else "reading conformers"
     sources = []
     for target, replicas in track(parts, what, len(parts)):
-        protein = _featurised(protein_of_target(target))
-        embeddings.check(protein.protein)
+        protein = protein_of_target(target)
+        embeddings.check(protein)
         # of a target without labels the error lists those with
         rows = by_target.get(target.name, labels)
-        sources.append(load_conformers(target, protein, rows, replicas))
+        sources.append(load_conformers(target, embeddings.features(protein), rows, replicas))
     return sources
-
-
-@cache
-def _featurised(protein: Protein) -> ProteinFeatures:
-    """Takes a second for 300 residues; both loaders need most proteins."""
-    return compact(protein_features(protein))

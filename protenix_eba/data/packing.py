@@ -10,6 +10,8 @@ by the largest, as is common, are worse on each count.
 
 from __future__ import annotations
 
+import bz2
+import math
 import zlib
 from collections.abc import Mapping
 from typing import Final
@@ -32,7 +34,7 @@ def pack(values: Tensor, steps: int) -> dict[str, Tensor]:
 
     Returns:
         For `unpack`: `low` and `high` (the two bytes of the multiples) and `exponent` (of the
-        rows' scales), compressed, uint8; `step` (`[C]` float32); `shape`.
+        rows' scales), compressed, uint8; `step` (`[C]` bfloat16); `shape`.
 
     Raises:
         ValueError: A value, or its square, is not finite.
@@ -43,13 +45,16 @@ def pack(values: Tensor, steps: int) -> dict[str, Tensor]:
         raise ValueError("expected finite values, and finite squares of them")
     row = _or_one((values / channel).square().mean(dim=-1, keepdim=True).sqrt())
     exponent = (row.log2() * _PER_OCTAVE).round().clamp(-127, 127).to(torch.int8)
-    step = channel / steps
+    step = (channel / steps).bfloat16()  # any step near it will do
     codes = (values / (step * _scale(exponent))).round().to(torch.int16)
     low = codes.to(torch.int8)
     high = ((codes - low) >> 8).to(torch.int8)  # 0 but for a few
-    planes = {"low": low, "high": high, "exponent": exponent}
+    # Noise has no repetitions to search for: Huffman's code is all it needs.
+    deflate = zlib.compressobj(strategy=zlib.Z_RLE)
     return {
-        **{name: _compressed(plane) for name, plane in planes.items()},
+        "low": _as_tensor(deflate.compress(_bytes(low)) + deflate.flush()),
+        "high": _as_tensor(bz2.compress(_bytes(high))),
+        "exponent": _as_tensor(bz2.compress(_bytes(exponent))),
         "step": step,
         "shape": torch.tensor(values.shape),
     }
@@ -59,11 +64,12 @@ def unpack(packed: Mapping[str, Tensor]) -> Tensor:
     """What `pack` kept of its values, `[..., C]` float32.
 
     Raises:
-        zlib.error: The bytes have changed.
+        zlib.error, OSError, ValueError: The bytes have changed.
     """
     shape = packed["shape"].tolist()
-    low, high = (_decompressed(packed[name], shape) for name in ("low", "high"))
-    scale = _scale(_decompressed(packed["exponent"], [*shape[:-1], 1]))
+    low = _int8(zlib.decompress(_bytes(packed["low"]), bufsize=math.prod(shape)), shape)
+    high = _int8(bz2.decompress(_bytes(packed["high"])), shape)
+    scale = _scale(_int8(bz2.decompress(_bytes(packed["exponent"])), [*shape[:-1], 1]))
     return low.float().add_(high, alpha=256).mul_(packed["step"]).mul_(scale)
 
 
@@ -76,13 +82,13 @@ def _scale(exponent: Tensor) -> Tensor:
     return torch.exp2(exponent.double() / _PER_OCTAVE).float()
 
 
-def _compressed(plane: Tensor) -> Tensor:
-    """Deflate without a search for repetitions, of which noise has none: Huffman's code."""
-    deflate = zlib.compressobj(strategy=zlib.Z_RLE)
-    data = deflate.compress(plane.numpy().tobytes()) + deflate.flush()
+def _bytes(plane: Tensor) -> bytes:
+    return plane.numpy().tobytes()
+
+
+def _as_tensor(data: bytes) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
-def _decompressed(data: Tensor, shape: list[int]) -> Tensor:
-    plane = zlib.decompress(data.numpy().tobytes(), bufsize=torch.Size(shape).numel())
-    return torch.frombuffer(bytearray(plane), dtype=torch.int8).reshape(shape)
+def _int8(data: bytes, shape: list[int]) -> Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.int8).reshape(shape)
