@@ -60,7 +60,9 @@ def find_targets(root: Path | str) -> list[Target]:
         )
     if (root / f"{root.resolve().name}.pdb").is_file():
         return [_target_in(root.resolve())]
-    folders = [f for f in sorted(root.iterdir()) if f.is_dir() and any(f.glob("*.xtc"))]
+    # Hidden folders are those that an import has not finished.
+    visible = [f for f in sorted(root.iterdir()) if f.is_dir() and not f.name.startswith(".")]
+    folders = [f for f in visible if any(f.glob("*.xtc"))]
     if not folders:
         raise UserError(
             f"no target in {root}: expected folders NAME with NAME.pdb and NAME_*.xtc",

@@ -62,7 +62,9 @@ def connections_of(topology: mdtraj.Topology) -> Connections:
     return Connections(child, parent, tuple(alpha), chain)
 
 
-def _missing_edges(topology: mdtraj.Topology, edges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _missing_edges(
+    topology: mdtraj.Topology, edges: list[tuple[int, int]]
+) -> list[tuple[int, int]]:
     """Edges that make each chain one piece where the bonds do not."""
     n = topology.n_atoms
     first, second = np.array(edges, dtype=np.int64).reshape(-1, 2).T
@@ -88,34 +90,28 @@ def _missing_edges(topology: mdtraj.Topology, edges: list[tuple[int, int]]) -> l
 
 def make_whole(
     xyz: NDArray[np.float32], box: NDArray[np.float32] | None, connections: Connections
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+) -> tuple[NDArray[np.float32], bool]:
     """Undo the cuts of the periodic box: bonds first, then chains of a complex to each other.
 
     Every atom is moved by whole box vectors to the image nearest to the one it hangs on. Chains
     whose C-alpha atoms are within 8 angstrom of each other stay; others go where they are nearest.
 
     Args:
-        xyz: `[F, N_atom, 3]` in angstrom; non-finite frames stay as they are.
-        box: `[F, 3, 3]` box vectors as rows, angstrom; None where there is none.
+        xyz: `[N_atom, 3]` in angstrom; non-finite coordinates stay as they are.
+        box: `[3, 3]` box vectors as rows, angstrom; None where there is none.
         connections: Of the topology.
 
     Returns:
-        The coordinates, and `[F]` whether a frame was changed.
+        The coordinates, and whether any was changed.
     """
-    changed = np.zeros(len(xyz), dtype=bool)
-    if box is None:
-        return xyz, changed
-    xyz = xyz.copy()
-    for f in range(len(xyz)):
-        if not _usable(box[f]) or not np.isfinite(xyz[f]).all():
-            continue
-        shift = _bond_shifts(xyz[f], box[f], connections)
-        moved = xyz[f] + shift @ box[f]
-        chain_shift = _chain_shifts(moved, box[f], connections)
-        if shift.any() or chain_shift.any():
-            xyz[f] = moved + (chain_shift @ box[f])[connections.chain]
-            changed[f] = True
-    return xyz, changed
+    if box is None or not _usable(box) or not np.isfinite(xyz).all():
+        return xyz, False
+    atoms = _bond_shifts(xyz, box, connections)
+    moved = xyz + atoms @ box
+    chains = _chain_shifts(moved, box, connections)
+    if not atoms.any() and not chains.any():
+        return xyz, False
+    return np.asarray(moved + (chains @ box)[connections.chain], dtype=np.float32), True
 
 
 def _usable(box: NDArray[np.float32]) -> bool:
@@ -151,10 +147,10 @@ def _chain_shifts(
     placed, waiting = alpha[:1], set(range(1, len(alpha)))
     while waiting:
         tree = cKDTree(np.concatenate(placed))
-        best = min(_nearest_image(tree, alpha[c], box, images) + (c,) for c in sorted(waiting))
+        best = min((*_nearest_image(tree, alpha[c], box, images), c) for c in waiting)
         _, image, chain = best
         shifts[chain] = image
-        placed.append(alpha[chain] + np.array(image) @ box)
+        placed.append(np.asarray(alpha[chain] + np.array(image) @ box, dtype=np.float32))
         waiting.remove(chain)
     return shifts
 
