@@ -8,8 +8,10 @@ import platform
 import re
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +29,11 @@ __all__ = ["REPORT", "ImportReport", "import_targets"]
 
 REPORT: Final = "import_report.csv"
 _COLUMNS: Final = ("target", "status", "n_frames", "reason")
+# Enough that the processes seldom wait for the last target of a round.
+_TARGETS_PER_PROCESS: Final = 16
+_KILLED: Final = (
+    "the process that read it was killed: one of its files is corrupt, or the memory was too small"
+)
 
 
 @dataclass(frozen=True)
@@ -69,18 +76,18 @@ def import_targets(
         jobs: Processes.
 
     Raises:
-        UserError: `out` cannot be written to, or a process was killed.
+        UserError: `out` cannot be written to, or two sources have one name.
     """
-    twice = sorted({s.name for s in sources if sum(s.name == t.name for t in sources) > 1})
-    if twice:
+    names = Counter(source.name for source in sources)
+    if twice := sorted(name for name, count in names.items() if count > 1):
         raise UserError(f"two sources are called {', '.join(twice)}", "give each target one name")
     chosen = [s for s in sources if split is None or s.name in split]
-    names = {source.name for source in sources}
     chosen += [Source(n, problem="the split names it, the input has it not")
                for n in split or () if n not in names]  # fmt: skip
     _check_writable(out)
     _remove_leftovers(out)
     rows = _run(chosen, out, choice, split or {}, jobs)
+    _remove_leftovers(out)
     _write_report(out / REPORT, rows)
     return ImportReport(tuple(rows), len(sources) - sum(s.name in names for s in chosen))
 
@@ -117,31 +124,56 @@ def _run(
     split: Mapping[str, tuple[str, ...]],
     jobs: int,
 ) -> list[ImportedTarget]:
-    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-    tasks = (delayed(_import_quietly)(s, out, choice, split.get(s.name)) for s in sources)
+    """Import all with a bar; rows by name."""
     rows: list[ImportedTarget] = []
+    task = partial(_import_quietly, out=out, choice=choice, split=split)
+    # One process at a time works on one target at a time.
+    size = 1 if jobs == 1 else _TARGETS_PER_PROCESS * jobs
     with progress_bar() as progress:
-        task = progress.add_task("importing", total=len(sources), note="")
-        try:
-            for row in parallel(tasks):
+        bar = progress.add_task("importing", total=len(sources), note="")
+        for start in range(0, len(sources), size):
+            for row in _in_processes(sources[start : start + size], task, jobs):
                 rows.append(row)
-                failed = sum(r.status != "ok" for r in rows)
-                progress.update(task, advance=1, note=f"{failed} with faults" if failed else "")
-        except TerminatedWorkerError as error:
-            raise UserError(
-                f"a process was killed, for want of memory perhaps ({len(rows)} targets are done)",
-                "start the command again, with fewer --jobs: what is done is kept",
-            ) from error
+                faults = sum(r.status != "ok" for r in rows)
+                progress.update(bar, advance=1, note=f"{faults} with faults" if faults else "")
     return sorted(rows, key=lambda row: row.target)
 
 
+def _in_processes(
+    sources: Sequence[Source], task: Callable[[Source], ImportedTarget], jobs: int
+) -> Iterator[ImportedTarget]:
+    """Rows as they come; a file that kills the process that reads it is one failed row.
+
+    The readers of trajectories are C code that a corrupt file can crash. All targets that were at
+    work are then tried again alone, which tells the one that did it.
+    """
+    waiting = {source.name: source for source in sources}
+    # joblib makes processes from two jobs on, with one it would work in this one.
+    parallel = Parallel(
+        n_jobs=max(2, jobs), backend="loky", return_as="generator_unordered", batch_size=1
+    )
+    try:
+        for row in parallel(delayed(task)(source) for source in sources):
+            del waiting[row.target]
+            yield row
+        return
+    except TerminatedWorkerError:
+        if len(sources) == 1:
+            yield ImportedTarget(sources[0].name, "failed", 0, _KILLED)
+            return
+    for source in waiting.values():
+        yield from _in_processes([source], task, 1)
+
+
 def _import_quietly(
-    source: Source, out: Path, choice: FrameChoice, chains: tuple[str, ...] | None
+    source: Source, out: Path, choice: FrameChoice, split: Mapping[str, tuple[str, ...]]
 ) -> ImportedTarget:
-    """Import without the warnings of mdtraj: the record tells what they tell."""
+    """Import without what mdtraj and its C readers print: the record tells it. In a worker only."""
+    with open(os.devnull, "wb") as sink:
+        os.dup2(sink.fileno(), 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return import_target(source, out, choice, chains)
+        return import_target(source, out, choice, split.get(source.name))
 
 
 def _write_report(path: Path, rows: list[ImportedTarget]) -> None:

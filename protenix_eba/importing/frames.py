@@ -22,6 +22,7 @@ TRAJECTORY_SUFFIXES: Final = (
     *(".xtc", ".dcd", ".trr", ".nc", ".ncdf", ".netcdf"),
     *(".h5", ".hdf5"),
 )
+_BROKEN: Final = "the file is cut, or not of the format of its suffix: copy or download it again"
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,17 @@ class TrajectoryFile:
         )
 
     def count_declared(self) -> int:
-        """Frames by the file's headers or size, whether they can be read or not."""
-        return len(self._handle)
+        """Frames by the file's headers or size, whether they can be read or not.
+
+        Raises:
+            UserError: Not even these can be read.
+        """
+        try:
+            return len(self._handle)
+        except Exception as error:
+            raise UserError(
+                f"{self._path.name}: its frames cannot be counted: {error}", _BROKEN
+            ) from error
 
     def count_whole(self) -> int:
         """Frames up to where the file was cut, found by trying.
@@ -127,9 +137,7 @@ class TrajectoryFile:
         """
         declared = self.count_declared()
         if declared == 0:
-            raise UserError(
-                f"{self._path.name} has no frame", "the file is empty: copy or download it again"
-            )
+            raise UserError(f"{self._path.name} has no frame", _BROKEN)
         self._check_atoms()
         if self._can_read(declared - 1):
             return declared
@@ -153,8 +161,7 @@ class TrajectoryFile:
             found = self._handle.read(n_frames=1)[0].shape[1]
         except Exception as error:
             raise UserError(
-                f"{self._path.name}: its first frame cannot be read: {error}",
-                "the file is cut or broken: copy or download it again",
+                f"{self._path.name}: its first frame cannot be read: {error}", _BROKEN
             ) from error
         if found != self._n_atoms:
             raise UserError(
@@ -190,7 +197,7 @@ def open_trajectory(path: Path, topology: mdtraj.Topology) -> Iterator[Trajector
     except Exception as error:
         raise UserError(
             f"cannot read {path.name}: {type(error).__name__}: {error}",
-            "the file is cut, or not of the format of its suffix: copy or download it again",
+            _BROKEN,
         ) from error
     try:
         yield TrajectoryFile(handle, path, topology)
