@@ -8,6 +8,7 @@ reference structure, `NAME/NAME_prod_R1_fit.xtc` and so on are independent repli
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,16 @@ from numpy.typing import NDArray
 from protenix_eba.errors import UserError
 from protenix_eba.units import ANGSTROM_PER_NM
 
-__all__ = ["Target", "find_targets", "frame_count", "is_cut", "load_topology", "read_frames"]
+__all__ = [
+    "Target",
+    "ascii_path",
+    "find_targets",
+    "frame_count",
+    "has_rest",
+    "is_cut",
+    "load_topology",
+    "read_frames",
+]
 
 _REPLICA = re.compile(r"_R(\d+)(?:_fit)?$")
 # Frames of more atoms than this are packed, behind a longer header.
@@ -128,8 +138,7 @@ def is_cut(target: Target, replica: int) -> bool:
         UserError: The file cannot be read, or has no whole frame.
     """
     with _open_xtc(target, replica) as (handle, n_whole):
-        path = target.trajectory_paths[replica]
-        return _frame_end(path, handle.offsets[n_whole - 1]) < path.stat().st_size
+        return has_rest(handle, target.trajectory_paths[replica], n_whole)
 
 
 def read_frames(
@@ -169,6 +178,11 @@ def _whole_frames(handle: Any, path: Path) -> int:
     return count if whole else max(count - 1, 0)
 
 
+def has_rest(handle: Any, path: Path, n_whole: int) -> bool:
+    """Whether an open XTC file has more bytes after its last whole frame."""
+    return _frame_end(path, handle.offsets[n_whole - 1]) < path.stat().st_size
+
+
 def _frame_end(path: Path, offset: int) -> int:
     """Where the frame at `offset` ends by its own header (GROMACS' XDR format)."""
     with open(path, "rb") as file:
@@ -182,11 +196,29 @@ def _frame_end(path: Path, offset: int) -> int:
 
 
 @contextmanager
+def ascii_path(path: Path) -> Iterator[str]:
+    """A name for a file, there or not yet, that mdtraj's readers and writers in C can open.
+
+    They refuse letters outside ASCII: a link stands for such a path.
+    """
+    if str(path).isascii():
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / f"link{path.suffix}"
+        link.symlink_to(path.absolute())
+        yield str(link)
+
+
+@contextmanager
 def _open_xtc(target: Target, replica: int) -> Iterator[tuple[Any, int]]:
     """The file and the number of its whole frames; failures inside as well become UserErrors."""
     path = target.trajectory_paths[replica]
     try:
-        with mdtraj.formats.XTCTrajectoryFile(str(path)) as handle:
+        with (
+            ascii_path(path) as name,
+            mdtraj.formats.XTCTrajectoryFile(name) as handle,
+        ):
             n_whole = _whole_frames(handle, path)
             if not n_whole:
                 raise OSError("it has no whole frame")

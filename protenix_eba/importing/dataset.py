@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import csv
 import os
-import platform
-import re
-import shutil
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from joblib import Parallel, delayed
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from protenix_eba.errors import UserError
 from protenix_eba.files import atomic_path
 from protenix_eba.importing.frames import FrameChoice
 from protenix_eba.importing.sources import Source
-from protenix_eba.importing.target import ImportedTarget, import_target
+from protenix_eba.importing.target import ImportedTarget, import_target, remove_leftovers
 from protenix_eba.progress import progress_bar
 
 __all__ = ["REPORT", "ImportReport", "import_targets"]
@@ -85,9 +82,7 @@ def import_targets(
     chosen += [Source(n, problem="the split names it, the input has it not")
                for n in split or () if n not in names]  # fmt: skip
     _check_writable(out)
-    _remove_leftovers(out)
     rows = _run(chosen, out, choice, split or {}, jobs)
-    _remove_leftovers(out)
     _write_report(out / REPORT, rows)
     return ImportReport(tuple(rows), len(sources) - sum(s.name in names for s in chosen))
 
@@ -96,25 +91,6 @@ def _check_writable(out: Path) -> None:
     with atomic_path(out / ".import_test") as probe:
         probe.touch()
     (out / ".import_test").unlink()
-
-
-def _remove_leftovers(out: Path) -> None:
-    """Delete half-written targets of processes of this machine that were killed."""
-    pattern = re.compile(rf"\..*\.{re.escape(platform.node())}\.(\d+)\.tmp")
-    for folder in out.glob(".*.tmp*"):
-        match = pattern.match(folder.name)
-        if match and folder.is_dir() and not _is_running(int(match.group(1))):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
 
 
 def _run(
@@ -132,7 +108,7 @@ def _run(
     with progress_bar() as progress:
         bar = progress.add_task("importing", total=len(sources), note="")
         for start in range(0, len(sources), size):
-            for row in _in_processes(sources[start : start + size], task, jobs):
+            for row in _in_processes(sources[start : start + size], task, out, jobs):
                 rows.append(row)
                 faults = sum(r.status != "ok" for r in rows)
                 progress.update(bar, advance=1, note=f"{faults} with faults" if faults else "")
@@ -140,7 +116,7 @@ def _run(
 
 
 def _in_processes(
-    sources: Sequence[Source], task: Callable[[Source], ImportedTarget], jobs: int
+    sources: Sequence[Source], task: Callable[[Source], ImportedTarget], out: Path, jobs: int
 ) -> Iterator[ImportedTarget]:
     """Rows as they come; a file that kills the process that reads it is one failed row.
 
@@ -157,12 +133,13 @@ def _in_processes(
             del waiting[row.target]
             yield row
         return
-    except TerminatedWorkerError:
+    except BrokenProcessPool:
         if len(sources) == 1:
+            remove_leftovers(out, sources[0].name)
             yield ImportedTarget(sources[0].name, "failed", 0, _KILLED)
             return
     for source in waiting.values():
-        yield from _in_processes([source], task, 1)
+        yield from _in_processes([source], task, out, 1)
 
 
 def _import_quietly(

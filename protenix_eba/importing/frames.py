@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
+from protenix_eba.trajectories import ascii_path, has_rest
 from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["TRAJECTORY_SUFFIXES", "Frame", "FrameChoice", "TrajectoryFile", "open_trajectory"]
@@ -149,6 +150,15 @@ class TrajectoryFile:
             self.read(0)
         return whole
 
+    def cut(self, whole: int) -> str:
+        """How the file was cut after its `whole` frames, for people; empty where it was not."""
+        declared = self.count_declared()
+        if whole < declared:
+            return f"{self._path.name} is cut: {whole} of {declared} frames are whole"
+        if self._path.suffix.lower() == ".xtc" and has_rest(self._handle, self._path, whole):
+            return f"{self._path.name} is cut after {whole} whole frames"
+        return ""
+
     def _can_read(self, index: int) -> bool:
         try:
             self.read(index)
@@ -188,18 +198,15 @@ def open_trajectory(path: Path, topology: mdtraj.Topology) -> Iterator[Trajector
         )
     if not path.is_file():
         raise UserError(f"no trajectory file at {path}", "check the path")
-    try:
-        handle = mdtraj.open(str(path))
-    except ImportError as error:
-        raise UserError(
-            f"{path.name}: HDF5 needs PyTables: {error}", "pip install tables"
-        ) from error
-    except Exception as error:
-        raise UserError(
-            f"cannot read {path.name}: {type(error).__name__}: {error}",
-            _BROKEN,
-        ) from error
-    try:
+    with ExitStack() as files:
+        try:
+            handle = files.enter_context(mdtraj.open(files.enter_context(ascii_path(path))))
+        except ImportError as error:
+            raise UserError(
+                f"{path.name}: HDF5 needs PyTables: {error}", "pip install tables"
+            ) from error
+        except Exception as error:  # mdtraj raises many kinds for broken files
+            raise UserError(
+                f"cannot read {path.name}: {type(error).__name__}: {error}", _BROKEN
+            ) from error
         yield TrajectoryFile(handle, path, topology)
-    finally:
-        handle.close()

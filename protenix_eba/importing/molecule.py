@@ -21,7 +21,6 @@ __all__ = ["Molecule", "backbone_is_sound", "build_molecule", "geometry_fault"]
 
 # Bonds between heavy atoms of proteins are 1.2 to 2.1 angstrom long, to hydrogens about 1.
 _BOND_ANGSTROM: Final = (0.5, 2.5)
-_MAX_MISSING_FRACTION: Final = 0.05
 _CHAIN_IDS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -64,12 +63,11 @@ def build_molecule(
         scratch: A folder for a file that is removed again.
 
     Raises:
-        UserError: A gap in a chain, too few heavy atoms, D-residues, atoms that do not fit.
+        UserError: A gap in a chain, D-residues, atoms that do not fit.
     """
     chains = _split_chains(source.residues, xyz, box)
     topology, notes = _assemble(chains)
     topology = _with_pdb_names(topology, xyz, scratch)
-    missing = _missing_heavy_atoms(topology)
     connections = connections_of(topology)
     reference, _ = make_whole(xyz, box, connections)
     bonds = np.array(
@@ -82,7 +80,7 @@ def build_molecule(
         connections=connections,
         bonds=bonds,
         sequences=tuple("".join(r.code for r in chain.residues) for chain in topology.chains),
-        missing=missing,
+        missing=_missing_heavy_atoms(topology),
         notes=notes,
     )
     if fault := geometry_fault(reference, molecule):
@@ -230,26 +228,15 @@ def _with_pdb_names(
 
 
 def _missing_heavy_atoms(topology: mdtraj.Topology) -> tuple[str, ...]:
-    """Names of the heavy atoms that are not there.
-
-    Raises:
-        UserError: More than 5%; the ends' OXT do not count.
-    """
-    missing, ends, expected = [], [], 0
+    """Heavy atoms that are not there, those of the chains' ends last."""
+    missing, ends = [], []
     for chain in topology.chains:
         for residue in chain.residues:
-            wanted = HEAVY_ATOMS[residue.name]
-            expected += len(wanted)
             have = {a.name for a in residue.atoms}
             place = f"{chain.chain_id} {residue.resSeq}"
-            missing += [f"{place} {name}" for name in wanted if name not in have]
+            missing += [f"{place} {name}" for name in HEAVY_ATOMS[residue.name] if name not in have]
         if "OXT" not in have:
             ends.append(f"{place} OXT")
-    if len(missing) > _MAX_MISSING_FRACTION * expected:
-        raise UserError(
-            f"{len(missing)} of {expected} heavy atoms are missing, {', '.join(missing[:4])} ...",
-            "the topology must hold all heavy atoms: a trace or a united residue is not enough",
-        )
     return (*missing, *ends)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from glob import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -27,9 +29,10 @@ from protenix_eba.importing.molecule import (
 from protenix_eba.importing.periodic import make_whole
 from protenix_eba.importing.sources import Source, unpacked
 from protenix_eba.importing.topology import SourceTopology, read_topology
+from protenix_eba.trajectories import ascii_path
 from protenix_eba.units import ANGSTROM_PER_NM
 
-__all__ = ["RECORD", "ImportedTarget", "import_target"]
+__all__ = ["RECORD", "ImportedTarget", "import_target", "remove_leftovers"]
 
 RECORD: Final = "import.json"
 # Frames of one replica whose fault the report names; the record names all.
@@ -103,6 +106,7 @@ def import_target(
         identity = _identity(source, choice, chains)
         if done := _already_there(out / source.name, identity):
             return done
+        remove_leftovers(out, source.name)
         with atomic_path(out / source.name) as folder:
             folder.mkdir()
             record, problems = _import_into(folder, source, choice, chains)
@@ -122,6 +126,13 @@ def import_target(
     except Exception as error:  # one bad target must not end the others
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return ImportedTarget(source.name, "failed", 0, reason)
+
+
+def remove_leftovers(out: Path, name: str) -> None:
+    """Delete what killed imports of a target left half-written (the names of `atomic_path`)."""
+    path = Path(name)
+    for folder in out.glob(f".{escape(path.stem)}.*.tmp{escape(path.suffix)}"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _identity(source: Source, choice: FrameChoice, chains: tuple[str, ...] | None) -> str:
@@ -180,12 +191,12 @@ def _import_into(
                 path = folder / f"{source.name}_R{replica}.xtc"
                 _store(path, trajectory, frames, system, molecule, replicas[replica])
             problems += _left_out(replica, replicas[replica])
-    if molecule is None or not any(found.frames for found in replicas.values()):
-        raise UserError("; ".join(problems) or "no frame was chosen")
-    reference_nm = molecule.reference[None] / ANGSTROM_PER_NM
-    pdb = folder / f"{source.name}.pdb"
-    mdtraj.Trajectory(reference_nm, molecule.topology).save_pdb(str(pdb))
-    return _record(files.topology, system, molecule, replicas), problems
+        if molecule is None or not any(found.frames for found in replicas.values()):
+            raise UserError("; ".join(problems) or "no frame was chosen")
+        reference_nm = molecule.reference[None] / ANGSTROM_PER_NM
+        pdb = folder / f"{source.name}.pdb"
+        mdtraj.Trajectory(reference_nm, molecule.topology).save_pdb(str(pdb))
+        return _record(files.topology, system, molecule, replicas), problems
 
 
 def _count_frames(
@@ -196,12 +207,13 @@ def _count_frames(
     for replica, path in trajectories.items():
         try:
             with open_trajectory(path, system.all_atoms) as trajectory:
-                whole, declared = trajectory.count_whole(), trajectory.count_declared()
+                whole = trajectory.count_whole()
+                cut = trajectory.cut(whole)
         except UserError as error:
             problems.append(_first_line(error))
             continue
-        if whole < declared:
-            problems.append(f"{path.name} is cut: {whole} of {declared} frames are whole")
+        if cut:
+            problems.append(cut)
         replicas[replica] = _Replica(path.name, path.stat().st_size, whole)
     return replicas
 
@@ -248,7 +260,7 @@ def _store(
     replica: _Replica,
 ) -> None:
     """Write the sound frames of one replica, one at a time, and enter them in its record."""
-    with mdtraj.formats.XTCTrajectoryFile(str(path), "w") as out:
+    with ascii_path(path) as name, mdtraj.formats.XTCTrajectoryFile(name, "w") as out:
         for number in frames.tolist():
             try:
                 frame = trajectory.read(number)
@@ -265,7 +277,7 @@ def _store(
     if not replica.frames:
         path.unlink()
         return
-    with mdtraj.formats.XTCTrajectoryFile(str(path)) as written:
+    with ascii_path(path) as name, mdtraj.formats.XTCTrajectoryFile(name) as written:
         # A full disk shows only in what is there afterwards.
         written.seek(len(replica.frames) - 1)
         if written.read(1)[0].shape != (1, molecule.topology.n_atoms, 3):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
-from protenix_eba.importing.names import CAPS, standard_atom, standard_residue
+from protenix_eba.importing.names import CAPS, HEAVY_ATOMS, standard_atom, standard_residue
 from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["TOPOLOGY_SUFFIXES", "SourceResidue", "SourceTopology", "read_topology"]
@@ -20,6 +20,7 @@ __all__ = ["TOPOLOGY_SUFFIXES", "SourceResidue", "SourceTopology", "read_topolog
 TOPOLOGY_SUFFIXES: Final = (".pdb", ".ent", ".cif", ".mmcif", ".gro", ".psf", ".h5", ".hdf5")
 _PDB: Final = (".pdb", ".ent")
 _WITH_COORDINATES: Final = (*_PDB, ".cif", ".mmcif", ".gro")
+_MAX_MISSING_FRACTION: Final = 0.05
 _BACKBONE: Final = frozenset({"N", "CA", "C"})
 
 
@@ -72,8 +73,8 @@ def read_topology(path: Path | str) -> SourceTopology:
     """Read PDB, mmCIF, GRO, PSF or mdtraj's HDF5 and pick the protein.
 
     Raises:
-        UserError: The file cannot be read, has no protein, or holds residues or atom names that
-            cannot stand in a sequence of the 20 amino acids.
+        UserError: The file cannot be read, has no protein or only a part of its heavy atoms, or
+            holds residues or atom names that no sequence of the 20 amino acids has.
     """
     path = Path(path)
     topology, xyz, box = _load(path)
@@ -95,11 +96,7 @@ def read_topology(path: Path | str) -> SourceTopology:
         for atom, standard in zip(atoms, made.atoms, strict=True):
             if raw[atom.index] != (name, standard):
                 renamed[f"{' '.join(raw[atom.index])} -> {name} {standard}"] += 1
-    if not residues:
-        raise UserError(
-            f"no protein among the {topology.n_atoms} atoms of {path.name}",
-            "give the topology of the simulated system, with names of residues and atoms",
-        )
+    _check_complete(residues, topology.n_atoms, path)
     index = np.array(columns, dtype=np.int64)
     return SourceTopology(
         all_atoms=topology,
@@ -111,6 +108,28 @@ def read_topology(path: Path | str) -> SourceTopology:
         xyz=None if xyz is None else xyz[index],
         box=box,
     )
+
+
+def _check_complete(residues: list[SourceResidue], n_atoms: int, path: Path) -> None:
+    """Refuse files without a protein, or with more than 5% of its heavy atoms missing.
+
+    Raises:
+        UserError: One of these.
+    """
+    if not residues:
+        raise UserError(
+            f"no protein among the {n_atoms} atoms of {path.name}",
+            "give the topology of the simulated system, with names of residues and atoms",
+        )
+    expected = sum(len(HEAVY_ATOMS[r.name]) for r in residues)
+    missing = [f"{r.name} {r.number} {a}" for r in residues for a in HEAVY_ATOMS[r.name]
+               if a not in r.atoms]  # fmt: skip
+    if len(missing) > _MAX_MISSING_FRACTION * expected:
+        raise UserError(
+            f"{path.name}: {len(missing)} of {expected} heavy atoms are missing, "
+            f"{', '.join(missing[:4])} ...",
+            "the topology must hold all heavy atoms: a trace or a united residue is not enough",
+        )
 
 
 def _load(
