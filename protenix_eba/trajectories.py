@@ -8,8 +8,13 @@ reference structure, `NAME/NAME_prod_R1_fit.xtc` and so on are independent repli
 from __future__ import annotations
 
 import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, Final
 
 import mdtraj
 import numpy as np
@@ -18,9 +23,21 @@ from numpy.typing import NDArray
 from protenix_eba.errors import UserError
 from protenix_eba.units import ANGSTROM_PER_NM
 
-__all__ = ["Target", "find_targets", "frame_count", "load_topology", "read_frames"]
+__all__ = [
+    "Target",
+    "ascii_path",
+    "find_targets",
+    "frame_count",
+    "has_rest",
+    "is_cut",
+    "load_topology",
+    "read_frames",
+]
 
 _REPLICA = re.compile(r"_R(\d+)(?:_fit)?$")
+# Frames of more atoms than this are packed, behind a longer header.
+_XTC_UNPACKED_ATOMS: Final = 9
+_XTC_HEADER_BYTES: Final = 92
 
 
 @dataclass(frozen=True)
@@ -53,7 +70,9 @@ def find_targets(root: Path | str) -> list[Target]:
         )
     if (root / f"{root.resolve().name}.pdb").is_file():
         return [_target_in(root.resolve())]
-    folders = [f for f in sorted(root.iterdir()) if f.is_dir() and any(f.glob("*.xtc"))]
+    # Hidden folders are those that an import has not finished.
+    visible = [f for f in sorted(root.iterdir()) if f.is_dir() and not f.name.startswith(".")]
+    folders = [f for f in visible if any(f.glob("*.xtc"))]
     if not folders:
         raise UserError(
             f"no target in {root}: expected folders NAME with NAME.pdb and NAME_*.xtc",
@@ -103,58 +122,147 @@ def load_topology(target: Target) -> mdtraj.Trajectory:
 def frame_count(target: Target, replica: int) -> int:
     """Number of whole frames of a replica, without reading their coordinates.
 
+    Of a file that was cut, these are the frames before the cut.
+
     Raises:
-        UserError: The file cannot be read.
+        UserError: The file cannot be read, or has no whole frame.
     """
-    path = target.trajectory_paths[replica]
-    try:
-        with mdtraj.formats.XTCTrajectoryFile(str(path)) as handle:
-            return len(handle)
-    except Exception as error:
-        raise UserError(
-            f"target {target.name}: cannot read {path}: {error}",
-            "the file is cut or not an XTC file: copy or download it again",
-        ) from error
+    with _open_xtc(target, replica) as (_, n_whole):
+        return n_whole
+
+
+def is_cut(target: Target, replica: int) -> bool:
+    """Whether the file ends within a frame: a copy or download that broke off.
+
+    Raises:
+        UserError: The file cannot be read, or has no whole frame.
+    """
+    with _open_xtc(target, replica) as (handle, n_whole):
+        return has_rest(handle, target.trajectory_paths[replica], n_whole)
 
 
 def read_frames(
     target: Target, replica: int, frames: NDArray[np.integer] | None = None
 ) -> NDArray[np.float32]:
-    """Coordinates of all atoms.
+    """Coordinates of all atoms; only the frames asked for are read.
 
     Args:
         target: From `find_targets`.
         replica: Key of `target.trajectory_paths`.
-        frames: Indices to read, any order; all when None.
+        frames: Indices to read, any order; all whole frames when None.
 
     Returns:
         `[F, N_atom, 3]` in angstrom, as they stand in the file (NaN included).
 
     Raises:
-        UserError: A cut file, frames beyond its end, or another number of atoms than the topology.
+        UserError: A file without a whole frame, frames beyond its end, or another number of atoms
+            than the topology.
     """
+    with _open_xtc(target, replica) as (handle, n_whole):
+        path = target.trajectory_paths[replica]
+        n_atoms = handle.read(1)[0].shape[1]
+        _check_atoms(target, path, n_atoms)
+        if frames is None:
+            handle.seek(0)
+            xyz_nm = handle.read(n_whole)[0]
+        else:
+            _check_range(target, path, frames, n_whole)
+            xyz_nm = _read_some(handle, np.asarray(frames, dtype=np.int64), n_atoms)
+    return np.asarray(xyz_nm * ANGSTROM_PER_NM, dtype=np.float32)
+
+
+def _whole_frames(handle: Any, path: Path) -> int:
+    # mdtraj counts the headers of frames, also that of a frame whose end is missing.
+    count = len(handle)
+    whole = count and _frame_end(path, handle.offsets[count - 1]) <= path.stat().st_size
+    return count if whole else max(count - 1, 0)
+
+
+def has_rest(handle: Any, path: Path, n_whole: int) -> bool:
+    """Whether an open XTC file has more bytes after its last whole frame."""
+    return _frame_end(path, handle.offsets[n_whole - 1]) < path.stat().st_size
+
+
+def _frame_end(path: Path, offset: int) -> int:
+    """Where the frame at `offset` ends by its own header (GROMACS' XDR format)."""
+    with open(path, "rb") as file:
+        file.seek(offset)
+        header = file.read(_XTC_HEADER_BYTES)
+    n_atoms = int.from_bytes(header[52:56], "big")
+    if n_atoms <= _XTC_UNPACKED_ATOMS:
+        return offset + 56 + 12 * n_atoms
+    packed = int.from_bytes(header[88:92], "big")
+    return offset + _XTC_HEADER_BYTES + (packed + 3) // 4 * 4
+
+
+@contextmanager
+def ascii_path(path: Path) -> Iterator[str]:
+    """A name for a file, there or not yet, that mdtraj's readers and writers in C can open.
+
+    They refuse letters outside ASCII: a link stands for such a path.
+    """
+    if str(path).isascii():
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / f"link{path.suffix}"
+        link.symlink_to(path.absolute())
+        yield str(link)
+
+
+@contextmanager
+def _open_xtc(target: Target, replica: int) -> Iterator[tuple[Any, int]]:
+    """The file and the number of its whole frames; failures inside as well become UserErrors."""
     path = target.trajectory_paths[replica]
     try:
-        with mdtraj.formats.XTCTrajectoryFile(str(path)) as handle:
-            xyz_nm = handle.read()[0]
-    except Exception as error:
+        with (
+            ascii_path(path) as name,
+            mdtraj.formats.XTCTrajectoryFile(name) as handle,
+        ):
+            n_whole = _whole_frames(handle, path)
+            if not n_whole:
+                raise OSError("it has no whole frame")
+            yield handle, n_whole
+    except UserError:
+        raise
+    except Exception as error:  # mdtraj raises many kinds for a broken file
         raise UserError(
             f"target {target.name}: cannot read {path}: {error}",
             "the file is cut or not an XTC file: copy or download it again",
         ) from error
-    expected = load_topology(target).n_atoms
-    if xyz_nm.shape[1] != expected:
+
+
+def _check_atoms(target: Target, path: Path, found: int) -> None:
+    modified_ns = target.topology_path.stat().st_mtime_ns
+    expected = _atom_count(target.name, target.topology_path, modified_ns)
+    if found != expected:
         raise UserError(
-            f"target {target.name}: {path.name} has {xyz_nm.shape[1]} atoms, its topology "
+            f"target {target.name}: {path.name} has {found} atoms, its topology "
             f"{target.topology_path.name} has {expected}",
             "the topology must hold exactly the atoms of the trajectory",
         )
-    if frames is not None:
-        if len(frames) and (np.max(frames) >= len(xyz_nm) or np.min(frames) < 0):
-            raise UserError(
-                f"target {target.name}: frame {int(np.max(frames))} asked for, {path.name} has "
-                f"{len(xyz_nm)} whole frames",
-                "the file may be cut: copy it again, or label the frames that it has",
-            )
-        xyz_nm = xyz_nm[np.asarray(frames, dtype=np.int64)]
-    return np.asarray(xyz_nm * ANGSTROM_PER_NM, dtype=np.float32)
+
+
+@lru_cache(maxsize=1024)
+def _atom_count(name: str, path: Path, modified_ns: int) -> int:
+    """Reading a PDB file takes longer than reading a frame; `modified_ns` tells a changed one."""
+    return int(load_topology(Target(name, path, {})).n_atoms)
+
+
+def _check_range(target: Target, path: Path, frames: NDArray[np.integer], n_whole: int) -> None:
+    if len(frames) and (np.max(frames) >= n_whole or np.min(frames) < 0):
+        raise UserError(
+            f"target {target.name}: frame {int(np.max(frames))} asked for, {path.name} has "
+            f"{n_whole} whole frames",
+            "the file may be cut: copy it again, or label the frames that it has",
+        )
+
+
+def _read_some(handle: Any, frames: NDArray[np.int64], n_atoms: int) -> NDArray[np.float32]:
+    """`[F, N_atom, 3]` in nm; each frame is read once, in the order of the file."""
+    wanted, where = np.unique(frames, return_inverse=True)
+    xyz_nm = np.empty((len(wanted), n_atoms, 3), dtype=np.float32)
+    for row, frame in enumerate(wanted.tolist()):
+        handle.seek(frame)
+        xyz_nm[row] = handle.read(1)[0][0]
+    return xyz_nm[where]

@@ -12,7 +12,7 @@ HOST = {"protenix", "runner", "configs", "scripts"}
 LAYERS = {
     0: "errors units files progress trajectories plugin_api settings config run_folder records "
     "geometry runlog signals",
-    1: "losses denoising symmetry energy eval",
+    1: "losses denoising symmetry energy eval importing",
     2: "compat",
     3: "objectives data diffusion weights embeddings engine ranks step reference lora ema model",
     4: "trainer sample checkpoints validation",
@@ -23,6 +23,7 @@ LAYER = {room: layer for layer, rooms in LAYERS.items() for room in rooms.split(
 WITHOUT = {
     "eval": {"torch", "openmm", "deepspeed"},
     "energy": {"torch", "deepspeed"},
+    "importing": {"torch", "openmm", "deepspeed"},
     "compat": {"torch"},
     "settings": {"torch"},
     "config": {"torch"},

@@ -15,9 +15,10 @@ from protenix_eba.errors import UserError
 __all__ = ["cli", "main", "run"]
 
 # Verb -> one line of help. The module protenix_eba.cli.<verb> is imported only when the verb is
-# used: torch and OpenMM take seconds.
+# used: torch and OpenMM take seconds. Python has reserved the name of one.
 VERBS: Final = {
     "init": "Write a randomly initialised checkpoint, for tests and the demo.",
+    "import": "Bring MD trajectories into the layout that all commands read.",
     "label": "Compute the energies of trajectory frames with a force field.",
     "embed": "Store trunk embeddings, so that training skips the trunk.",
     "sample": "Sample conformations of a sequence.",
@@ -40,8 +41,9 @@ class LazyGroup(click.Group):
             close = difflib.get_close_matches(cmd_name, VERBS, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             ctx.fail(f"No such command {cmd_name!r}.{hint}")
-        module = importlib.import_module(f"protenix_eba.cli.{cmd_name}")
-        command: click.Command = getattr(module, cmd_name)
+        name = "import_md" if cmd_name == "import" else cmd_name
+        module = importlib.import_module(f"protenix_eba.cli.{name}")
+        command: click.Command = getattr(module, name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from protenix_eba.data.features import AtomKey, ProteinFeatures
 from protenix_eba.energy.table import frame_hash
 from protenix_eba.errors import UserError
+from protenix_eba.importing.names import standard_atom
 from protenix_eba.symmetry import symmetric_partners
 from protenix_eba.trajectories import Target, load_topology, read_frames
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Conformers", "labels_by_target", "load_conformers", "within_deviations"]
 
-# mdtraj renames atoms to the PDB's names when it reads a topology; what it leaves is mapped here.
-ALTERNATIVE_NAMES = {("ILE", "CD"): "CD1", ("*", "OT1"): "O", ("*", "OT2"): "OXT", ("*", "OT"): "O"}
 SMALLEST_COVERAGE = 0.95
 # Fewer energies do not tell their distribution.
 SMALLEST_SAMPLE = 20
@@ -224,12 +223,8 @@ def _columns_by_key(target: Target, protein: ProteinFeatures) -> dict[AtomKey, i
             "use the topology of this protein",
         )
     return {
-        (c, r, _standard_name(residue.name, atom.name)): atom.index
+        (c, r, standard_atom(residue.name, atom.name)): atom.index
         for c, residues in enumerate(chains)
         for r, residue in enumerate(residues)
         for atom in residue.atoms
     }
-
-
-def _standard_name(residue: str, atom: str) -> str:
-    return ALTERNATIVE_NAMES.get((residue, atom), ALTERNATIVE_NAMES.get(("*", atom), atom))

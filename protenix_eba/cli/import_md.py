@@ -1,0 +1,121 @@
+"""`protenix-eba import`: MD of any origin into a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from protenix_eba.importing.dataset import ImportReport
+    from protenix_eba.importing.sources import Source
+
+__all__ = ["import_md"]
+
+_EXIT_SOME_FAILED = 3
+_SHOWN = 20
+
+
+@click.command(
+    "import",
+    epilog="""Examples:
+
+    \b
+    protenix-eba import --input atlas --split atlas_train.csv --stride 100 --out md --jobs 8
+    protenix-eba import --input trajectories.csv --frames-per-target 300 --seed 1 --out md
+    protenix-eba import --topology adk.psf --trajectory adk_dims.dcd --out md
+
+The table has the columns name, topology, trajectory and optionally replica; its paths are relative
+to it. OUT/import_report.csv has a row for each target, OUT/NAME/import.json says what was done.
+
+Exit status: 0 all targets whole, 2 unusable input, 3 some targets failed or lack frames.""",
+)
+@click.option("--input", "input_path", type=click.Path(path_type=Path),
+              help="ATLAS archives or folders, a folder of sub-folders with a topology and "
+              "trajectories each, or a CSV table.")  # fmt: skip
+@click.option("--topology", type=click.Path(path_type=Path),
+              help="Of one protein: PDB, mmCIF, GRO, PSF or HDF5.")  # fmt: skip
+@click.option("--trajectory", "trajectories", multiple=True, type=click.Path(path_type=Path),
+              help="XTC, DCD, TRR, NetCDF or HDF5; repeat it for replicas.")  # fmt: skip
+@click.option("--name", help="Of the one protein. [default: the topology's file name]")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False),
+              help="Data set: NAME/NAME.pdb and NAME/NAME_R1.xtc ... of each target. Finished "
+              "targets are kept.")  # fmt: skip
+@click.option("--split", type=click.Path(path_type=Path, dir_okay=False),
+              help="CSV with the columns name and seqres: import these targets only.")  # fmt: skip
+@click.option("--stride", type=click.IntRange(min=1), default=1, show_default=True,
+              help="One of every so many frames.")  # fmt: skip
+@click.option("--frames-per-target", "per_target", type=click.IntRange(min=1),
+              help="Instead: cut the frames of all replicas into so many equal blocks and draw "
+              "one of each.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Of that draw.")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Processes, one target each.")  # fmt: skip
+def import_md(
+    input_path: Path | None,
+    topology: Path | None,
+    trajectories: tuple[Path, ...],
+    name: str | None,
+    out: Path,
+    split: Path | None,
+    stride: int,
+    per_target: int | None,
+    seed: int,
+    jobs: int,
+) -> None:
+    """Bring MD trajectories into the layout that all other commands read.
+
+    Periodic images are made whole, atoms get their PDB names, what is not protein is dropped and
+    counted, what is missing is named.
+    """
+    from protenix_eba.data.sequences import read_proteins
+    from protenix_eba.importing.dataset import import_targets
+    from protenix_eba.importing.frames import FrameChoice
+
+    if per_target is not None and stride != 1:
+        raise click.UsageError("give --stride or --frames-per-target, not both")
+    sources = _sources(input_path, topology, trajectories, name)
+    wanted = {p.name: p.chains for p in read_proteins(split)} if split else None
+    choice = FrameChoice(stride, per_target, seed)
+    report = import_targets(sources, out, choice, split=wanted, jobs=jobs)
+    _print_summary(report, out)
+    if not report.complete:
+        raise click.exceptions.Exit(_EXIT_SOME_FAILED)
+
+
+def _sources(
+    input_path: Path | None, topology: Path | None, trajectories: tuple[Path, ...], name: str | None
+) -> list[Source]:
+    from protenix_eba.importing.sources import find_sources, source_of_files
+
+    single = topology is not None or bool(trajectories)
+    if single == (input_path is not None):
+        raise click.UsageError("give --input, or --topology with --trajectory")
+    if input_path is not None:
+        if name is not None:
+            raise click.UsageError("--name goes with --topology")
+        return find_sources(input_path)
+    if topology is None or not trajectories:
+        raise click.UsageError("--topology and --trajectory go together")
+    return [source_of_files(topology, trajectories, name)]
+
+
+def _print_summary(report: ImportReport, out: Path) -> None:
+    from protenix_eba.progress import console
+
+    counts = {
+        s: sum(row.status == s for row in report.rows) for s in ("ok", "incomplete", "failed")
+    }
+    found = ", ".join(f"{n} {status}" for status, n in counts.items())
+    kept = sum(row.kept for row in report.rows)
+    frames = sum(row.n_frames for row in report.rows)
+    console.print(f"{out}: {found}; {frames} frames, {kept} targets kept from before")
+    if report.not_in_split:
+        console.print(f"{report.not_in_split} targets are not in the split and were left alone")
+    bad = [row for row in report.rows if row.status != "ok"]
+    for row in bad[:_SHOWN]:
+        console.print(f"{row.status}: {row.target}: {row.reason}", markup=False)
+    if len(bad) > _SHOWN:
+        console.print(f"... and {len(bad) - _SHOWN} more in {out / 'import_report.csv'}")

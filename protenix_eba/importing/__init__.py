@@ -1,0 +1,1 @@
+"""MD of any origin -> targets in the layout that everything else reads: no torch, no Protenix."""

@@ -1,0 +1,212 @@
+"""Frames of trajectories of any format, read one by one wherever they stand."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import mdtraj
+import numpy as np
+from numpy.typing import NDArray
+
+from protenix_eba.errors import UserError
+from protenix_eba.trajectories import ascii_path, has_rest
+from protenix_eba.units import ANGSTROM_PER_NM
+
+__all__ = ["TRAJECTORY_SUFFIXES", "Frame", "FrameChoice", "TrajectoryFile", "open_trajectory"]
+
+TRAJECTORY_SUFFIXES: Final = (
+    *(".xtc", ".dcd", ".trr", ".nc", ".ncdf", ".netcdf"),
+    *(".h5", ".hdf5"),
+)
+_BROKEN: Final = "the file is cut, or not of the format of its suffix: copy or download it again"
+
+
+@dataclass(frozen=True)
+class FrameChoice:
+    """Which frames of a target are taken.
+
+    Attributes:
+        stride: The first of every so many frames of each replica; an incomplete last group gives
+            none, so that 10,001 frames and a stride of 100 make 100.
+        per_target: Instead of it, this number of frames: all replicas, one after the other, are
+            cut into as many equal blocks, and one frame is drawn from each.
+        seed: Of that draw.
+    """
+
+    stride: int = 1
+    per_target: int | None = None
+    seed: int = 0
+
+    def of(self, target: str, counts: dict[int, int]) -> dict[int, NDArray[np.int64]]:
+        """Frames of each replica, ascending.
+
+        Args:
+            target: Its name: each target has its own draw, whatever the others are.
+            counts: Frames that each replica has.
+        """
+        if self.per_target is None:
+            return {
+                replica: np.arange(max(n // self.stride, min(n, 1))) * self.stride
+                for replica, n in counts.items()
+            }
+        total = sum(counts.values())
+        edges = np.linspace(0, total, min(self.per_target, total) + 1).round().astype(np.int64)
+        generator = np.random.default_rng([self.seed, zlib.crc32(target.encode())])
+        drawn = generator.integers(edges[:-1], edges[1:])
+        ends = np.cumsum(list(counts.values()))
+        first = ends - list(counts.values())
+        return {
+            replica: drawn[(drawn >= start) & (drawn < end)] - start
+            for replica, start, end in zip(counts, first, ends, strict=True)
+        }
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of the whole system.
+
+    Attributes:
+        xyz: `[N_system, 3]` in angstrom.
+        box: `[3, 3]` box vectors as rows, angstrom, or None.
+        time_ps: As the file has it.
+    """
+
+    xyz: NDArray[np.float32]
+    box: NDArray[np.float32] | None
+    time_ps: float
+
+
+class TrajectoryFile:
+    """An open trajectory.
+
+    Args:
+        handle: mdtraj's object of the file.
+        path: Where it is, for messages.
+        topology: Of the whole system.
+    """
+
+    def __init__(self, handle: Any, path: Path, topology: mdtraj.Topology) -> None:
+        self._handle = handle
+        self._path = path
+        # mdtraj's HDF5 files know their own topology.
+        self._arguments = () if path.suffix.lower() in (".h5", ".hdf5") else (topology,)
+        self._n_atoms = topology.n_atoms
+
+    def read(self, index: int) -> Frame:
+        """Read one frame.
+
+        Raises:
+            UserError: It cannot be read.
+        """
+        try:
+            self._handle.seek(index)
+            found = self._handle.read_as_traj(*self._arguments, n_frames=1)
+        except Exception as error:  # mdtraj raises many kinds for broken files
+            raise UserError(f"{self._path.name}: frame {index} cannot be read: {error}") from error
+        if found.n_frames != 1:
+            raise UserError(f"{self._path.name}: frame {index} is not there")
+        vectors = found.unitcell_vectors
+        return Frame(
+            xyz=np.asarray(found.xyz[0] * ANGSTROM_PER_NM, dtype=np.float32),
+            box=None if vectors is None else np.asarray(vectors[0] * ANGSTROM_PER_NM, np.float32),
+            time_ps=float(found.time[0]),
+        )
+
+    def count_declared(self) -> int:
+        """Frames by the file's headers or size, whether they can be read or not.
+
+        Raises:
+            UserError: Not even these can be read.
+        """
+        try:
+            return len(self._handle)
+        except Exception as error:
+            raise UserError(
+                f"{self._path.name}: its frames cannot be counted: {error}", _BROKEN
+            ) from error
+
+    def count_whole(self) -> int:
+        """Frames up to where the file was cut, found by trying.
+
+        Raises:
+            UserError: No frame, or another number of atoms than the topology has.
+        """
+        declared = self.count_declared()
+        if declared == 0:
+            raise UserError(f"{self._path.name} has no frame", _BROKEN)
+        self._check_atoms()
+        if self._can_read(declared - 1):
+            return declared
+        whole, cut = 0, declared - 1
+        while whole < cut:
+            middle = (whole + cut) // 2
+            whole, cut = (middle + 1, cut) if self._can_read(middle) else (whole, middle)
+        if whole == 0:
+            self.read(0)
+        return whole
+
+    def cut(self, whole: int) -> str:
+        """How the file was cut after its `whole` frames, for people; empty where it was not."""
+        declared = self.count_declared()
+        if whole < declared:
+            return f"{self._path.name} is cut: {whole} of {declared} frames are whole"
+        if self._path.suffix.lower() == ".xtc" and has_rest(self._handle, self._path, whole):
+            return f"{self._path.name} is cut after {whole} whole frames"
+        return ""
+
+    def _can_read(self, index: int) -> bool:
+        try:
+            self.read(index)
+        except UserError:
+            return False
+        return True
+
+    def _check_atoms(self) -> None:
+        try:
+            found = self._handle.read(n_frames=1)[0].shape[1]
+        except Exception as error:
+            raise UserError(
+                f"{self._path.name}: its first frame cannot be read: {error}", _BROKEN
+            ) from error
+        if found != self._n_atoms:
+            raise UserError(
+                f"{self._path.name} has {found} atoms, its topology {self._n_atoms}",
+                "give the topology of exactly the atoms that the trajectory holds",
+            )
+
+
+@contextmanager
+def open_trajectory(path: Path, topology: mdtraj.Topology) -> Iterator[TrajectoryFile]:
+    """Open XTC, DCD, TRR, NetCDF (AMBER) or HDF5 (mdtraj).
+
+    Args:
+        path: The file.
+        topology: Of all atoms that it holds.
+
+    Raises:
+        UserError: No such file, another format, a broken header.
+    """
+    if path.suffix.lower() not in TRAJECTORY_SUFFIXES:
+        raise UserError(
+            f"{path.name}: expected a trajectory ({', '.join(TRAJECTORY_SUFFIXES)})",
+            "convert it to XTC",
+        )
+    if not path.is_file():
+        raise UserError(f"no trajectory file at {path}", "check the path")
+    with ExitStack() as files:
+        try:
+            handle = files.enter_context(mdtraj.open(files.enter_context(ascii_path(path))))
+        except ImportError as error:
+            raise UserError(
+                f"{path.name}: HDF5 needs PyTables: {error}", "pip install tables"
+            ) from error
+        except Exception as error:  # mdtraj raises many kinds for broken files
+            raise UserError(
+                f"cannot read {path.name}: {type(error).__name__}: {error}", _BROKEN
+            ) from error
+        yield TrajectoryFile(handle, path, topology)

@@ -1,0 +1,88 @@
+"""What MD programs call residues and atoms, and what the PDB calls them.
+
+Residue names are those of CHARMM (HSD), AMBER (HIE, CYX, NALA), GROMACS' OPLS and GROMOS ports
+(HISD, LYSH) and NAMD. Hydrogens are left to mdtraj, whose reader of PDB files knows their dialects.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["CAPS", "HEAVY_ATOMS", "standard_atom", "standard_residue"]
+
+_SIDE_CHAINS: Final = {
+    "ALA": "CB",
+    "ARG": "CB CG CD NE CZ NH1 NH2",
+    "ASN": "CB CG OD1 ND2",
+    "ASP": "CB CG OD1 OD2",
+    "CYS": "CB SG",
+    "GLN": "CB CG CD OE1 NE2",
+    "GLU": "CB CG CD OE1 OE2",
+    "GLY": "",
+    "HIS": "CB CG ND1 CD2 CE1 NE2",
+    "ILE": "CB CG1 CG2 CD1",
+    "LEU": "CB CG CD1 CD2",
+    "LYS": "CB CG CD CE NZ",
+    "MET": "CB CG SD CE",
+    "PHE": "CB CG CD1 CD2 CE1 CE2 CZ",
+    "PRO": "CB CG CD",
+    "SER": "CB OG",
+    "THR": "CB OG1 CG2",
+    "TRP": "CB CG CD1 CD2 NE1 CE2 CE3 CZ2 CZ3 CH2",
+    "TYR": "CB CG CD1 CD2 CE1 CE2 CZ OH",
+    "VAL": "CB CG1 CG2",
+}
+HEAVY_ATOMS: Final = {
+    residue: ("N", "CA", "C", "O", *names.split()) for residue, names in _SIDE_CHAINS.items()
+}
+"""Heavy atoms of each amino acid within a chain, PDB names."""
+
+CAPS: Final = frozenset({"ACE", "NME", "NMA", "NH2", "NHE", "FOR", "CT1", "CT2", "CT3"})
+"""Groups at the ends of simulated chains that Protenix's sequence does not have."""
+
+_RESIDUES: Final = {
+    alias: standard
+    for standard, aliases in {
+        "ARG": "ARN ARGN",
+        "ASP": "ASH ASPH ASPP",
+        "CYS": "CYX CYM CYN CYSH CYS1 CYS2",
+        "GLN": "QLN",
+        "GLU": "GLH GLUH GLUP",
+        "HIS": "HSD HSE HSP HID HIE HIP HISD HISE HISH HISA HISB HIS1 HIS2",
+        "LYS": "LYN LYP LSN LYSH",
+        "MET": "MSE",
+        "TYR": "TYM",
+    }.items()
+    for alias in aliases.split()
+}
+
+_ATOMS: Final = {
+    ("ILE", "CD"): "CD1",
+    ("SER", "OG1"): "OG",
+    ("MET", "SE"): "SD",
+    **{("*", name): "O" for name in ("O1", "OT1", "OC1", "OCT1", "O'")},
+    **{("*", name): "OXT" for name in ("O2", "OT", "OT2", "OC2", "OCT2", "O''")},
+}
+
+
+def standard_residue(name: str) -> str | None:
+    """The amino acid that a residue name stands for ("HSD" -> "HIS"), or None.
+
+    AMBER's names of terminal residues (NALA, CLEU) are known as well.
+    """
+    name = name.strip().upper()
+    if name in HEAVY_ATOMS:
+        return name
+    if name not in _RESIDUES and len(name) == 4 and name[0] in "NC":
+        name = name[1:]
+    return name if name in HEAVY_ATOMS else _RESIDUES.get(name)
+
+
+def standard_atom(residue: str, atom: str) -> str:
+    """The PDB's name of an atom ("CD" of "ILE" -> "CD1"); names that need no change stay.
+
+    Args:
+        residue: Name of the amino acid as the PDB has it.
+        atom: Its atom's name in any dialect.
+    """
+    return _ATOMS.get((residue, atom), _ATOMS.get(("*", atom), atom))

@@ -1,0 +1,247 @@
+"""A topology file of any MD program -> the protein's atoms under their PDB names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import mdtraj
+import numpy as np
+from numpy.typing import NDArray
+
+from protenix_eba.errors import UserError
+from protenix_eba.importing.names import CAPS, HEAVY_ATOMS, standard_atom, standard_residue
+from protenix_eba.units import ANGSTROM_PER_NM
+
+__all__ = ["TOPOLOGY_SUFFIXES", "SourceResidue", "SourceTopology", "read_topology"]
+
+TOPOLOGY_SUFFIXES: Final = (".pdb", ".ent", ".cif", ".mmcif", ".gro", ".psf", ".h5", ".hdf5")
+_PDB: Final = (".pdb", ".ent")
+_WITH_COORDINATES: Final = (*_PDB, ".cif", ".mmcif", ".gro")
+_MAX_MISSING_FRACTION: Final = 0.05
+_BACKBONE: Final = frozenset({"N", "CA", "C"})
+
+
+@dataclass(frozen=True)
+class SourceTopology:
+    """What a topology file says.
+
+    Attributes:
+        all_atoms: The whole system, as mdtraj reads it; N_system atoms.
+        columns: `[N_atom]` which of them are the protein's.
+        residues: For each residue of the protein its source chain, number, amino acid, and the
+            standard names of its atoms, in the order of `columns`.
+        dropped: How many atoms were left out, by residue name.
+        renamed: How many atoms were renamed, by "HSD CD -> HIS CD".
+        alternate_locations: Atoms that were left out because another location was kept (PDB).
+        xyz: `[N_atom, 3]` in angstrom, None where the file has no coordinates.
+        box: `[3, 3]` box vectors as rows, angstrom, or None.
+    """
+
+    all_atoms: mdtraj.Topology
+    columns: NDArray[np.int64]
+    residues: tuple[SourceResidue, ...]
+    dropped: dict[str, int]
+    renamed: dict[str, int]
+    alternate_locations: int
+    xyz: NDArray[np.float32] | None
+    box: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class SourceResidue:
+    """One residue of the protein.
+
+    Attributes:
+        chain: Index of its chain in the file.
+        number: Its residue number there.
+        name: Standard name of the amino acid.
+        atoms: Standard atom names.
+        elements: Element symbols.
+    """
+
+    chain: int
+    number: int
+    name: str
+    atoms: tuple[str, ...]
+    elements: tuple[str, ...]
+
+
+def read_topology(path: Path | str) -> SourceTopology:
+    """Read PDB, mmCIF, GRO, PSF or mdtraj's HDF5 and pick the protein.
+
+    Raises:
+        UserError: The file cannot be read, has no protein or only a part of its heavy atoms, or
+            holds residues or atom names that no sequence of the 20 amino acids has.
+    """
+    path = Path(path)
+    topology, xyz, box = _load(path)
+    raw = _raw_names(path, topology)
+    columns: list[int] = []
+    residues: list[SourceResidue] = []
+    dropped: Counter[str] = Counter()
+    renamed: Counter[str] = Counter()
+    for residue in topology.residues:
+        name = _amino_acid(residue, path)
+        atoms = [a for a in residue.atoms if name and not _is_virtual(a)]
+        if len(atoms) < residue.n_atoms:
+            dropped[residue.name] += residue.n_atoms - len(atoms)
+        if name is None or not atoms:
+            continue
+        made = _standardised(residue, name, atoms, path)
+        columns += [a.index for a in atoms]
+        residues.append(made)
+        for atom, standard in zip(atoms, made.atoms, strict=True):
+            if raw[atom.index] != (name, standard):
+                renamed[f"{' '.join(raw[atom.index])} -> {name} {standard}"] += 1
+    _check_complete(residues, topology.n_atoms, path)
+    index = np.array(columns, dtype=np.int64)
+    return SourceTopology(
+        all_atoms=topology,
+        columns=index,
+        residues=tuple(residues),
+        dropped=dict(dropped.most_common()),
+        renamed=dict(renamed.most_common()),
+        alternate_locations=_pdb_atom_lines(path)[1] if path.suffix.lower() in _PDB else 0,
+        xyz=None if xyz is None else xyz[index],
+        box=box,
+    )
+
+
+def _check_complete(residues: list[SourceResidue], n_atoms: int, path: Path) -> None:
+    """Refuse files without a protein, or with more than 5% of its heavy atoms missing.
+
+    Raises:
+        UserError: One of these.
+    """
+    if not residues:
+        raise UserError(
+            f"no protein among the {n_atoms} atoms of {path.name}",
+            "give the topology of the simulated system, with names of residues and atoms",
+        )
+    expected = sum(len(HEAVY_ATOMS[r.name]) for r in residues)
+    missing = [f"{r.name} {r.number} {a}" for r in residues for a in HEAVY_ATOMS[r.name]
+               if a not in r.atoms]  # fmt: skip
+    if len(missing) > _MAX_MISSING_FRACTION * expected:
+        raise UserError(
+            f"{path.name}: {len(missing)} of {expected} heavy atoms are missing, "
+            f"{', '.join(missing[:4])} ...",
+            "the topology must hold all heavy atoms: a trace or a united residue is not enough",
+        )
+
+
+def _load(
+    path: Path,
+) -> tuple[mdtraj.Topology, NDArray[np.float32] | None, NDArray[np.float32] | None]:
+    suffix = path.suffix.lower()
+    if suffix not in TOPOLOGY_SUFFIXES:
+        raise UserError(
+            f"{path.name}: expected a topology ({', '.join(TOPOLOGY_SUFFIXES)}), found {suffix!r}",
+            "convert the topology, for example to PDB",
+        )
+    if not path.is_file():
+        raise UserError(f"no topology file at {path}", "check the path")
+    try:
+        if suffix not in _WITH_COORDINATES:
+            return mdtraj.load_topology(str(path)), None, None
+        load = mdtraj.load_pdb if suffix in _PDB else mdtraj.load
+        frame = load(str(path))[0]
+    except ImportError as error:
+        raise UserError(
+            f"{path.name}: HDF5 needs PyTables: {error}", "pip install tables"
+        ) from error
+    except Exception as error:  # mdtraj raises many kinds for a broken file
+        raise UserError(
+            f"cannot read {path.name} as a topology: {type(error).__name__}: {error}",
+            "check that the file is whole and has the format of its suffix",
+        ) from error
+    vectors = frame.unitcell_vectors
+    return (
+        frame.topology,
+        np.asarray(frame.xyz[0] * ANGSTROM_PER_NM, dtype=np.float32),
+        None if vectors is None else np.asarray(vectors[0] * ANGSTROM_PER_NM, dtype=np.float32),
+    )
+
+
+def _raw_names(path: Path, topology: mdtraj.Topology) -> list[tuple[str, str]]:
+    """Residue and atom names as they stand in the file, where that is cheap to know.
+
+    mdtraj renames while it reads. Its names are given for mmCIF and HDF5.
+    """
+    suffix, n_atoms = path.suffix.lower(), topology.n_atoms
+    names: list[tuple[str, str]] = []
+    if suffix in _PDB:
+        lines, _ = _pdb_atom_lines(path)
+        names = [(line[17:21].strip(), line[12:16].strip()) for line in lines]
+    elif suffix == ".gro":
+        lines = _lines(path)[2 : 2 + n_atoms]
+        names = [(line[5:10].strip(), line[10:15].strip()) for line in lines]
+    elif suffix == ".psf":
+        lines = _lines(path)
+        start = next(i for i, line in enumerate(lines) if "!NATOM" in line) + 1
+        words = (line.split() for line in lines[start : start + n_atoms])
+        names = [(word[3], word[4]) for word in words]
+    if len(names) == n_atoms:
+        return names
+    return [(a.residue.name, a.name) for a in topology.atoms]
+
+
+def _pdb_atom_lines(path: Path) -> tuple[list[str], int]:
+    """Atoms of the first model, and how many other alternate locations were passed over."""
+    kept: list[str] = []
+    seen: set[str] = set()
+    repeated = 0
+    for line in _lines(path):
+        if line.startswith("ENDMDL"):
+            break
+        if not line.startswith(("ATOM", "HETATM")):
+            continue
+        key = line[12:16] + line[17:27]
+        if line[16:17].strip() and key in seen:
+            repeated += 1
+            continue
+        seen.add(key)
+        kept.append(line)
+    return kept, repeated
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _amino_acid(residue: mdtraj.core.topology.Residue, path: Path) -> str | None:
+    """The standard name of a residue of the protein, None for anything else."""
+    name = standard_residue(residue.name)
+    if name is None and residue.name not in CAPS and {a.name for a in residue.atoms} >= _BACKBONE:
+        raise UserError(
+            f"{path.name}: residue {residue.name} {residue.resSeq} has a protein's backbone, but "
+            "is none of the 20 amino acids (a D-amino acid, or a modified residue)",
+            "Protenix's sequence has no letter for it: leave this protein out",
+        )
+    return name
+
+
+def _is_virtual(atom: mdtraj.core.topology.Atom) -> bool:
+    return atom.element is None or atom.element.symbol == "VS"
+
+
+def _standardised(
+    residue: mdtraj.core.topology.Residue,
+    name: str,
+    atoms: list[mdtraj.core.topology.Atom],
+    path: Path,
+) -> SourceResidue:
+    names = [standard_atom(name, a.name) for a in atoms]
+    twice = [atom for atom, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UserError(
+            f"{path.name}: residue {residue.name} {residue.resSeq} has two atoms "
+            f"{', '.join(twice)}",
+            "give every atom of a residue a name of its own",
+        )
+    # Selenium stands where a methionine has its sulfur.
+    elements = ["S" if n == "SD" and name == "MET" else a.element.symbol for n, a in
+                zip(names, atoms, strict=True)]  # fmt: skip
+    return SourceResidue(residue.chain.index, residue.resSeq, name, tuple(names), tuple(elements))

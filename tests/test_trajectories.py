@@ -1,0 +1,110 @@
+"""Reading frames of targets: any of them, without the rest, also of files that broke off."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protenix_eba.errors import UserError
+from protenix_eba.trajectories import Target, find_targets, frame_count, is_cut, read_frames
+
+DEMO = Path(__file__).parent.parent / "protenix_eba" / "demo_data"
+GRGDS = DEMO / "grgds"
+XTC = GRGDS / "grgds_prod_R1_fit.xtc"
+
+
+@pytest.fixture(scope="module")
+def target() -> Target:
+    return find_targets(GRGDS)[0]
+
+
+@pytest.fixture(scope="module")
+def everything() -> np.ndarray:
+    """By mdtraj's own reader, in angstrom."""
+    return mdtraj.load_xtc(str(XTC), top=str(GRGDS / "grgds.pdb")).xyz * 10
+
+
+def alone(folder: Path, content: bytes) -> Target:
+    """A target of one replica with these bytes."""
+    path = folder / "grgds_R1.xtc"
+    path.write_bytes(content)
+    return Target("grgds", GRGDS / "grgds.pdb", {1: path})
+
+
+@given(frames=st.lists(st.integers(0, 199), max_size=12))
+def test_frames_asked_for_are_those_of_a_full_read(target, everything, frames):
+    found = read_frames(target, 1, np.array(frames, dtype=np.int64))
+    np.testing.assert_array_equal(found, everything[np.array(frames, dtype=np.int64)])
+
+
+def test_all_frames_are_read_without_a_choice(target, everything):
+    np.testing.assert_array_equal(read_frames(target, 1), everything)
+    assert frame_count(target, 1) == len(everything) == 200
+
+
+@pytest.mark.parametrize("frames", [[200], [0, 7000], [-1]])
+def test_frames_beyond_the_end_are_refused(target, frames):
+    with pytest.raises(UserError, match="200 whole frames"):
+        read_frames(target, 1, np.array(frames))
+
+
+def test_a_cut_file_keeps_the_frames_before_the_cut(everything, tmp_path):
+    """Every cut within the first three frames, headers included, and of the last byte."""
+    whole = XTC.read_bytes()
+    with mdtraj.formats.XTCTrajectoryFile(str(XTC)) as handle:
+        ends = [*handle.offsets[1:].tolist(), len(whole)]
+    for cut in [*range(ends[0], ends[2] + 1, 7), *ends[:3], len(whole) - 1, len(whole)]:
+        cut_target = alone(tmp_path, whole[:cut])
+        n = sum(end <= cut for end in ends)
+        assert frame_count(cut_target, 1) == n
+        assert is_cut(cut_target, 1) == (cut not in ends)
+        np.testing.assert_array_equal(read_frames(cut_target, 1), everything[:n])
+
+
+@pytest.mark.parametrize("size", [0, 3, 50, 91, 200])
+def test_a_file_without_a_whole_frame_is_refused(tmp_path, size):
+    with pytest.raises(UserError, match="cannot read"):
+        frame_count(alone(tmp_path, XTC.read_bytes()[:size]), 1)
+
+
+def test_few_atoms_are_stored_unpacked_and_counted_as_well(tmp_path):
+    """XTC packs frames of ten atoms and more; three atoms have a shorter header."""
+    path = tmp_path / "x_R1.xtc"
+    with mdtraj.formats.XTCTrajectoryFile(str(path), "w") as handle:
+        handle.write(np.arange(36, dtype=np.float32).reshape(4, 3, 3))
+    target = Target("x", GRGDS / "grgds.pdb", {1: path})
+    assert frame_count(target, 1) == 4
+    assert not is_cut(target, 1)
+    with pytest.raises(UserError, match=r"has 3 atoms, its topology grgds\.pdb has 64"):
+        read_frames(target, 1)
+
+
+def test_a_replaced_topology_is_noticed(tmp_path):
+    folder = tmp_path / "grgds"
+    shutil.copytree(GRGDS, folder)
+    target = find_targets(folder)[0]
+    read_frames(target, 1, np.array([0]))
+    time.sleep(0.01)
+    shutil.copy(DEMO / "thymopentin/thymopentin.pdb", folder / "grgds.pdb")
+    with pytest.raises(UserError, match="64 atoms"):
+        read_frames(target, 1, np.array([0]))
+
+
+def test_paths_outside_ascii_are_read(everything, tmp_path):
+    folder = tmp_path / "Größe"
+    shutil.copytree(GRGDS, folder / "grgds")
+    found = read_frames(find_targets(folder)[0], 1, np.array([5]))
+    np.testing.assert_array_equal(found, everything[[5]])
+
+
+def test_half_written_targets_are_not_seen(tmp_path):
+    shutil.copytree(GRGDS, tmp_path / "grgds")
+    shutil.copytree(GRGDS, tmp_path / ".x.node.1.tmp")
+    assert [target.name for target in find_targets(tmp_path)] == ["grgds"]
