@@ -109,8 +109,8 @@ class Validation:
         folder = folder / f"rank_{dist.get_rank()}"
         shutil.rmtree(folder, ignore_errors=True)
         mine = list(_share(len(self._loader.sources)))
-        mine = _with_bar(mine, "sampling held-out targets", len(mine))
-        made = [(self._sample_target(i, model, folder, configs), new) for i, new in mine]
+        shown = _with_bar(mine, "sampling held-out targets", len(mine))
+        made = [(self._sample_target(i, model, folder, configs), new) for i, new in shown]
         rows = [row for row, new in made if new]
         if rows:
             self._add_energies(rows, folder)
