@@ -386,6 +386,16 @@ def test_items_have_the_embeddings_on_disk(section):
     )
 
 
+def test_the_sampler_chooses_what_is_trained_on_and_not_what_is_measured(section):
+    frames = {}
+    for held_out in (False, True):
+        for name in ("structures", "energy"):
+            made = eba_loader(replace(section, sampler=name), held_out=held_out, **COMMON)
+            frames[held_out, name] = [made[index].frames for index in range(6)]
+    assert frames[True, "structures"] == frames[True, "energy"]
+    assert frames[False, "structures"] != frames[False, "energy"]
+
+
 class Slow:
     """A loader that notes what it has loaded, and fails at some item."""
 

@@ -20,7 +20,7 @@ from protenix_eba.data.features import protein_features
 from protenix_eba.data.loader import eba_loader
 from protenix_eba.data.sequences import protein_of_target
 from protenix_eba.embeddings import TrunkEmbeddings, save_embeddings
-from protenix_eba.energy.table import read_labels, write_labels
+from protenix_eba.energy.table import EnergyLabels, read_labels, write_labels
 from protenix_eba.trajectories import find_targets
 
 FEW, MANY = 20, 82
@@ -110,6 +110,20 @@ def test_a_loader_starts_in_time_that_grows_with_the_number_of_targets(loaders):
     assert (len(few.targets), len(many.targets)) == (FEW, MANY)
     assert many.epoch_length == MANY * 3 * FRAMES // K
     assert 0.8 * RATIO < n_many / n_few < 1.2 * RATIO
+
+
+def test_a_loader_looks_at_each_label_once(loaders, monkeypatch):
+    """A target is found by comparing names, each of which would be compared for every target."""
+    looked_at = []
+    whole = EnergyLabels.for_target
+
+    def counting(labels, name):
+        looked_at.append(len(labels))
+        return whole(labels, name)
+
+    monkeypatch.setattr(EnergyLabels, "for_target", counting)
+    load(loaders[0][0])
+    assert sum(looked_at) == FEW * 3 * FRAMES
 
 
 def test_what_a_loader_keeps_grows_with_the_number_of_targets_without_coordinates(loaders):

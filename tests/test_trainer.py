@@ -263,10 +263,10 @@ def test_weights_that_explode_stop_the_run_and_the_items_are_listed(train, tmp_p
 
 
 def test_items_that_cannot_be_read_are_skipped_and_listed(train, tmp_path, read_log, demo_data):
-    """By both processes, of which only one has such an item."""
+    """By both processes, of which only one has such an item; none of those held out can be read."""
     data = tmp_path / "data"
     shutil.copytree(demo_data, data)
-    for path in data.glob("grgds/*_R[12]*.xtc"):
+    for path in [*data.glob("grgds/*_R[12]*.xtc"), *data.glob("*/*_R3*.xtc")]:
         path.write_bytes(path.read_bytes()[:100])
     words = ("--max_steps", "5", "--iters_to_accumulate", "1", "--eba.data_dir", data)
     output = finish(train(tmp_path, *words, launcher=torchrun(29620)))
@@ -275,7 +275,9 @@ def test_items_that_cannot_be_read_are_skipped_and_listed(train, tmp_path, read_
     assert all("frame" in item["reason"] and "replica" in item["reason"] for item in listed)
     skipped = [row["skipped"] for row in read_log(tmp_path / "run/log.csv")]
     assert sum(skipped) == len(listed) > 0 and 0 in skipped
-    assert "skipped an item: replica" in " ".join(output.split())
+    output = " ".join(output.split())
+    assert "skipped an item: replica" in output
+    assert "held-out" in output and "the held-out loss at step 0 is not finite" in output
 
 
 def test_another_start_does_not_continue_a_run(uninterrupted, train, small_run, tmp_path):
