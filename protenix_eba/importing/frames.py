@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import mdtraj
 import numpy as np
@@ -158,6 +158,23 @@ class TrajectoryFile:
         if self._path.suffix.lower() == ".xtc" and has_rest(self._handle, self._path, whole):
             return f"{self._path.name} is cut after {whole} whole frames"
         return ""
+
+    def promise(self) -> str:
+        """What the header of a DCD file promises that is not there: the run that wrote it ended.
+
+        Such files are common and their frames are good; mdtraj counts by the size of the file.
+        """
+        if self._path.suffix.lower() != ".dcd":
+            return ""
+        with open(self._path, "rb") as file:
+            header = file.read(12)
+        if header[4:8] != b"CORD":
+            return ""
+        order: Literal["little", "big"] = "little" if header[:1] == b"T" else "big"
+        promised, found = int.from_bytes(header[8:], order), self.count_declared()
+        if promised <= found:
+            return ""
+        return f"the header of {self._path.name} promises {promised} frames, {found} are there"
 
     def _can_read(self, index: int) -> bool:
         try:

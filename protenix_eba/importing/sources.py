@@ -84,8 +84,9 @@ def find_sources(path: Path) -> list[Source]:
             "give a folder of targets, of ATLAS archives, a table with the columns "
             f"{', '.join(_COLUMNS)}, or --topology and --trajectory",
         )
-    if found := _from_folder(path.resolve()):
-        return [found]
+    if any(f.suffix.lower() in TRAJECTORY_SUFFIXES for f in path.iterdir() if f.is_file()):
+        found = _from_folder(path.resolve())
+        return [found] if found else []
     folders = [f for f in sorted(path.iterdir()) if f.is_dir() and not f.name.startswith(".")]
     sources = [found for folder in folders if (found := _from_folder(folder))]
     names = {source.name for source in sources}

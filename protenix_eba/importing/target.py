@@ -47,7 +47,7 @@ class ImportedTarget:
         target: Name.
         status: "ok"; "incomplete" where frames or replicas were left out; "failed".
         n_frames: Frames stored.
-        reason: What was left out or why it failed, one line.
+        reason: What was left out, decided or why it failed, one line.
         kept: Whether it was there from an earlier run.
     """
 
@@ -114,7 +114,7 @@ def import_target(
                 target=source.name,
                 status="incomplete" if problems else "ok",
                 n_frames=sum(len(replica["frames"]) for replica in record["replicas"].values()),
-                reason="; ".join(problems),
+                reason="; ".join([*problems, *record["notes"]]),
             )
             head = asdict(row)
             del head["kept"]
@@ -172,13 +172,14 @@ def _import_into(
 ) -> tuple[dict[str, Any], list[str]]:
     """Write the files of one target; returns its record and what went wrong on the way."""
     problems: list[str] = []
+    notes: list[str] = []
     with tempfile.TemporaryDirectory(dir=folder) as name:
         scratch = Path(name)
         files = unpacked(source, scratch)
         if files.topology is None or not files.trajectories:
             raise UserError("it has no topology or no trajectory")
         system = read_topology(files.topology)
-        replicas = _count_frames(files.trajectories, system, problems)
+        replicas = _count_frames(files.trajectories, system, problems, notes)
         wanted = choice.of(source.name, {r: found.whole_frames for r, found in replicas.items()})
         molecule = None
         for replica, frames in wanted.items():
@@ -196,24 +197,25 @@ def _import_into(
         reference_nm = molecule.reference[None] / ANGSTROM_PER_NM
         pdb = folder / f"{source.name}.pdb"
         mdtraj.Trajectory(reference_nm, molecule.topology).save_pdb(str(pdb))
-        return _record(files.topology, system, molecule, replicas), problems
+        notes += molecule.notes
+        return _record(files.topology, system, molecule, replicas, notes), problems
 
 
 def _count_frames(
-    trajectories: dict[int, Path], system: SourceTopology, problems: list[str]
+    trajectories: dict[int, Path], system: SourceTopology, problems: list[str], notes: list[str]
 ) -> dict[int, _Replica]:
-    """Whole frames of each replica; replicas that cannot be read, and cuts, become problems."""
+    """Whole frames of each replica; what cannot be read or was cut is entered in the lists."""
     replicas = {}
     for replica, path in trajectories.items():
         try:
             with open_trajectory(path, system.all_atoms) as trajectory:
                 whole = trajectory.count_whole()
-                cut = trajectory.cut(whole)
+                cut, promise = trajectory.cut(whole), trajectory.promise()
         except UserError as error:
             problems.append(_first_line(error))
             continue
-        if cut:
-            problems.append(cut)
+        problems += [cut] if cut else []
+        notes += [promise] if promise else []
         replicas[replica] = _Replica(path.name, path.stat().st_size, whole)
     return replicas
 
@@ -295,7 +297,11 @@ def _left_out(replica: int, found: _Replica) -> list[str]:
 
 
 def _record(
-    topology: Path, system: SourceTopology, molecule: Molecule, replicas: dict[int, _Replica]
+    topology: Path,
+    system: SourceTopology,
+    molecule: Molecule,
+    replicas: dict[int, _Replica],
+    notes: list[str],
 ) -> dict[str, Any]:
     return {
         "topology": {"file": topology.name, "bytes": topology.stat().st_size},
@@ -306,7 +312,7 @@ def _record(
         "renamed_atoms": system.renamed,
         "missing_heavy_atoms": list(molecule.missing),
         "alternate_locations_left_out": system.alternate_locations,
-        "notes": list(molecule.notes),
+        "notes": notes,
         "units": {"PDB": "angstrom", "XTC": "nm, rounded to 0.001 nm", "time": "ps"},
         "protenix_eba": version("protenix-eba"),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ def read_topology(path: Path | str) -> SourceTopology:
     renamed: Counter[str] = Counter()
     for residue in topology.residues:
         name = _amino_acid(residue, path)
-        atoms = [a for a in residue.atoms if name and not _is_virtual(a)]
+        atoms = [a for a in residue.atoms if name and _element(a)]
         if len(atoms) < residue.n_atoms:
             dropped[residue.name] += residue.n_atoms - len(atoms)
         if name is None or not atoms:
@@ -223,8 +224,13 @@ def _amino_acid(residue: mdtraj.core.topology.Residue, path: Path) -> str | None
     return name
 
 
-def _is_virtual(atom: mdtraj.core.topology.Atom) -> bool:
-    return atom.element is None or atom.element.symbol == "VS"
+def _element(atom: mdtraj.core.topology.Atom) -> str:
+    """Symbol of the element, empty for virtual sites."""
+    symbol = atom.element.symbol if atom.element else "VS"
+    if symbol != "VS":
+        return str(symbol)
+    # mdtraj reads the names of GRO files, and finds no element in "1HB".
+    return "H" if re.match(r"\d*H", atom.name) else ""
 
 
 def _standardised(
@@ -242,6 +248,6 @@ def _standardised(
             "give every atom of a residue a name of its own",
         )
     # Selenium stands where a methionine has its sulfur.
-    elements = ["S" if n == "SD" and name == "MET" else a.element.symbol for n, a in
+    elements = ["S" if n == "SD" and name == "MET" else _element(a) for n, a in
                 zip(names, atoms, strict=True)]  # fmt: skip
     return SourceResidue(residue.chain.index, residue.resSeq, name, tuple(names), tuple(elements))
