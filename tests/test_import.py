@@ -214,6 +214,15 @@ def test_solvent_is_dropped_and_counted(md, tmp_path):
     np.testing.assert_allclose(read_frames(target, 1), md.xyz * 10, atol=0.011)
 
 
+def test_a_trajectory_of_the_protein_alone_fits_the_topology_of_the_system(md, tmp_path):
+    source = put(solvated(md), tmp_path / "in")
+    md.save_xtc(str(source.trajectories[1]))
+    row, record, target = imported(source, tmp_path / "out")
+    assert "protein's atoms of the topology only" in row.reason
+    assert record["dropped_atoms"] == {"HOH": 60, "NA+": 1}
+    np.testing.assert_allclose(read_frames(target, 1), md.xyz * 10, atol=0.011)
+
+
 # Periodic boxes.
 
 
@@ -702,6 +711,8 @@ def test_a_second_run_keeps_what_is_there_and_remakes_what_changed(md, tmp_path)
     again = import_target(source, out, ALL)
     assert again.kept and not first.kept
     assert (again.n_frames, xtc.stat().st_mtime_ns) == (10, made)
+    xtc.unlink()
+    assert not import_target(source, out, ALL).kept, "a file that was lost is made again"
     assert import_target(source, out, FrameChoice(5)).n_frames == 2
     put(md[:4], tmp_path / "in")
     assert import_target(source, out, ALL).n_frames == 4

@@ -139,7 +139,11 @@ class TrajectoryFile:
         declared = self.count_declared()
         if declared == 0:
             raise UserError(f"{self._path.name} has no frame", _BROKEN)
-        self._check_atoms()
+        if (found := self.count_atoms()) != self._n_atoms:
+            raise UserError(
+                f"{self._path.name} has {found} atoms, its topology {self._n_atoms}",
+                "give the topology of exactly the atoms that the trajectory holds",
+            )
         if self._can_read(declared - 1):
             return declared
         whole, cut = 0, declared - 1
@@ -183,18 +187,19 @@ class TrajectoryFile:
             return False
         return True
 
-    def _check_atoms(self) -> None:
+    def count_atoms(self) -> int:
+        """Atoms of the first frame.
+
+        Raises:
+            UserError: It cannot be read.
+        """
         try:
-            found = self._handle.read(n_frames=1)[0].shape[1]
+            self._handle.seek(0)
+            return int(self._handle.read(n_frames=1)[0].shape[1])
         except Exception as error:
             raise UserError(
                 f"{self._path.name}: its first frame cannot be read: {error}", _BROKEN
             ) from error
-        if found != self._n_atoms:
-            raise UserError(
-                f"{self._path.name} has {found} atoms, its topology {self._n_atoms}",
-                "give the topology of exactly the atoms that the trajectory holds",
-            )
 
 
 @contextmanager

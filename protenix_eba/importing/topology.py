@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -49,6 +49,11 @@ class SourceTopology:
     alternate_locations: int
     xyz: NDArray[np.float32] | None
     box: NDArray[np.float32] | None
+
+    def protein_only(self) -> SourceTopology:
+        """The same for trajectories that hold the protein's atoms and no others."""
+        atoms = self.all_atoms.subset(self.columns)
+        return replace(self, all_atoms=atoms, columns=np.arange(atoms.n_atoms))
 
 
 @dataclass(frozen=True)
