@@ -32,6 +32,7 @@ __all__ = [
     "is_cut",
     "load_topology",
     "read_frames",
+    "replica_number",
 ]
 
 _REPLICA = re.compile(r"_R(\d+)(?:_fit)?$")
@@ -81,6 +82,12 @@ def find_targets(root: Path | str) -> list[Target]:
     return [_target_in(folder) for folder in folders]
 
 
+def replica_number(path: Path) -> int | None:
+    """The number in names like NAME_R2.xtc and NAME_prod_R2_fit.xtc; None in others."""
+    match = _REPLICA.search(path.stem)
+    return int(match.group(1)) if match else None
+
+
 def _target_in(folder: Path) -> Target:
     topology = folder / f"{folder.name}.pdb"
     if not topology.is_file():
@@ -90,8 +97,8 @@ def _target_in(folder: Path) -> Target:
         )
     replicas: dict[int, Path] = {}
     for path in sorted(folder.glob("*.xtc")):
-        match = _REPLICA.search(path.stem)
-        number = int(match.group(1)) if match else 1
+        found = replica_number(path)
+        number = 1 if found is None else found
         if number in replicas:
             raise UserError(
                 f"target {folder.name}: {replicas[number].name} and {path.name} are both replica "

@@ -18,14 +18,14 @@ from joblib import Parallel, delayed
 from protenix_eba.errors import UserError
 from protenix_eba.files import atomic_path
 from protenix_eba.importing.frames import FrameChoice
+from protenix_eba.importing.record import ROW, ImportedTarget, remove_leftovers
 from protenix_eba.importing.sources import Source
-from protenix_eba.importing.target import ImportedTarget, import_target, remove_leftovers
+from protenix_eba.importing.target import import_target
 from protenix_eba.progress import progress_bar
 
 __all__ = ["REPORT", "ImportReport", "import_targets"]
 
 REPORT: Final = "import_report.csv"
-_COLUMNS: Final = ("target", "status", "n_frames", "reason")
 # Enough that the processes seldom wait for the last target of a round.
 _TARGETS_PER_PROCESS: Final = 16
 _KILLED: Final = (
@@ -155,12 +155,12 @@ def _import_quietly(
 
 def _write_report(path: Path, rows: list[ImportedTarget]) -> None:
     table = {row["target"]: row for row in _read_report(path)}
-    table |= {r.target: {column: getattr(r, column) for column in _COLUMNS} for r in rows}
+    table |= {r.target: r.as_dict() for r in rows}
     with (
         atomic_path(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as handle,
     ):
-        writer = csv.DictWriter(handle, _COLUMNS)
+        writer = csv.DictWriter(handle, ROW)
         writer.writeheader()
         writer.writerows(table[name] for name in sorted(table))
 
@@ -170,4 +170,4 @@ def _read_report(path: Path) -> list[dict[str, Any]]:
         return []
     with open(path, newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
-    return [row for row in rows if set(row) == set(_COLUMNS)]
+    return [row for row in rows if set(row) == set(ROW)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import mdtraj
 import numpy as np
@@ -139,7 +139,11 @@ class TrajectoryFile:
         declared = self.count_declared()
         if declared == 0:
             raise UserError(f"{self._path.name} has no frame", _BROKEN)
-        self._check_atoms()
+        if (found := self.count_atoms()) != self._n_atoms:
+            raise UserError(
+                f"{self._path.name} has {found} atoms, its topology {self._n_atoms}",
+                "give the topology of exactly the atoms that the trajectory holds",
+            )
         if self._can_read(declared - 1):
             return declared
         whole, cut = 0, declared - 1
@@ -159,6 +163,23 @@ class TrajectoryFile:
             return f"{self._path.name} is cut after {whole} whole frames"
         return ""
 
+    def promise(self) -> str:
+        """What the header of a DCD file promises that is not there: the run that wrote it ended.
+
+        Such files are common and their frames are good; mdtraj counts by the size of the file.
+        """
+        if self._path.suffix.lower() != ".dcd":
+            return ""
+        with open(self._path, "rb") as file:
+            header = file.read(12)
+        if header[4:8] != b"CORD":
+            return ""
+        order: Literal["little", "big"] = "little" if header[:1] == b"T" else "big"
+        promised, found = int.from_bytes(header[8:], order), self.count_declared()
+        if promised <= found:
+            return ""
+        return f"the header of {self._path.name} promises {promised} frames, {found} are there"
+
     def _can_read(self, index: int) -> bool:
         try:
             self.read(index)
@@ -166,18 +187,19 @@ class TrajectoryFile:
             return False
         return True
 
-    def _check_atoms(self) -> None:
+    def count_atoms(self) -> int:
+        """Atoms of the first frame.
+
+        Raises:
+            UserError: It cannot be read.
+        """
         try:
-            found = self._handle.read(n_frames=1)[0].shape[1]
+            self._handle.seek(0)
+            return int(self._handle.read(n_frames=1)[0].shape[1])
         except Exception as error:
             raise UserError(
                 f"{self._path.name}: its first frame cannot be read: {error}", _BROKEN
             ) from error
-        if found != self._n_atoms:
-            raise UserError(
-                f"{self._path.name} has {found} atoms, its topology {self._n_atoms}",
-                "give the topology of exactly the atoms that the trajectory holds",
-            )
 
 
 @contextmanager

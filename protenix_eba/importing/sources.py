@@ -16,11 +16,11 @@ from protenix_eba.errors import UserError
 from protenix_eba.files import require_file
 from protenix_eba.importing.frames import TRAJECTORY_SUFFIXES
 from protenix_eba.importing.topology import TOPOLOGY_SUFFIXES
+from protenix_eba.trajectories import replica_number
 
 __all__ = ["Source", "find_sources", "source_of_files", "unpacked"]
 
 _ARCHIVE: Final = re.compile(r"(?:_protein)?\.zip$", re.IGNORECASE)
-_REPLICA: Final = re.compile(r"_R(\d+)(?:_fit)?$")
 _COLUMNS: Final = ("name", "topology", "trajectory")
 
 
@@ -84,8 +84,9 @@ def find_sources(path: Path) -> list[Source]:
             "give a folder of targets, of ATLAS archives, a table with the columns "
             f"{', '.join(_COLUMNS)}, or --topology and --trajectory",
         )
-    if found := _from_folder(path.resolve()):
-        return [found]
+    if any(f.suffix.lower() in TRAJECTORY_SUFFIXES for f in path.iterdir() if f.is_file()):
+        found = _from_folder(path.resolve())
+        return [found] if found else []
     folders = [f for f in sorted(path.iterdir()) if f.is_dir() and not f.name.startswith(".")]
     sources = [found for folder in folders if (found := _from_folder(folder))]
     names = {source.name for source in sources}
@@ -186,6 +187,8 @@ def _from_names(name: str, files: list[Path]) -> Source | None:
     if not trajectories:
         return Source(name, problem=f"has {pure[0].name}, but no trajectory")
     chosen = [f for f in pure or topologies if f.stem == name] or pure or topologies[:1]
+    if len({f.name for f in trajectories}) < len(trajectories):
+        return Source(name, problem="two of its trajectories have the same file name")
     if len(chosen) != 1:
         found = ", ".join(f.name for f in chosen) or "none"
         return Source(name, problem=f"expected one topology, or one named {name}; found {found}")
@@ -194,8 +197,8 @@ def _from_names(name: str, files: list[Path]) -> Source | None:
 
 def _numbered(trajectories: list[Path]) -> dict[int, Path]:
     """By the `_R1` of their names if all have one, else in the order of their names."""
-    found = [_REPLICA.search(path.stem) for path in trajectories]
-    numbers = [int(match.group(1)) for match in found if match]
+    found = [replica_number(path) for path in trajectories]
+    numbers = [number for number in found if number is not None]
     if len(set(numbers)) < len(trajectories):
         numbers = list(range(1, len(trajectories) + 1))
     return dict(sorted(zip(numbers, trajectories, strict=True)))

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from glob import escape
-from importlib.metadata import version
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
-from protenix_eba.files import atomic_path, fingerprint, write_json
+from protenix_eba.files import atomic_path, write_json
 from protenix_eba.importing.frames import Frame, FrameChoice, TrajectoryFile, open_trajectory
 from protenix_eba.importing.molecule import (
     Molecule,
@@ -27,56 +23,24 @@ from protenix_eba.importing.molecule import (
     geometry_fault,
 )
 from protenix_eba.importing.periodic import make_whole
+from protenix_eba.importing.record import (
+    RECORD,
+    ImportedTarget,
+    ReplicaRecord,
+    already_there,
+    identity_of,
+    record_of,
+    remove_leftovers,
+)
 from protenix_eba.importing.sources import Source, unpacked
 from protenix_eba.importing.topology import SourceTopology, read_topology
 from protenix_eba.trajectories import ascii_path
 from protenix_eba.units import ANGSTROM_PER_NM
 
-__all__ = ["RECORD", "ImportedTarget", "import_target", "remove_leftovers"]
+__all__ = ["import_target"]
 
-RECORD: Final = "import.json"
 # Frames of one replica whose fault the report names; the record names all.
 _SHOWN: Final = 3
-
-
-@dataclass(frozen=True)
-class ImportedTarget:
-    """One row of the report.
-
-    Attributes:
-        target: Name.
-        status: "ok"; "incomplete" where frames or replicas were left out; "failed".
-        n_frames: Frames stored.
-        reason: What was left out or why it failed, one line.
-        kept: Whether it was there from an earlier run.
-    """
-
-    target: str
-    status: str
-    n_frames: int
-    reason: str
-    kept: bool = False
-
-
-@dataclass
-class _Replica:
-    """What the record tells of one replica.
-
-    Attributes:
-        file: Name of the source file.
-        bytes: Its size.
-        whole_frames: Frames that it has.
-        frames: Source frame of each stored frame.
-        left_out: Reason for each chosen frame that is not stored.
-        made_whole: Stored frames in which periodic images were put together.
-    """
-
-    file: str
-    bytes: int
-    whole_frames: int
-    frames: list[int] = field(default_factory=list)
-    left_out: dict[int, str] = field(default_factory=dict)
-    made_whole: int = 0
 
 
 def import_target(
@@ -103,8 +67,8 @@ def import_target(
     try:
         if source.problem:
             raise UserError(source.problem)
-        identity = _identity(source, choice, chains)
-        if done := _already_there(out / source.name, identity):
+        identity = identity_of(source, choice, chains)
+        if done := already_there(out / source.name, identity):
             return done
         remove_leftovers(out, source.name)
         with atomic_path(out / source.name) as folder:
@@ -114,12 +78,10 @@ def import_target(
                 target=source.name,
                 status="incomplete" if problems else "ok",
                 n_frames=sum(len(replica["frames"]) for replica in record["replicas"].values()),
-                reason="; ".join(problems),
+                reason="; ".join([*problems, *record["notes"]]),
             )
-            head = asdict(row)
-            del head["kept"]
             origin = {"choice": asdict(choice), "identity": identity}
-            write_json(folder / RECORD, head | record | origin)
+            write_json(folder / RECORD, row.as_dict() | record | origin)
         return row
     except UserError as error:
         return ImportedTarget(source.name, "failed", 0, _first_line(error))
@@ -128,57 +90,19 @@ def import_target(
         return ImportedTarget(source.name, "failed", 0, reason)
 
 
-def remove_leftovers(out: Path, name: str) -> None:
-    """Delete what killed imports of a target left half-written (the names of `atomic_path`)."""
-    path = Path(name)
-    for folder in out.glob(f".{escape(path.stem)}.*.tmp{escape(path.suffix)}"):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _identity(source: Source, choice: FrameChoice, chains: tuple[str, ...] | None) -> str:
-    """A fingerprint of the sources and the choice: what a second run compares."""
-    files = []
-    for path in source.files:
-        if not path.is_file():
-            raise UserError(f"no file at {path}")
-        stat = path.stat()
-        files.append([path.name, stat.st_size, stat.st_mtime_ns])
-    members = [str(p) for p in (source.topology, *(source.trajectories or {}).values())]
-    parts = {"files": files, "replicas": list(source.trajectories or {}), "choice": asdict(choice),
-             "members": members if source.archive else [], "chains": chains}  # fmt: skip
-    return fingerprint(parts)
-
-
-def _already_there(folder: Path, identity: str) -> ImportedTarget | None:
-    """The row of an earlier import of the same; None where it must be made (again).
-
-    Raises:
-        UserError: The folder was not made by an import.
-    """
-    if not folder.exists():
-        return None
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        known = {name: record[name] for name in ("target", "status", "n_frames", "reason")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder} is there already and was not made by an import: it is not touched"
-        ) from error
-    return ImportedTarget(**known, kept=True) if record.get("identity") == identity else None
-
-
 def _import_into(
     folder: Path, source: Source, choice: FrameChoice, chains: tuple[str, ...] | None
 ) -> tuple[dict[str, Any], list[str]]:
     """Write the files of one target; returns its record and what went wrong on the way."""
     problems: list[str] = []
+    notes: list[str] = []
     with tempfile.TemporaryDirectory(dir=folder) as name:
         scratch = Path(name)
         files = unpacked(source, scratch)
         if files.topology is None or not files.trajectories:
             raise UserError("it has no topology or no trajectory")
-        system = read_topology(files.topology)
-        replicas = _count_frames(files.trajectories, system, problems)
+        system = _fitted(read_topology(files.topology), files.trajectories, notes)
+        replicas = _count_frames(files.trajectories, system, problems, notes)
         wanted = choice.of(source.name, {r: found.whole_frames for r, found in replicas.items()})
         molecule = None
         for replica, frames in wanted.items():
@@ -196,25 +120,39 @@ def _import_into(
         reference_nm = molecule.reference[None] / ANGSTROM_PER_NM
         pdb = folder / f"{source.name}.pdb"
         mdtraj.Trajectory(reference_nm, molecule.topology).save_pdb(str(pdb))
-        return _record(files.topology, system, molecule, replicas), problems
+        notes += molecule.notes
+        return record_of(files.topology, system, molecule, replicas, notes), problems
+
+
+def _fitted(
+    system: SourceTopology, trajectories: dict[int, Path], notes: list[str]
+) -> SourceTopology:
+    """Simulations are often stored without their water beside the topology of the whole system."""
+    for path in trajectories.values():
+        with suppress(UserError), open_trajectory(path, system.all_atoms) as trajectory:
+            if trajectory.count_atoms() == len(system.columns) < system.all_atoms.n_atoms:
+                notes.append("the trajectories hold the protein's atoms of the topology only")
+                return system.protein_only()
+            break
+    return system
 
 
 def _count_frames(
-    trajectories: dict[int, Path], system: SourceTopology, problems: list[str]
-) -> dict[int, _Replica]:
-    """Whole frames of each replica; replicas that cannot be read, and cuts, become problems."""
+    trajectories: dict[int, Path], system: SourceTopology, problems: list[str], notes: list[str]
+) -> dict[int, ReplicaRecord]:
+    """Whole frames of each replica; what cannot be read or was cut is entered in the lists."""
     replicas = {}
     for replica, path in trajectories.items():
         try:
             with open_trajectory(path, system.all_atoms) as trajectory:
                 whole = trajectory.count_whole()
-                cut = trajectory.cut(whole)
+                cut, promise = trajectory.cut(whole), trajectory.promise()
         except UserError as error:
             problems.append(_first_line(error))
             continue
-        if cut:
-            problems.append(cut)
-        replicas[replica] = _Replica(path.name, path.stat().st_size, whole)
+        problems += [cut] if cut else []
+        notes += [promise] if promise else []
+        replicas[replica] = ReplicaRecord(path.name, path.stat().st_size, whole)
     return replicas
 
 
@@ -257,7 +195,7 @@ def _store(
     frames: NDArray[np.int64],
     system: SourceTopology,
     molecule: Molecule,
-    replica: _Replica,
+    replica: ReplicaRecord,
 ) -> None:
     """Write the sound frames of one replica, one at a time, and enter them in its record."""
     with ascii_path(path) as name, mdtraj.formats.XTCTrajectoryFile(name, "w") as out:
@@ -284,7 +222,7 @@ def _store(
             raise OSError(f"{path.name} could not be written whole: is the disk full?")
 
 
-def _left_out(replica: int, found: _Replica) -> list[str]:
+def _left_out(replica: int, found: ReplicaRecord) -> list[str]:
     if not found.left_out:
         return []
     shown = [f"frame {n}: {why}" for n, why in list(found.left_out.items())[:_SHOWN]]
@@ -292,24 +230,6 @@ def _left_out(replica: int, found: _Replica) -> list[str]:
     return [
         f"replica {replica}: {len(found.left_out)} of {chosen} frames left out, {'; '.join(shown)}"
     ]
-
-
-def _record(
-    topology: Path, system: SourceTopology, molecule: Molecule, replicas: dict[int, _Replica]
-) -> dict[str, Any]:
-    return {
-        "topology": {"file": topology.name, "bytes": topology.stat().st_size},
-        "chains": list(molecule.sequences),
-        "n_atoms": molecule.topology.n_atoms,
-        "replicas": {str(number): asdict(found) for number, found in replicas.items()},
-        "dropped_atoms": system.dropped,
-        "renamed_atoms": system.renamed,
-        "missing_heavy_atoms": list(molecule.missing),
-        "alternate_locations_left_out": system.alternate_locations,
-        "notes": list(molecule.notes),
-        "units": {"PDB": "angstrom", "XTC": "nm, rounded to 0.001 nm", "time": "ps"},
-        "protenix_eba": version("protenix-eba"),
-    }
 
 
 def _first_line(error: UserError) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -49,6 +50,11 @@ class SourceTopology:
     xyz: NDArray[np.float32] | None
     box: NDArray[np.float32] | None
 
+    def protein_only(self) -> SourceTopology:
+        """The same for trajectories that hold the protein's atoms and no others."""
+        atoms = self.all_atoms.subset(self.columns)
+        return replace(self, all_atoms=atoms, columns=np.arange(atoms.n_atoms))
+
 
 @dataclass(frozen=True)
 class SourceResidue:
@@ -85,7 +91,7 @@ def read_topology(path: Path | str) -> SourceTopology:
     renamed: Counter[str] = Counter()
     for residue in topology.residues:
         name = _amino_acid(residue, path)
-        atoms = [a for a in residue.atoms if name and not _is_virtual(a)]
+        atoms = [a for a in residue.atoms if name and _element(a)]
         if len(atoms) < residue.n_atoms:
             dropped[residue.name] += residue.n_atoms - len(atoms)
         if name is None or not atoms:
@@ -223,8 +229,13 @@ def _amino_acid(residue: mdtraj.core.topology.Residue, path: Path) -> str | None
     return name
 
 
-def _is_virtual(atom: mdtraj.core.topology.Atom) -> bool:
-    return atom.element is None or atom.element.symbol == "VS"
+def _element(atom: mdtraj.core.topology.Atom) -> str:
+    """Symbol of the element, empty for virtual sites."""
+    symbol = atom.element.symbol if atom.element else "VS"
+    if symbol != "VS":
+        return str(symbol)
+    # mdtraj reads the names of GRO files, and finds no element in "1HB".
+    return "H" if re.match(r"\d*H", atom.name) else ""
 
 
 def _standardised(
@@ -242,6 +253,6 @@ def _standardised(
             "give every atom of a residue a name of its own",
         )
     # Selenium stands where a methionine has its sulfur.
-    elements = ["S" if n == "SD" and name == "MET" else a.element.symbol for n, a in
+    elements = ["S" if n == "SD" and name == "MET" else _element(a) for n, a in
                 zip(names, atoms, strict=True)]  # fmt: skip
     return SourceResidue(residue.chain.index, residue.resSeq, name, tuple(names), tuple(elements))
