@@ -18,7 +18,7 @@ from openmm import app, unit
 from protenix_eba.cli.label import label
 from protenix_eba.energy.fast import can_accelerate
 from protenix_eba.energy.label import label_targets
-from protenix_eba.energy.minimise import minimise, stage
+from protenix_eba.energy.minimise import Minimiser
 from protenix_eba.energy.protocol import (
     PROTOCOLS,
     EnergyProtocol,
@@ -143,7 +143,7 @@ def test_labels_of_earlier_versions_keep_their_protocol() -> None:
 def test_unknown_choices_are_told_with_the_known(
     words: list[str], message: str, tmp_path: Path
 ) -> None:
-    arguments = ["--input", str(DATA), "--out", str(tmp_path / "l.parquet"), *words]
+    arguments = ["--input", str(DEMO / "grgds"), "--out", str(tmp_path / "l.parquet"), *words]
     result = CliRunner().invoke(label, arguments)
     if result.exit_code == 3:  # the target's own failure is in its rows
         assert message in read_labels(tmp_path / "l.parquet").reason[0]
@@ -203,8 +203,9 @@ def test_watching_a_minimisation_does_not_change_it() -> None:
     system = app.ForceField("charmm36.xml", "implicit/gbn2.xml").createSystem(
         structure.topology, constraints=app.HBonds
     )
-    one = stage(system, "CPU", 1e-5)
-    watched = minimise([one], frame, 10.0, 0, math.inf)
+    minimiser = Minimiser(system, None, "CPU", PROTOCOLS["published"])
+    one = minimiser.final
+    watched = minimiser.run(frame, math.inf)
     one.context.setPositions(frame)
     openmm.LocalEnergyMinimizer.minimize(one.context, 10.0, 0)
     energy = one.context.getState(getEnergy=True).getPotentialEnergy()

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from protenix_eba.cli.label import label
 from protenix_eba.energy.label import FrameSelection, Workers, label_targets
-from protenix_eba.energy.protocol import PROTOCOLS
+from protenix_eba.energy.protocol import PROTOCOLS, EnergyProtocol
 from protenix_eba.energy.table import read_labels, write_csv, write_labels
 from protenix_eba.errors import UserError
 
@@ -39,8 +39,9 @@ def test_shipped_labels_come_out_again(tmp_path: Path) -> None:
     selection = FrameSelection(
         explicit={("grgds", 1): np.array([0, 50]), ("met_enkephalin", 2): np.array([7])}
     )
-    labels = label_targets(DEMO, tmp_path / "l.parquet", selection=selection).labels
-    assert len(labels) == 3
+    protocol = EnergyProtocol.from_dict(shipped.provenance["protocol"])
+    labels = label_targets(DEMO, tmp_path / "l.parquet", protocol, selection=selection).labels
+    assert len(labels) == 3 and set(labels.protocol_hash) == set(shipped.protocol_hash)
     for row in labels.rows():
         mine = shipped.for_target(row["target"])
         at = (mine.replica == row["replica"]) & (mine.frame == row["frame"])

@@ -62,10 +62,10 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories fail
 @click.option("--reference", "reference_dir", type=click.Path(path_type=Path),
               help="Folder of the MD whose PDB files decide protonation and disulfides: give it "
               "for generated samples, so that their energies compare with the MD's.")  # fmt: skip
-@click.option("--protocol", type=click.Choice(["default", "published", "paper"]), default="default",
-              show_default=True,
-              help="default: least noise; published: as the EBA authors' script; paper: the "
-              "same with 150 mM salt.")  # fmt: skip
+@click.option("--protocol", type=click.Choice(["default", "two-stage", "published", "paper"]),
+              default="default", show_default=True,
+              help="default: least noise; two-stage: cheaper, noisier; published: as the EBA "
+              "authors' script; paper: the same with 150 mM salt.")  # fmt: skip
 @click.option("--force-field", help="charmm36, charmm36m or amber14.  [default: charmm36]")
 @click.option("--solvent", help="gbn2 or obc2.  [default: gbn2]")
 @click.option("--salt-mM", "salt_mM", type=float,

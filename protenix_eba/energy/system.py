@@ -18,7 +18,7 @@ from protenix_eba.energy.checks import (
     problem_before,
 )
 from protenix_eba.energy.functions import create_system
-from protenix_eba.energy.minimise import Minimised, OutOfTime, Stage, minimise, stage
+from protenix_eba.energy.minimise import Minimiser, OutOfTime, stage
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.structure import CompleteStructure
 from protenix_eba.errors import UserError
@@ -32,6 +32,7 @@ _SAME_ENERGY_KJ_MOL: Final = 0.05
 # leave a place where the minimiser got stuck.
 _ROUNDING_NM: Final = 1e-6
 _JITTER_NM: Final = 1e-4
+_SECOND_ATTEMPT: Final = "second attempt, atoms moved by 0.001 angstrom, steps 4 times shorter"
 
 
 class FrameEnergy(NamedTuple):
@@ -126,21 +127,14 @@ class TargetEnergy:
         rigid = create_system(structure.topology, protocol, constrained=True)
         accelerated = name == "CPU" and _accelerates(rigid, structure)
         self.platform = "CPU, gbn2.c" if accelerated else name
-        systems = [rigid]
+        free = None
         if protocol.minimise and protocol.free_stage and rigid.getNumConstraints():
-            systems.insert(0, create_system(structure.topology, protocol, constrained=False))
-        self._stages = [
-            stage(
-                fast.accelerate(system) if accelerated else system,
-                name,
-                protocol.constraint_tolerance,
-            )
-            for system in systems
-        ]
-
-    @property
-    def _final(self) -> Stage:
-        return self._stages[-1]
+            free = create_system(structure.topology, protocol, constrained=False)
+        if accelerated:
+            rigid = fast.accelerate(rigid)
+            free = fast.accelerate(free) if free is not None else None
+        self._minimiser = Minimiser(rigid, free, name, protocol)
+        self._final = self._minimiser.final
 
     def label(self, xyz_nm: NDArray[np.floating]) -> FrameEnergy:
         """The label of one complete conformation `[M, 3]`, nm; never raises for bad coordinates."""
@@ -170,28 +164,23 @@ class TargetEnergy:
         return _mean_label(initial, attempts)
 
     def _minimised(self, xyz_nm: NDArray[np.floating], deadline: float) -> _Attempt:
-        """One minimisation, tried again from slightly moved coordinates where it fails."""
+        """One minimisation; where it fails, a second one, moved a little and with softer steps."""
         try:
             return _Attempt(self._attempt(xyz_nm, deadline), "")
         except _Failed as failure:
             first = str(failure)
         try:
-            numbers = self._attempt(_moved(xyz_nm, _JITTER_NM, 0), deadline)
+            numbers = self._attempt(_moved(xyz_nm, _JITTER_NM, 0), deadline, shorter=4)
         except _Failed as failure:
-            raise _Failed(f"{first}; again from atoms moved by 0.001 angstrom: {failure}") from None
-        return _Attempt(numbers, f"minimised from atoms moved by 0.001 angstrom: at first {first}")
+            raise _Failed(f"{first}; {_SECOND_ATTEMPT}: {failure}") from None
+        return _Attempt(numbers, f"{_SECOND_ATTEMPT}; at first {first}")
 
-    def _attempt(self, xyz_nm: NDArray[np.floating], deadline: float) -> dict[str, float]:
-        protocol = self.protocol
+    def _attempt(
+        self, xyz_nm: NDArray[np.floating], deadline: float, shorter: int = 1
+    ) -> dict[str, float]:
         try:
             before = self._final.energy_kj_mol(xyz_nm)
-            end: Minimised = minimise(
-                self._stages,
-                xyz_nm,
-                protocol.tolerance_kj_mol_nm,
-                protocol.max_iterations,
-                deadline,
-            )
+            end = self._minimiser.run(xyz_nm, deadline, shorter)
         except openmm.OpenMMException as error:
             raise _Failed(_first_line(error)) from error
         problem = problem_after(before, end.energy_kj_mol, end.xyz_nm)
