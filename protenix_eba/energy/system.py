@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from protenix_eba.energy import fast
 from protenix_eba.energy.checks import (
+    Geometry,
     moved_angstrom,
-    peptide_bonds,
     problem_after,
     problem_before,
 )
@@ -122,7 +122,7 @@ class TargetEnergy:
         self.generated = generated
         self.protocol = protocol
         self._timeout_s = math.inf if timeout_s is None else timeout_s
-        self._bonds = peptide_bonds(structure.topology)
+        self._geometry = Geometry.of(structure.topology)
         name = _platform_name(platform)
         rigid = create_system(structure.topology, protocol, constrained=True)
         accelerated = name == "CPU" and _accelerates(rigid, structure)
@@ -138,7 +138,7 @@ class TargetEnergy:
 
     def label(self, xyz_nm: NDArray[np.floating]) -> FrameEnergy:
         """The label of one complete conformation `[M, 3]`, nm; never raises for bad coordinates."""
-        problem = problem_before(xyz_nm, self._bonds, generated=self.generated)
+        problem = problem_before(xyz_nm, self._geometry, generated=self.generated)
         if problem:
             return FrameEnergy.without("skipped", problem)
         try:
