@@ -216,7 +216,7 @@ def _mean_label(initial: float, attempts: list[_Attempt]) -> FrameEnergy:
         **{**numbers, "iterations": iterations},  # type: ignore[arg-type]
     )
     if label.rmsd_angstrom > _MAX_MOVE_ANGSTROM:
-        reason = f"moved by {label.rmsd_angstrom:.1f} angstrom"
+        reason = "; ".join(filter(None, [f"moved by {label.rmsd_angstrom:.1f} angstrom", reason]))
         return label._replace(status="outlier", reason=reason)
     return label
 
