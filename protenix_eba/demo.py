@@ -133,6 +133,7 @@ def label_again(demo: Demo) -> None:
     chosen = () if demo.relabel else ("--per-target", str(FRAMES_TO_RELABEL))
     demo.command(
         "protenix-eba", "label", "--input", demo.data, "--jobs", str(demo.jobs), *chosen,
+        "--protocol", "two-stage",  # the shipped labels' own
         "--out", demo.out / ("labels_all.parquet" if demo.relabel else "labels_check.parquet"),
         "--compare", demo.data / "labels.parquet",
     )  # fmt: skip
@@ -179,6 +180,7 @@ def _label_samples(demo: Demo, folder: Path) -> None:
     # A model's sample may have atoms in one place: such rows are reported and left out.
     demo.command(
         "protenix-eba", "label", "--input", folder, "--reference", demo.data,
+        "--protocol", "two-stage",
         "--out", folder / "energies.parquet", "--jobs", str(demo.jobs), partial=True,
     )  # fmt: skip
 

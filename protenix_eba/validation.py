@@ -151,7 +151,7 @@ class Validation:
         sources: dict[str, Conformers] = {s.protein.protein.name: s for s in self._loader.sources}
         for row in rows:
             labels = report.labels.for_target(row["target"])
-            energies = labels.energy_kj_mol[labels.status != "failed"]
+            energies = labels.energy_kj_mol[labels.finished]
             median = float(sources[row["target"]].energy_kj_mol.median())
             above = float(np.median(energies)) - median if len(energies) else float("nan")
             row["sample_energy_above_md_kj_mol"] = above

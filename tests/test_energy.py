@@ -114,13 +114,13 @@ def test_trace_is_refused(grgds: mdtraj.Trajectory, tmp_path: Path) -> None:
 
 
 def test_unknown_protocol_lists_the_known() -> None:
-    with pytest.raises(UserError, match="default, published, paper"):
+    with pytest.raises(UserError, match="default, two-stage, published, paper"):
         protocol_by_name("amber")
 
 
 def test_hash_ignores_the_name_only() -> None:
     assert replace(PROTOCOLS["default"], name="x").hash == PROTOCOLS["default"].hash
-    assert len({protocol.hash for protocol in PROTOCOLS.values()}) == 3
+    assert len({protocol.hash for protocol in PROTOCOLS.values()}) == 4
 
 
 def test_shipped_conformers_are_natural() -> None:

@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from protenix_eba.cli.label import label
-from protenix_eba.energy.label import FrameSelection, label_targets
-from protenix_eba.energy.protocol import PROTOCOLS
+from protenix_eba.energy.label import FrameSelection, Workers, label_targets
+from protenix_eba.energy.protocol import PROTOCOLS, EnergyProtocol
 from protenix_eba.energy.table import read_labels, write_csv, write_labels
 from protenix_eba.errors import UserError
 
@@ -39,8 +39,9 @@ def test_shipped_labels_come_out_again(tmp_path: Path) -> None:
     selection = FrameSelection(
         explicit={("grgds", 1): np.array([0, 50]), ("met_enkephalin", 2): np.array([7])}
     )
-    labels = label_targets(DEMO, tmp_path / "l.parquet", selection=selection).labels
-    assert len(labels) == 3
+    protocol = EnergyProtocol.from_dict(shipped.provenance["protocol"])
+    labels = label_targets(DEMO, tmp_path / "l.parquet", protocol, selection=selection).labels
+    assert len(labels) == 3 and set(labels.protocol_hash) == set(shipped.protocol_hash)
     for row in labels.rows():
         mine = shipped.for_target(row["target"])
         at = (mine.replica == row["replica"]) & (mine.frame == row["frame"])
@@ -57,7 +58,7 @@ def test_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     whole = label_targets(root, tmp_path / "whole.parquet", AS_IS).labels
     import protenix_eba.energy.label as module
 
-    real, calls = module._label_chunk, []
+    real, calls = module.label_chunk, []
 
     def stops(chunk: object, job: object) -> tuple[int, int]:
         if len(calls) == 1:
@@ -65,14 +66,14 @@ def test_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         calls.append(chunk)
         return real(chunk, job)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "_label_chunk", stops)
+    monkeypatch.setattr(module, "label_chunk", stops)
     with pytest.raises(KeyboardInterrupt):
         label_targets(root, out, AS_IS)
     assert not out.exists()
-    monkeypatch.setattr(module, "_label_chunk", real)
+    monkeypatch.setattr(module, "label_chunk", real)
     resumed = label_targets(root, out, AS_IS)
     assert resumed.computed == 15
-    assert resumed.labels.rows() == whole.rows()
+    assert str(resumed.labels.rows()) == str(whole.rows())
     assert label_targets(root, out, AS_IS).computed == 0
     assert list(tmp_path.glob("*.parts")) == []
 
@@ -80,14 +81,14 @@ def test_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_two_processes_give_the_same_rows(tmp_path: Path) -> None:
     root = _copy("grgds", tmp_path / "in")
     tables = [
-        label_targets(root, tmp_path / f"{jobs}.parquet", AS_IS, jobs=jobs).labels.rows()
+        label_targets(root, tmp_path / f"{jobs}.parquet", AS_IS, workers=Workers(jobs=jobs))
         for jobs in (1, 2)
     ]
-    assert tables[0] == tables[1]
+    assert str(tables[0].labels.rows()) == str(tables[1].labels.rows())
 
 
 def test_one_bad_frame_is_one_failed_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import protenix_eba.energy.label as module
+    import protenix_eba.energy.sources as module
 
     real = module.read_frames
 
@@ -99,7 +100,7 @@ def test_one_bad_frame_is_one_failed_row(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(module, "read_frames", with_nan)
     root = _copy("grgds", tmp_path / "in", 6)
     labels = label_targets(root, tmp_path / "l.parquet", AS_IS).labels
-    assert labels.status.tolist() == ["ok"] * 3 + ["failed"] + ["ok"] * 2
+    assert labels.status.tolist() == ["ok"] * 3 + ["skipped"] + ["ok"] * 2
     assert "not finite" in labels.reason[3]
     result = CliRunner().invoke(
         label, ["--input", str(root), "--out", str(tmp_path / "c.parquet"), "--no-minimize"]
@@ -226,5 +227,5 @@ def test_a_sample_without_a_reference_is_a_failed_row(tmp_path: Path) -> None:
         reference_dir=DEMO,
         selection=FrameSelection(per_target=1),
     )
-    assert report.labels.status.tolist() == ["failed"]
+    assert report.labels.status.tolist() == ["skipped"]
     assert "no target of this name" in report.labels.reason[0]

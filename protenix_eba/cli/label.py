@@ -1,4 +1,4 @@
-"""`protenix-eba label`: force field energies for every frame of an ensemble."""
+"""`protenix-eba label`: energies for every frame of an ensemble, and tools for label tables."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from protenix_eba.cli.label_tables import import_csv, merge, report
+
 if TYPE_CHECKING:
     from protenix_eba.energy.label import LabelReport
     from protenix_eba.energy.table import EnergyLabels
@@ -14,31 +16,85 @@ if TYPE_CHECKING:
 __all__ = ["label"]
 
 _EXIT_SOME_FAILED = 3
+_FRAMES = "frames"
 
 
-@click.command(
-    epilog="""Example:
+class _FramesByDefault(click.Group):
+    """A group whose words are those of `frames`, unless the first one names another command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the default command's name in front where there is none."""
+        if not args or args[0] not in self.commands:
+            args.insert(0, _FRAMES)
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_FramesByDefault)
+def label() -> None:
+    """Compute energies of trajectory frames."""
+
+
+label.add_command(report)
+label.add_command(merge)
+label.add_command(import_csv)
+
+
+@label.command(
+    _FRAMES,
+    epilog="""Examples:
 
     \b
     protenix-eba label --input atlas --out labels.parquet --per-target 100 --jobs 4
+    protenix-eba label --input 2wnp_F_*.cif --out labels.parquet --repeat 3
+    protenix-eba label --input atlas --out labels.parquet --shard "$SLURM_ARRAY_TASK_ID/50"
 
-Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories failed."""
+    Tools for label tables: protenix-eba label report|merge|import-csv --help
+
+Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories failed.""",
 )
-@click.option("--input", "input_dir", required=True, type=click.Path(path_type=Path),
-              help="Folder of targets, NAME/NAME.pdb and NAME/NAME_prod_R1_fit.xtc.")  # fmt: skip
+@click.option("--input", "inputs", required=True, multiple=True, type=click.Path(path_type=Path),
+              help="Folder of targets, NAME/NAME.pdb and NAME/NAME_prod_R1_fit.xtc; or PDB and "
+              "mmCIF files, a frame each: 1abc_0.cif and 1abc_1.cif are target 1abc.")  # fmt: skip
+@click.argument("more", nargs=-1, type=click.Path(path_type=Path), metavar="[FILES]")
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False),
               help="Label table (Parquet). A run that was stopped goes on from it.")  # fmt: skip
+@click.option("--target", "name", help="All files are frames of one target of this name.")
 @click.option("--reference", "reference_dir", type=click.Path(path_type=Path),
               help="Folder of the MD whose PDB files decide protonation and disulfides: give it "
               "for generated samples, so that their energies compare with the MD's.")  # fmt: skip
-@click.option("--protocol", type=click.Choice(["default", "published", "paper"]), default="default",
-              show_default=True,
-              help="default: least noise; published: as the EBA authors' script; paper: the "
-              "same with 150 mM salt.")  # fmt: skip
+@click.option("--protocol", type=click.Choice(["default", "two-stage", "published", "paper"]),
+              default="default", show_default=True,
+              help="default: least noise; two-stage: cheaper, noisier; published: as the EBA "
+              "authors' script; paper: the same with 150 mM salt.")  # fmt: skip
+@click.option("--force-field", help="charmm36, charmm36m or amber14.  [default: charmm36]")
+@click.option("--solvent", help="gbn2 or obc2.  [default: gbn2]")
+@click.option("--salt-mM", "salt_mM", type=float,
+              help="Monovalent salt in the implicit solvent, mmol/l.")  # fmt: skip
+@click.option("--temperature-K", "temperature_K", type=float, default=300.0, show_default=True,
+              help="At which the salt screens charges.")  # fmt: skip
+@click.option("--energy", "function", metavar="NAME",
+              help="An energy function that an installed package registers, instead of a force "
+              "field.")  # fmt: skip
+@click.option(
+    "--tolerance",
+    "tolerance_kj_mol_nm",
+    type=float,
+    help="RMS force at which a minimisation ends, kJ/mol/nm.  [default: 10]",
+)
+@click.option("--repeat", "repeats", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Minimise each frame so often from starts that differ by rounding: the label "
+              "is the mean, and its noise is stored.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,
               help="Processes, one thread each.")  # fmt: skip
+@click.option("--backend", type=click.Choice(["loky", "dask", "ray"]), default="loky",
+              show_default=True, help="Processes here, or a cluster.")  # fmt: skip
+@click.option("--scheduler", metavar="ADDRESS", help="Of a running dask or ray cluster.")
+@click.option("--shard", metavar="i/n", help="Only this share of the targets; see label merge.")
 @click.option("--platform", default="auto", show_default=True,
               help="OpenMM platform: CUDA where there is one, else CPU.")  # fmt: skip
+@click.option("--frame-timeout", "frame_timeout_s", type=click.FloatRange(min=0, min_open=True),
+              default=21600.0, show_default=True,
+              help="Seconds after which a frame is given up.")  # fmt: skip
 @click.option("--stride", type=click.IntRange(min=1), default=1, show_default=True,
               help="Every so many frames.")  # fmt: skip
 @click.option("--per-target", type=click.IntRange(min=1),
@@ -49,13 +105,26 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories fail
               help="Write the rows as text as well.")  # fmt: skip
 @click.option("--compare", type=click.Path(path_type=Path, dir_okay=False),
               help="Another label table: print how energies of common frames agree.")  # fmt: skip
-def label(
-    input_dir: Path,
+def frames(
+    inputs: tuple[Path, ...],
+    more: tuple[Path, ...],
     out: Path,
+    name: str | None,
     reference_dir: Path | None,
     protocol: str,
+    force_field: str | None,
+    solvent: str | None,
+    salt_mM: float | None,
+    temperature_K: float,
+    function: str | None,
+    tolerance_kj_mol_nm: float | None,
+    repeats: int,
     jobs: int,
+    backend: str,
+    scheduler: str | None,
+    shard: str | None,
     platform: str,
+    frame_timeout_s: float,
     stride: int,
     per_target: int | None,
     seed: int,
@@ -64,19 +133,36 @@ def label(
     compare: Path | None,
 ) -> None:
     """Give every frame of MD trajectories a CHARMM36 + GBn2 energy after minimisation."""
-    from protenix_eba.energy.label import FrameSelection, label_targets
-    from protenix_eba.energy.protocol import protocol_by_name
+    from protenix_eba.energy.label import FrameSelection, Workers, label_targets
+    from protenix_eba.energy.protocol import customised, protocol_by_name
+    from protenix_eba.energy.shards import Shard
     from protenix_eba.energy.table import read_labels, write_csv
 
     other = read_labels(compare) if compare else None
     report = label_targets(
-        input_dir,
+        [*inputs, *more],
         out,
-        protocol_by_name(protocol, minimise=not no_minimize),
+        customised(
+            protocol_by_name(protocol, minimise=not no_minimize),
+            function=function,
+            force_field=force_field,
+            solvent=solvent,
+            salt_mM=salt_mM,
+            temperature_K=temperature_K,
+            tolerance_kj_mol_nm=tolerance_kj_mol_nm,
+            repeats=repeats,
+        ),
         reference_dir=reference_dir,
         selection=FrameSelection(stride=stride, per_target=per_target, seed=seed),
-        jobs=jobs,
-        platform=platform,
+        workers=Workers(
+            jobs=jobs,
+            platform=platform,
+            backend=backend,
+            scheduler=scheduler,
+            frame_timeout_s=frame_timeout_s,
+        ),
+        shard=Shard.parse(shard) if shard else None,
+        name=name,
     )
     if csv_path:
         write_csv(csv_path, report.labels)
@@ -87,19 +173,20 @@ def label(
 
 
 def _print_summary(report: LabelReport, out: Path) -> bool:
-    """Say what was done; true if anything failed."""
+    """Say what was done; true if any frame has no energy or could not be read."""
     from protenix_eba.progress import console
 
     labels = report.labels
-    counts = {s: int((labels.status == s).sum()) for s in ("ok", "outlier", "failed")}
-    found = ", ".join(f"{n} {s}" for s, n in counts.items())
+    statuses = ("ok", "outlier", "skipped", "failed")
+    counts = {status: int((labels.status == status).sum()) for status in statuses}
+    found = ", ".join(f"{n} {status}" for status, n in counts.items())
     console.print(f"{out}: {len(labels)} rows ({found}), {report.computed} computed now")
     for problem in report.problems:
-        console.print(f"not labelled: {problem}")
+        console.print(f"not labelled: {problem}", markup=False)
     for row in [row for row in labels.rows() if row["status"] != "ok"][:20]:
         place = f"{row['target']} replica {row['replica']} frame {row['frame']}"
-        console.print(f"{row['status']}: {place}: {row['reason']}")
-    return bool(counts["failed"] or report.problems)
+        console.print(f"{row['status']}: {place}: {row['reason']}", markup=False)
+    return bool(counts["failed"] or counts["skipped"] or report.problems)
 
 
 def _print_comparison(labels: EnergyLabels, other: EnergyLabels) -> None:

@@ -4,6 +4,7 @@
 formulas pair by pair. `accelerate` replaces it by the C routine `gbn2.c`, and folds the
 Lennard-Jones tables into the NonbondedForce, which is vectorised. Forces and energies stay the
 same (checked against OpenMM on the first structure of each target); only the time changes.
+Amber's force fields have no such tables and take the C routine alone.
 """
 
 from __future__ import annotations
@@ -79,16 +80,17 @@ def accelerate(system: openmm.System) -> openmm.System:
     """A copy of `system` with the same energies and cheaper evaluation on a CPU.
 
     Args:
-        system: From ForceField("charmm36.xml", "implicit/gbn2.xml"), NoCutoff.
+        system: From a CHARMM36 or Amber force field with "implicit/gbn2.xml", NoCutoff.
 
     Raises:
-        ValueError: The system has other forces than those of CHARMM36 with GBn2.
+        ValueError: The system has other forces than those of these force fields with GBn2.
         RuntimeError: No compiler, or an OpenMM without PythonForce: ask `can_accelerate` first.
     """
     if not can_accelerate():
         raise RuntimeError("no compiled GBn2 routine on this machine")
     fast = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(system))
-    _fold_lennard_jones(fast)
+    if any(isinstance(force, openmm.CustomNonbondedForce) for force in fast.getForces()):
+        _fold_lennard_jones(fast)
     index, force = _the_force(fast, openmm.CustomGBForce)
     replacement = openmm.PythonForce(_gbn2(force))
     replacement.setForceGroup(force.getForceGroup())

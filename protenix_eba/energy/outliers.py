@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from protenix_eba.energy.table import EnergyLabels, labels_from_rows
+from protenix_eba.energy.table import FINISHED, EnergyLabels, labels_from_rows
 
 __all__ = ["flag_outliers"]
 
@@ -17,7 +17,7 @@ def flag_outliers(labels: EnergyLabels) -> EnergyLabels:
     """Mark ok rows more than 10 robust standard deviations from their target's median."""
     rows = labels.rows()
     for name in labels.targets:
-        mine = [row for row in rows if row["target"] == name and row["status"] != "failed"]
+        mine = [row for row in rows if row["target"] == name and row["status"] in FINISHED]
         energies = np.array([row["energy_kj_mol"] for row in mine])
         if len(energies) < _MIN_FRAMES:
             continue

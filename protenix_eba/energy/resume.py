@@ -2,14 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from protenix_eba.energy.protocol import EnergyProtocol
-from protenix_eba.energy.table import EnergyLabels, labels_from_rows, read_labels
+from protenix_eba.energy.table import FINISHED, EnergyLabels, labels_from_rows, read_labels
 from protenix_eba.errors import UserError
 
-__all__ = ["KnownLabels"]
+__all__ = ["KnownLabels", "LabelFiles", "merged", "parts_folder"]
+
+
+def parts_folder(out: Path) -> Path:
+    """Where a run collects the chunks that are finished."""
+    return out.with_name(out.name + ".parts")
+
+
+@dataclass(frozen=True)
+class LabelFiles:
+    """Files that hold rows of one label table.
+
+    Attributes:
+        table: The final table, if it is there.
+        shares: Tables of finished shares, see `energy.shards`.
+        parts: Chunks of runs and of shares that have not finished.
+    """
+
+    table: list[Path]
+    shares: list[Path]
+    parts: list[Path]
+
+    @classmethod
+    def beside(cls, out: Path) -> LabelFiles:
+        """All files of the table `out`."""
+        name = f"{out.stem}.shard-*-of-*{out.suffix}"
+        shares = sorted(out.parent.glob(name))
+        folders = [parts_folder(out), *sorted(out.parent.glob(f"{name}.parts"))]
+        parts = [path for folder in folders for path in sorted(folder.glob("[!.]*.parquet"))]
+        return cls([out] if out.exists() else [], shares, parts)
+
+    def read(self) -> list[EnergyLabels]:
+        """All tables; raises UserError for one that cannot be read."""
+        return [read_labels(path) for path in (*self.table, *self.shares, *self.parts)]
+
+    def remove(self, keep: Path) -> None:
+        """Remove these files but `keep`, and the folders that this leaves empty."""
+        for path in {*self.shares, *self.parts} - {keep}:
+            path.unlink(missing_ok=True)
+        for folder in {path.parent for path in self.parts}:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def merged(tables: Sequence[EnergyLabels]) -> EnergyLabels:
+    """One row for each frame; a row with an energy takes the place of one without.
+
+    Raises:
+        UserError: Tables of different protocols.
+    """
+    rows: dict[Any, dict[str, Any]] = {}
+    for row in (row for table in tables for row in table.rows()):
+        key = (row["target"], row["replica"], row["frame"])
+        if key not in rows or rows[key]["status"] not in FINISHED:
+            rows[key] = row
+    hashes = sorted({row["protocol_hash"] for row in rows.values()})
+    if len(hashes) > 1:
+        raise UserError(
+            f"labels of different protocols ({', '.join(hashes)})",
+            "energies of two protocols must not be mixed: label one of them again",
+        )
+    return labels_from_rows(list(rows.values()), tables[-1].provenance)
 
 
 class KnownLabels:
@@ -17,25 +80,28 @@ class KnownLabels:
 
     Attributes:
         labels: All of them; None when there is no table yet.
+        files: Where they stand.
         used: Rows that `has` found.
     """
 
-    def __init__(self, labels: EnergyLabels | None) -> None:
+    def __init__(self, labels: EnergyLabels | None, files: LabelFiles, out: Path) -> None:
         self.labels = labels
+        self.files = files
+        self._out = out
         rows = labels.rows() if labels is not None else []
         self._rows = {(r["target"], r["replica"], r["frame"]): r for r in rows}
         self._topologies = {r["target"]: r["topology_hash"] for r in rows if r["topology_hash"]}
         self.used = 0
 
     @classmethod
-    def load(cls, out: Path, parts: Path, protocol: EnergyProtocol) -> KnownLabels:
-        """Read the finished table and the parts; later rows take the place of failed ones.
+    def load(cls, out: Path, protocol: EnergyProtocol) -> KnownLabels:
+        """Read the finished table, the shares and the parts.
 
         Raises:
             UserError: A table that cannot be read, or rows of another protocol.
         """
-        tables = [read_labels(out)] if out.exists() else []
-        tables += [read_labels(p) for p in sorted(parts.glob("[!.]*.parquet"))]
+        files = LabelFiles.beside(out)
+        tables = files.read()
         for table in tables:
             for found in set(table.protocol_hash.tolist()) - {protocol.hash}:
                 theirs = table.provenance.get("protocol", {}).get("name", "?")
@@ -44,34 +110,27 @@ class KnownLabels:
                     f"asked for ({protocol.name}, {protocol.hash})",
                     "give another --out: energies of two protocols must not be mixed",
                 )
-        if not tables:
-            return cls(None)
-        rows: dict[Any, dict[str, Any]] = {}
-        for row in (row for table in tables for row in table.rows()):
-            key = (row["target"], row["replica"], row["frame"])
-            if key not in rows or rows[key]["status"] == "failed":
-                rows[key] = row
-        return cls(labels_from_rows(list(rows.values()), tables[-1].provenance))
+        return cls(merged(tables) if tables else None, files, out)
 
-    def has(self, target: str, replica: int, frame: int, frame_hash: str, out: Path) -> bool:
+    def has(self, target: str, replica: int, frame: int, frame_hash: str) -> bool:
         """Whether this frame has a label that need not be computed again.
 
         Raises:
             UserError: The label belongs to other coordinates.
         """
         row = self._rows.get((target, replica, frame))
-        if row is None or row["status"] == "failed":
+        if row is None or row["status"] not in FINISHED:
             return False
         if row["frame_hash"] != frame_hash:
             raise UserError(
-                f"{out}: the label of {target} replica {replica} frame {frame} belongs to other "
-                "coordinates than the trajectory's",
+                f"{self._out}: the label of {target} replica {replica} frame {frame} belongs to "
+                "other coordinates than the trajectory's",
                 "the trajectory has changed since: give another --out",
             )
         self.used += 1
         return True
 
-    def check_topology(self, target: str, topology_hash: str, out: Path) -> None:
+    def check_topology(self, target: str, topology_hash: str) -> None:
         """Make sure that labels of this target are of this topology.
 
         Raises:
@@ -80,7 +139,7 @@ class KnownLabels:
         found = self._topologies.get(target, topology_hash)
         if found != topology_hash:
             raise UserError(
-                f"{out} holds labels of {target} with another topology ({found}) than its PDB file "
-                f"gives now ({topology_hash})",
+                f"{self._out} holds labels of {target} with another topology ({found}) than its "
+                f"PDB file gives now ({topology_hash})",
                 "residues, protonation or disulfides differ: give another --out",
             )

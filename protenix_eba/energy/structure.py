@@ -20,7 +20,7 @@ from protenix_eba.errors import UserError
 from protenix_eba.files import fingerprint
 from protenix_eba.units import ANGSTROM_PER_NM
 
-__all__ = ["CompleteStructure", "complete_structure"]
+__all__ = ["CompleteStructure", "atom_keys", "complete_structure"]
 
 _PH = 7.0
 # A structure with fewer of its heavy atoms than this is a trace, not a conformation.
@@ -49,6 +49,11 @@ class CompleteStructure:
     def n_residues(self) -> int:
         """Residues of the complete topology."""
         return int(self.topology.getNumResidues())
+
+    @property
+    def built_fraction(self) -> float:
+        """Fraction of the atoms, hydrogens included, that the input file lacks."""
+        return float(np.mean(self.source < 0))
 
     def fill(self, xyz_angstrom: NDArray[np.floating]) -> NDArray[np.float64]:
         """Frames with every atom.
@@ -176,7 +181,7 @@ def _carry_over(
 
 
 def complete_structure(pdb_path: Path | str) -> CompleteStructure:
-    """Read a PDB file and add what the force field needs: hydrogens at pH 7, disulfides, OXT.
+    """Read a PDB or mmCIF file and add hydrogens at pH 7, disulfides and OXT.
 
     Hydrogens that the file has decide the protonation; where it has none, PDBFixer does.
 
@@ -184,11 +189,9 @@ def complete_structure(pdb_path: Path | str) -> CompleteStructure:
         UserError: The file cannot be read, is a trace without side chains, holds a residue gap,
             or residues that the force field does not know.
     """
-    from pdbfixer import PDBFixer
-
     try:
-        fixer = PDBFixer(filename=str(pdb_path))
-        keys = _keys(fixer.topology)
+        fixer = _open(Path(pdb_path))
+        keys = atom_keys(fixer.topology)
         given_heavy = sum(atom.element.symbol != "H" for atom in fixer.topology.atoms())
         state = random.getstate()
         random.seed(0)  # Modeller.addHydrogens draws from the global generator
@@ -215,7 +218,17 @@ def _fix(fixer: Any) -> None:
     fixer.addMissingHydrogens(_PH)
 
 
-def _keys(topology: Any) -> list[tuple[int, str, str, str]]:
+def _open(path: Path) -> Any:
+    from pdbfixer import PDBFixer
+
+    with path.open(encoding="utf-8", errors="replace") as handle:
+        if path.suffix.lower() in (".cif", ".mmcif"):
+            return PDBFixer(pdbxfile=handle)
+        return PDBFixer(pdbfile=handle)
+
+
+def atom_keys(topology: Any) -> list[tuple[int, str, str, str]]:
+    """Chain index, residue number, insertion code and name of each atom."""
     return [
         (atom.residue.chain.index, atom.residue.id, atom.residue.insertionCode.strip(), atom.name)
         for atom in topology.atoms()
@@ -231,7 +244,7 @@ def _checked(
             f"{pdb_path}: two atoms share chain, residue number and name",
             "number the residues of each chain without repeats and keep one alternate location",
         )
-    source = np.array([index.get(key, -1) for key in _keys(fixer.topology)], dtype=np.int64)
+    source = np.array([index.get(key, -1) for key in atom_keys(fixer.topology)], dtype=np.int64)
     heavy = np.array([atom.element.symbol != "H" for atom in fixer.topology.atoms()])
     built = int((heavy & (source < 0)).sum())
     terminal = fixer.topology.getNumChains()  # an OXT for each chain may be added freely

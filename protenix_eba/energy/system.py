@@ -2,42 +2,60 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+import time
+from typing import Final, NamedTuple
 
-import mdtraj
 import numpy as np
 import openmm
 from numpy.typing import NDArray
-from openmm import app, unit
-from scipy.spatial import cKDTree
 
 from protenix_eba.energy import fast
+from protenix_eba.energy.checks import (
+    Geometry,
+    moved_angstrom,
+    problem_after,
+    problem_before,
+)
+from protenix_eba.energy.functions import create_system
+from protenix_eba.energy.minimise import Minimiser, OutOfTime, stage
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.structure import CompleteStructure
 from protenix_eba.errors import UserError
-from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["FrameEnergy", "TargetEnergy"]
 
-_MAX_PEPTIDE_BOND_NM: Final = 0.2
-_MIN_DISTANCE_NM: Final = 0.01
 _MAX_MOVE_ANGSTROM: Final = 5.0
 # The compiled evaluation must give OpenMM's own energy this closely, kJ/mol.
 _SAME_ENERGY_KJ_MOL: Final = 0.05
+# Starts of repeats differ by what rounding could do; that of the second attempt by enough to
+# leave a place where the minimiser got stuck.
+_ROUNDING_NM: Final = 1e-6
+_JITTER_NM: Final = 1e-4
+_SECOND_ATTEMPT: Final = "second attempt, atoms moved by 0.001 angstrom, steps 4 times shorter"
 
 
 class FrameEnergy(NamedTuple):
     """One frame's label; energies in kJ/mol, NaN where they do not exist.
 
+    With repeats, energies, RMSD and forces are means over them and iterations their sum.
+
     Attributes:
         initial_energy_kj_mol: Of the conformation as it is.
         energy_kj_mol: After minimisation; the initial one if the protocol has none.
         rmsd_angstrom: All-atom RMSD that the minimisation moved it, after superposition.
-        status: "ok", "outlier" (has an energy, but look at it) or "failed".
-        reason: Why not ok.
+        status: "ok", "outlier" (has an energy, but look at it), "skipped" (its coordinates have
+            no meaningful energy) or "failed" (the evaluation or the minimisation did).
+        reason: Why not ok, or how it became ok.
+        energy_bonds_kj_mol: Part of the energy: bonds and Urey-Bradley terms.
+        energy_angles_kj_mol: Angles.
+        energy_torsions_kj_mol: Torsions, impropers and CMAP.
+        energy_nonbonded_kj_mol: Coulomb and Lennard-Jones.
+        energy_solvent_kj_mol: Implicit solvent.
+        iterations: Of L-BFGS; 0 without minimisation, -1 where there is no energy.
+        rms_force_kj_mol_nm: Left after minimisation, without what constraints balance.
+        repeats: Minimisations that the energy is the mean of.
+        noise_kj_mol: Standard deviation of a single minimisation; NaN for fewer than two.
     """
 
     initial_energy_kj_mol: float
@@ -45,16 +63,31 @@ class FrameEnergy(NamedTuple):
     rmsd_angstrom: float
     status: str
     reason: str
+    energy_bonds_kj_mol: float = math.nan
+    energy_angles_kj_mol: float = math.nan
+    energy_torsions_kj_mol: float = math.nan
+    energy_nonbonded_kj_mol: float = math.nan
+    energy_solvent_kj_mol: float = math.nan
+    iterations: int = -1
+    rms_force_kj_mol_nm: float = math.nan
+    repeats: int = 1
+    noise_kj_mol: float = math.nan
+
+    @classmethod
+    def without(cls, status: str, reason: str, initial: float = math.nan) -> FrameEnergy:
+        """A frame that has no energy."""
+        return cls(initial, math.nan, math.nan, status, reason)
 
 
-def _failed(reason: str, initial: float = math.nan) -> FrameEnergy:
-    return FrameEnergy(initial, math.nan, math.nan, "failed", reason)
+class _Attempt(NamedTuple):
+    """One minimisation: the label's numbers, and the reason if it took a second attempt."""
+
+    numbers: dict[str, float]
+    reason: str
 
 
-@dataclass(frozen=True)
-class _Stage:
-    context: Any
-    integrator: Any
+class _Failed(Exception):
+    """A minimisation that ended in nothing usable."""
 
 
 class TargetEnergy:
@@ -66,6 +99,7 @@ class TargetEnergy:
         platform: OpenMM platform name, or "auto": CUDA where there is a device, else CPU.
         generated: The conformations are a model's: its backbone bonds may be stretched, and their
             cost is part of its energy. In MD a gap means a residue that is missing.
+        timeout_s: Time for one frame with all its repeats; None for no limit.
 
     Attributes:
         platform: What evaluates: "CUDA", "CPU", or "CPU, gbn2.c" where the compiled GBn2 of
@@ -82,76 +116,119 @@ class TargetEnergy:
         platform: str = "auto",
         *,
         generated: bool = False,
+        timeout_s: float | None = None,
     ) -> None:
         self.structure = structure
         self.generated = generated
         self.protocol = protocol
+        self._timeout_s = math.inf if timeout_s is None else timeout_s
+        self._geometry = Geometry.of(structure.topology)
         name = _platform_name(platform)
-        self._peptide_bonds = _peptide_bonds(structure.topology)
-        constrained = _create_system(structure, protocol, app.HBonds)
-        accelerated = name == "CPU" and _accelerates(constrained, structure)
+        rigid = create_system(structure.topology, protocol, constrained=True)
+        accelerated = name == "CPU" and _accelerates(rigid, structure)
         self.platform = "CPU, gbn2.c" if accelerated else name
-        self._final = _stage(constrained, protocol, name, accelerated)
-        self._free: _Stage | None = None
-        if protocol.minimise and protocol.free_stage:
-            unconstrained = _create_system(structure, protocol, None)
-            self._free = _stage(unconstrained, protocol, name, accelerated)
+        free = None
+        if protocol.minimise and protocol.free_stage and rigid.getNumConstraints():
+            free = create_system(structure.topology, protocol, constrained=False)
+        if accelerated:
+            rigid = fast.accelerate(rigid)
+            free = fast.accelerate(free) if free is not None else None
+        self._minimiser = Minimiser(rigid, free, name, protocol)
+        self._final = self._minimiser.final
 
     def label(self, xyz_nm: NDArray[np.floating]) -> FrameEnergy:
         """The label of one complete conformation `[M, 3]`, nm; never raises for bad coordinates."""
-        problem = self._problem_before(xyz_nm)
+        problem = problem_before(xyz_nm, self._geometry, generated=self.generated)
         if problem:
-            return _failed(problem)
+            return FrameEnergy.without("skipped", problem)
         try:
-            self._final.context.setPositions(xyz_nm)
-            initial = _energy(self._final.context)
-            if not math.isfinite(initial):
-                return _failed("initial energy is not finite")
-            if not self.protocol.minimise:
-                return FrameEnergy(initial, initial, 0.0, "ok", "")
-            return self._checked(xyz_nm, initial, *self._minimise(xyz_nm))
+            initial = self._final.energy_kj_mol(xyz_nm)
         except openmm.OpenMMException as error:
-            return _failed(str(error).split("\n")[0])
+            return FrameEnergy.without("failed", _first_line(error))
+        if not math.isfinite(initial):
+            return FrameEnergy.without("failed", "initial energy is not finite")
+        if not self.protocol.minimise:
+            as_is = FrameEnergy(initial, initial, 0.0, "ok", "", iterations=0)
+            return as_is._replace(**self._parts())  # type: ignore[arg-type]
+        deadline = time.monotonic() + self._timeout_s
+        try:
+            attempts = [
+                self._minimised(_moved(xyz_nm, _ROUNDING_NM * bool(repeat), repeat), deadline)
+                for repeat in range(self.protocol.repeats)
+            ]
+        except OutOfTime:
+            reason = f"not minimised within {self._timeout_s:g} s"
+            return FrameEnergy.without("failed", reason, initial)
+        except _Failed as failure:
+            return FrameEnergy.without("failed", str(failure), initial)
+        return _mean_label(initial, attempts)
 
-    def _minimise(self, xyz_nm: NDArray[np.floating]) -> tuple[float, NDArray[np.float64]]:
-        tolerance, limit = self.protocol.tolerance_kj_mol_nm, self.protocol.max_iterations
-        if self._free is not None:
-            self._free.context.setPositions(xyz_nm)
-            openmm.LocalEnergyMinimizer.minimize(self._free.context, tolerance, limit)
-            xyz_nm = _positions(self._free.context)
-        context = self._final.context
-        context.setPositions(xyz_nm)
-        openmm.LocalEnergyMinimizer.minimize(context, tolerance, limit)
-        return _energy(context), _positions(context)
+    def _minimised(self, xyz_nm: NDArray[np.floating], deadline: float) -> _Attempt:
+        """One minimisation; where it fails, a second one, moved a little and with softer steps."""
+        try:
+            return _Attempt(self._attempt(xyz_nm, deadline), "")
+        except _Failed as failure:
+            first = str(failure)
+        try:
+            numbers = self._attempt(_moved(xyz_nm, _JITTER_NM, 0), deadline, shorter=4)
+        except _Failed as failure:
+            raise _Failed(f"{first}; {_SECOND_ATTEMPT}: {failure}") from None
+        return _Attempt(numbers, f"{_SECOND_ATTEMPT}; at first {first}")
 
-    def _problem_before(self, xyz_nm: NDArray[np.floating]) -> str:
-        if not np.isfinite(xyz_nm).all():
-            return "coordinates are not finite"
-        gaps = np.linalg.norm(
-            xyz_nm[self._peptide_bonds[:, 0]] - xyz_nm[self._peptide_bonds[:, 1]], axis=1
-        )
-        if not self.generated and (gaps > _MAX_PEPTIDE_BOND_NM).any():
-            return f"C-N distance of {gaps.max() * ANGSTROM_PER_NM:.1f} angstrom in the backbone"
-        if cKDTree(xyz_nm).query_pairs(_MIN_DISTANCE_NM):
-            return "two atoms in one place"
-        return ""
+    def _attempt(
+        self, xyz_nm: NDArray[np.floating], deadline: float, shorter: int = 1
+    ) -> dict[str, float]:
+        try:
+            before = self._final.energy_kj_mol(xyz_nm)
+            end = self._minimiser.run(xyz_nm, deadline, shorter)
+        except openmm.OpenMMException as error:
+            raise _Failed(_first_line(error)) from error
+        problem = problem_after(before, end.energy_kj_mol, end.xyz_nm)
+        if problem:
+            raise _Failed(problem)
+        return {
+            "energy_kj_mol": end.energy_kj_mol,
+            "rmsd_angstrom": moved_angstrom(xyz_nm, end.xyz_nm),
+            "iterations": end.iterations,
+            "rms_force_kj_mol_nm": self._final.rms_force_kj_mol_nm(),
+            **self._parts(),
+        }
 
-    def _checked(
-        self,
-        before_nm: NDArray[np.floating],
-        initial: float,
-        final: float,
-        after_nm: NDArray[np.float64],
-    ) -> FrameEnergy:
-        if not math.isfinite(final) or not np.isfinite(after_nm).all():
-            return _failed("minimised energy is not finite", initial)
-        if final > initial:
-            rise = f"minimisation raised the energy by {final - initial:.1f} kJ/mol"
-            return _failed(rise, initial)
-        rmsd = _rmsd_angstrom(before_nm, after_nm)
-        if rmsd > _MAX_MOVE_ANGSTROM:
-            return FrameEnergy(initial, final, rmsd, "outlier", f"moved by {rmsd:.1f} angstrom")
-        return FrameEnergy(initial, final, rmsd, "ok", "")
+    def _parts(self) -> dict[str, float]:
+        energies = self._final.group_energies_kj_mol()
+        return {f"energy_{name}_kj_mol": energy for name, energy in energies.items()}
+
+
+def _mean_label(initial: float, attempts: list[_Attempt]) -> FrameEnergy:
+    energies = [attempt.numbers["energy_kj_mol"] for attempt in attempts]
+    numbers = {
+        name: float(np.mean([attempt.numbers[name] for attempt in attempts]))
+        for name in attempts[0].numbers
+    }
+    iterations = int(sum(attempt.numbers["iterations"] for attempt in attempts))
+    reason = next((attempt.reason for attempt in attempts if attempt.reason), "")
+    label = FrameEnergy(
+        initial,
+        status="ok",
+        reason=reason,
+        repeats=len(attempts),
+        noise_kj_mol=float(np.std(energies, ddof=1)) if len(energies) > 1 else math.nan,
+        **{**numbers, "iterations": iterations},  # type: ignore[arg-type]
+    )
+    if label.rmsd_angstrom > _MAX_MOVE_ANGSTROM:
+        reason = "; ".join(filter(None, [f"moved by {label.rmsd_angstrom:.1f} angstrom", reason]))
+        return label._replace(status="outlier", reason=reason)
+    return label
+
+
+def _moved(xyz_nm: NDArray[np.floating], by_nm: float, seed: int) -> NDArray[np.floating]:
+    if not by_nm:
+        return xyz_nm
+    return xyz_nm + by_nm * np.random.default_rng(seed).standard_normal(xyz_nm.shape)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0]
 
 
 def _platform_name(platform: str) -> str:
@@ -168,82 +245,15 @@ def _platform_name(platform: str) -> str:
     return platform
 
 
-@functools.cache
-def _force_field(files: tuple[str, ...]) -> Any:
-    return app.ForceField(*files)  # a second of parsing
-
-
-def _create_system(
-    structure: CompleteStructure, protocol: EnergyProtocol, constraints: Any
-) -> openmm.System:
-    options = {}
-    if protocol.kappa_per_nm:
-        options["implicitSolventKappa"] = protocol.kappa_per_nm / unit.nanometer
-    try:
-        return _force_field(protocol.force_field).createSystem(
-            structure.topology,
-            nonbondedMethod=app.NoCutoff,
-            constraints=constraints,
-            removeCMMotion=False,
-            **options,
-        )
-    except ValueError as error:
-        raise UserError(f"the force field cannot describe this structure: {error}") from error
-
-
-def _stage(
-    system: openmm.System, protocol: EnergyProtocol, platform: str, accelerated: bool
-) -> _Stage:
-    if accelerated:
-        system = fast.accelerate(system)
-    integrator = openmm.VerletIntegrator(0.001)
-    integrator.setConstraintTolerance(protocol.constraint_tolerance)
-    # One thread: more threads add forces in another order at each call, and the rounding decides
-    # which minimum is found. The same reason asks for double-precision sums on CUDA.
-    properties = {"CPU": {"Threads": "1"}, "CUDA": {"Precision": "mixed"}}.get(platform, {})
-    context = openmm.Context(system, integrator, openmm.Platform.getPlatform(platform), properties)
-    return _Stage(context, integrator)
-
-
 def _accelerates(system: openmm.System, structure: CompleteStructure) -> bool:
     """Whether the compiled evaluation works here and agrees with OpenMM on the reference."""
     if not fast.can_accelerate():
         return False
-    energies = []
     try:
-        for candidate in (system, fast.accelerate(system)):
-            platform = openmm.Platform.getPlatform("CPU")
-            context = openmm.Context(
-                candidate, openmm.VerletIntegrator(0.001), platform, {"Threads": "1"}
-            )
-            context.setPositions(structure.reference_nm)
-            energies.append(_energy(context))
+        energies = [
+            stage(candidate, "CPU", 1e-5).energy_kj_mol(structure.reference_nm)
+            for candidate in (system, fast.accelerate(system))
+        ]
     except (ValueError, openmm.OpenMMException):
         return False
     return abs(energies[0] - energies[1]) < _SAME_ENERGY_KJ_MOL
-
-
-def _peptide_bonds(topology: Any) -> NDArray[np.int64]:
-    pairs = [
-        (first.index, second.index)
-        for first, second in topology.bonds()
-        if {first.name, second.name} == {"C", "N"} and first.residue is not second.residue
-    ]
-    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
-
-
-def _energy(context: Any) -> float:
-    energy = context.getState(getEnergy=True).getPotentialEnergy()
-    return float(energy.value_in_unit(unit.kilojoule_per_mole))
-
-
-def _positions(context: Any) -> NDArray[np.float64]:
-    positions = context.getState(getPositions=True).getPositions(asNumpy=True)
-    return np.array(positions.value_in_unit(unit.nanometer))
-
-
-def _rmsd_angstrom(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    before, after = (
-        mdtraj.Trajectory(np.asarray(xyz, dtype=np.float32)[None], None) for xyz in (first, second)
-    )
-    return float(mdtraj.rmsd(after, before)[0] * ANGSTROM_PER_NM)

@@ -6,7 +6,9 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +22,7 @@ from protenix_eba.errors import UserError
 from protenix_eba.files import atomic_path, require_file
 
 __all__ = [
+    "FINISHED",
     "EnergyLabels",
     "frame_hash",
     "labels_from_rows",
@@ -28,6 +31,8 @@ __all__ = [
     "write_labels",
 ]
 
+# Statuses of rows that have an energy; the others are computed again when asked for.
+FINISHED: Final = ("ok", "outlier")
 _KIND: Final = {"string": np.str_, "int64": np.int64, "double": np.float64}
 # Column: (type, unit or meaning)
 _COLUMNS: Final = {
@@ -35,14 +40,37 @@ _COLUMNS: Final = {
     "replica": ("int64", "number in the trajectory's file name"),
     "frame": ("int64", "index in the replica's trajectory file, from 0"),
     "initial_energy_kj_mol": ("double", "kJ/mol, of the conformation as it is"),
-    "energy_kj_mol": ("double", "kJ/mol, after the protocol's minimisation"),
+    "energy_kj_mol": ("double", "kJ/mol, after the protocol's minimisation, mean of repeats"),
     "rmsd_angstrom": ("double", "angstrom, all atoms, moved by the minimisation"),
     "n_residues": ("int64", "residues"),
-    "status": ("string", "ok, outlier or failed"),
-    "reason": ("string", "why not ok"),
+    "status": ("string", "ok, outlier, skipped or failed"),
+    "reason": ("string", "why not ok, or how it became ok"),
+    "energy_bonds_kj_mol": ("double", "kJ/mol, part of the energy: bonds and Urey-Bradley terms"),
+    "energy_angles_kj_mol": ("double", "kJ/mol, part of the energy: angles"),
+    "energy_torsions_kj_mol": ("double", "kJ/mol, part of the energy: torsions, impropers, CMAP"),
+    "energy_nonbonded_kj_mol": ("double", "kJ/mol, part of the energy: Coulomb, Lennard-Jones"),
+    "energy_solvent_kj_mol": ("double", "kJ/mol, part of the energy: implicit solvent"),
+    "iterations": ("int64", "L-BFGS iterations of all repeats, -1 where not known"),
+    "rms_force_kj_mol_nm": ("double", "kJ/mol/nm, left after minimisation, constraints aside"),
+    "built_fraction": ("double", "of the atoms, hydrogens included, that the frame lacks"),
+    "repeats": ("int64", "minimisations that the energy is the mean of"),
+    "noise_kj_mol": ("double", "kJ/mol, standard deviation of a single minimisation"),
     "topology_hash": ("string", "residues, atom names and bonds, with hydrogens"),
     "protocol_hash": ("string", "force field and minimisation"),
     "frame_hash": ("string", "SHA-256 of the frame's float32 coordinates in angstrom"),
+}
+# Columns that older tables lack, and what their rows are given.
+_JOINED_LATER: Final = {
+    "energy_bonds_kj_mol": math.nan,
+    "energy_angles_kj_mol": math.nan,
+    "energy_torsions_kj_mol": math.nan,
+    "energy_nonbonded_kj_mol": math.nan,
+    "energy_solvent_kj_mol": math.nan,
+    "iterations": -1,
+    "rms_force_kj_mol_nm": math.nan,
+    "built_fraction": math.nan,
+    "repeats": 1,
+    "noise_kj_mol": math.nan,
 }
 _METADATA_KEY: Final = b"protenix_eba"
 
@@ -56,11 +84,21 @@ class EnergyLabels:
         replica: `[R]` replica numbers.
         frame: `[R]` frame indices in the replica's trajectory file.
         initial_energy_kj_mol: `[R]` energies of the conformations as they are.
-        energy_kj_mol: `[R]` float64 labels, kJ/mol; NaN where `status` is "failed".
+        energy_kj_mol: `[R]` float64 labels, kJ/mol; NaN where there is none: see `finished`.
         rmsd_angstrom: `[R]` how far the minimisation moved the atoms.
         n_residues: `[R]` residues of the target.
-        status: `[R]` "ok", "outlier" or "failed".
-        reason: `[R]` why not ok.
+        status: `[R]` "ok", "outlier", "skipped" (unusable coordinates) or "failed".
+        reason: `[R]` why not ok, or how it became ok.
+        energy_bonds_kj_mol: `[R]` part of the energy, as the next four; NaN where not known.
+        energy_angles_kj_mol: `[R]` angles.
+        energy_torsions_kj_mol: `[R]` torsions, impropers and CMAP.
+        energy_nonbonded_kj_mol: `[R]` Coulomb and Lennard-Jones.
+        energy_solvent_kj_mol: `[R]` implicit solvent.
+        iterations: `[R]` of the minimiser; -1 where not known.
+        rms_force_kj_mol_nm: `[R]` left after minimisation.
+        built_fraction: `[R]` fraction of atoms that the frame lacks.
+        repeats: `[R]` minimisations that the energy is the mean of.
+        noise_kj_mol: `[R]` standard deviation of a single minimisation; NaN where not measured.
         topology_hash: `[R]` of the complete topology.
         protocol_hash: `[R]` of the energy protocol.
         frame_hash: `[R]` of the frame's coordinates.
@@ -76,6 +114,16 @@ class EnergyLabels:
     n_residues: NDArray[np.int64]
     status: NDArray[np.str_]
     reason: NDArray[np.str_]
+    energy_bonds_kj_mol: NDArray[np.float64]
+    energy_angles_kj_mol: NDArray[np.float64]
+    energy_torsions_kj_mol: NDArray[np.float64]
+    energy_nonbonded_kj_mol: NDArray[np.float64]
+    energy_solvent_kj_mol: NDArray[np.float64]
+    iterations: NDArray[np.int64]
+    rms_force_kj_mol_nm: NDArray[np.float64]
+    built_fraction: NDArray[np.float64]
+    repeats: NDArray[np.int64]
+    noise_kj_mol: NDArray[np.float64]
     topology_hash: NDArray[np.str_]
     protocol_hash: NDArray[np.str_]
     frame_hash: NDArray[np.str_]
@@ -93,6 +141,11 @@ class EnergyLabels:
     def ok(self) -> NDArray[np.bool_]:
         """`[R]` rows that can be trained on."""
         return np.asarray(self.status == "ok")
+
+    @property
+    def finished(self) -> NDArray[np.bool_]:
+        """`[R]` rows that have an energy: ok ones and outliers."""
+        return np.isin(self.status, FINISHED)
 
     def select(self, rows: NDArray[Any]) -> EnergyLabels:
         """The rows of a mask or of indices."""
@@ -121,13 +174,17 @@ class EnergyLabels:
 def labels_from_rows(
     rows: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any]
 ) -> EnergyLabels:
-    """Labels from dictionaries with every column, in any order."""
+    """Labels from dictionaries with a key for each column (later ones may lack), in any order."""
     ordered = sorted(rows, key=lambda row: (row["target"], row["replica"], row["frame"]))
     arrays: dict[str, NDArray[Any]] = {
-        name: np.array([row[name] for row in ordered], dtype=_KIND[kind])
+        name: np.array([_value(row, name) for row in ordered], dtype=_KIND[kind])
         for name, (kind, _) in _COLUMNS.items()
     }
     return EnergyLabels(**arrays, provenance=dict(provenance))
+
+
+def _value(row: Mapping[str, Any], name: str) -> Any:
+    return row.get(name, _JOINED_LATER[name]) if name in _JOINED_LATER else row[name]
 
 
 def frame_hash(xyz_angstrom: NDArray[np.floating]) -> str:
@@ -137,7 +194,11 @@ def frame_hash(xyz_angstrom: NDArray[np.floating]) -> str:
 
 
 def write_labels(path: Path | str, labels: EnergyLabels) -> None:
-    """Write Parquet, atomically."""
+    """Write Parquet, atomically.
+
+    Raises:
+        UserError: It cannot be written; what stood at `path` is unchanged.
+    """
     types = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64()}
     schema = pa.schema(
         [
@@ -150,8 +211,21 @@ def write_labels(path: Path | str, labels: EnergyLabels) -> None:
         pa.array(getattr(labels, name).tolist(), types[kind])
         for name, (kind, _) in _COLUMNS.items()
     ]
-    with atomic_path(path) as temporary:
+    with _writing(path) as temporary:
         pq.write_table(pa.Table.from_arrays(columns, schema=schema), temporary, compression="zstd")
+
+
+@contextmanager
+def _writing(path: Path | str) -> Iterator[Path]:
+    """`atomic_path`, with a full disk or quota told to the user."""
+    with atomic_path(path) as temporary:
+        try:
+            yield temporary
+        except OSError as error:
+            raise UserError(
+                f"cannot write {path}: {error.strerror or error}",
+                "make room (disk, quota) and run the same command again: it goes on from here",
+            ) from error
 
 
 def read_labels(path: Path | str) -> EnergyLabels:
@@ -169,7 +243,7 @@ def read_labels(path: Path | str) -> EnergyLabels:
             f"energy labels: {path} is cut or not a Parquet file ({str(error).splitlines()[0]})",
             "copy it again, or make it with `protenix-eba label`",
         ) from error
-    missing = [name for name in _COLUMNS if name not in table.column_names]
+    missing = [n for n in _COLUMNS if n not in table.column_names and n not in _JOINED_LATER]
     if missing:
         raise UserError(
             f"energy labels: {path} lacks {', '.join(missing)}; it has "
@@ -182,6 +256,9 @@ def read_labels(path: Path | str) -> EnergyLabels:
 def _from_table(table: pa.Table, path: Path) -> EnergyLabels:
     arrays: dict[str, NDArray[Any]] = {}
     for name, (kind, _) in _COLUMNS.items():
+        if name not in table.column_names:
+            arrays[name] = np.full(len(table), _JOINED_LATER[name], dtype=_KIND[kind])
+            continue
         found = str(table.schema.field(name).type)
         if found != kind or table.column(name).null_count:
             raise UserError(
@@ -215,5 +292,5 @@ def write_csv(path: Path | str, labels: EnergyLabels) -> None:
     writer = csv.DictWriter(text, fieldnames=list(_COLUMNS), lineterminator="\n")
     writer.writeheader()
     writer.writerows(labels.rows())
-    with atomic_path(path) as temporary:
+    with _writing(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")

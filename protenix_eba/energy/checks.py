@@ -1,0 +1,99 @@
+"""What makes a conformation unusable before its minimisation, and suspicious after it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final, NamedTuple
+
+import mdtraj
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from protenix_eba.units import ANGSTROM_PER_NM
+
+__all__ = ["Geometry", "moved_angstrom", "problem_after", "problem_before"]
+
+_MAX_PEPTIDE_BOND_NM: Final = 0.2
+_MIN_DISTANCE_NM: Final = 0.01
+
+
+class Geometry(NamedTuple):
+    """What is checked in every conformation of one topology.
+
+    Attributes:
+        peptide_bonds: `[B, 2]` indices of the bonded C and N of consecutive residues.
+        centres: `[C, 4]` indices of N, C, CB and CA of each residue that has a CB.
+        residues: `[C]` their names, "ALA 5".
+    """
+
+    peptide_bonds: NDArray[np.int64]
+    centres: NDArray[np.int64]
+    residues: list[str]
+
+    @classmethod
+    def of(cls, topology: Any) -> Geometry:
+        """From an openmm.app.Topology."""
+        centres, names = [], []
+        for residue in topology.residues():
+            atoms = {atom.name: atom.index for atom in residue.atoms()}
+            if {"N", "C", "CB", "CA"} <= atoms.keys():
+                centres.append([atoms[name] for name in ("N", "C", "CB", "CA")])
+                names.append(f"{residue.name} {residue.id}")
+        shape = np.array(centres, dtype=np.int64).reshape(-1, 4)
+        return cls(_peptide_bonds(topology), shape, names)
+
+
+def _peptide_bonds(topology: Any) -> NDArray[np.int64]:
+    pairs = [
+        (first.index, second.index)
+        for first, second in topology.bonds()
+        if {first.name, second.name} == {"C", "N"} and first.residue is not second.residue
+    ]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def problem_before(xyz_nm: NDArray[np.floating], geometry: Geometry, *, generated: bool) -> str:
+    """Why these coordinates `[M, 3]` have no meaningful energy; empty when they have.
+
+    Args:
+        xyz_nm: Of all atoms.
+        geometry: Of the topology.
+        generated: A model made them: stretched peptide bonds and inverted residues are its own.
+    """
+    if not np.isfinite(xyz_nm).all():
+        return "coordinates are not finite"
+    if cKDTree(xyz_nm).query_pairs(_MIN_DISTANCE_NM):
+        return "two atoms in one place"
+    return "" if generated else _unlike_md(xyz_nm, geometry)
+
+
+def _unlike_md(xyz_nm: NDArray[np.floating], geometry: Geometry) -> str:
+    first, second = geometry.peptide_bonds.T
+    gaps = np.linalg.norm(xyz_nm[first] - xyz_nm[second], axis=1)
+    if (gaps > _MAX_PEPTIDE_BOND_NM).any():
+        return f"C-N distance of {gaps.max() * ANGSTROM_PER_NM:.1f} angstrom in the backbone"
+    n, c, cb = (xyz_nm[atoms] - xyz_nm[geometry.centres[:, 3]] for atoms in geometry.centres.T[:3])
+    inverted = np.einsum("ij,ij->i", np.cross(n, c), cb) < 0
+    if inverted.any():
+        found = [geometry.residues[i] for i in np.flatnonzero(inverted)]
+        return f"{', '.join(found[:3])} {'is' if len(found) == 1 else 'are'} not L"
+    return ""
+
+
+def problem_after(initial_kj_mol: float, final_kj_mol: float, xyz_nm: NDArray[np.floating]) -> str:
+    """Why a minimisation that ended here has failed; empty when it has not."""
+    if not math.isfinite(final_kj_mol) or not np.isfinite(xyz_nm).all():
+        return "minimised energy is not finite"
+    if final_kj_mol > initial_kj_mol:
+        return f"minimisation raised the energy by {final_kj_mol - initial_kj_mol:.1f} kJ/mol"
+    return ""
+
+
+def moved_angstrom(before_nm: NDArray[np.floating], after_nm: NDArray[np.floating]) -> float:
+    """All-atom RMSD of two conformations `[M, 3]` after superposition."""
+    before, after = (
+        mdtraj.Trajectory(np.asarray(xyz, dtype=np.float32)[None], None)
+        for xyz in (before_nm, after_nm)
+    )
+    return float(mdtraj.rmsd(after, before)[0] * ANGSTROM_PER_NM)

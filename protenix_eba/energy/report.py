@@ -1,0 +1,190 @@
+"""How far a label table can be trusted: spread, noise, reliability and outliers of each target."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protenix_eba.energy.table import EnergyLabels
+from protenix_eba.files import atomic_path
+from protenix_eba.units import thermal_energy_kj_mol
+
+__all__ = ["HEADINGS", "TargetQuality", "label_quality", "quality_cells", "write_quality_report"]
+
+TEMPERATURE_K: Final = 300.0
+
+
+class TargetQuality(NamedTuple):
+    """What the labels of one target are worth.
+
+    Attributes:
+        target: Its name.
+        n_ok: Rows that can be trained on.
+        n_outlier: Rows with an energy far from the others.
+        n_without: Rows without an energy.
+        spread_kj_mol: Standard deviation of the labels; NaN for fewer than two.
+        noise_kj_mol: Standard deviation of a single minimisation, root mean square over frames;
+            NaN where it was not measured (`--repeat`).
+        reliability: 1 - (noise variance of a label) / (variance of the labels): the share of
+            their differences that another minimisation would find again.
+        effective_number: exp(entropy) of the weights exp(-E / (kT sqrt(N_residues))) at 300 K.
+    """
+
+    target: str
+    n_ok: int
+    n_outlier: int
+    n_without: int
+    spread_kj_mol: float
+    noise_kj_mol: float
+    reliability: float
+    effective_number: float
+
+
+def label_quality(labels: EnergyLabels) -> list[TargetQuality]:
+    """Quality of each target's labels, sorted by name; only ok rows enter the statistics."""
+    return [_quality(labels.for_target(name)) for name in labels.targets]
+
+
+def _quality(labels: EnergyLabels) -> TargetQuality:
+    ok = labels.select(labels.ok)
+    energies = ok.energy_kj_mol
+    measured = np.isfinite(ok.noise_kj_mol)
+    variance = float(np.var(energies, ddof=1)) if len(ok) > 1 else math.nan
+    noise = float(np.mean(ok.noise_kj_mol[measured] ** 2)) if measured.any() else math.nan
+    of_label = (
+        float(np.mean(ok.noise_kj_mol[measured] ** 2 / ok.repeats[measured]))
+        if measured.any()
+        else math.nan
+    )
+    return TargetQuality(
+        target=str(labels.target[0]),
+        n_ok=len(ok),
+        n_outlier=int((labels.status == "outlier").sum()),
+        n_without=int((~labels.finished).sum()),
+        spread_kj_mol=math.sqrt(variance),
+        noise_kj_mol=math.sqrt(noise),
+        reliability=1 - of_label / variance if variance > 0 else math.nan,
+        effective_number=_effective_number(energies, ok.n_residues),
+    )
+
+
+def _effective_number(energy_kj_mol: NDArray[np.float64], n_residues: NDArray[np.int64]) -> float:
+    """exp(entropy) of softmax(-E / (kT sqrt(N))), the weights of EBA (Eq. 8); NaN without N."""
+    if not len(energy_kj_mol) or n_residues[0] < 1:
+        return math.nan
+    reduced = energy_kj_mol / (thermal_energy_kj_mol(TEMPERATURE_K) * math.sqrt(n_residues[0]))
+    weights = np.exp(reduced.min() - reduced)
+    weights /= weights.sum()
+    present = weights[weights > 0]
+    return float(np.exp(-(present * np.log(present)).sum()))
+
+
+HEADINGS: Final = (
+    "target", "ok", "outliers", "without energy", "spread (kJ/mol)", "noise (kJ/mol)",
+    "reliability", "effective conformers",
+)  # fmt: skip
+
+
+def quality_cells(row: TargetQuality) -> list[str]:
+    """The row as text, a dash where a number does not exist."""
+    numbers = (
+        (row.spread_kj_mol, 1), (row.noise_kj_mol, 2), (row.reliability, 3),
+        (row.effective_number, 1),
+    )  # fmt: skip
+    counts = (row.n_ok, row.n_outlier, row.n_without)
+    texts = [f"{value:.{digits}f}" if math.isfinite(value) else "-" for value, digits in numbers]
+    return [row.target, *map(str, counts), *texts]
+
+
+def write_quality_report(path: Path, labels: EnergyLabels) -> list[Path]:
+    """Write the table and the outliers as Markdown, and a plot beside it.
+
+    Args:
+        path: Of the Markdown file; the plot takes its name with .png.
+        labels: All rows.
+
+    Returns:
+        The files.
+    """
+    quality = label_quality(labels)
+    plot = path.with_suffix(".png")
+    _plot(plot, labels, quality)
+    lines = ["# Energy labels", "", *_provenance_lines(labels), ""]
+    lines += [_line(HEADINGS), _line(["---"] * len(HEADINGS))]
+    lines += [_line(quality_cells(row)) for row in quality]
+    lines += [
+        "",
+        "Noise: standard deviation of a single minimisation, from repeats that start a rounding "
+        "error apart. Reliability: 1 - noise variance of the label / variance of the labels. "
+        f"Effective conformers: exp(entropy) of the weights exp(-E / (kT sqrt(N))) at "
+        f"{TEMPERATURE_K:.0f} K, N residues.",
+        "",
+        f"![Labels of each target]({plot.name})",
+        "",
+        *_exceptions(labels),
+    ]
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return [path, plot]
+
+
+def _provenance_lines(labels: EnergyLabels) -> list[str]:
+    known = labels.provenance
+    protocol = known.get("protocol")
+    if not protocol:
+        return [f"Imported from {known.get('imported', 'an unknown source')}."]
+    energy = protocol.get("function", "force_field")
+    what = " + ".join(protocol["force_field"]) if energy == "force_field" else energy
+    return [
+        f"{what}, protocol {protocol['name']} ({known['protocol_hash']}), "
+        f"{protocol['tolerance_kj_mol_nm']:g} kJ/mol/nm, OpenMM {known['openmm']} on "
+        f"{known['platform']}."
+    ]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _exceptions(labels: EnergyLabels) -> list[str]:
+    rows = [row for row in labels.rows() if row["status"] != "ok"]
+    if not rows:
+        return ["Every row is ok."]
+    return ["## Rows that are not ok", ""] + [
+        f"- {row['status']}: {row['target']} replica {row['replica']} frame {row['frame']}: "
+        f"{row['reason']}"
+        for row in rows
+    ]
+
+
+def _plot(path: Path, labels: EnergyLabels, quality: Sequence[TargetQuality]) -> None:
+    """Labels above each target's lowest in units of kT sqrt(N), with the noise as a bar."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(4.0, 1.5 + 0.35 * len(quality)), 4.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    generator = np.random.default_rng(0)
+    for position, row in enumerate(quality):
+        ok = labels.for_target(row.target)
+        ok = ok.select(ok.ok)
+        if not len(ok):
+            continue
+        scale = thermal_energy_kj_mol(TEMPERATURE_K) * math.sqrt(max(int(ok.n_residues[0]), 1))
+        above = (ok.energy_kj_mol - ok.energy_kj_mol.min()) / scale
+        beside = position + generator.uniform(-0.25, 0.25, len(ok))
+        axes.plot(beside, above, ".", markersize=3, color="tab:blue")
+        if math.isfinite(row.noise_kj_mol):
+            noise = row.noise_kj_mol / scale
+            axes.errorbar(position, np.median(above), noise, color="tab:red", capsize=3)
+    axes.set_xticks(range(len(quality)), [row.target for row in quality], rotation=90)
+    axes.set_ylabel("E above lowest (kT sqrt(N), 300 K)")
+    axes.set_title("Labels; red: noise of one minimisation", fontsize="medium")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)

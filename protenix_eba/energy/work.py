@@ -1,0 +1,143 @@
+"""One unit of work: a chunk of frames of one replica, labelled in a process of its own."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+from numpy.typing import NDArray
+
+from protenix_eba.energy.protocol import EnergyProtocol
+from protenix_eba.energy.structure import CompleteStructure, complete_structure
+from protenix_eba.energy.system import FrameEnergy, TargetEnergy
+from protenix_eba.energy.table import FINISHED, frame_hash, labels_from_rows, write_labels
+from protenix_eba.errors import UserError
+from protenix_eba.files import fingerprint
+
+__all__ = ["Chunk", "Job", "label_chunk", "label_frames", "provenance"]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Frames of one replica for one worker.
+
+    Attributes:
+        target: Its name.
+        replica: Its number.
+        frames: `[F]` indices.
+        xyz_angstrom: `[F, N, 3]` coordinates.
+        faults: For each frame why its coordinates cannot be used; empty when they can.
+        topology_path: The file that the system is made from.
+        structure: How the frames' atoms fill it, or the reason why there is none.
+    """
+
+    target: str
+    replica: int
+    frames: NDArray[np.int64]
+    xyz_angstrom: NDArray[np.float32]
+    faults: list[str]
+    topology_path: Path
+    structure: CompleteStructure | str
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is common to all chunks.
+
+    Attributes:
+        protocol: What an energy means.
+        platform: Of OpenMM, or "auto".
+        parts: Folder for finished chunks.
+        generated: The frames are a model's, see `TargetEnergy`.
+        timeout_s: For each frame; None for no limit.
+    """
+
+    protocol: EnergyProtocol
+    platform: str
+    parts: Path
+    generated: bool
+    timeout_s: float | None
+
+
+def label_chunk(chunk: Chunk, job: Job) -> tuple[int, int]:
+    """Compute one chunk and write its part; runs in a worker.
+
+    Returns:
+        Rows, and how many of them have no energy.
+    """
+    results, platform = _energies(chunk, job)
+    known = chunk.structure if isinstance(chunk.structure, CompleteStructure) else None
+    rows = [
+        {
+            "target": chunk.target,
+            "replica": chunk.replica,
+            "frame": int(frame),
+            **result._asdict(),
+            "n_residues": known.n_residues if known else 0,
+            "built_fraction": known.built_fraction if known else np.nan,
+            "topology_hash": known.topology_hash if known else "",
+            "protocol_hash": job.protocol.hash,
+            "frame_hash": frame_hash(xyz),
+        }
+        for frame, xyz, result in zip(chunk.frames, chunk.xyz_angstrom, results, strict=True)
+    ]
+    name = f"{chunk.target}-R{chunk.replica}-{fingerprint(chunk.frames.tolist())}.parquet"
+    write_labels(job.parts / name, labels_from_rows(rows, provenance(job.protocol, platform)))
+    return len(rows), sum(result.status not in FINISHED for result in results)
+
+
+def _energies(chunk: Chunk, job: Job) -> tuple[list[FrameEnergy], str]:
+    """Results for all frames, and the platform; whatever goes wrong is in the rows."""
+    count = len(chunk.frames)
+    if not isinstance(chunk.structure, CompleteStructure):
+        return [FrameEnergy.without("skipped", chunk.structure)] * count, "none"
+    try:
+        modified = chunk.topology_path.stat().st_mtime_ns
+        target = _target_energy(str(chunk.topology_path), modified, job)
+    except (UserError, OSError) as error:
+        return [FrameEnergy.without("failed", str(error).split("\n")[0])] * count, "none"
+    results = label_frames(target, chunk.structure, chunk.xyz_angstrom)
+    named = [
+        result._replace(reason=fault) if fault and result.status == "skipped" else result
+        for result, fault in zip(results, chunk.faults, strict=True)
+    ]
+    return named, target.platform
+
+
+@functools.lru_cache(maxsize=2)
+def _target_energy(topology_path: str, modified_ns: int, job: Job) -> TargetEnergy:
+    """Built once in each worker; `modified_ns` only keeps a replaced file from being confused."""
+    return TargetEnergy(
+        complete_structure(topology_path),
+        job.protocol,
+        job.platform,
+        generated=job.generated,
+        timeout_s=job.timeout_s,
+    )
+
+
+def label_frames(
+    target: TargetEnergy, structure: CompleteStructure, xyz_angstrom: NDArray[np.floating]
+) -> list[FrameEnergy]:
+    """Labels of frames `[F, N, 3]` whose atoms fill the target's structure as `structure` says."""
+    if xyz_angstrom.shape[1] != structure.input_atoms:
+        found, expected = xyz_angstrom.shape[1], structure.input_atoms
+        reason = f"frame has {found} atoms, its topology {expected}"
+        return [FrameEnergy.without("skipped", reason)] * len(xyz_angstrom)
+    return [target.label(xyz_nm) for xyz_nm in structure.fill(xyz_angstrom)]
+
+
+def provenance(protocol: EnergyProtocol, platform: str) -> dict[str, Any]:
+    """What made a label, for the table's schema."""
+    return {
+        "protocol": protocol.as_dict(),
+        "protocol_hash": protocol.hash,
+        "platform": platform,
+        "openmm": openmm.__version__,
+        "protenix_eba": version("protenix-eba"),
+    }

@@ -1,0 +1,299 @@
+"""Labelling at scale: shares, clusters, runs that are killed, and what labels are worth."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mdtraj
+import numpy as np
+import openmm
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from protenix_eba.cli.label import label
+from protenix_eba.cli.main import run
+from protenix_eba.energy.functions import python_system, register_energy
+from protenix_eba.energy.label import FrameSelection, Workers, label_targets
+from protenix_eba.energy.protocol import PROTOCOLS
+from protenix_eba.energy.report import label_quality
+from protenix_eba.energy.shards import Shard, merge_shards
+from protenix_eba.energy.structure import complete_structure
+from protenix_eba.energy.system import TargetEnergy
+from protenix_eba.energy.table import EnergyLabels, labels_from_rows, read_labels, write_labels
+from protenix_eba.errors import UserError
+
+DATA = Path(__file__).parent / "data" / "cobrotoxin"
+DEMO = Path(__file__).parent.parent / "protenix_eba" / "demo_data"
+AS_IS = replace(PROTOCOLS["published"], minimise=False)
+SOME = FrameSelection(stride=60)
+
+
+def _text(labels: EnergyLabels) -> str:
+    """For comparison: NaN is not equal to itself."""
+    return json.dumps(labels.rows())
+
+
+def test_shares_together_are_the_table_and_leave_nothing_behind(tmp_path: Path) -> None:
+    whole = label_targets(DEMO, tmp_path / "whole.parquet", AS_IS, selection=SOME).labels
+    out = tmp_path / "l.parquet"
+    for i in (3, 1):
+        label_targets(DEMO, out, AS_IS, selection=SOME, shard=Shard(i, 3))
+    assert not out.exists()
+    with pytest.raises(UserError, match="of 3 shares 2 are missing"):
+        merge_shards(out)
+    again = label_targets(DEMO, out, AS_IS, selection=SOME, shard=Shard(1, 3))
+    assert again.computed == 0
+    label_targets(DEMO, out, AS_IS, selection=SOME, shard=Shard(2, 3))
+    assert run(["label", "merge", str(out)]) == 0
+    assert _text(read_labels(out)) == _text(whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["l.parquet", "whole.parquet"]
+    with pytest.raises(UserError, match="no shares of"):
+        merge_shards(out)
+
+
+def test_run_without_a_share_takes_what_shares_have_done(tmp_path: Path) -> None:
+    """And more jobs than targets leave empty shares, which are complete."""
+    out = tmp_path / "l.parquet"
+    done = label_targets(DEMO, out, AS_IS, selection=SOME, shard=Shard(2, 3)).computed
+    empty = label_targets(DEMO, out, AS_IS, selection=SOME, shard=Shard(9, 9))
+    assert len(empty.labels) == 0
+    rest = label_targets(DEMO, out, AS_IS, selection=SOME)
+    assert rest.computed + done == len(rest.labels) and done > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["l.parquet"]
+
+
+@given(st.integers(1, 40), st.integers(0, 100))
+def test_shares_are_all_targets_each_once(count: int, targets: int) -> None:
+    shares = [Shard(i, count).of(range(targets)) for i in range(1, count + 1)]
+    assert sorted(target for share in shares for target in share) == list(range(targets))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@settings(deadline=None)
+@given(st.text("0123456789/- ", max_size=6))
+def test_share_is_read_or_refused(text: str) -> None:
+    try:
+        shard = Shard.parse(text)
+    except UserError:
+        return
+    assert 1 <= shard.index <= shard.count
+    assert [int(word) for word in text.split("/")] == [shard.index, shard.count]
+
+
+def test_killed_run_goes_on_to_the_same_table(tmp_path: Path) -> None:
+    """SIGKILL as soon as something is written, at no moment of the program's choosing."""
+    whole = tmp_path / "whole.parquet"
+    words = ["label", "--input", str(DEMO / "grgds"), "--no-minimize", "--jobs", "2"]
+    assert run([*words, "--out", str(whole)]) == 0
+    out = tmp_path / "l.parquet"
+    code = f"from protenix_eba.cli.main import run; run({[*words, '--out', str(out)]!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    parts = tmp_path / "l.parquet.parts"
+    while process.poll() is None and not any(parts.glob("[!.]*.parquet")):
+        time.sleep(0.01)
+    killed = process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert killed and not out.exists()
+    result = CliRunner().invoke(label, [*words[1:], "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert _text(read_labels(out)) == _text(read_labels(whole))
+    assert not parts.exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="dask is not installed")
+def test_dask_gives_the_same_rows_bit_for_bit(tmp_path: Path) -> None:
+    protocol = replace(PROTOCOLS["two-stage"], max_iterations=20)
+    few = FrameSelection(per_target=3)
+    tables = [
+        label_targets(
+            DEMO / "grgds",
+            tmp_path / f"{workers.backend}.parquet",
+            protocol,
+            selection=few,
+            workers=workers,
+        ).labels
+        for workers in (Workers(), Workers(jobs=2, backend="dask"))
+    ]
+    assert _text(tables[0]) == _text(tables[1])
+
+
+def test_backends_that_are_not_there_are_told(tmp_path: Path) -> None:
+    words = ["--input", str(DEMO / "grgds"), "--out", str(tmp_path / "l.parquet")]
+    result = CliRunner().invoke(label, [*words, "--scheduler", "tcp://127.0.0.1:1"])
+    assert "without a backend" in str(result.exception)
+    if importlib.util.find_spec("ray") is None:
+        result = CliRunner().invoke(label, [*words, "--backend", "ray"])
+        assert "not installed" in str(result.exception)
+
+
+def _rows(energies: NDArray[Any], noise: float, repeats: int, n_residues: int = 100) -> Any:
+    blank = {"replica": 1, "rmsd_angstrom": 0.5, "n_residues": n_residues, "reason": ""}
+    hashes = {"topology_hash": "t", "protocol_hash": "p", "frame_hash": "f"}
+    return [
+        {
+            **blank, **hashes, "target": "a", "frame": i, "energy_kj_mol": energy,
+            "initial_energy_kj_mol": 0.0, "status": "ok", "noise_kj_mol": noise,
+            "repeats": repeats,
+        }
+        for i, energy in enumerate(energies)
+    ]  # fmt: skip
+
+
+def test_reliability_is_the_variance_that_another_labelling_would_find_again() -> None:
+    """True energies with sd 30, labels as means of 2 minimisations with noise 20 each."""
+    generator = np.random.default_rng(0)
+    true = generator.normal(0, 30, 4000)
+    labels, others = (true + generator.normal(0, 20 / math.sqrt(2), 4000) for _ in range(2))
+    (quality,) = label_quality(labels_from_rows(_rows(labels, 20.0, 2), {}))
+    assert quality.reliability == pytest.approx(900 / (900 + 200), abs=0.02)
+    assert quality.reliability == pytest.approx(np.corrcoef(labels, others)[0, 1], abs=0.02)
+    assert quality.noise_kj_mol == pytest.approx(20)
+
+
+def test_effective_number_is_that_of_the_objective() -> None:
+    torch = pytest.importorskip("torch")
+    from protenix_eba.losses import effective_number, energy_weights, reduced_energies
+
+    energies = np.random.default_rng(1).normal(-20000, 40, 50)
+    (quality,) = label_quality(labels_from_rows(_rows(energies, math.nan, 1, 217), {}))
+    reduced = reduced_energies(
+        torch.tensor(energies), n_residues=217, temperature_K=300.0, length_exponent=0.5
+    )
+    expected = effective_number(energy_weights(reduced))
+    assert quality.effective_number == pytest.approx(float(expected), rel=1e-9)
+    assert math.isnan(quality.reliability) and math.isnan(quality.noise_kj_mol)
+    (equal,) = label_quality(labels_from_rows(_rows(np.zeros(7), 1.0, 2), {}))
+    assert equal.effective_number == pytest.approx(7)
+
+
+def test_report_names_what_is_not_ok(tmp_path: Path) -> None:
+    rows = _rows(np.arange(5.0), 0.5, 3)
+    rows[2] |= {"status": "outlier", "reason": "far away"}
+    rows[4] |= {"status": "skipped", "reason": "torn", "energy_kj_mol": math.nan}
+    write_labels(tmp_path / "l.parquet", labels_from_rows(rows, {}))
+    out = tmp_path / "r.md"
+    assert run(["label", "report", str(tmp_path / "l.parquet"), "--out", str(out)]) == 0
+    text = out.read_text()
+    assert "| a | 3 | 1 | 1 |" in text
+    assert "outlier: a replica 1 frame 2: far away" in text
+    assert (tmp_path / "r.png").stat().st_size > 1000
+
+
+def test_repeats_are_averaged_and_their_noise_is_stored(tmp_path: Path) -> None:
+    single = label_targets(
+        DEMO / "grgds", tmp_path / "1.parquet", PROTOCOLS["two-stage"],
+        selection=FrameSelection(per_target=2),
+    ).labels  # fmt: skip
+    repeated = label_targets(
+        DEMO / "grgds", tmp_path / "3.parquet", replace(PROTOCOLS["two-stage"], repeats=3),
+        selection=FrameSelection(per_target=2),
+    ).labels  # fmt: skip
+    assert (repeated.repeats == 3).all() and (repeated.noise_kj_mol >= 0).all()
+    assert (np.abs(repeated.energy_kj_mol - single.energy_kj_mol) < 30).all()
+    assert (repeated.iterations > 2 * single.iterations).all()
+
+
+def test_default_ends_in_the_same_minimum_from_starts_a_rounding_apart() -> None:
+    """Where the frames of this peptide differ by tens of kJ/mol."""
+    folder = DEMO / "met_enkephalin"
+    top = str(folder / "met_enkephalin.pdb")
+    frames = mdtraj.load(str(folder / "met_enkephalin_prod_R1_fit.xtc"), top=top)[[0, 60, 120]]
+    structure = complete_structure(top)
+    target = TargetEnergy(structure, replace(PROTOCOLS["default"], repeats=2))
+    labels = [target.label(xyz) for xyz in structure.fill(frames.xyz * 10)]
+    assert [label.status for label in labels] == ["ok"] * 3
+    noise = np.sqrt(np.mean([label.noise_kj_mol**2 for label in labels]))
+    spread = np.std([label.energy_kj_mol for label in labels], ddof=1)
+    assert 1 - noise**2 / 2 / spread**2 > 0.9
+
+
+@pytest.fixture
+def toy(request: pytest.FixtureRequest) -> Callable[..., TargetEnergy]:
+    """A spring on every atom, to 0.2 angstrom from where it is, that fails at chosen calls."""
+    structure = complete_structure(DEMO / "grgds" / "grgds.pdb")
+    generator = np.random.default_rng(0)
+    rest_nm = structure.reference_nm + 0.02 * generator.standard_normal((len(structure.source), 3))
+
+    def make(fails: Callable[[int], bool], **options: Any) -> TargetEnergy:
+        calls = [0]
+
+        def build(topology: Any, protocol: Any, constrained: bool) -> openmm.System:
+            def compute(xyz_nm: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+                calls[0] += 1
+                if fails(calls[0]):
+                    raise RuntimeError("no convergence")
+                apart = xyz_nm - rest_nm
+                return 50.0 * float((apart**2).sum()), -100.0 * apart
+
+            return python_system(topology, compute)
+
+        name = request.node.name
+        register_energy(name)(build)
+        protocol = replace(PROTOCOLS["default"], function=name)
+        return TargetEnergy(structure, protocol, "Reference", **options)
+
+    return make
+
+
+def test_failure_is_tried_again_softer_and_the_reason_says_so(
+    toy: Callable[..., TargetEnergy],
+) -> None:
+    target = toy(lambda call: call == 20)
+    label = target.label(target.structure.reference_nm)
+    assert label.status == "ok"
+    assert "second attempt" in label.reason and "no convergence" in label.reason
+
+
+def test_frame_that_fails_twice_is_failed(toy: Callable[..., TargetEnergy]) -> None:
+    target = toy(lambda call: call >= 20)
+    label = target.label(target.structure.reference_nm)
+    assert label.status == "failed" and math.isnan(label.energy_kj_mol)
+    assert math.isfinite(label.initial_energy_kj_mol)
+
+
+def test_frame_out_of_time_is_failed(toy: Callable[..., TargetEnergy]) -> None:
+    target = toy(lambda call: False, timeout_s=1e-6)
+    label = target.label(target.structure.reference_nm)
+    assert label.status == "failed" and "within 1e-06 s" in label.reason
+
+
+def test_bookkeeping_grows_linearly_with_the_table(tmp_path: Path) -> None:
+    """A table of 82 targets with 300 frames is read, merged and written in seconds."""
+    rows = [
+        {**row, "target": f"t{target:02d}"}
+        for target in range(82)
+        for row in _rows(np.linspace(-100, 100, 300), math.nan, 1)
+    ]
+    for i in (1, 2):
+        mine = [row for row in rows if int(row["target"][1:]) % 2 == i % 2]
+        write_labels(tmp_path / f"l.shard-{i}-of-2.parquet", labels_from_rows(mine, {}))
+    start = time.process_time()
+    labels = merge_shards(tmp_path / "l.parquet")
+    assert len(labels) == 82 * 300
+    assert time.process_time() - start < 20
+
+
+def test_names_that_are_not_ascii_and_have_blanks(tmp_path: Path) -> None:
+    folder = tmp_path / "größe eins"
+    folder.mkdir()
+    path = folder / "пептид_0.pdb"
+    shutil.copyfile(DEMO / "grgds" / "grgds.pdb", path)
+    labels = label_targets(path, folder / "l.parquet", AS_IS).labels
+    assert labels.targets == ["пептид"] and labels.ok.all()
+    assert read_labels(folder / "l.parquet").targets == ["пептид"]
