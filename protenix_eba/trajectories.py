@@ -1,8 +1,9 @@
 """MD on disk: which targets a folder holds, and their frames.
 
 The layout is ATLAS's own (Vander Meersche et al., NAR 2024): `NAME/NAME.pdb` is the topology and
-reference structure, `NAME/NAME_prod_R1_fit.xtc` and so on are independent replicas. Ensembles that
-`protenix-eba sample` writes (`NAME/NAME.pdb` and `NAME/NAME.xtc`) are read by the same functions.
+reference structure, `NAME/NAME_prod_R1_fit.xtc` and so on are independent replicas. What
+`protenix-eba import` writes (`NAME/NAME_R1.xtc`) and the ensembles of `protenix-eba sample`
+(`NAME/NAME.xtc`) are read by the same functions.
 """
 
 from __future__ import annotations

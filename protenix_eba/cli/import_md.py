@@ -48,7 +48,7 @@ Exit status: 0 all targets whole, 2 unusable input, 3 some targets failed or lac
               help="One of every so many frames.")  # fmt: skip
 @click.option("--frames-per-target", "per_target", type=click.IntRange(min=1),
               help="Instead: cut the frames of all replicas into so many equal blocks and draw "
-              "one of each.")  # fmt: skip
+              "one of each; all frames where there are fewer.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
               help="Of that draw.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,

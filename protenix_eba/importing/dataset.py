@@ -83,7 +83,13 @@ def import_targets(
                for n in split or () if n not in names]  # fmt: skip
     _check_writable(out)
     rows = _run(chosen, out, choice, split or {}, jobs)
-    _write_report(out / REPORT, rows)
+    try:
+        _write_report(out / REPORT, rows)
+    except OSError as error:
+        raise UserError(
+            f"the targets are imported, but {out / REPORT} cannot be written: {error}",
+            "make room on the disk and start the command again: what is done is kept",
+        ) from error
     return ImportReport(tuple(rows), len(sources) - sum(s.name in names for s in chosen))
 
 
@@ -168,6 +174,6 @@ def _write_report(path: Path, rows: list[ImportedTarget]) -> None:
 def _read_report(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
-    with open(path, newline="", encoding="utf-8") as handle:
+    with open(path, newline="", encoding="utf-8", errors="replace") as handle:
         rows = list(csv.DictReader(handle))
     return [row for row in rows if set(row) == set(ROW)]

@@ -27,7 +27,7 @@ class Connections:
     Attributes:
         child: `[E]` atoms in an order in which each comes after its parent.
         parent: `[E]` the atom that each is placed next to.
-        alpha_carbons: For each chain the indices of its C-alpha atoms.
+        alpha_carbons: For each chain the indices of its C-alpha atoms (of one atom if it has none).
         chain: `[N_atom]` chain number of each atom.
     """
 
@@ -55,7 +55,7 @@ def connections_of(topology: mdtraj.Topology) -> Connections:
         children.append(order[1:])
         parents.append(before[order[1:]])
     alpha = [
-        np.array([a.index for a in c.atoms if a.name == "CA"], dtype=np.int64)
+        np.array([a.index for a in c.atoms if a.name == "CA"] or [c.atom(0).index], dtype=np.int64)
         for c in topology.chains
     ]
     child, parent = (np.concatenate(x).astype(np.int64) for x in (children, parents))
@@ -143,6 +143,8 @@ def _chain_shifts(
     """`[N_chain, 3]` box vectors to add to each chain, nearest chains first."""
     alpha = [xyz[atoms] for atoms in connections.alpha_carbons]
     shifts = np.zeros((len(alpha), 3), dtype=np.int64)
+    if _in_contact(alpha):
+        return shifts
     images = np.array(sorted(itertools.product((-1, 0, 1), repeat=3), key=np.count_nonzero))
     placed, waiting = alpha[:1], set(range(1, len(alpha)))
     while waiting:
@@ -153,6 +155,15 @@ def _chain_shifts(
         placed.append(np.asarray(alpha[chain] + np.array(image) @ box, dtype=np.float32))
         waiting.remove(chain)
     return shifts
+
+
+def _in_contact(chains: list[NDArray[np.float32]]) -> bool:
+    """Whether the chains hang together as they are, the usual case."""
+    number = np.repeat(np.arange(len(chains)), [len(points) for points in chains])
+    pairs = cKDTree(np.concatenate(chains)).query_pairs(_CONTACT_ANGSTROM, output_type="ndarray")
+    first, second = number[pairs].T
+    graph = coo_array((np.ones(len(first)), (first, second)), shape=(len(chains),) * 2)
+    return bool(connected_components(graph, directed=False, return_labels=False) == 1)
 
 
 def _nearest_image(

@@ -71,8 +71,19 @@ def find_sources(path: Path) -> list[Source]:
     An archive `NAME_protein.zip` beside its unpacked folder `NAME` is passed over.
 
     Raises:
-        UserError: Nothing there, a table without its columns, or no target in a folder.
+        UserError: Nothing there, no permission, a table without its columns, or no target in a
+            folder.
     """
+    try:
+        return _find(path)
+    except OSError as error:
+        raise UserError(
+            f"cannot read {error.filename or path}: {error.strerror or error}",
+            "check the permissions of the files",
+        ) from error
+
+
+def _find(path: Path) -> list[Source]:
     if path.is_file() and path.suffix.lower() == ".csv":
         return _from_table(path)
     if path.is_file() and _ARCHIVE.search(path.name):

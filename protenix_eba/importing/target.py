@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +42,8 @@ __all__ = ["import_target"]
 
 # Frames of one replica whose fault the report names; the record names all.
 _SHOWN: Final = 3
+# Frames that may stand in for reference coordinates.
+_FRAMES_TRIED: Final = 3
 
 
 def import_target(
@@ -159,20 +162,28 @@ def _count_frames(
 def _molecule(
     system: SourceTopology, trajectory: TrajectoryFile, frames: NDArray[np.int64], scratch: Path
 ) -> Molecule:
-    """With the coordinates of the topology file; of the first sound frame where it has none."""
-    frame = next(
-        (f for f in _readable(trajectory, frames)
-         if backbone_is_sound(system, f.xyz[system.columns], f.box)),
-        None,
-    )  # fmt: skip
-    if frame is None:
+    """With the coordinates of the topology file; of the first sound frame if these are not.
+
+    Raises:
+        UserError: What is wrong with the frame that was tried last.
+    """
+    sound = (
+        (f.xyz[system.columns], f.box)
+        for f in _readable(trajectory, frames)
+        if backbone_is_sound(system, f.xyz[system.columns], f.box)
+    )
+    candidates = list(islice(sound, _FRAMES_TRIED))
+    if not candidates:
         raise UserError(
             "in none of its frames are N-CA and CA-C bonds of the topology's residues: the "
             "trajectory has another order of atoms, or broken coordinates"
         )
     if system.xyz is not None and backbone_is_sound(system, system.xyz, system.box):
-        return build_molecule(system, system.xyz, system.box, scratch)
-    return build_molecule(system, frame.xyz[system.columns], frame.box, scratch)
+        candidates.insert(0, (system.xyz, system.box))
+    for xyz, box in candidates[:-1]:
+        with suppress(UserError):
+            return build_molecule(system, xyz, box, scratch)
+    return build_molecule(system, *candidates[-1], scratch)
 
 
 def _readable(trajectory: TrajectoryFile, frames: NDArray[np.int64]) -> Iterator[Frame]:
