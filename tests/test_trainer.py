@@ -5,11 +5,13 @@ import signal
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from protenix_eba.cli.train import run
+from protenix_eba.energy.table import read_labels
 from protenix_eba.errors import UserError
 from protenix_eba.weights import load_checkpoint
 
@@ -90,14 +92,22 @@ def test_validation_measures_noise_levels_and_each_target(uninterrupted, read_lo
     assert by_target[0].startswith("step,target,loss") and len(by_target) > len(rows)
 
 
-def test_a_held_out_target_is_sampled_and_its_energies_compared(train, tmp_path, read_log):
+def test_a_held_out_target_is_sampled_and_its_energies_compared(
+    train, tmp_path, read_log, demo_data
+):
     words = ("--eba.validation_targets", "penta_alanine", "--eba.validation_replicas=")
     words = (*words, "--eba.replicas=", "--eba.validation_samples", "2")
     finish(train(tmp_path, "--max_steps", "1", "--eval_interval", "0", *words))
     (row,) = read_log(tmp_path / "run/validation.csv")
     assert -1 <= row["sample_rmsf_r"] <= 1 and row["sample_rmsf"] > 0 < row["md_rmsf"]
-    # What a random start makes of a peptide lies far above MD, if it can be minimised at all.
-    assert row["sample_failed"] == 1 or row["sample_energy_above_md_kj_mol"] > 0
+    # What a random start makes of a peptide can end anywhere, or not be minimised at all.
+    samples = read_labels(tmp_path / "run/validation/rank_0/labels.parquet")
+    md = read_labels(demo_data / "labels.parquet").for_target("penta_alanine")
+    minimised = np.isfinite(samples.energy_kj_mol)
+    assert row["sample_failed"] == np.mean(~minimised)
+    above = np.median(samples.energy_kj_mol[minimised])
+    above -= np.sort(md.energy_kj_mol[md.ok])[(md.ok.sum() - 1) // 2]
+    assert row["sample_energy_above_md_kj_mol"] == pytest.approx(above, rel=1e-6, nan_ok=True)
     assert (tmp_path / "run/validation/rank_0/penta_alanine/penta_alanine.xtc").is_file()
     measured = (tmp_path / "run/validation_targets.csv").read_text().splitlines()[1:]
     assert {line.split(",")[1] for line in measured} == {"penta_alanine"}
