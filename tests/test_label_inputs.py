@@ -15,12 +15,15 @@ import mdtraj
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from openmm import app
 
 from protenix_eba.cli.label import label
 from protenix_eba.cli.main import run
 from protenix_eba.energy.label import label_targets
 from protenix_eba.energy.protocol import PROTOCOLS
+from protenix_eba.energy.sources import FilesSource
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.table import read_labels
 from protenix_eba.errors import UserError
@@ -269,6 +272,28 @@ def test_two_files_of_one_name_and_unknown_formats_are_refused(tmp_path: Path) -
         label_targets([tmp_path / "a", tmp_path / "b"], tmp_path / "l.parquet", AS_IS)
     with pytest.raises(UserError, match="no structure file"):
         label_targets(DEMO / "labels.parquet", tmp_path / "l.parquet", AS_IS)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.integers(0, 70),
+    st.integers(0, 79),
+    st.text(st.characters(codec="utf-8", exclude_characters="\n\r"), min_size=1, max_size=12),
+)
+def test_scribbled_file_is_a_frame_with_a_fault_or_with_numbers(
+    tmp_path: Path, line: int, column: int, scribble: str
+) -> None:
+    """Whatever stands in one of the files, the other one is read."""
+    lines = _pdb_lines()
+    good = _write(tmp_path, lines, "g_0.pdb")
+    at = line % len(lines)
+    lines[at] = lines[at][:column] + scribble + lines[at][column + len(scribble) :]
+    bad = _write(tmp_path, lines, "g_1.pdb")
+    frames = FilesSource("g", [good, bad]).read(1, np.array([0, 1]))
+    assert np.isfinite(frames.xyz_angstrom[0]).all() and frames.faults[0] == ""
+    assert frames.faults[1] or np.isfinite(frames.xyz_angstrom[1]).mean() > 0.9
 
 
 @pytest.mark.filterwarnings("ignore:WARNING. duplicate atom")

@@ -116,8 +116,11 @@ def test_killed_run_goes_on_to_the_same_table(tmp_path: Path) -> None:
     assert not parts.exists()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="dask is not installed")
-def test_dask_gives_the_same_rows_bit_for_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("backend", "package"), [("dask", "distributed"), ("ray", "ray")])
+def test_clusters_give_the_same_rows_bit_for_bit(
+    backend: str, package: str, tmp_path: Path
+) -> None:
+    pytest.importorskip(package)
     protocol = replace(PROTOCOLS["two-stage"], max_iterations=20)
     few = FrameSelection(per_target=3)
     tables = [
@@ -128,7 +131,7 @@ def test_dask_gives_the_same_rows_bit_for_bit(tmp_path: Path) -> None:
             selection=few,
             workers=workers,
         ).labels
-        for workers in (Workers(), Workers(jobs=2, backend="dask"))
+        for workers in (Workers(), Workers(jobs=2, backend=backend))
     ]
     assert _text(tables[0]) == _text(tables[1])
 

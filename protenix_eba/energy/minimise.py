@@ -24,7 +24,8 @@ class OutOfTime(Exception):
     """The time limit of a frame was reached during its minimisation."""
 
 
-# Friction and time steps of a quench; X-H bonds are not rigid in every energy function.
+# Friction and time steps of a quench; X-H bonds are not rigid in every energy function. They are
+# part of what `EnergyProtocol.quench_ps` means: other values need another field there.
 _FRICTION_PER_PS: Final = 5.0
 _STEP_FS: Final = 2.0
 _STEP_WITHOUT_CONSTRAINTS_FS: Final = 1.0
