@@ -129,14 +129,14 @@ def test_other_topology_or_coordinates_are_refused(tmp_path: Path) -> None:
         label_targets(tmp_path / "in", out, AS_IS)
 
 
-def test_half_a_trajectory_is_named(tmp_path: Path) -> None:
+def test_half_a_trajectory_is_named_and_its_whole_frames_are_labelled(tmp_path: Path) -> None:
     root = _copy("grgds", tmp_path / "in", 5)
     _copy("met_enkephalin", root, 2)
     path = root / "grgds" / "grgds_prod_R1_fit.xtc"
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])
     report = label_targets(root, tmp_path / "l.parquet", AS_IS)
-    assert report.labels.targets == ["met_enkephalin"]
-    assert "grgds_prod_R1_fit.xtc" in report.problems[0]
+    assert report.labels.targets == ["grgds", "met_enkephalin"]
+    assert "grgds_prod_R1_fit.xtc is cut after 3 whole frames" in report.problems[0]
 
 
 def test_no_frames_and_no_folder(tmp_path: Path) -> None:

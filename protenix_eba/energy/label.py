@@ -173,15 +173,18 @@ def _collect(
 def _count_frames(
     sources: list[FrameSource], selection: FrameSelection, problems: list[str]
 ) -> dict[tuple[str, int], NDArray[np.int64]]:
-    """Frames wanted of each replica; replicas that cannot be read become problems."""
+    """Frames wanted of each replica; replicas that cannot be read whole become problems."""
     wanted = {}
     for source in sources:
         counts = {}
         for replica in source.replicas:
             try:
                 counts[replica] = source.count(replica)
+                remark = source.remark(replica)
             except UserError as error:
-                problems.append(str(error))
+                remark = str(error)
+            if remark:
+                problems.append(remark)
         for replica, frames in selection.of(source.name, counts).items():
             wanted[source.name, replica] = frames
     return wanted

@@ -139,9 +139,6 @@ def customised(
         solvent: Key of `SOLVENTS`.
         salt_mM: Of monovalent salt in the implicit solvent, mmol/l.
         temperature_K: At which the salt screens; energies have no other temperature.
-        quench_ps: Before the minimisation, follow the forces for so long: dynamics at 0 K, with
-            friction. L-BFGS jumps, so that a rounding error at its start decides which of many
-            minima it finds; the path of a quench does not, and leaves it near one.
         tolerance_kj_mol_nm: Root mean square force at which a minimisation ends.
         repeats: Minimisations of each frame.
 

@@ -19,6 +19,7 @@ from protenix_eba.trajectories import (
     Target,
     find_targets,
     frame_count,
+    is_cut,
     load_topology,
     read_frames,
 )
@@ -66,6 +67,9 @@ class FrameSource(Protocol):
     def count(self, replica: int) -> int:
         """Frames of a replica; raises UserError if it cannot be read."""
 
+    def remark(self, replica: int) -> str:
+        """What is wrong with a replica whose frames can be used; empty when nothing is."""
+
     def read(self, replica: int, frames: NDArray[np.integer]) -> Frames:
         """The frames of these indices; raises UserError if the file cannot be read."""
 
@@ -97,6 +101,13 @@ class TrajectorySource:
     def count(self, replica: int) -> int:
         """Whole frames of a replica."""
         return frame_count(self.target, replica)
+
+    def remark(self, replica: int) -> str:
+        """Whether the file is cut after these."""
+        if not is_cut(self.target, replica):
+            return ""
+        name = self.target.trajectory_paths[replica].name
+        return f"target {self.name}: {name} is cut after {self.count(replica)} whole frames"
 
     def read(self, replica: int, frames: NDArray[np.integer]) -> Frames:
         """The frames of these indices, as they stand in the file."""
@@ -157,6 +168,10 @@ class FilesSource:
     def count(self, replica: int) -> int:
         """Models of all files; a file that cannot be read counts as one."""
         return len(self._frames)
+
+    def remark(self, replica: int) -> str:
+        """Nothing: each file that cannot be read is a frame with a fault."""
+        return ""
 
     def read(self, replica: int, frames: NDArray[np.integer]) -> Frames:
         """The frames of these indices; a fault says what a file lacks."""
