@@ -19,6 +19,7 @@ def report(labels: Path, out: Path | None) -> None:
 
     Noise is known where the labels were made with --repeat 2 or more.
     """
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
@@ -34,7 +35,8 @@ def report(labels: Path, out: Path | None) -> None:
     if out is not None and out.suffix != ".md":
         raise UserError(f"--out {out}: the report is Markdown", "give a name that ends in .md")
     table = read_labels(labels)
-    shown = Table(*HEADINGS, title=str(labels))
+    # narrow enough for 80 columns
+    shown = Table(*HEADINGS, title=str(labels), box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for row in label_quality(table):
         shown.add_row(*quality_cells(row))
     Console().print(shown)
