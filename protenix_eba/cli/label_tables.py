@@ -36,7 +36,7 @@ def report(labels: Path, out: Path | None) -> None:
         raise UserError(f"--out {out}: the report is Markdown", "give a name that ends in .md")
     table = read_labels(labels)
     # narrow enough for 80 columns
-    shown = Table(*HEADINGS, title=str(labels), box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    shown = Table(*HEADINGS, title=str(labels), box=SIMPLE_HEAD, padding=0)
     for row in label_quality(table):
         shown.add_row(*quality_cells(row))
     Console().print(shown)

@@ -85,8 +85,8 @@ def _effective_number(energy_kj_mol: NDArray[np.float64], n_residues: NDArray[np
 
 
 HEADINGS: Final = (
-    "target", "ok", "outliers", "without energy", "spread (kJ/mol)", "noise (kJ/mol)",
-    "reliability", "effective conformers",
+    "target", "ok", "outliers", "no energy", "spread (kJ/mol)", "noise (kJ/mol)",
+    "reliability", "effective n",
 )  # fmt: skip
 
 
