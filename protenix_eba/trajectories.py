@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -251,7 +251,7 @@ def _check_atoms(target: Target, path: Path, found: int) -> None:
         )
 
 
-@lru_cache(maxsize=1024)
+@cache
 def _atom_count(name: str, path: Path, modified_ns: int) -> int:
     """Reading a PDB file takes longer than reading a frame; `modified_ns` tells a changed one."""
     return int(load_topology(Target(name, path, {})).n_atoms)

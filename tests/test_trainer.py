@@ -177,11 +177,8 @@ def test_another_configuration_does_not_continue_a_run(uninterrupted, train):
     assert "a run with another configuration" in output and "lr" in output
 
 
-def torchrun(port):
-    return (
-        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
-        "--master_port", str(port),
-    )  # fmt: skip
+# Any free port: another test run may go on beside this one.
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 
 STAGE = "--deepspeed.zero_optimization.stage"
@@ -213,14 +210,14 @@ def test_two_processes_equal_one_at_the_same_global_batch(
     words = ("--max_steps", "4", STAGE, stage, "--iters_to_accumulate", "1")
     # So that small weights are split too, and one process has a conformer less to validate on.
     words += ("--deepspeed.zero_optimization.stage3_param_persistence_threshold", "0")
-    finish(train(tmp_path, *words, launcher=torchrun(29600 + int(stage))))
+    finish(train(tmp_path, *words, launcher=TORCHRUN))
     close(tmp_path / "run", four_steps, read_log)
 
 
 def test_a_run_goes_on_with_another_number_of_processes(train, tmp_path, read_log, four_steps):
     """ZeRO 2 writes a file for each process: the checkpoint is rewritten for the new number."""
     words = (STAGE, "2", "--max_steps")
-    finish(train(tmp_path, *words, "2", "--iters_to_accumulate", "1", launcher=torchrun(29610)))
+    finish(train(tmp_path, *words, "2", "--iters_to_accumulate", "1", launcher=TORCHRUN))
     output = finish(train(tmp_path, *words, "4", "--iters_to_accumulate", "2"))
     assert "at step 2" in " ".join(output.split())
     close(tmp_path / "run", four_steps, read_log)
@@ -279,7 +276,7 @@ def test_items_that_cannot_be_read_are_skipped_and_listed(train, tmp_path, read_
     for path in [*data.glob("grgds/*_R[12]*.xtc"), *data.glob("*/*_R3*.xtc")]:
         path.write_bytes(path.read_bytes()[:100])
     words = ("--max_steps", "5", "--iters_to_accumulate", "1", "--eba.data_dir", data)
-    output = finish(train(tmp_path, *words, launcher=torchrun(29620)))
+    output = finish(train(tmp_path, *words, launcher=TORCHRUN))
     listed = [json.loads(path.read_text()) for path in (tmp_path / "run/errors").glob("*.json")]
     assert {item["target"] for item in listed} == {"grgds"}
     assert all("frame" in item["reason"] and "replica" in item["reason"] for item in listed)
