@@ -242,7 +242,9 @@ def _checked(key: str, setting: Setting, kind: Declared) -> Any:
         return read(setting.value, kind)
     except ValueError:
         found = f"{setting.value!r} ({type(setting.value).__name__})"
-        raise UserError(f"{setting.origin}: {key}: expected {kind}, found {found}") from None
+        list_hint = "write 1,2" if setting.origin == COMMAND_LINE else "write [1, 2]"
+        hint = list_hint if kind.is_list else ""
+        raise UserError(f"{setting.origin}: {key}: expected {kind}, found {found}", hint) from None
 
 
 def _from_word(word: str, kind: Declared) -> Any:
