@@ -98,7 +98,16 @@ def test_share_is_read_or_refused(text: str) -> None:
 def test_killed_run_goes_on_to_the_same_table(tmp_path: Path) -> None:
     """SIGKILL as soon as something is written, at no moment of the program's choosing."""
     whole = tmp_path / "whole.parquet"
-    words = ["label", "--input", str(DEMO / "grgds"), "--no-minimize", "--jobs", "2"]
+    words = [
+        "label",
+        "--input",
+        str(DEMO / "grgds"),
+        "--no-minimize",
+        "--jobs",
+        "2",
+        "--stride",
+        "3",
+    ]
     assert run([*words, "--out", str(whole)]) == 0
     out = tmp_path / "l.parquet"
     code = f"from protenix_eba.cli.main import run; run({[*words, '--out', str(out)]!r})"

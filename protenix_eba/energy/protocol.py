@@ -93,8 +93,8 @@ class EnergyProtocol:
 
 
 PROTOCOLS: Final = {
-    # Chosen for its noise: repeats from starts that differ by 1e-5 angstrom agree to 0.05 kJ/mol
-    # on MD frames of cobrotoxin (62 residues), which differ by 11. Half the path is too short.
+    # Chosen for its noise: repeats from starts that differ by 1e-5 angstrom agree to 0.3 kJ/mol on
+    # MD frames of cobrotoxin (62 residues), which differ by 12. Half the path is too short.
     "default": EnergyProtocol(name="default", quench_ps=1.0, constraint_tolerance=1e-3),
     # L-BFGS alone, for its cost: a third to two thirds of `published`. Repeats agree to 0.3-0.5
     # kJ/mol on peptides of 5 to 10 residues, but only to 10 on cobrotoxin (62).
