@@ -176,6 +176,8 @@ def test_an_interrupted_download_ends_at_once_and_goes_on(atlas, tmp_path, kind)
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # What starts the tests in the background may ignore it, and the script could not trap it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     part = tmp_path / "out/1abc_A_protein.zip.part"
     deadline = time.monotonic() + 20

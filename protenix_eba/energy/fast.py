@@ -31,6 +31,7 @@ __all__ = ["accelerate", "can_accelerate"]
 Compute = Callable[[Any], tuple[float, NDArray[np.float64]]]
 
 _DOUBLES = np.ctypeslib.ndpointer(np.float64, flags="C_CONTIGUOUS")
+_FLOATS = np.ctypeslib.ndpointer(np.float32, flags="C_CONTIGUOUS")
 _INTS = np.ctypeslib.ndpointer(np.int32, flags="C_CONTIGUOUS")
 
 
@@ -55,12 +56,12 @@ def _library() -> ctypes.CDLL | None:
             library = ctypes.CDLL(str(target))
         except (OSError, subprocess.SubprocessError):
             return None
-    doubles, number = _DOUBLES, ctypes.c_double
+    doubles, floats, number = _DOUBLES, _FLOATS, ctypes.c_float
     library.gbn2.argtypes = [
-        ctypes.c_int, doubles, doubles, _INTS, ctypes.c_int, doubles, doubles,
-        number, number, number, doubles, doubles,
+        ctypes.c_int, doubles, floats, _INTS, ctypes.c_int, floats, floats,
+        number, number, number, floats, floats,
     ]  # fmt: skip
-    library.gbn2.restype = number
+    library.gbn2.restype = ctypes.c_double
     return library
 
 
@@ -155,24 +156,26 @@ def _gbn2(force: openmm.CustomGBForce) -> Compute:
     if names != ["charge", "or", "sr", "alpha", "beta", "gamma", "radindex"]:
         raise ValueError(f"not a GBn2 force: its parameters are {names}")
     n = force.getNumParticles()
-    rows = np.array([force.getParticleParameters(i) for i in range(n)], dtype=np.float64)
+    rows = np.array([force.getParticleParameters(i) for i in range(n)], dtype=np.float32)
     parameters = np.ascontiguousarray(rows[:, :6].T)
     types = np.ascontiguousarray(rows[:, 6].astype(np.int32))
     tables = {
         force.getTabulatedFunctionName(i): _table(force.getTabulatedFunction(i))
         for i in range(force.getNumTabulatedFunctions())
     }
-    d0, m0 = (np.ascontiguousarray(tables[name].T).ravel() for name in ("getd0", "getm0"))
+    d0, m0 = (
+        np.ascontiguousarray(tables[name].T, np.float32).ravel() for name in ("getd0", "getm0")
+    )
     n_types = len(tables["getd0"])
     solute, solvent, kappa = _dielectrics(force)
-    work, forces = np.empty(7 * n), np.empty((3, n))
+    work, forces = np.empty(11 * n, np.float32), np.empty((3, n), np.float32)
 
     def compute(state: Any) -> tuple[float, NDArray[np.float64]]:
         xyz = np.ascontiguousarray(state.getPositions(asNumpy=True)._value, dtype=np.float64)
         energy = routine(
             n, xyz, parameters, types, n_types, d0, m0, solute, solvent, kappa, work, forces
         )
-        return float(energy), forces.T
+        return float(energy), forces.T.astype(np.float64)
 
     return compute
 
