@@ -31,11 +31,12 @@ from protenix_eba.energy.functions import python_system, register_energy
 from protenix_eba.energy.label import FrameSelection, Workers, label_targets
 from protenix_eba.energy.protocol import PROTOCOLS
 from protenix_eba.energy.report import label_quality
-from protenix_eba.energy.shards import Shard, merge_shards
+from protenix_eba.energy.shards import merge_shards
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.system import TargetEnergy
 from protenix_eba.energy.table import EnergyLabels, labels_from_rows, read_labels, write_labels
 from protenix_eba.errors import UserError
+from protenix_eba.sharding import Shard
 
 DATA = Path(__file__).parent / "data" / "cobrotoxin"
 DEMO = Path(__file__).parent.parent / "protenix_eba" / "demo_data"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,10 +69,12 @@ def embed(
     from protenix_eba.data.msa import MsaFiles
     from protenix_eba.data.sequences import read_proteins
     from protenix_eba.progress import console
+    from protenix_eba.sharding import Shard
     from protenix_eba.trajectories import find_targets
 
-    is_file = input_path.is_file()
-    targets = _part(read_proteins(input_path) if is_file else find_targets(input_path), shard)
+    found: list[Protein | Target] = []
+    found += read_proteins(input_path) if input_path.is_file() else find_targets(input_path)
+    targets = Shard.parse(shard).of(found)
     msas = MsaFiles(msa_path)
     console.print(f"embedding {len(targets)} targets: {msas}", markup=False, soft_wrap=True)
     configs = load_configuration(config_path)
@@ -92,19 +93,6 @@ def embed(
         soft_wrap=True,
     )
     exit_with_failures(failures, len(targets))
-
-
-def _part(targets: Sequence[Protein | Target], shard: str) -> list[Protein | Target]:
-    """Every n-th target from the i-th on.
-
-    Raises:
-        UserError: `shard` is not i/n.
-    """
-    match = re.fullmatch(r"(\d+)/(\d+)", shard)
-    i, n = map(int, match.groups()) if match else (0, 0)
-    if not 1 <= i <= n:
-        raise UserError(f"--shard: expected i/n with i from 1 to n, found {shard!r}", "write 1/8")
-    return list(targets[i - 1 :: n])
 
 
 def _embed_all(targets: Sequence[Protein | Target], trunk: Trunk) -> tuple[int, dict[str, str]]:

@@ -135,8 +135,8 @@ def frames(
     """Give every frame of MD trajectories a CHARMM36 + GBn2 energy after minimisation."""
     from protenix_eba.energy.label import FrameSelection, Workers, label_targets
     from protenix_eba.energy.protocol import customised, protocol_by_name
-    from protenix_eba.energy.shards import Shard
     from protenix_eba.energy.table import read_labels, write_csv
+    from protenix_eba.sharding import Shard
 
     other = read_labels(compare) if compare else None
     report = label_targets(

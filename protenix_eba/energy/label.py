@@ -22,7 +22,7 @@ from protenix_eba.energy.parallel import run_parallel
 from protenix_eba.energy.protocol import PROTOCOLS, EnergyProtocol
 from protenix_eba.energy.resume import KnownLabels, LabelFiles, merged, parts_folder
 from protenix_eba.energy.selection import FrameSelection
-from protenix_eba.energy.shards import Shard
+from protenix_eba.energy.shards import shard_table
 from protenix_eba.energy.sources import FrameSource, find_sources
 from protenix_eba.energy.structure import CompleteStructure, complete_structure
 from protenix_eba.energy.system import FrameEnergy, TargetEnergy
@@ -35,6 +35,7 @@ from protenix_eba.energy.table import (
 from protenix_eba.energy.work import Chunk, Job, label_chunk, label_frames, provenance
 from protenix_eba.errors import UserError
 from protenix_eba.progress import progress_bar
+from protenix_eba.sharding import Shard
 
 __all__ = [
     "FrameSelection",
@@ -123,7 +124,7 @@ def label_targets(
     references = _references(sources, reference_dir)
     if shard:
         sources = shard.of(sources)
-    table = shard.path(out) if shard else out
+    table = shard_table(shard, out) if shard else out
     job = Job(
         protocol,
         workers.platform,

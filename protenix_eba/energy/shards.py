@@ -8,51 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from protenix_eba.energy.outliers import flag_outliers
 from protenix_eba.energy.resume import LabelFiles, merged
 from protenix_eba.energy.table import EnergyLabels, write_labels
 from protenix_eba.errors import UserError
+from protenix_eba.sharding import Shard
 
-__all__ = ["Shard", "merge_shards"]
-
-T = TypeVar("T")
+__all__ = ["merge_shards", "shard_table"]
 
 _NAME: Final = re.compile(r"\.shard-(\d+)-of-(\d+)$")
 
 
-@dataclass(frozen=True)
-class Shard:
-    """Share `index` of `count`, counted from 1."""
-
-    index: int
-    count: int
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """From "3/8".
-
-        Raises:
-            UserError: Anything else.
-        """
-        match = re.fullmatch(r"(\d+)/(\d+)", text)
-        if not match or not 1 <= int(match[1]) <= int(match[2]):
-            raise UserError(
-                f"a share of {text!r}: expected i/n with 1 <= i <= n",
-                'in a SLURM array of 1-8: --shard "$SLURM_ARRAY_TASK_ID/8"',
-            )
-        return cls(int(match[1]), int(match[2]))
-
-    def of(self, items: Sequence[T]) -> list[T]:
-        """Every n-th item, so that the shares of n jobs are all items, each once."""
-        return list(items[self.index - 1 :: self.count])
-
-    def path(self, out: Path) -> Path:
-        """The share's own table beside the final one."""
-        return out.with_name(f"{out.stem}.shard-{self.index}-of-{self.count}{out.suffix}")
+def shard_table(shard: Shard, out: Path) -> Path:
+    """A share's own table beside the final one."""
+    return out.with_name(f"{out.stem}.shard-{shard.index}-of-{shard.count}{out.suffix}")
 
 
 def merge_shards(out: Path) -> EnergyLabels:

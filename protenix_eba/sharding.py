@@ -1,0 +1,41 @@
+"""Shares of a list of targets, for the jobs of an array on a cluster."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from protenix_eba.errors import UserError
+
+__all__ = ["Shard"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Share `index` of `count`, counted from 1."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """From "3/8".
+
+        Raises:
+            UserError: Anything else.
+        """
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
+            raise UserError(
+                f"--shard: expected i/n with i from 1 to n, found {text!r}",
+                'in a SLURM array of 1-8: --shard "$SLURM_ARRAY_TASK_ID/8"',
+            )
+        return cls(int(match[1]), int(match[2]))
+
+    def of(self, items: Sequence[T]) -> list[T]:
+        """Every n-th item, so that the shares of n jobs are all items, each once."""
+        return list(items[self.index - 1 :: self.count])
