@@ -68,7 +68,7 @@ def find_targets(root: Path | str) -> list[Target]:
     if not root.is_dir():
         raise UserError(
             f"expected a folder with NAME/NAME.pdb and NAME/NAME_*.xtc, found nothing at {root}",
-            "check the path; ATLAS archives must be unpacked into one folder for each target",
+            "check the path; `protenix-eba import` makes it of ATLAS archives and of any other MD",
         )
     if (root / f"{root.resolve().name}.pdb").is_file():
         return [_target_in(root.resolve())]
@@ -78,7 +78,7 @@ def find_targets(root: Path | str) -> list[Target]:
     if not folders:
         raise UserError(
             f"no target in {root}: expected folders NAME with NAME.pdb and NAME_*.xtc",
-            "point to the folder above the targets' folders",
+            "point to the folder above the targets' folders; `protenix-eba import` makes them",
         )
     return [_target_in(folder) for folder in folders]
 

@@ -145,7 +145,7 @@ def test_unknown_choices_are_told_with_the_known(
 ) -> None:
     arguments = ["--input", str(DEMO / "grgds"), "--out", str(tmp_path / "l.parquet"), *words]
     result = CliRunner().invoke(label, arguments)
-    if result.exit_code == 3:  # the target's own failure is in its rows
+    if words[0] == "--platform":  # which another machine of the cluster may have
         assert message in read_labels(tmp_path / "l.parquet").reason[0]
     else:
         assert isinstance(result.exception, UserError) and message in str(result.exception)

@@ -35,6 +35,7 @@ __all__ = [
     "GROUPS",
     "SystemBuilder",
     "create_system",
+    "energy_function",
     "energy_functions",
     "python_system",
     "register_energy",
@@ -84,7 +85,7 @@ def create_system(
     Raises:
         UserError: No such function, or it does not know a residue.
     """
-    builder = _builder(protocol.function)
+    builder = energy_function(protocol.function)
     try:
         system = builder(topology, protocol, constrained)
     except ValueError as error:
@@ -124,7 +125,12 @@ def _entry_points() -> Any:
     return entry_points(group=ENERGY_ENTRY_POINTS)
 
 
-def _builder(name: str) -> SystemBuilder:
+def energy_function(name: str) -> SystemBuilder:
+    """The builder that is registered under a name, or offered by an installed package.
+
+    Raises:
+        UserError: There is none, or it cannot be imported.
+    """
     if name not in _REGISTRY:
         points = {point.name: point for point in _entry_points()}
         if name not in points:

@@ -17,6 +17,7 @@ import numpy as np
 from joblib import delayed
 from numpy.typing import NDArray
 
+from protenix_eba.energy.functions import energy_function
 from protenix_eba.energy.outliers import flag_outliers
 from protenix_eba.energy.parallel import run_parallel
 from protenix_eba.energy.protocol import PROTOCOLS, EnergyProtocol
@@ -117,9 +118,10 @@ def label_targets(
         name: Of the target whose frames the structure files are.
 
     Raises:
-        UserError: No target, no frame at all, or labels in `out` of another protocol, of another
-            topology or of other trajectories.
+        UserError: No target, no frame at all, an energy function that is not known, or labels in
+            `out` of another protocol, of another topology or of other trajectories.
     """
+    energy_function(protocol.function)
     sources, out = find_sources(inputs, name), Path(out)
     references = _references(sources, reference_dir)
     if shard:
