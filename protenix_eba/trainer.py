@@ -6,7 +6,6 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -194,11 +193,13 @@ class EBATrainer(AF3Trainer):
             return
         if DIST_WRAPPER.rank == 0:
             self.folder.truncate_logs(self.step)
+        steps = range(self.step, self.configs.max_steps)
+        mine = self.loader.share(steps, DIST_WRAPPER.rank, DIST_WRAPPER.world_size)
         with (
             self.signals,
             progress_bar() as bar,
             contextlib.closing(self._open_log()) as self.runlog,
-            contextlib.closing(prefetch(self.loader, self._indices())) as self.coming,
+            contextlib.closing(prefetch(self.loader, mine)) as self.coming,
         ):
             task = bar.add_task(
                 f"training {self.configs.run_name}",
@@ -253,18 +254,6 @@ class EBATrainer(AF3Trainer):
         structures = items * self.eba.n_conformers * self.eba.n_noise
         rate = structures / max(metrics["seconds"], 1e-9)
         return f"loss {metrics['loss']:.4g} · {rate:.3g} structures/s"
-
-    def _indices(self) -> Iterator[int]:
-        """The items of this process: of each global batch, long ones beside long ones.
-
-        Processes wait for each other at each backward pass, so that those of one should cost the
-        same. What a global batch holds does not depend on their number.
-        """
-        world, rank = DIST_WRAPPER.world_size, DIST_WRAPPER.rank
-        size = self.iters_to_accumulate * world
-        for step in range(self.step, self.configs.max_steps):
-            batch = sorted(range(step * size, (step + 1) * size), key=self.loader.length)
-            yield from batch[rank::world]
 
     def train_step(self, batch: dict[str, Any] | None = None) -> dict[str, float]:
         """One optimizer step over `iters_to_accumulate` items on each process.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -143,6 +143,22 @@ class SequenceCoupledLoader:
         """Tokens of item `index`, which is not loaded for that."""
         n_residues = self.sources[self._target(index)].protein.protein.n_residues
         return min(n_residues, self._crop_size or n_residues)
+
+    def share(self, steps: Iterable[int], rank: int, world_size: int) -> Iterator[int]:
+        """The items of one process: of each step's batch, long ones beside long ones.
+
+        Processes wait for each other at each backward pass, so that those of one should cost the
+        same. What a batch holds does not depend on their number.
+
+        Args:
+            steps: Optimizer steps.
+            rank: Of the process.
+            world_size: Number of processes.
+        """
+        size = self._batch_items
+        for step in steps:
+            batch = sorted(range(step * size, (step + 1) * size), key=self.length)
+            yield from batch[rank::world_size]
 
     def generator(self, index: int) -> torch.Generator:
         """The generator of item `index`: its noise is the same on any number of ranks."""
