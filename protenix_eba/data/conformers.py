@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from protenix_eba.data.features import AtomKey, ProteinFeatures
+from protenix_eba.energy.outliers import SMALLEST_SAMPLE, robust_distances
 from protenix_eba.energy.table import frame_hash
 from protenix_eba.errors import UserError
 from protenix_eba.importing.names import standard_atom
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Conformers", "labels_by_target", "load_conformers", "within_deviations"]
 
 SMALLEST_COVERAGE = 0.95
-# Fewer energies do not tell their distribution.
-SMALLEST_SAMPLE = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,12 +166,9 @@ def within_deviations(energy_kj_mol: Tensor, n_deviations: float) -> Tensor:
     Returns:
         `[F]` bool; all true for fewer than 20 energies, or if most are equal.
     """
-    # numpy's median is the mean of the middle two; torch's is the lower one
-    energy = energy_kj_mol.numpy()
-    distance = np.abs(energy - np.median(energy))
-    spread = 1.4826 * np.median(distance)
-    if n_deviations == 0 or len(energy) < SMALLEST_SAMPLE or spread == 0:
-        return torch.ones(len(energy), dtype=torch.bool)
+    distance, spread = robust_distances(energy_kj_mol.numpy())
+    if n_deviations == 0 or len(distance) < SMALLEST_SAMPLE or spread == 0:
+        return torch.ones(len(distance), dtype=torch.bool)
     return torch.from_numpy(distance <= n_deviations * spread)
 
 
