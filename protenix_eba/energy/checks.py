@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from protenix_eba.stereo import CENTRE, is_inverted
 from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["Geometry", "moved_angstrom", "problem_after", "problem_before"]
@@ -37,8 +38,8 @@ class Geometry(NamedTuple):
         centres, names = [], []
         for residue in topology.residues():
             atoms = {atom.name: atom.index for atom in residue.atoms()}
-            if {"N", "C", "CB", "CA"} <= atoms.keys():
-                centres.append([atoms[name] for name in ("N", "C", "CB", "CA")])
+            if atoms.keys() >= set(CENTRE):
+                centres.append([atoms[name] for name in CENTRE])
                 names.append(f"{residue.name} {residue.id}")
         shape = np.array(centres, dtype=np.int64).reshape(-1, 4)
         return cls(_peptide_bonds(topology), shape, names)
@@ -73,8 +74,7 @@ def _unlike_md(xyz_nm: NDArray[np.floating], geometry: Geometry) -> str:
     gaps = np.linalg.norm(xyz_nm[first] - xyz_nm[second], axis=1)
     if (gaps > _MAX_PEPTIDE_BOND_NM).any():
         return f"C-N distance of {gaps.max() * ANGSTROM_PER_NM:.1f} angstrom in the backbone"
-    n, c, cb = (xyz_nm[atoms] - xyz_nm[geometry.centres[:, 3]] for atoms in geometry.centres.T[:3])
-    inverted = np.einsum("ij,ij->i", np.cross(n, c), cb) < 0
+    inverted = is_inverted(xyz_nm, geometry.centres)
     if inverted.any():
         found = [geometry.residues[i] for i in np.flatnonzero(inverted)]
         return f"{', '.join(found[:3])} {'is' if len(found) == 1 else 'are'} not L"

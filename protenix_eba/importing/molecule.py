@@ -15,6 +15,7 @@ from protenix_eba.errors import UserError
 from protenix_eba.importing.names import HEAVY_ATOMS
 from protenix_eba.importing.periodic import Connections, connections_of, make_whole
 from protenix_eba.importing.topology import SourceResidue, SourceTopology
+from protenix_eba.stereo import CENTRE, is_inverted
 from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["Molecule", "backbone_is_sound", "build_molecule", "geometry_fault"]
@@ -241,18 +242,19 @@ def _missing_heavy_atoms(topology: mdtraj.Topology) -> tuple[str, ...]:
 
 
 def _check_handedness(topology: mdtraj.Topology, xyz: NDArray[np.float32]) -> None:
-    """Refuse D-amino acids: (N - CA) x (C - CA) . (CB - CA) is positive for L.
+    """Refuse D-amino acids.
 
     Raises:
         UserError: Some residue is D.
     """
-    wrong = []
+    centres, names = [], []
     for residue in topology.residues:
         where = {a.name: a.index for a in residue.atoms}
-        if {"N", "CA", "C", "CB"} <= where.keys():
-            n, c, cb = (xyz[where[name]] - xyz[where["CA"]] for name in ("N", "C", "CB"))
-            if np.dot(np.cross(n, c), cb) < 0:
-                wrong.append(f"{residue.name} {residue.resSeq}")
+        if where.keys() >= set(CENTRE):
+            centres.append([where[name] for name in CENTRE])
+            names.append(f"{residue.name} {residue.resSeq}")
+    inverted = is_inverted(xyz, np.array(centres, dtype=np.int64).reshape(-1, 4))
+    wrong = [names[i] for i in np.flatnonzero(inverted)]
     if wrong:
         raise UserError(
             f"{len(wrong)} residues are D-amino acids: {', '.join(wrong[:5])}",
