@@ -2,7 +2,9 @@ import json
 import math
 import shutil
 import signal
+import subprocess
 import sys
+import textwrap
 import time
 
 import numpy as np
@@ -179,6 +181,33 @@ def test_another_configuration_does_not_continue_a_run(uninterrupted, train):
 
 # Any free port: another test run may go on beside this one.
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+
+
+# The first process leaves while gloo still holds many of its tensors; taking the
+# interpreter down at that moment aborts (exit status -6 in most runs).
+LEAVING = """
+    import atexit, time
+    import deepspeed, torch, torch.distributed as dist
+    from protenix_eba.cli.train import leave
+
+    dist.init_process_group("gloo")
+    atexit.register(print, "exit handlers were run")
+    tensors = [torch.ones(3) for _ in range(3000)]
+    dist.barrier()
+    for tensor in tensors:
+        if dist.get_rank() == 1:
+            time.sleep(0.001)
+        dist.all_reduce(tensor, async_op=dist.get_rank() == 0)
+    leave(0)
+"""
+
+
+def test_a_process_leaves_with_its_status_while_gloo_still_works(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(LEAVING), encoding="utf-8")
+    ended = subprocess.run([*TORCHRUN, str(program)], capture_output=True, text=True, timeout=120)
+    assert "terminate called" not in ended.stderr
+    assert "exit handlers were run" in ended.stdout
 
 
 STAGE = "--deepspeed.zero_optimization.stage"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from protenix_eba.errors import UserError
 from protenix_eba.plugin_api import (
@@ -22,7 +24,7 @@ from protenix_eba.plugin_api import (
 if TYPE_CHECKING:
     from ml_collections.config_dict import ConfigDict
 
-__all__ = ["host_trainer", "main", "run"]
+__all__ = ["host_trainer", "leave", "main", "run"]
 
 HELP = """\
 Usage: protenix-train [--plugin NAME[,NAME]] [--config FILE.yaml] [--SECTION.KEY VALUE]...
@@ -77,18 +79,33 @@ def run(argv: Sequence[str]) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    status = 0
     try:
         run(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
+    except (UserError, OSError) as error:
         # A full disk, a folder that cannot be written: the operating system's message says which.
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        status = 2
     except KeyboardInterrupt:
         print("interrupted; checkpoints that were written are kept", file=sys.stderr)
-        sys.exit(130)
+        status = 130
+    leave(status)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process after its exit handlers, without taking the interpreter down.
+
+    DeepSpeed keeps gloo's threads alive. One that lets go of a tensor while the interpreter goes
+    down aborts the process after all work is done, and torchrun reports a failure (PyTorch's pull
+    request 179291).
+
+    Args:
+        status: Of the process.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _resolve(arguments: Arguments, plugins: Sequence[Plugin]) -> ConfigDict:
