@@ -1,0 +1,50 @@
+"""What the evaluation of one target finds, and its files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["TargetResult"]
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class TargetResult:
+    """One ensemble against the MD of one target.
+
+    Attributes:
+        name: Of the target.
+        values: Metric key (`definitions.METRICS`) to value; NaN where it is not defined.
+        compat: The same keys as AlphaFlow's script would print them; empty unless asked for.
+        floor: The same keys, MD against MD, one mapping for each replica against the others;
+            empty where the MD has one replica.
+        counts: `n_samples, n_md_frames, n_replicas, n_atoms, n_residues` and `coverage`.
+        arrays: What the aggregate and the figures need, each a plain array:
+
+            `residue_numbers [L]`, `residue_names [L]`, `chain_ids [L]`, of the matched C-alphas;
+            `md_rmsf [N]`, `sample_rmsf [N]` of heavy atoms, and `floor_rmsf [R, 2, N]` of each
+            replica and of the others, angstrom;
+            `md_ca_rmsf [L]`, `md_ca_rmsf_replicas [R, L]`, `sample_ca_rmsf [L]`, angstrom;
+            `md_pca [<= 1500, 2]`, `sample_pca [S, 2]` on the MD's first two axes, angstrom;
+            `structure_contacts [L, L]` (bool), `md_contacts`, `sample_contacts [L, L]` (float16
+            probabilities);
+            `structure_exposed [L]` (bool), `md_exposed`, `sample_exposed [L]` probabilities;
+            `md_frames [<= 12, N, 3]`, `sample_frames [<= 12, N, 3]` superposed heavy atoms in
+            angstrom (float16 is too coarse: float32), with `atom_names [N]`, `atom_residue [N]`
+            (row in `residue_numbers`, so L rows), for the view in three dimensions;
+            distributions beyond the protocol as pairs `md_<key> [n]`, `sample_<key> [m]`;
+            `md_energy`, `md_weights`, `sample_energy` where energies are known.
+        notes: Sentences for the reader: missing atoms, thinned frames, undefined metrics.
+    """
+
+    name: str
+    values: dict[str, float]
+    compat: dict[str, float]
+    floor: list[dict[str, float]]
+    counts: dict[str, float]
+    arrays: Arrays = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
