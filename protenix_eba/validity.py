@@ -34,9 +34,7 @@ MAX_STRETCH: Final = 0.2
 
 MAX_COORDINATE: Final = 1e4
 NOT_FINITE: Final = "coordinates that are not finite, or beyond 10,000 angstrom"
-KINDS: Final = (
-    ("chain break", "chain breaks"), ("D-amino acid", "D-amino acids"), ("clash", "clashes")
-)  # fmt: skip
+KINDS: Final = ("chain break", "D-amino acid", "clash")
 
 
 @dataclass(frozen=True)
@@ -61,10 +59,11 @@ class Validity:
     @property
     def valid(self) -> NDArray[np.bool_]:
         """`[F]` nothing is wrong."""
-        return self.finite & (self.chain_breaks + self.d_residues + self.clashes == 0)
+        wrong = self.chain_breaks + self.d_residues + self.clashes
+        return np.asarray(self.finite & (wrong == 0))
 
     def reasons(self) -> list[str]:
-        """Of each conformation: what makes it invalid, empty when it is valid."""
+        """Of each conformation what makes it invalid, "chain break: 2; clash: 1"; else empty."""
         counts = zip(self.finite, self.chain_breaks, self.d_residues, self.clashes, strict=True)
         return [
             "; ".join(_counted(breaks, inverted, clashes)) if finite else NOT_FINITE
@@ -73,9 +72,9 @@ class Validity:
 
 
 def _counted(*counts: int) -> Iterator[str]:
-    for (one, several), count in zip(KINDS, counts, strict=True):
+    for kind, count in zip(KINDS, counts, strict=True):
         if count:
-            yield f"{count} {one if count == 1 else several}"
+            yield f"{kind}: {count}"
 
 
 @dataclass(frozen=True)
@@ -176,7 +175,7 @@ class Checker:
         """
         if xyz.ndim != 3 or xyz.shape[1:] != (self.n_atoms, 3):
             raise ValueError(f"expected [F, {self.n_atoms}, 3], got {xyz.shape}")
-        finite = (abs(xyz) < MAX_COORDINATE).all(axis=(1, 2))  # False for NaN
+        finite = np.all(abs(xyz) < MAX_COORDINATE, axis=(1, 2))  # False for NaN
         counts = np.zeros((3, len(xyz)), dtype=np.int64)
         outliers = np.zeros(len(xyz))
         sound = np.asarray(xyz[finite], dtype=np.float64)
@@ -195,14 +194,14 @@ class Checker:
         owner = dict(zip(self.place[firsts].tolist(), firsts.tolist(), strict=True))
         columns = [owner[where] for where in self.place[self.peptide_bonds[:, 0]].tolist()]
         far[:, columns] |= too_long
-        return far.sum(axis=1)
+        return np.asarray(far.sum(axis=1))
 
     def _inverted(self, xyz: Floats) -> Integers:
         """`[F]` residues, all frames at once as if they were one molecule."""
         offsets = self.n_atoms * np.arange(len(xyz))[:, None, None]
         centres = (self.centres + offsets).reshape(-1, 4)
         found = is_inverted(xyz.reshape(-1, 3), centres)
-        return found.reshape(len(xyz), len(self.centres)).sum(axis=1)
+        return np.asarray(found.reshape(len(xyz), len(self.centres)).sum(axis=1))
 
     def _clashes(self, xyz: Floats) -> Integers:
         return np.array([self._clashes_of(one) for one in xyz], dtype=np.int64)

@@ -114,7 +114,7 @@ def test_conformations_that_are_not_finite_are_invalid_and_the_others_are_still_
     broken[2][from_residue(topology, 3)] += 20.0
     found = Checker.of(topology).check(broken)
     assert found.valid.tolist() == [False, True, False]
-    assert found.reasons()[1:] == ["", "1 chain break"]
+    assert found.reasons()[1:] == ["", "chain break: 1"]
     assert "not finite" in found.reasons()[0]
 
 

@@ -1,0 +1,144 @@
+"""Sampled ensembles relaxed by the force field: minimised conformations and their energies."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import mdtraj
+import numpy as np
+from numpy.typing import NDArray
+
+from protenix_eba.energy.protocol import EnergyProtocol
+from protenix_eba.energy.relax import Relaxed, relax
+from protenix_eba.files import atomic_path, fingerprint, require_file, write_json
+from protenix_eba.units import ANGSTROM_PER_NM
+
+__all__ = ["relax_ensemble"]
+
+_COLUMNS: Final = (
+    *("status", "reason", "initial_energy_kj_mol", "energy_kj_mol"),
+    *("rmsd_angstrom", "rms_force_kj_mol_nm"),
+)
+_DONE: Final = "energies.csv"
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _End:
+    """A sample's row in the table, and its relaxed coordinates `[N, 3]` in angstrom, if any."""
+
+    row: Row
+    xyz: NDArray[np.float32] | None
+
+
+def relax_ensemble(
+    sampled: Path,
+    out: Path,
+    protocol: EnergyProtocol,
+    *,
+    jobs: int = 1,
+    tell: Callable[[int], None] = lambda _: None,
+) -> dict[int, str]:
+    """Minimise the samples of one protein; what an interrupted run has done is kept.
+
+    Writes `NAME.pdb`, `NAME.xtc` (the relaxed samples), `energies.csv` (a row for each sample, the
+    failed ones too) and `NAME.json`.
+
+    Args:
+        sampled: The protein's folder, from `EnsembleFolder`.
+        out: Folder for the relaxed ensemble, of the same name.
+        protocol: Force field and minimisation.
+        jobs: Processes.
+        tell: Called with the number of samples that are done.
+
+    Returns:
+        Number of each sample that could not be relaxed, and why.
+
+    Raises:
+        UserError: There is no ensemble, or the force field cannot describe it.
+    """
+    name = sampled.name
+    topology = require_file(sampled / f"{name}.pdb", "topology of the samples")
+    record = json.loads((sampled / f"{name}.json").read_text(encoding="utf-8"))
+    trajectory = mdtraj.load_xtc(str(sampled / f"{name}.xtc"), top=str(topology))
+    xyz = ANGSTROM_PER_NM * trajectory.xyz[: len(record["numbers"])]
+    samples = dict(zip(record["numbers"], xyz, strict=True))
+    settings = {"protocol": protocol.as_dict(), "samples": fingerprint(xyz.tolist())}
+    parts = out.parent / f".{name}.parts"
+    if _is_done(out / f"{name}.json", settings):
+        return dict(_failed_in(out / _DONE))
+    _same_settings(parts, settings)
+    ends = {number: end for number in samples if (end := _read(parts / f"{number:08d}.npz"))}
+    tell(len(ends))
+    left = {number: one for number, one in samples.items() if number not in ends}
+    if left:
+        for relaxed in relax(topology, left, protocol, jobs=jobs):
+            ends[relaxed.number] = _keep(parts, relaxed)
+            tell(len(ends))
+    _write(out, trajectory.topology, ends, settings)
+    shutil.rmtree(parts, ignore_errors=True)
+    return dict(_failed_in(out / _DONE))
+
+
+def _is_done(path: Path, settings: dict[str, Any]) -> bool:
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == settings
+
+
+def _same_settings(parts: Path, settings: dict[str, Any]) -> None:
+    """Parts of other samples, or of another protocol, are of no use."""
+    if not _is_done(parts / "settings.json", settings):
+        shutil.rmtree(parts, ignore_errors=True)
+        write_json(parts / "settings.json", settings)
+
+
+def _keep(parts: Path, relaxed: Relaxed) -> _End:
+    row = {key: getattr(relaxed.energy, key) for key in _COLUMNS}
+    xyz = np.empty(0) if relaxed.xyz_angstrom is None else relaxed.xyz_angstrom
+    with atomic_path(parts / f"{relaxed.number:08d}.npz") as path:
+        np.savez(path, row=np.array(json.dumps(row)), xyz=xyz)
+    return _End(row, relaxed.xyz_angstrom)
+
+
+def _read(path: Path) -> _End | None:
+    try:
+        with np.load(path, allow_pickle=False) as part:
+            xyz = part["xyz"]
+            return _End(json.loads(str(part["row"])), xyz if len(xyz) else None)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+
+
+def _write(
+    out: Path, topology: mdtraj.Topology, ends: dict[int, _End], settings: dict[str, Any]
+) -> None:
+    name, frame = out.name, 0
+    rows, relaxed = [], []
+    for number, end in sorted(ends.items()):
+        rows.append({"sample": number, "frame": "" if end.xyz is None else frame, **end.row})
+        if end.xyz is not None:
+            relaxed.append(end.xyz)
+            frame += 1
+    if relaxed:
+        trajectory = mdtraj.Trajectory(np.stack(relaxed) / ANGSTROM_PER_NM, topology)
+        with atomic_path(out / f"{name}.pdb") as path:
+            trajectory[0].save_pdb(str(path))
+        with atomic_path(out / f"{name}.xtc") as path:
+            trajectory.save_xtc(str(path))
+    with atomic_path(out / _DONE) as path, path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["sample", "frame", *_COLUMNS])
+        writer.writeheader()
+        writer.writerows(rows)
+    write_json(out / f"{name}.json", settings)
+
+
+def _failed_in(table: Path) -> list[tuple[int, str]]:
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [(int(row["sample"]), row["reason"]) for row in rows if not row["frame"]]
