@@ -239,12 +239,15 @@ class EnsembleFolder:
         write_ensemble(self.folder, protein, xyz, record)
         shutil.rmtree(self._parts, ignore_errors=True)
 
+    def unsplit(self, samples: Samples) -> dict[int, Path]:
+        """Samples with coordinates that have no NAME_<number>.cif yet, and where it belongs."""
+        paths = {number: self.folder / f"{self.name}_{number}.cif" for number in samples.xyz}
+        return {number: path for number, path in paths.items() if not path.is_file()}
+
     def split(self, protein: ProteinFeatures, samples: Samples) -> None:
         """Write each sample that has coordinates as NAME_<number>.cif, if it is not there."""
-        for number, xyz in samples.xyz.items():
-            path = self.folder / f"{self.name}_{number}.cif"
-            if not path.is_file():
-                write_cif(path, protein, xyz)
+        for number, path in self.unsplit(samples).items():
+            write_cif(path, protein, samples.xyz[number])
 
 
 _OTHER: Final = "choose another --out, or delete the folder"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,7 @@ class SamplingRun:
         samples = folder.load()
         if not (folder.record and not folder.has_parts and not self._plan.missing(samples)):
             samples = self._complete(folder, protein, samples, tell)
-        if self._plan.split_cif:
+        elif self._plan.split_cif and folder.unsplit(samples):
             folder.split(self._inputs(protein)[0], samples)
         n_written = len(samples.xyz)
         return Ensemble(
@@ -183,20 +183,30 @@ class SamplingRun:
             self._judge(samples, checker, list(found.xyz), np.stack(list(found.xyz.values())))
         tell(len(samples.xyz))
         if plan.missing(samples):
-            sampler = TargetSampler(self._denoiser, features, embeddings, plan.settings, plan.seed)
-            size = plan.chunk or samples_at_a_time(
-                len(embeddings.s_trunk), len(features.atoms), self._device
-            )
-            while numbers := plan.missing(samples):
-                for chunk, xyz in in_chunks(sampler, numbers, size):
-                    folder.keep(chunk, rounded(xyz))
-                    self._judge(samples, checker, list(chunk), rounded(xyz))
-                    tell(len(samples.xyz))
+            for chunk, xyz in self._sampled(features, embeddings, samples):
+                folder.keep(chunk, xyz)
+                self._judge(samples, checker, list(chunk), xyz)
+                tell(len(samples.xyz))
         if not samples.xyz:
             empty = Ensemble(folder.folder, plan.n_samples, 0, len(samples.tried), samples.invalid)
             raise UserError(empty.remark, "check the checkpoint and the settings of the sampler")
         folder.finish(features, samples, self._result(samples, checker))
+        if plan.split_cif:
+            folder.split(features, samples)
         return samples
+
+    def _sampled(
+        self, features: ProteinFeatures, embeddings: TrunkEmbeddings, samples: Samples
+    ) -> Iterator[tuple[Sequence[int], NDArray[np.float32]]]:
+        """Chunks of what is missing of `samples`, which grow meanwhile, as they will be written."""
+        plan = self._plan
+        sampler = TargetSampler(self._denoiser, features, embeddings, plan.settings, plan.seed)
+        size = plan.chunk or samples_at_a_time(
+            len(embeddings.s_trunk), len(features.atoms), self._device
+        )
+        while numbers := plan.missing(samples):
+            for chunk, xyz in in_chunks(sampler, numbers, size):
+                yield chunk, rounded(xyz)
 
     def _judge(
         self, samples: Samples, checker: Checker, numbers: list[int], xyz: NDArray[np.float32]

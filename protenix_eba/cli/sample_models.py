@@ -93,6 +93,10 @@ def _sample_all(job: Job, run: SamplingRun, trunk: Trunk, out: Path, report: Rep
                 made[protein.name] = run.ensemble(protein, trunk.msa(protein), tell)
             except UserError as error:
                 report.failures[str(out / protein.name)] = str(error)
+            except (
+                Exception
+            ) as error:  # whatever Protenix says of it, the others are not to be lost
+                report.failures[str(out / protein.name)] = f"{type(error).__name__}: {error}"
             bar.update(task, completed=n * (number + 1))
     for name, ensemble in made.items():
         if ensemble.is_short:
@@ -110,7 +114,7 @@ def _relax_all(job: Job, made: dict[str, Ensemble], out: Path, report: Report) -
     from protenix_eba.progress import console, progress_bar
     from protenix_eba.relaxation import relax_ensemble
 
-    relaxed = out.with_name(f"{out.resolve().name}_relaxed")
+    relaxed = out.resolve().with_name(f"{out.resolve().name}_relaxed")
     done = 0
     with progress_bar() as bar:
         total = sum(ensemble.n_written for ensemble in made.values())
