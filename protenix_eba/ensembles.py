@@ -30,9 +30,10 @@ from protenix_eba.data.features import ProteinFeatures
 from protenix_eba.data.sequences import Protein
 from protenix_eba.errors import UserError
 from protenix_eba.files import atomic_path, write_json
+from protenix_eba.trajectories import ascii_path
 from protenix_eba.units import ANGSTROM_PER_NM
 
-__all__ = ["EnsembleFolder", "Samples", "topology_of", "write_ensemble"]
+__all__ = ["EnsembleFolder", "Samples", "rounded", "save_xtc", "topology_of", "write_ensemble"]
 
 # Beyond these a topology is written as mmCIF. mdtraj names chains of a PDB file A to Z.
 _PDB_ATOMS: Final = 99_999
@@ -40,6 +41,7 @@ _PDB_CHAINS: Final = 26
 _PDB_RESIDUES: Final = 9_999
 # XTC keeps a thousandth of a nanometre. What is written, judged and read again is the same.
 _DECIMALS: Final = 2
+_OTHER: Final = "choose another --out, or delete the folder"
 
 
 def topology_of(protein: ProteinFeatures) -> mdtraj.Topology:
@@ -80,9 +82,14 @@ def write_ensemble(
             ensemble[0].save_pdb(str(path))
     else:
         write_cif(folder / f"{name}.cif", protein, coordinates[0])
-    with atomic_path(folder / f"{name}.xtc") as path:
-        ensemble.save_xtc(str(path))
+    save_xtc(folder / f"{name}.xtc", ensemble)
     write_json(folder / f"{name}.json", provenance)
+
+
+def save_xtc(path: Path, trajectory: mdtraj.Trajectory) -> None:
+    """Write a trajectory, whole or not at all."""
+    with atomic_path(path) as temporary, ascii_path(temporary) as name:
+        trajectory.save_xtc(name)
 
 
 def _fits_pdb(protein: ProteinFeatures) -> bool:
@@ -204,7 +211,7 @@ class EnsembleFolder:
         record = self.record or {}
         path = self.folder / f"{self.name}.xtc"
         try:
-            with mdtraj.formats.XTCTrajectoryFile(str(path)) as handle:
+            with ascii_path(path) as name, mdtraj.formats.XTCTrajectoryFile(name) as handle:
                 xyz_nm = handle.read()[0]
         except (OSError, RuntimeError) as error:
             raise UserError(f"{path} cannot be read: {error}", _OTHER) from error
@@ -248,9 +255,6 @@ class EnsembleFolder:
         """Write each sample that has coordinates as NAME_<number>.cif, if it is not there."""
         for number, path in self.unsplit(samples).items():
             write_cif(path, protein, samples.xyz[number])
-
-
-_OTHER: Final = "choose another --out, or delete the folder"
 
 
 def rounded(xyz: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.relax import Relaxed, relax
-from protenix_eba.files import atomic_path, fingerprint, require_file, write_json
+from protenix_eba.ensembles import save_xtc
+from protenix_eba.files import atomic_path, require_file, sha256_of_file, write_json
+from protenix_eba.trajectories import ascii_path
 from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["relax_ensemble"]
@@ -67,10 +69,12 @@ def relax_ensemble(
     name = sampled.name
     topology = require_file(sampled / f"{name}.pdb", "topology of the samples")
     record = json.loads((sampled / f"{name}.json").read_text(encoding="utf-8"))
-    trajectory = mdtraj.load_xtc(str(sampled / f"{name}.xtc"), top=str(topology))
+    frames = require_file(sampled / f"{name}.xtc", "samples")
+    with ascii_path(frames) as path:
+        trajectory = mdtraj.load_xtc(path, top=str(topology))
     xyz = ANGSTROM_PER_NM * trajectory.xyz[: len(record["numbers"])]
     samples = dict(zip(record["numbers"], xyz, strict=True))
-    settings = {"protocol": protocol.as_dict(), "samples": fingerprint(xyz.tolist())}
+    settings = {"protocol": protocol.as_dict(), "samples_sha256": sha256_of_file(frames)}
     parts = out.parent / f".{name}.parts"
     if _is_done(out / f"{name}.json", settings):
         return dict(_failed_in(out / _DONE))
@@ -129,8 +133,7 @@ def _write(
         trajectory = mdtraj.Trajectory(np.stack(relaxed) / ANGSTROM_PER_NM, topology)
         with atomic_path(out / f"{name}.pdb") as path:
             trajectory[0].save_pdb(str(path))
-        with atomic_path(out / f"{name}.xtc") as path:
-            trajectory.save_xtc(str(path))
+        save_xtc(out / f"{name}.xtc", trajectory)
     with atomic_path(out / _DONE) as path, path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["sample", "frame", *_COLUMNS])
         writer.writeheader()

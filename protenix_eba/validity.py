@@ -142,7 +142,11 @@ class Checker:
         atoms: dict[int, dict[str, int]] = {}
         for number, (where, name) in enumerate(zip(place.tolist(), atom_names, strict=True)):
             atoms.setdefault(where, {})[name] = number
-        protein = {where: named for where, named in atoms.items() if "CA" in named}
+        protein = {
+            where: named
+            for where, named in atoms.items()
+            if "CA" in named and residue_names[named["CA"]] != "CA"  # calcium
+        }
         bonds = _backbone_bonds(protein)
         centres = [
             [named[name] for name in CENTRE]

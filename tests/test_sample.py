@@ -202,12 +202,16 @@ def test_options_win_over_a_preset_and_the_json_gives_seed_and_copies(command, t
     query = tmp_path / "dimer.json"
     query.write_text(json.dumps([{"name": "dimer", "sequences": chains, "modelSeeds": [101]}]))
     words = ["--preset", "tuned", "--step-scale", "1.1", "--input", str(query), "-n", "2"]
-    assert run([*command, *words, "--out", str(tmp_path / "out")]) == 0
-    record = json.loads((tmp_path / "out/dimer/dimer.json").read_text())
+    out = tmp_path / "größer"  # mdtraj's C code takes ASCII alone
+    assert run([*command, *words, "--out", str(out)]) == 0
+    assert run([*command, *words, "--out", str(out), "-n", "3"]) == 0
+    assert mdtraj.load(str(out / "dimer/dimer.pdb")).n_frames == 1
+    record = json.loads((out / "dimer/dimer.json").read_text())
+    assert record["n_samples"] == 3
     assert record["seed"] == 101
     assert record["sampler"]["noise_scale"] == PRESETS["tuned"]["noise_scale"]
     assert record["sampler"]["step_scale"] == 1.1
-    topology = mdtraj.load(str(tmp_path / "out/dimer/dimer.pdb")).topology
+    topology = mdtraj.load(str(out / "dimer/dimer.pdb")).topology
     assert ["".join(r.code for r in c.residues) for c in topology.chains] == ["GAG", "GAG"]
 
 

@@ -154,8 +154,11 @@ def test_another_number_of_atoms_is_refused(peptide):
 def test_no_conformation_and_no_protein_are_allowed(peptide):
     topology, xyz = peptide
     assert Checker.of(topology).check(xyz[:0]).reasons() == []
-    water = Checker.of_arrays(["O", "H1", "H2"], np.zeros(3), ["HOH"] * 3, np.zeros(3))
-    assert water.check(np.zeros((1, 3, 3))).valid.all()
+    others = Checker.of_arrays(
+        ["O", "H1", "H2", "CA", "CA"], np.array([0, 0, 0, 1, 2]), ["HOH"] * 3 + ["CA"] * 2,
+        np.zeros(5),
+    )  # fmt: skip
+    assert others.check(np.zeros((1, 5, 3))).valid.all()
 
 
 def test_a_frame_of_a_thousand_atoms_takes_milliseconds():
