@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.relax import Relaxed, relax
+from protenix_eba.energy.table import frame_hash
 from protenix_eba.ensembles import save_xtc
-from protenix_eba.files import atomic_path, require_file, sha256_of_file, write_json
+from protenix_eba.files import atomic_path, require_file, write_json
 from protenix_eba.trajectories import ascii_path
 from protenix_eba.units import ANGSTROM_PER_NM
 
@@ -28,7 +29,7 @@ _COLUMNS: Final = (
     *("status", "reason", "initial_energy_kj_mol", "energy_kj_mol"),
     *("rmsd_angstrom", "rms_force_kj_mol_nm"),
 )
-_DONE: Final = "energies.csv"
+_TABLE: Final = "energies.csv"
 Row = dict[str, Any]
 
 
@@ -39,6 +40,10 @@ class _End:
     row: Row
     xyz: NDArray[np.float32] | None
 
+    def is_of(self, sample: NDArray[np.float32]) -> bool:
+        """Whether it began with these coordinates."""
+        return bool(self.row["frame_hash"] == frame_hash(sample))
+
 
 def relax_ensemble(
     sampled: Path,
@@ -48,7 +53,7 @@ def relax_ensemble(
     jobs: int = 1,
     tell: Callable[[int], None] = lambda _: None,
 ) -> dict[int, str]:
-    """Minimise the samples of one protein; what an interrupted run has done is kept.
+    """Minimise the samples of one protein; what earlier runs have done is kept.
 
     Writes `NAME.pdb`, `NAME.xtc` (the relaxed samples), `energies.csv` (a row for each sample, the
     failed ones too) and `NAME.json`.
@@ -74,36 +79,59 @@ def relax_ensemble(
         trajectory = mdtraj.load_xtc(path, top=str(topology))
     xyz = ANGSTROM_PER_NM * trajectory.xyz[: len(record["numbers"])]
     samples = dict(zip(record["numbers"], xyz, strict=True))
-    settings = {"protocol": protocol.as_dict(), "samples_sha256": sha256_of_file(frames)}
+    settings = {"protocol": protocol.as_dict()}
     parts = out.parent / f".{name}.parts"
-    if _is_done(out / f"{name}.json", settings):
-        return dict(_failed_in(out / _DONE))
-    _same_settings(parts, settings)
-    ends = {number: end for number in samples if (end := _read(parts / f"{number:08d}.npz"))}
+    finished = _finished(out, settings)
+    known = finished | _in_parts(parts, settings)
+    ends = {n: end for n, end in known.items() if n in samples and end.is_of(samples[n])}
     tell(len(ends))
     left = {number: one for number, one in samples.items() if number not in ends}
-    if left:
-        for relaxed in relax(topology, left, protocol, jobs=jobs):
-            ends[relaxed.number] = _keep(parts, relaxed)
-            tell(len(ends))
+    if not left and ends.keys() == finished.keys():
+        return _failed(finished)
+    write_json(parts / "settings.json", settings)
+    for relaxed in relax(topology, left, protocol, jobs=jobs) if left else ():
+        ends[relaxed.number] = _keep(parts, relaxed, samples[relaxed.number])
+        tell(len(ends))
     _write(out, trajectory.topology, ends, settings)
     shutil.rmtree(parts, ignore_errors=True)
-    return dict(_failed_in(out / _DONE))
+    return _failed(ends)
 
 
-def _is_done(path: Path, settings: dict[str, Any]) -> bool:
+def _failed(ends: dict[int, _End]) -> dict[int, str]:
+    return {number: end.row["reason"] for number, end in sorted(ends.items()) if end.xyz is None}
+
+
+def _has_settings(path: Path, settings: dict[str, Any]) -> bool:
     return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == settings
 
 
-def _same_settings(parts: Path, settings: dict[str, Any]) -> None:
-    """Parts of other samples, or of another protocol, are of no use."""
-    if not _is_done(parts / "settings.json", settings):
+def _finished(out: Path, settings: dict[str, Any]) -> dict[int, _End]:
+    """What an earlier run has relaxed under the same protocol."""
+    if not _has_settings(out / f"{out.name}.json", settings):
+        return {}
+    with (out / _TABLE).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    frames: NDArray[np.float32] = np.empty(0, dtype=np.float32)
+    if any(row["frame"] for row in rows):
+        with ascii_path(out / f"{out.name}.xtc") as path:
+            frames = ANGSTROM_PER_NM * mdtraj.load_xtc(path, top=str(out / f"{out.name}.pdb")).xyz
+    return {
+        int(row["sample"]): _End(row, frames[int(row["frame"])] if row["frame"] else None)
+        for row in rows
+    }
+
+
+def _in_parts(parts: Path, settings: dict[str, Any]) -> dict[int, _End]:
+    """What an interrupted run has relaxed; parts of another protocol are removed."""
+    if not _has_settings(parts / "settings.json", settings):
         shutil.rmtree(parts, ignore_errors=True)
-        write_json(parts / "settings.json", settings)
+    found = {int(path.stem): _read(path) for path in parts.glob("[0-9]*.npz")}
+    return {number: end for number, end in found.items() if end}
 
 
-def _keep(parts: Path, relaxed: Relaxed) -> _End:
+def _keep(parts: Path, relaxed: Relaxed, sample: NDArray[np.float32]) -> _End:
     row = {key: getattr(relaxed.energy, key) for key in _COLUMNS}
+    row["frame_hash"] = frame_hash(sample)
     xyz = np.empty(0) if relaxed.xyz_angstrom is None else relaxed.xyz_angstrom
     with atomic_path(parts / f"{relaxed.number:08d}.npz") as path:
         np.savez(path, row=np.array(json.dumps(row)), xyz=xyz)
@@ -125,7 +153,7 @@ def _write(
     name, frame = out.name, 0
     rows, relaxed = [], []
     for number, end in sorted(ends.items()):
-        rows.append({"sample": number, "frame": "" if end.xyz is None else frame, **end.row})
+        rows.append(end.row | {"sample": number, "frame": "" if end.xyz is None else frame})
         if end.xyz is not None:
             relaxed.append(end.xyz)
             frame += 1
@@ -134,14 +162,8 @@ def _write(
         with atomic_path(out / f"{name}.pdb") as path:
             trajectory[0].save_pdb(str(path))
         save_xtc(out / f"{name}.xtc", trajectory)
-    with atomic_path(out / _DONE) as path, path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["sample", "frame", *_COLUMNS])
+    with atomic_path(out / _TABLE) as path, path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["sample", "frame", *_COLUMNS, "frame_hash"])
         writer.writeheader()
         writer.writerows(rows)
     write_json(out / f"{name}.json", settings)
-
-
-def _failed_in(table: Path) -> list[tuple[int, str]]:
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return [(int(row["sample"]), row["reason"]) for row in rows if not row["frame"]]

@@ -65,6 +65,12 @@ def test_samples_are_minimised_and_failures_told_through_an_interrupt(sampled, t
     assert relax_ensemble(sampled, out, PROTOCOL) == failed
     assert (out / "energies.csv").stat().st_mtime_ns == stamp
 
+    (sampled / f"{NAME}.json").write_text(json.dumps({"numbers": [3, 5]}), encoding="utf-8")
+    assert relax_ensemble(sampled, out, PROTOCOL, tell=lambda done: told.append(done)) == failed
+    assert told[-1] == 2  # both are known: of another number of samples only the files change
+    assert [row["sample"] for row in table(out)] == ["3", "5"]
+    assert table(out)[0] == rows[0]
+
 
 def test_an_ensemble_without_a_topology_is_refused(sampled, tmp_path):
     (sampled / f"{NAME}.pdb").unlink()

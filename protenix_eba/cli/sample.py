@@ -67,7 +67,7 @@ samples than asked for."""
 @click.option(
     "--preset",
     type=click.Choice(_PRESETS),
-    help="gamma0, lambda and eta of the EBA authors for tuned and pre-trained models, or of "
+    help="gamma0, lambda and eta of the EBA authors' script for tuned or pre-trained models, or of "
     "AlphaFold 3; options win over it.",
 )
 @click.option("--gamma0", type=float, help="Churn.  [default: 0.8]")
@@ -113,7 +113,13 @@ samples than asked for."""
     is_flag=True,
     help="Minimise the samples with the force field, into OUT_relaxed, with their energies.",
 )
-@click.option("--jobs", type=click.IntRange(min=1), default=1, help="Processes of --relax.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Of --relax: processes.",
+)
 def sample(
     config_path: Path,
     checkpoints: tuple[str, ...],
@@ -189,10 +195,12 @@ def _models(checkpoints: Sequence[str], out: Path) -> dict[Path, Path]:
         return {out: Path(checkpoints[0])}
     models: dict[Path, Path] = {}
     for word in checkpoints:
-        label, _, path = word.rpartition("=")
-        name = label or Path(path).stem
+        has_name = "=" in word and not Path(word).is_file()
+        name, path = word.split("=", 1) if has_name else (Path(word).stem, word)
         if not name or "/" in name or name.startswith("."):
-            raise UserError(f"--checkpoint {word}: {name!r} cannot name a folder", "NAME=PATH")
+            raise UserError(
+                f"--checkpoint {word}: {name!r} cannot name a folder", "write NAME=PATH"
+            )
         if out / name in models:
             raise UserError(
                 f"two checkpoints are called {name}: {models[out / name]} and {path}",
