@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
 
-import mdtraj
 import numpy as np
 import torch
-from biotite.sequence import ProteinSequence
-from mdtraj.core.element import get_by_symbol
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,11 +17,20 @@ from protenix_eba.data.features import ProteinFeatures
 from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.embeddings import TrunkEmbeddings
 from protenix_eba.errors import UserError
-from protenix_eba.files import atomic_path, write_json
 from protenix_eba.geometry import random_rotations
-from protenix_eba.units import ANGSTROM_PER_NM
 
-__all__ = ["Denoise", "SamplerSettings", "noise_levels", "sample_batches", "sample_coordinates"]
+__all__ = [
+    "PRESETS",
+    "Denoise",
+    "SamplerSettings",
+    "TargetSampler",
+    "in_chunks",
+    "noise_levels",
+    "sample_batches",
+    "sample_coordinates",
+]
+
+logger = logging.getLogger(__name__)
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """Noisy `[B, N, 3]` in angstrom and sigma `[B]` -> denoised `[B, N, 3]`."""
@@ -66,6 +71,21 @@ class SamplerSettings:
         for name in ("gamma0", "noise_scale", "step_scale"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}: expected 0 or above, found {getattr(self, name)}")
+
+
+PRESETS: Final[dict[str, dict[str, float]]] = {
+    # The sampling script in the EBA authors' repository (lujiarui/eba, sh/sample_demo.sh), run on
+    # their released checkpoint: noise_scale_lambda 1.75, step_scale_eta 1.25, N_step 20; gamma0
+    # from configs/configs_base.py there.
+    "tuned": {"gamma0": 0.8, "noise_scale": 1.75, "step_scale": 1.25},
+    # The same script: its lines for the pre-trained weights, commented out, name another
+    # checkpoint and leave the sampler as it is. Not compared with the paper's text.
+    "pretrained": {"gamma0": 0.8, "noise_scale": 1.75, "step_scale": 1.25},
+    # Abramson et al., Nature 2024, supplement, Algorithm 18; the defaults of Protenix, with 200
+    # steps.
+    "alphafold3": {"gamma0": 0.8, "noise_scale": 1.003, "step_scale": 1.5},
+}
+"""Settings of the sampler by name; the number of steps is no part of them."""
 
 
 def noise_levels(settings: SamplerSettings) -> Tensor:
@@ -127,6 +147,104 @@ def _random_motion(x: Tensor, generators: list[torch.Generator]) -> Tensor:
     return (x - x.mean(dim=1, keepdim=True)) @ rotation + shift
 
 
+class TargetSampler:
+    """Samples of one protein by their numbers.
+
+    What the noise has no part in is computed once, in the beginning.
+
+    Args:
+        denoiser: In evaluation mode.
+        protein: Features, on the device of the embeddings.
+        embeddings: Of the trunk.
+        settings: Of the sampler.
+        seed: Sample n is made from (seed, n), in whatever chunk: chunks differ by the rounding of
+            matrix products, in coordinates by less than 1e-4 angstrom in float32 on a CPU.
+    """
+
+    def __init__(
+        self,
+        denoiser: ConformerDenoiser,
+        protein: ProteinFeatures,
+        embeddings: TrunkEmbeddings,
+        settings: SamplerSettings,
+        seed: int,
+    ) -> None:
+        self._denoiser = denoiser
+        self._protein = protein
+        self._embeddings = embeddings
+        self._settings = settings
+        self._seed = seed
+        with torch.no_grad():
+            self._shared = denoiser.prepare(protein.features, embeddings.z_trunk)
+
+    def __call__(self, numbers: Sequence[int]) -> NDArray[np.float32]:
+        """The samples of these numbers, `[B, N_atom, 3]` in angstrom."""
+        generators = [_generator(self._seed, number) for number in numbers]
+        device = self._embeddings.s_trunk.device
+        n_atoms = len(self._protein.atoms)
+        x = sample_coordinates(self._denoise, n_atoms, generators, self._settings, device)
+        return x.cpu().numpy().astype(np.float32)
+
+    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        # As conformers that share one level: its conditioning is computed once for all of them.
+        out: Tensor = self._denoiser(
+            self._protein.features, self._embeddings, x[:, None], sigma[:1], self._shared
+        )
+        return out[:, 0].float()
+
+
+def _generator(seed: int, number: int) -> torch.Generator:
+    state = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) % 2**63)
+
+
+def in_chunks(
+    sampler: Callable[[Sequence[int]], NDArray[np.float32]], numbers: Sequence[int], size: int
+) -> Iterator[tuple[Sequence[int], NDArray[np.float32]]]:
+    """Sample in chunks; where memory does not suffice, in smaller ones from then on.
+
+    Args:
+        sampler: A `TargetSampler`.
+        numbers: Of the samples.
+        size: Of the chunks.
+
+    Yields:
+        The numbers of a chunk and its samples `[B, N_atom, 3]` in angstrom.
+
+    Raises:
+        UserError: There is no memory for a single sample.
+    """
+    while numbers:
+        chunk = numbers[:size]
+        made = _unless_out_of_memory(sampler, chunk)
+        if made is not None:
+            yield chunk, made
+            numbers = numbers[len(chunk) :]
+        elif len(chunk) == 1:
+            raise UserError(
+                "not enough memory for one sample", "sample on a machine with more memory"
+            )
+        else:
+            size = len(chunk) // 2
+            logger.warning("out of memory: sampling %d at a time", size)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def _unless_out_of_memory(
+    sampler: Callable[[Sequence[int]], NDArray[np.float32]], chunk: Sequence[int]
+) -> NDArray[np.float32] | None:
+    """The samples; None for want of memory. By its return the tensors of the attempt are freed."""
+    try:
+        return sampler(chunk)
+    except (torch.OutOfMemoryError, MemoryError):
+        return None
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error):  # torch's allocator of the CPU
+            return None
+        raise
+
+
 def sample_batches(
     denoiser: ConformerDenoiser,
     protein: ProteinFeatures,
@@ -137,97 +255,11 @@ def sample_batches(
     settings: SamplerSettings,
     seed: int,
 ) -> Iterator[NDArray[np.float32]]:
-    """Samples of one protein, batch by batch.
-
-    Args:
-        denoiser: In evaluation mode.
-        protein: Features.
-        embeddings: Of the trunk.
-        n_samples: How many.
-        batch_size: How many at a time.
-        settings: Of the sampler.
-        seed: Sample n is made from (seed, n).
+    """Samples 0 to n_samples - 1 of one protein, batch by batch; see `TargetSampler`.
 
     Yields:
         `[B, N_atom, 3]` in angstrom.
     """
-    device = embeddings.s_trunk.device
-    with torch.no_grad():
-        shared = denoiser.prepare(protein.features, embeddings.z_trunk)
-
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        out: Tensor = denoiser(protein.features, embeddings, x, sigma, shared)
-        return out.float()
-
-    for first in range(0, n_samples, batch_size):
-        numbers = range(first, min(first + batch_size, n_samples))
-        generators = [_generator(seed, number) for number in numbers]
-        x = sample_coordinates(denoise, len(protein.atoms), generators, settings, device)
-        yield x.cpu().numpy().astype(np.float32)
-
-
-def _generator(seed: int, number: int) -> torch.Generator:
-    state = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state) % 2**63)
-
-
-def topology_of(protein: ProteinFeatures) -> mdtraj.Topology:
-    """The protein's heavy atoms as Protenix orders them; chains A, B ..., residues from 1."""
-    topology = mdtraj.Topology()
-    residues: dict[tuple[int, int], Any] = {}
-    for chain_number, sequence in enumerate(protein.protein.chains):
-        chain = topology.add_chain()
-        for number, code in enumerate(sequence):
-            residues[chain_number, number] = topology.add_residue(
-                ProteinSequence.convert_letter_1to3(code), chain, resSeq=number + 1
-            )
-    for (chain_number, number, name), element in zip(protein.atoms, protein.elements, strict=True):
-        topology.add_atom(name, get_by_symbol(element), residues[chain_number, number])
-    return topology
-
-
-def write_ensemble(
-    folder: Path,
-    protein: ProteinFeatures,
-    coordinates: NDArray[np.float32],
-    provenance: dict[str, Any],
-) -> None:
-    """Write `NAME.pdb` (the first sample), `NAME.xtc` (all) and `NAME.json` into `folder`.
-
-    Args:
-        folder: Made if absent.
-        protein: Names and order of the atoms.
-        coordinates: `[F, N_atom, 3]` in angstrom.
-        provenance: Checkpoint, settings, seed, versions; written last, as a sign of completeness.
-    """
-    name = protein.protein.name
-    ensemble = mdtraj.Trajectory(coordinates / ANGSTROM_PER_NM, topology_of(protein))
-    with atomic_path(folder / f"{name}.pdb") as path:
-        ensemble[0].save_pdb(str(path))
-    with atomic_path(folder / f"{name}.xtc") as path:
-        ensemble.save_xtc(str(path))
-    write_json(folder / f"{name}.json", provenance)
-
-
-def is_sampled(folder: Path, name: str, provenance: dict[str, Any]) -> bool:
-    """Whether `folder` holds this very ensemble already.
-
-    Raises:
-        UserError: It holds another one.
-    """
-    path = folder / f"{name}.json"
-    if not path.is_file():
-        return False
-    before = json.loads(path.read_text(encoding="utf-8"))
-    changed = [key for key in provenance if before.get(key) != provenance[key]]
-    if changed:
-        raise UserError(
-            f"{folder} holds samples made with other {', '.join(changed)}",
-            "choose another --out, or delete the folder",
-        )
-    return (folder / f"{name}.xtc").is_file()
-
-
-def describe(settings: SamplerSettings) -> dict[str, float]:
-    """Settings for the provenance."""
-    return asdict(settings)
+    sampler = TargetSampler(denoiser, protein, embeddings, settings, seed)
+    for _, made in in_chunks(sampler, range(n_samples), batch_size):
+        yield made

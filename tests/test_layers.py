@@ -11,11 +11,11 @@ PACKAGE = Path(protenix_eba.__file__).parent
 HOST = {"protenix", "runner", "configs", "scripts"}
 LAYERS = {
     0: "errors units files progress trajectories plugin_api settings config run_folder records "
-    "geometry runlog sharding signals stereo",
+    "geometry runlog sharding signals stereo validity",
     1: "losses denoising symmetry energy eval importing",
     2: "compat",
     3: "objectives data diffusion weights embeddings engine ranks step reference lora ema model",
-    4: "trainer sample checkpoints validation",
+    4: "trainer sample sampling_run ensembles chunk_size relaxation checkpoints validation",
     5: "cli plugin demo",
 }
 LAYER = {room: layer for layer, rooms in LAYERS.items() for room in rooms.split()}

@@ -6,8 +6,19 @@ import pytest
 import torch
 
 from protenix_eba.cli.main import run
+from protenix_eba.cli.session import Trunk
+from protenix_eba.data.sequences import Protein
+from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.errors import UserError
-from protenix_eba.sample import SamplerSettings, noise_levels, sample_coordinates
+from protenix_eba.sample import (
+    PRESETS,
+    SamplerSettings,
+    TargetSampler,
+    in_chunks,
+    noise_levels,
+    sample_coordinates,
+)
+from protenix_eba.weights import build_diffusion_module
 
 CPU = torch.device("cpu")
 
@@ -61,6 +72,81 @@ def test_a_sample_is_the_same_in_any_batch():
     torch.testing.assert_close(together[1], alone[0])
 
 
+@pytest.fixture(scope="module")
+def inputs(awake):
+    """A model that gives no zeros, with a protein's features and embeddings."""
+    configs, state, _ = awake()
+    denoiser = ConformerDenoiser(build_diffusion_module(configs, state)).eval()
+    return denoiser, *Trunk(configs, state, None).inputs(Protein("x", ("MKTAY",)))
+
+
+def test_chunks_of_1_and_7_and_all_samples_are_the_same_to_a_ten_thousandth(inputs):
+    """Not to the bit: matrix products round differently for other numbers of rows."""
+    sampler = TargetSampler(*inputs, SamplerSettings(), seed=5)
+    made = [
+        np.concatenate([xyz for _, xyz in in_chunks(sampler, range(10), size)])
+        for size in (1, 7, 10)
+    ]
+    assert made[0].std(axis=0).min() > 0.01
+    np.testing.assert_allclose(made[1], made[0], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(made[2], made[0], atol=1e-4, rtol=0)
+    again = np.concatenate([xyz for _, xyz in in_chunks(sampler, range(10), 7)])
+    np.testing.assert_array_equal(again, made[1])
+
+
+def test_other_seeds_give_other_samples(inputs):
+    first, second = (TargetSampler(*inputs, SamplerSettings(), seed=s)([0]) for s in (5, 6))
+    assert abs(first - second).max() > 1.0
+
+
+@torch.no_grad()
+def test_the_sampler_denoises_as_upstreams_plain_forward(inputs):
+    """Though it shares the conditioning between steps and between samples."""
+    denoiser, protein, embeddings = inputs
+    settings = SamplerSettings(n_steps=2, noise_scale=1.75, step_scale=1.25)
+    x = TargetSampler(denoiser, protein, embeddings, settings, seed=0)
+    sigma = torch.full((3,), 7.0)
+    noisy = 8.0 * torch.randn(3, len(protein.atoms), 3, generator=generators([0])[0])
+    theirs = denoiser.diffusion_module(
+        x_noisy=noisy,
+        t_hat_noise_level=sigma,
+        input_feature_dict=protein.features,
+        s_inputs=embeddings.s_inputs,
+        s_trunk=embeddings.s_trunk,
+        z_trunk=embeddings.z_trunk,
+        pair_z=None,
+        p_lm=None,
+        c_l=None,
+    )
+    torch.testing.assert_close(x._denoise(noisy, sigma), theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_bfloat16_stays_near_float32(inputs):
+    denoiser, protein, embeddings = inputs
+    rough = ConformerDenoiser(denoiser.diffusion_module, torch.bfloat16).eval()
+    x = [
+        TargetSampler(d, protein, embeddings, SamplerSettings(), seed=0)([0, 1])
+        for d in (denoiser, rough)
+    ]
+    assert 0 < np.sqrt(np.mean((x[0] - x[1]) ** 2)) < 0.3
+
+
+def test_presets_are_settings_and_alphafolds_are_upstreams_defaults():
+    import inspect
+
+    from protenix.model.generator import sample_diffusion
+
+    for values in PRESETS.values():
+        SamplerSettings(**values)
+    theirs = inspect.signature(sample_diffusion).parameters
+    assert PRESETS["alphafold3"] == {
+        "gamma0": theirs["gamma0"].default,
+        "noise_scale": theirs["noise_scale_lambda"].default,
+        "step_scale": theirs["step_scale_eta"].default,
+    }
+    assert SamplerSettings().gamma_min == theirs["gamma_min"].default
+
+
 def test_noise_levels_are_upstreams():
     from protenix.model.generator import InferenceNoiseScheduler
 
@@ -90,7 +176,9 @@ def test_sampling_from_sequences_writes_topology_and_trajectory(command, tmp_pat
     ensemble = mdtraj.load_xtc(str(out / "other/other.xtc"), top=str(out / "other/other.pdb"))
     assert ensemble.n_frames == 5
     assert [r.name for r in ensemble.topology.residues] == ["TYR", "GLY", "GLY", "PHE", "MET"]
-    assert json.loads((out / "other/other.json").read_text())["n_samples"] == 5
+    record = json.loads((out / "other/other.json").read_text())
+    assert record["n_samples"] == 5
+    assert record["numbers"] == [0, 1, 2, 3, 4]
 
 
 def test_batch_size_does_not_change_samples_and_a_second_run_keeps_them(command, tmp_path):
@@ -109,12 +197,66 @@ def test_batch_size_does_not_change_samples_and_a_second_run_keeps_them(command,
     assert (tmp_path / "5/short/short.xtc").stat().st_mtime_ns == before
 
 
+def test_options_win_over_a_preset_and_the_json_gives_seed_and_copies(command, tmp_path):
+    chains = [{"proteinChain": {"sequence": "GAG", "count": 2}}]
+    query = tmp_path / "dimer.json"
+    query.write_text(json.dumps([{"name": "dimer", "sequences": chains, "modelSeeds": [101]}]))
+    words = ["--preset", "tuned", "--step-scale", "1.1", "--input", str(query), "-n", "2"]
+    out = tmp_path / "größer"  # mdtraj's C code takes ASCII alone
+    assert run([*command, *words, "--out", str(out)]) == 0
+    assert run([*command, *words, "--out", str(out), "-n", "3"]) == 0
+    assert mdtraj.load(str(out / "dimer/dimer.pdb")).n_frames == 1
+    record = json.loads((out / "dimer/dimer.json").read_text())
+    assert record["n_samples"] == 3
+    assert record["seed"] == 101
+    assert record["sampler"]["noise_scale"] == PRESETS["tuned"]["noise_scale"]
+    assert record["sampler"]["step_scale"] == 1.1
+    topology = mdtraj.load(str(out / "dimer/dimer.pdb")).topology
+    assert ["".join(r.code for r in c.residues) for c in topology.chains] == ["GAG", "GAG"]
+
+
+def test_each_of_several_checkpoints_has_a_folder(command, small_run, tmp_path, capsys):
+    start = small_run / "start.pt"
+    out = tmp_path / "out"
+    words = [*command, "--out", str(out), "-n", "1", "--checkpoint", f"again={start}"]
+    assert run(words) == 0
+    first, second = (out / name / "short/short.xtc" for name in ("start", "again"))
+    assert first.read_bytes() == second.read_bytes()
+    assert run([*words, "--checkpoint", str(start)]) == 2
+    assert "two checkpoints are called start" in capsys.readouterr().err
+
+
+def test_stored_and_new_embeddings_give_the_same_samples(command, tmp_path):
+    made = []
+    for name, words in (
+        ("alone", []),
+        ("stores", ["--embeddings", str(tmp_path / "stored")]),
+        ("reads", ["--embeddings", str(tmp_path / "stored")]),
+    ):
+        assert run([*command, "--out", str(tmp_path / name), "-n", "2", *words]) == 0
+        made.append((tmp_path / name / "other/other.xtc").read_bytes())
+    assert made[0] == made[1] == made[2]
+
+
+def test_too_few_valid_samples_are_exit_status_3(command, tmp_path, capsys):
+    """A lone glycine is always valid, what an untrained model makes of longer chains is not."""
+    (tmp_path / "two.fasta").write_text(">lone\nG\n>other\nYGGFM\n", encoding="utf-8")
+    words = ["--out", str(tmp_path / "out"), "-n", "2", "--valid-only", "--batch", "4"]
+    assert run([*command, *words]) == 3
+    assert (tmp_path / "out/lone/lone.xtc").is_file()
+    assert not (tmp_path / "out/other").exists()
+    assert "only 0 of 2 samples can be used; 8 of 8 samples invalid" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["-n", "0"], "--samples: expected at least 1"),
         (["--input", "absent.fasta"], "expected a file at absent.fasta"),
         (["--checkpoint", "absent.pt"], "expected a file at absent.pt"),
+        (["--batch", "many"], "expected 'auto' or a number"),
+        (["--seed", "-1"], "--seed: expected 0 or above"),
+        (["--noise-scale", "nan"], "noise_scale: expected 0 or above"),
         (["--config", "absent.yaml"], "expected a file at absent.yaml"),
     ],
 )
@@ -132,8 +274,8 @@ def test_an_unknown_residue_is_named(command, tmp_path, capsys):
 def test_other_settings_do_not_overwrite_samples(command, tmp_path, capsys):
     out = ["--out", str(tmp_path / "out")]
     assert run([*command, *out, "-n", "2"]) == 0
-    assert run([*command, *out, "-n", "3"]) == 2
-    assert "samples made with other n_samples" in capsys.readouterr().err
+    assert run([*command, *out, "-n", "2", "--preset", "tuned"]) == 2
+    assert "samples made with other sampler" in capsys.readouterr().err
 
 
 def test_a_cut_checkpoint_is_refused(command, small_run, tmp_path, capsys):

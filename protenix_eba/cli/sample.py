@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from protenix_eba.cli.sample_models import Job, Report, sample_with
 from protenix_eba.cli.session import (
-    Trunk,
     config_option,
     exit_with_failures,
     load_configuration,
-    make_folder,
     msa_option,
 )
+from protenix_eba.errors import UserError
 
 if TYPE_CHECKING:
-    from protenix_eba.data.sequences import Protein
-    from protenix_eba.diffusion import ConformerDenoiser
     from protenix_eba.sample import SamplerSettings
-    from protenix_eba.weights import StateDict
+
+_PRESETS = ("tuned", "pretrained", "alphafold3")
+_EXIT_SOME_FAILED = 3
 
 
 @click.command(
@@ -29,29 +31,63 @@ if TYPE_CHECKING:
 
     \b
     protenix-eba sample --config configs/demo_eba.yaml --checkpoint runs/eba/model.pt \\
-        --input sequences.fasta --out runs/samples -n 100
+        --input sequences.fasta --out runs/samples -n 250 --preset tuned
 
-Exit status: 0 all sequences are sampled, 2 unusable input or none is, 3 some failed."""
+Several models, into runs/samples/sft and runs/samples/eba:
+
+    \b
+    protenix-eba sample ... --out runs/samples \\
+        --checkpoint sft=runs/sft/model.pt --checkpoint eba=runs/eba/model.pt
+
+A second run goes on where the first was stopped; with a larger -n it adds samples.
+
+Exit status: 0 all sequences are sampled, 2 unusable input or none is, 3 some failed or have fewer
+samples than asked for."""
 )
 @config_option
 @click.option(
-    "--checkpoint", type=click.Path(path_type=Path), required=True, help="Protenix checkpoint."
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    required=True,
+    metavar="[NAME=]PATH",
+    help="Protenix checkpoint. Of several, each has a folder NAME below --out; without NAME= the "
+    "file's own.",
 )
 @click.option(
     "--input",
     "input_path",
     type=click.Path(path_type=Path),
     required=True,
-    help="FASTA, or CSV with the columns name and seqres.",
+    help="FASTA, CSV with the columns name and seqres, or the JSON of `protenix pred`.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Output folder.")
 @click.option("-n", "--samples", default=250, show_default=True, help="Samples per sequence.")
 @click.option("--steps", default=20, show_default=True, help="Denoising steps.")
-@click.option("--gamma0", default=0.8, show_default=True, help="Churn.")
-@click.option("--noise-scale", default=1.0, show_default=True, help="lambda.")
-@click.option("--step-scale", default=1.0, show_default=True, help="eta.")
-@click.option("--seed", default=0, show_default=True, help="Sample n is made from (seed, n).")
-@click.option("--batch", default=50, show_default=True, help="Samples at a time.")
+@click.option(
+    "--preset",
+    type=click.Choice(_PRESETS),
+    help="gamma0, lambda and eta of the EBA authors' script for tuned or pre-trained models, or of "
+    "AlphaFold 3; options win over it.",
+)
+@click.option("--gamma0", type=float, help="Churn.  [default: 0.8]")
+@click.option("--noise-scale", type=float, help="lambda.  [default: 1]")
+@click.option("--step-scale", type=float, help="eta.  [default: 1]")
+@click.option(
+    "--seed",
+    type=int,
+    help="Sample n is made from (seed, n).  [default: modelSeeds of a JSON, else 0]",
+)
+@click.option(
+    "--batch", default="auto", show_default=True, help="Samples at a time; auto: by memory."
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="Of matrix products; auto: bf16 on a GPU, fp32 on a CPU.",
+)
 @click.option(
     "--embeddings",
     type=click.Path(path_type=Path),
@@ -59,138 +95,135 @@ Exit status: 0 all sequences are sampled, 2 unusable input or none is, 3 some fa
     help="Folder of `protenix-eba embed`; the trunk runs for what is not there.",
 )
 @msa_option
+@click.option("--split-cif", is_flag=True, help="Also write NAME/NAME_<number>.cif.")
+@click.option(
+    "--valid-only",
+    is_flag=True,
+    help="Leave out samples with a broken chain, a D-amino acid or a clash, and make others.",
+)
+@click.option(
+    "--max-attempts-factor",
+    type=click.FloatRange(min=1),
+    default=4.0,
+    show_default=True,
+    help="Of --valid-only: try at most so many times the samples asked for.",
+)
+@click.option(
+    "--relax",
+    is_flag=True,
+    help="Minimise the samples with the force field, into OUT_relaxed, with their energies.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Of --relax: processes.",
+)
 def sample(
     config_path: Path,
-    checkpoint: Path,
+    checkpoints: tuple[str, ...],
     input_path: Path,
     out: Path,
     samples: int,
-    steps: int,
-    gamma0: float,
-    noise_scale: float,
-    step_scale: float,
-    seed: int,
-    batch: int,
+    batch: str,
+    valid_only: bool,
+    max_attempts_factor: float,
+    split_cif: bool,
+    precision: str,
     embeddings: Path | None,
     msa_path: Path | None,
+    relax: bool,
+    jobs: int,
+    seed: int | None,
+    preset: str | None,
+    steps: int,
+    gamma0: float | None,
+    noise_scale: float | None,
+    step_scale: float | None,
 ) -> None:
     """Sample ensembles from sequences alone: NAME/NAME.pdb and NAME/NAME.xtc.
 
-    Ensembles that are there already, made with the same settings, are kept. Without --msa,
-    embeddings that are there are taken as they are, whatever MSA they were made with.
+    NAME/NAME.json says what made them, and which samples are invalid. Ensembles that are there
+    already, made with the same settings, are kept. Without --msa, embeddings that are there are
+    taken as they are, whatever MSA they were made with.
     """
     from protenix_eba.data.msa import MsaFiles
-    from protenix_eba.data.sequences import read_proteins
-    from protenix_eba.errors import UserError
-    from protenix_eba.files import sha256_of_file
+    from protenix_eba.data.sequences import read_proteins, read_seed
     from protenix_eba.progress import console
 
-    for name, value in (("--samples", samples), ("--batch", batch)):
-        if value < 1:
-            raise UserError(f"{name}: expected at least 1, found {value}")
+    models = _models(checkpoints, out)
     proteins = read_proteins(input_path)
+    chosen_seed = (read_seed(input_path) or 0) if seed is None else seed
     msas = MsaFiles(msa_path) if msa_path else None
     stored = f"embeddings from {embeddings}, else " if embeddings else ""
     message = f"sampling {len(proteins)} sequences: {stored}{msas or MsaFiles(None)}"
     console.print(message, markup=False, soft_wrap=True)
     configs = load_configuration(config_path)
-    from protenix_eba.sample import SamplerSettings, describe
-    from protenix_eba.weights import load_checkpoint
+    from protenix_eba.sampling_run import Plan
 
-    settings = SamplerSettings(
-        n_steps=steps,
-        gamma0=gamma0,
-        noise_scale=noise_scale,
-        step_scale=step_scale,
-        sigma_data=configs.sigma_data,
+    plan = Plan(
+        n_samples=samples,
+        settings=_settings(
+            preset,
+            {"gamma0": gamma0, "noise_scale": noise_scale, "step_scale": step_scale},
+            n_steps=steps,
+            sigma_data=configs.sigma_data,
+        ),
+        seed=chosen_seed,
+        chunk=_chunk(batch),
+        valid_only=valid_only,
+        max_attempts=math.ceil(samples * max_attempts_factor),
+        split_cif=split_cif,
     )
-    state = load_checkpoint(checkpoint)
-    make_folder(out)
-    trunk = Trunk(configs, state, embeddings, msas)
-    provenance = {
-        "checkpoint_sha256": sha256_of_file(checkpoint),
-        "n_samples": samples,
-        "seed": seed,
-        "sampler": describe(settings),
-    }
-    _sample_all(proteins, configs, state, trunk, settings, provenance, out, batch)
+    job = Job(configs, proteins, plan, precision, embeddings, msas, relax, jobs)
+    report = Report()
+    for folder, path in models.items():
+        sample_with(job, path, folder, report)
+    for problem in report.problems:
+        console.print(problem, markup=False, soft_wrap=True)
+    exit_with_failures(report.failures, len(proteins) * len(models))
+    if report.problems:
+        raise click.exceptions.Exit(_EXIT_SOME_FAILED)
 
 
-def _sample_all(
-    proteins: Sequence[Protein],
-    configs: Any,
-    state: StateDict,
-    trunk: Trunk,
-    settings: SamplerSettings,
-    provenance: dict[str, Any],
-    out: Path,
-    batch: int,
-) -> None:
-    """Sample each protein that is not there yet, with a bar."""
-    import torch
+def _models(checkpoints: Sequence[str], out: Path) -> dict[Path, Path]:
+    """Output folder of each checkpoint."""
+    from protenix_eba.files import require_file
 
-    from protenix_eba import __version__
-    from protenix_eba.diffusion import ConformerDenoiser
-    from protenix_eba.errors import UserError
-    from protenix_eba.progress import console, progress_bar
-    from protenix_eba.sample import is_sampled
-    from protenix_eba.weights import build_diffusion_module
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    denoiser = ConformerDenoiser(build_diffusion_module(configs, state)).to(device).eval()
-    versions = {"versions": {"protenix-eba": __version__, "torch": torch.__version__}}
-    samples = provenance["n_samples"]
-    failures = {}
-    with progress_bar() as bar:
-        task = bar.add_task("sampling", total=samples * len(proteins), note="")
-        for number, protein in enumerate(proteins, 1):
-            try:
-                msa = trunk.msa(protein)
-                made = provenance | {"sequence": list(protein.chains), "msa": msa}
-                if not is_sampled(out / protein.name, protein.name, made):
-                    each = _sample_one(
-                        protein, denoiser, trunk, settings, made, versions, out, batch
-                    )
-                    for n in each:
-                        bar.update(task, advance=n, note=protein.name)
-            except UserError as error:
-                failures[protein.name] = str(error)
-            bar.update(task, completed=samples * number)
-    n_sampled = len(proteins) - len(failures)
-    console.print(f"{samples} samples of {n_sampled} sequences in {out}", markup=False)
-    exit_with_failures(failures, len(proteins))
+    if len(checkpoints) == 1 and Path(checkpoints[0]).is_file():
+        return {out: Path(checkpoints[0])}
+    models: dict[Path, Path] = {}
+    for word in checkpoints:
+        has_name = "=" in word and not Path(word).is_file()
+        name, path = word.split("=", 1) if has_name else (Path(word).stem, word)
+        if not name or "/" in name or name.startswith("."):
+            raise UserError(
+                f"--checkpoint {word}: {name!r} cannot name a folder", "write NAME=PATH"
+            )
+        if out / name in models:
+            raise UserError(
+                f"two checkpoints are called {name}: {models[out / name]} and {path}",
+                "name them: --checkpoint NAME=PATH",
+            )
+        models[out / name] = require_file(path, "checkpoint")
+    return models
 
 
-def _sample_one(
-    protein: Protein,
-    denoiser: ConformerDenoiser,
-    trunk: Trunk,
-    settings: SamplerSettings,
-    made: dict[str, Any],
-    versions: dict[str, Any],
-    out: Path,
-    batch: int,
-) -> Iterator[int]:
-    """Sample a protein and write its ensemble; yields the sizes of the batches on the way."""
-    import numpy as np
+def _settings(
+    preset: str | None, given: dict[str, float | None], *, n_steps: int, sigma_data: float
+) -> SamplerSettings:
+    """The preset's settings, and over them those that were given."""
+    from protenix_eba.sample import PRESETS, SamplerSettings
 
-    from protenix_eba.data.features import protein_features, to_device
-    from protenix_eba.sample import sample_batches, write_ensemble
+    chosen = PRESETS[preset] if preset else {}
+    chosen = chosen | {key: value for key, value in given.items() if value is not None}
+    return replace(SamplerSettings(n_steps=n_steps, sigma_data=sigma_data), **chosen)  # type: ignore[arg-type]
 
-    device = next(denoiser.parameters()).device
-    featurised = protein_features(protein, seed=made["seed"])
-    embedded = trunk.embed(protein).to(device)
-    featurised.features.update(to_device(featurised.features, device))
-    batches = []
-    for coordinates in sample_batches(
-        denoiser,
-        featurised,
-        embedded,
-        n_samples=made["n_samples"],
-        batch_size=batch,
-        settings=settings,
-        seed=made["seed"],
-    ):
-        batches.append(coordinates)
-        yield len(coordinates)
-    write_ensemble(out / protein.name, featurised, np.concatenate(batches), made | versions)
+
+def _chunk(batch: str) -> int | None:
+    if batch == "auto":
+        return None
+    if not batch.isdigit():
+        raise UserError(f"--batch: expected 'auto' or a number of samples, found {batch!r}")
+    return int(batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +15,7 @@ import click
 from protenix_eba.errors import UserError
 
 if TYPE_CHECKING:
+    from protenix_eba.data.features import ProteinFeatures
     from protenix_eba.data.msa import MsaFiles, ProteinMsa
     from protenix_eba.data.sequences import Protein
     from protenix_eba.embeddings import TrunkEmbeddings
@@ -176,19 +178,24 @@ class Trunk:
         return self.stored_msa(protein) or fingerprint_of(self._alignments(protein))
 
     def embed(self, protein: Protein) -> TrunkEmbeddings:
-        """Embeddings of a protein, stored ones or new ones that are stored then.
+        """Embeddings of a protein, see `inputs`."""
+        return self.inputs(protein)[1]
+
+    def inputs(self, protein: Protein) -> tuple[ProteinFeatures, TrunkEmbeddings]:
+        """Features and embeddings of a protein, stored ones or new ones that are stored then.
 
         Raises:
             UserError: Stored ones are stale, or the alignments cannot be used.
         """
-        from protenix_eba.data.features import protein_features
+        from protenix_eba.data.features import complete, protein_features
         from protenix_eba.embeddings import as_stored, compute_embeddings, save_embeddings
 
         if self._stored and self.stored_msa(protein):
-            return self._stored(protein)
+            stored = self._stored.features(protein)
+            return replace(stored, features=complete(stored.features)), self._stored(protein)
         featurised = protein_features(protein, msa=self._alignments(protein))
         embeddings = compute_embeddings(self.model, featurised, self._n_cycles)
         if self._stored:
             path = self._stored.path(protein)
             save_embeddings(path, embeddings, featurised, self._fingerprint, self._n_cycles)
-        return as_stored(embeddings)
+        return featurised, as_stored(embeddings)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
@@ -77,11 +78,7 @@ def protein_features(
     Returns:
         The features, on the CPU.
     """
-    chains = [{"sequence": sequence, "count": 1} for sequence in protein.chains]
-    if msa:
-        for chain, unpaired, paired in zip(chains, msa.unpaired, msa.paired, strict=True):
-            chain |= {"unpairedMsa": unpaired, "pairedMsa": paired}
-    sample = {"name": protein.name, "sequences": [{"proteinChain": chain} for chain in chains]}
+    sample = {"name": protein.name, "sequences": _entities(protein, msa)}
     with _numpy_seed(seed):
         features, atom_array = _host_features(sample, with_msa=msa is not None)
     chain_ids = list(dict.fromkeys(atom_array.chain_id))
@@ -93,6 +90,21 @@ def protein_features(
     )
     elements = tuple(str(e).capitalize() for e in atom_array.element)
     return ProteinFeatures(protein, features, atoms, elements, fingerprint_of(msa))
+
+
+def _entities(protein: Protein, msa: ProteinMsa | None) -> list[dict[str, Any]]:
+    """Chains as stock Protenix takes them: equal ones that follow each other are one entity.
+
+    Copies of one entity are symmetric to the model (`relp`), equal chains of two are strangers.
+    """
+    entities, first = [], 0
+    for sequence, copies in groupby(protein.chains):
+        chain: dict[str, Any] = {"sequence": sequence, "count": len(list(copies))}
+        if msa:
+            chain |= {"unpairedMsa": msa.unpaired[first], "pairedMsa": msa.paired[first]}
+        first += chain["count"]
+        entities.append({"proteinChain": chain})
+    return entities
 
 
 def _host_features(sample: dict[str, Any], *, with_msa: bool) -> tuple[dict[str, Any], Any]:

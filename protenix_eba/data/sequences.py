@@ -1,18 +1,28 @@
-"""Sequences to sample or embed, from FASTA, from CSV, or from the topology of an MD target."""
+"""Sequences to sample or embed: FASTA, CSV, Protenix's JSON, or the topology of an MD target."""
 
 from __future__ import annotations
 
 import csv
+import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 from protenix_eba.errors import UserError
 from protenix_eba.files import require_file
 from protenix_eba.trajectories import Target, load_topology
 
-__all__ = ["Protein", "protein_of_target", "read_proteins"]
+__all__ = ["Protein", "protein_of_target", "read_proteins", "read_seed"]
+
+logger = logging.getLogger(__name__)
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
+# Of an entry of Protenix's JSON and of a chain in it, what changes nothing here or is empty.
+_ENTRY_KEYS: Final = {"name", "sequences", "modelSeeds", "assembly_id"}
+_CHAIN_KEYS: Final = {"sequence", "count", "id"}
+_MSA_KEYS: Final = {"msa", "unpairedMsa", "pairedMsa", "unpairedMsaPath", "pairedMsaPath"}
+_JSON_HINT: Final = "stock Protenix's own format: see its documentation of the inference JSON"
 
 
 @dataclass(frozen=True)
@@ -49,26 +59,110 @@ class Protein:
 
 
 def read_proteins(path: Path | str) -> list[Protein]:
-    """Proteins of a FASTA file, or of a CSV file with the columns `name` and `seqres`.
+    """Proteins of a FASTA file, of a CSV file with the columns `name` and `seqres`, or of a JSON.
 
-    Chains of one protein are separated by `:` or `/`.
+    In the first two, chains of one protein are separated by `:` or `/`. The JSON is the one of
+    `protenix pred`, with proteins alone; `count` copies of a chain follow each other.
 
     Raises:
-        UserError: No such file, another format, a name twice, an unknown residue.
+        UserError: No such file, another format, a name twice, an unknown residue, or a JSON with
+            other molecules, modifications or constraints.
     """
     path = require_file(path, "sequences")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text file", "give a FASTA or CSV file") from error
-    pairs = _from_fasta(text) if text.lstrip().startswith(">") else _from_csv(text, path)
+    text = _read_text(path)
+    if text.lstrip().startswith(("[", "{")):
+        pairs = [_from_entry(n, entry, path) for n, entry in enumerate(_entries(text, path))]
+    else:
+        read = _from_fasta(text) if text.lstrip().startswith(">") else _from_csv(text, path)
+        pairs = [(name, tuple(s.replace("/", ":").split(":"))) for name, s in read]
     if not pairs:
-        raise UserError(f"no sequence in {path}", "give a FASTA or CSV file with sequences")
+        raise UserError(f"no sequence in {path}", "give a FASTA, CSV or JSON file with sequences")
     names = [name for name, _ in pairs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"{path}: the names {', '.join(twice)} occur twice", "make names unique")
-    return [Protein(name, tuple(s.replace("/", ":").split(":"))) for name, s in pairs]
+    return [Protein(name, chains) for name, chains in pairs]
+
+
+def read_seed(path: Path | str) -> int | None:
+    """The seed in a JSON of `protenix pred`; None if it has none, or in another format.
+
+    As in Protenix, the `modelSeeds` of the first entry are those of all.
+
+    Raises:
+        UserError: Several of them: here samples differ by their number, not by the seed.
+    """
+    path = require_file(path, "sequences")
+    text = _read_text(path)
+    if not text.lstrip().startswith(("[", "{")):
+        return None
+    entries = _entries(text, path)
+    seeds = (entries[0].get("modelSeeds") or []) if entries else []
+    if not isinstance(seeds, list) or len(seeds) > 1 or not all(isinstance(s, int) for s in seeds):
+        raise UserError(
+            f"{path}: expected at most one number in modelSeeds, found {seeds}",
+            "choose one with --seed; raise -n for more samples",
+        )
+    return seeds[0] if seeds else None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text file", "give a FASTA, CSV or JSON file") from error
+
+
+def _entries(text: str, path: Path) -> list[dict[str, Any]]:
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not whole JSON: {error}", _JSON_HINT) from error
+    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
+        raise UserError(f"{path}: expected a list of entries in '[' and ']'", _JSON_HINT)
+    return content
+
+
+def _from_entry(number: int, entry: dict[str, Any], path: Path) -> tuple[str, tuple[str, ...]]:
+    """Name and chains of an entry; what cannot be sampled here is refused, not left out."""
+    name = entry.get("name")
+    where = f"{path}: entry {number + 1} ({name})"
+    sequences = entry.get("sequences")
+    if not isinstance(name, str) or not isinstance(sequences, list) or not sequences:
+        raise UserError(f"{where}: expected a name and a list of sequences", _JSON_HINT)
+    _refuse(where, entry, _ENTRY_KEYS)
+    chains: list[str] = []
+    for molecule in sequences:
+        kinds = sorted(molecule) if isinstance(molecule, dict) else [type(molecule).__name__]
+        if kinds != ["proteinChain"]:
+            raise UserError(
+                f"{where}: expected proteinChain only, found {', '.join(kinds)}",
+                "ensembles are sampled of proteins alone: leave other molecules out",
+            )
+        chains += _copies(where, molecule["proteinChain"])
+    return name, tuple(chains)
+
+
+def _copies(where: str, chain: dict[str, Any]) -> list[str]:
+    sequence, count = chain.get("sequence"), chain.get("count", 1)
+    if not isinstance(sequence, str) or not isinstance(count, int) or count < 1:
+        raise UserError(
+            f"{where}: expected a sequence and a count of 1 or more, found {sequence!r}, {count!r}",
+            _JSON_HINT,
+        )
+    _refuse(where, chain, _CHAIN_KEYS | _MSA_KEYS)
+    if any(chain.get(key) for key in _MSA_KEYS):
+        logger.warning("%s: alignments in the JSON are not read, give them with --msa", where)
+    return [sequence.strip().upper()] * count
+
+
+def _refuse(where: str, values: dict[str, Any], known: set[str]) -> None:
+    found = sorted(key for key, value in values.items() if key not in known and value)
+    if found:
+        raise UserError(
+            f"{where}: {', '.join(found)} cannot be taken into account here",
+            "take it out of the file, or sample it with `protenix pred`",
+        )
 
 
 def _from_fasta(text: str) -> list[tuple[str, str]]:
@@ -83,11 +177,11 @@ def _from_csv(text: str, path: Path) -> list[tuple[str, str]]:
     reader = csv.DictReader(text.splitlines())
     if not {"name", "seqres"} <= set(reader.fieldnames or []):
         raise UserError(
-            f"{path}: expected FASTA ('>name'), or CSV with the columns name and seqres, found "
-            f"the columns {', '.join(reader.fieldnames or ['none'])}",
+            f"{path}: expected FASTA ('>name'), Protenix's JSON, or CSV with the columns name and "
+            f"seqres, found the columns {', '.join(reader.fieldnames or ['none'])}",
             "the ATLAS split files have these two columns",
         )
-    return [(row["name"], row["seqres"].strip().upper()) for row in reader]
+    return [((row["name"] or "").strip(), (row["seqres"] or "").strip().upper()) for row in reader]
 
 
 def protein_of_target(target: Target) -> Protein:

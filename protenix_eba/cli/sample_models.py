@@ -1,0 +1,139 @@
+"""What `protenix-eba sample` does with each checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from protenix_eba.cli.session import Trunk, make_folder
+from protenix_eba.errors import UserError
+
+if TYPE_CHECKING:
+    from protenix_eba.data.features import ProteinFeatures
+    from protenix_eba.data.msa import MsaFiles
+    from protenix_eba.data.sequences import Protein
+    from protenix_eba.embeddings import TrunkEmbeddings
+    from protenix_eba.sampling_run import Ensemble, Plan, SamplingRun
+
+__all__ = ["Job", "Report", "sample_with"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is the same for all checkpoints."""
+
+    configs: Any
+    proteins: Sequence[Protein]
+    plan: Plan
+    precision: str
+    embeddings: Path | None
+    msas: MsaFiles | None
+    relax: bool
+    jobs: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What went wrong.
+
+    Attributes:
+        failures: Target -> why it has no ensemble.
+        problems: Sentences about ensembles that are not all that was asked for.
+    """
+
+    failures: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def sample_with(job: Job, checkpoint: Path, out: Path, report: Report) -> None:
+    """Sample all proteins with one model."""
+    import torch
+
+    from protenix_eba.data.features import to_device
+    from protenix_eba.diffusion import ConformerDenoiser
+    from protenix_eba.files import sha256_of_file
+    from protenix_eba.sampling_run import SamplingRun
+    from protenix_eba.weights import build_diffusion_module, load_checkpoint
+
+    state = load_checkpoint(checkpoint)
+    make_folder(out)
+    trunk = Trunk(job.configs, state, job.embeddings, job.msas)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    automatic = "bf16" if device.type == "cuda" else "fp32"
+    precision = automatic if job.precision == "auto" else job.precision
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    denoiser = ConformerDenoiser(build_diffusion_module(job.configs, state), dtype)
+    denoiser = denoiser.to(device).eval()
+
+    def inputs(protein: Protein) -> tuple[ProteinFeatures, TrunkEmbeddings]:
+        made, embedded = trunk.inputs(protein)
+        on_device = replace(made, features=to_device(made.features, device))
+        return on_device, embedded.to(device)
+
+    provenance = {"checkpoint_sha256": sha256_of_file(checkpoint), "precision": precision}
+    _sample_all(job, SamplingRun(denoiser, inputs, job.plan, provenance, out), trunk, out, report)
+
+
+def _sample_all(job: Job, run: SamplingRun, trunk: Trunk, out: Path, report: Report) -> None:
+    """Sample each protein, and relax the ensembles if that is asked for."""
+    from protenix_eba.progress import console, progress_bar
+
+    made: dict[str, Ensemble] = {}
+    n = job.plan.n_samples
+    with progress_bar() as bar:
+        task = bar.add_task("sampling", total=n * len(job.proteins), note="")
+        for number, protein in enumerate(job.proteins):
+
+            def tell(there: int, before: int = n * number, name: str = protein.name) -> None:
+                bar.update(task, completed=before + there, note=name)
+
+            try:
+                made[protein.name] = run.ensemble(protein, trunk.msa(protein), tell)
+            except UserError as error:
+                report.failures[str(out / protein.name)] = str(error)
+            except (
+                Exception
+            ) as error:  # whatever Protenix says of it, the others are not to be lost
+                report.failures[str(out / protein.name)] = f"{type(error).__name__}: {error}"
+            bar.update(task, completed=n * (number + 1))
+    for name, ensemble in made.items():
+        if ensemble.is_short:
+            report.problems.append(f"{out / name}: {ensemble.remark}")
+        elif ensemble.remark:
+            console.print(f"{out / name}: {ensemble.remark}", markup=False, soft_wrap=True)
+    console.print(f"{n} samples of {len(made)} sequences in {out}", markup=False, soft_wrap=True)
+    if job.relax:
+        _relax_all(job, made, out, report)
+
+
+def _relax_all(job: Job, made: dict[str, Ensemble], out: Path, report: Report) -> None:
+    """Minimise all ensembles into a folder beside `out`."""
+    from protenix_eba.energy.protocol import PROTOCOLS
+    from protenix_eba.progress import console, progress_bar
+    from protenix_eba.relaxation import relax_ensemble
+
+    relaxed = out.resolve().with_name(f"{out.resolve().name}_relaxed")
+    done = 0
+    with progress_bar() as bar:
+        total = sum(ensemble.n_written for ensemble in made.values())
+        task = bar.add_task("relaxing", total=total, note="")
+        for name, ensemble in made.items():
+
+            def tell(there: int, before: int = done, name: str = name) -> None:
+                bar.update(task, completed=before + there, note=name)
+
+            try:
+                failed = relax_ensemble(
+                    ensemble.folder, relaxed / name, PROTOCOLS["default"], jobs=job.jobs, tell=tell
+                )
+            except UserError as error:
+                report.problems.append(f"{relaxed / name}: {error}")
+            else:
+                report.problems.extend(
+                    f"{relaxed / name}: sample {number}: {why}" for number, why in failed.items()
+                )
+            done += ensemble.n_written
+            bar.update(task, completed=done)
+    console.print(f"relaxed samples and energies in {relaxed}", markup=False, soft_wrap=True)
