@@ -35,6 +35,11 @@ class AtomKey:
     residue_number: int
     atom_name: str
 
+    @property
+    def residue(self) -> tuple[str, int]:
+        """What identifies its residue."""
+        return self.chain, self.residue_number
+
     def __str__(self) -> str:
         return f"{self.chain or '-'}/{self.residue_number}/{self.atom_name}"
 
@@ -47,6 +52,7 @@ class AtomMatch:
         reference_atoms: `[N]` indices in the reference's topology, ascending.
         sample_atoms: `[N]` indices of the same atoms in the samples' topology.
         ca: `[L]` positions of the C-alpha atoms among the N matched ones.
+        residue: `[N]` position in `ca` of the C-alpha atom of each atom's residue.
         coverage: Matched fraction of the reference's heavy atoms, terminal OXT not counted; of
             its C-alpha atoms where one side has no others.
         ca_only: Whether one side has C-alpha atoms only.
@@ -56,6 +62,7 @@ class AtomMatch:
     reference_atoms: Ints
     sample_atoms: Ints
     ca: Ints
+    residue: Ints
     coverage: float
     ca_only: bool
     notes: list[str] = field(default_factory=list)
@@ -113,11 +120,12 @@ def match_atoms(reference: mdtraj.Topology, samples: mdtraj.Topology, name: str)
     ca_only = ours.is_ca_only or theirs.is_ca_only
     if ca_only:
         ours, theirs = ours.ca(), theirs.ca()
-    row = {key: i for i, key in enumerate(theirs.keys)}
-    pairs = [(i, row[key]) for i, key in enumerate(ours.keys) if key in row]
+    pairs = _pairs(ours, theirs)
     _check_residue_names(ours, theirs, pairs, name)
     coverage, notes = _coverage(ours, theirs, name)
-    ca = np.array([n for n, (i, _) in enumerate(pairs) if ours.keys[i].atom_name == "CA"], int)
+    first, second = np.array(pairs, dtype=np.int64).T
+    keys = [ours.keys[i] for i in first]
+    ca = [n for n, key in enumerate(keys) if key.atom_name == "CA"]
     if len(ca) < 3:
         raise UserError(
             f"target {name}: {len(ca)} C-alpha atoms in common, at least 3 are needed",
@@ -125,8 +133,19 @@ def match_atoms(reference: mdtraj.Topology, samples: mdtraj.Topology, name: str)
         )
     if ca_only:
         notes.append("C-alpha atoms only: RMSF and RMWD are not those of all heavy atoms.")
-    first, second = (np.array(column, dtype=np.int64) for column in zip(*pairs, strict=True))
-    return AtomMatch(ours.atoms[first], theirs.atoms[second], ca, coverage, ca_only, notes)
+    rows = {keys[n].residue: row for row, n in enumerate(ca)}
+    residue = np.array([rows[key.residue] for key in keys], dtype=np.int64)
+    return AtomMatch(
+        ours.atoms[first], theirs.atoms[second], np.array(ca), residue, coverage, ca_only, notes
+    )
+
+
+def _pairs(ours: _Side, theirs: _Side) -> list[tuple[int, int]]:
+    """Rows of the same atoms; of residues whose C-alpha atom both have."""
+    row = {key: i for i, key in enumerate(theirs.keys)}
+    pairs = [(i, row[key]) for i, key in enumerate(ours.keys) if key in row]
+    with_ca = {ours.keys[i].residue for i, _ in pairs if ours.keys[i].atom_name == "CA"}
+    return [(i, j) for i, j in pairs if ours.keys[i].residue in with_ca]
 
 
 def _side(topology: mdtraj.Topology, name: str, where: str) -> _Side:

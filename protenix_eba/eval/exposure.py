@@ -47,13 +47,11 @@ class SideChains:
     counted: Bools
 
     @classmethod
-    def of(cls, atoms: list[mdtraj.core.topology.Atom]) -> SideChains:
-        """From atoms in the order of the coordinates; residues are numbered as they appear."""
-        rows: dict[int, int] = {}
-        residue = [rows.setdefault(atom.residue.index, len(rows)) for atom in atoms]
+    def of(cls, atoms: list[mdtraj.core.topology.Atom], residue: NDArray[np.int64]) -> SideChains:
+        """From the atoms, in the order of the coordinates, and the row of each one's residue."""
         van_der_waals = np.array([_ATOMIC_RADII[a.element.symbol] for a in atoms], np.float32)
         counted = np.array([atom.name not in _MAIN_CHAIN for atom in atoms])
-        return cls(van_der_waals + np.float32(_PROBE_NM), np.array(residue), counted)
+        return cls(van_der_waals + np.float32(_PROBE_NM), residue, counted)
 
     def exposed(self, xyz: NDArray[np.floating]) -> Bools:
         """Which side chains have more than 0.02 nm2 of accessible area.
@@ -78,6 +76,12 @@ class SideChains:
         counts = np.empty(xyz.shape[:2], dtype=np.int64)
         counts[:, order] = kernels.accessible_points(xyz_nm, *arguments)
         return counts
+
+    def buried(self, structure_xyz: NDArray[np.floating]) -> Bools:
+        """Which side chains of one structure `[N, 3]` (angstrom) have less than 0.02 nm2."""
+        areas = (self.points(structure_xyz[None]) * self.nm2_per_point).astype(np.float32)
+        result: Bools = self.by_residue(areas)[0] < EXPOSED_NM2
+        return result
 
     def by_residue(self, areas_nm2: NDArray[np.float32]) -> NDArray[np.float32]:
         """Sum atoms `[F, N]` to side chains `[F, L]`, in float32 as AlphaFlow's script does."""
