@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import mdtraj
 
@@ -31,6 +31,7 @@ __all__ = [
     "from_names",
     "is_archive",
     "open_handle",
+    "promised_frames",
     "unpacked",
 ]
 
@@ -196,3 +197,16 @@ def open_handle(path: Path) -> Iterator[Any]:
                 f"cannot read {path.name}: {type(error).__name__}: {error}", BROKEN
             ) from error
         yield handle
+
+
+def promised_frames(path: Path) -> int:
+    """Frames by the header of a DCD file; mdtraj counts by the size of the file.
+
+    A run that ended early leaves a header with more. Returns 0 for what is no DCD file.
+    """
+    with open(path, "rb") as file:
+        header = file.read(12)
+    if header[4:8] != b"CORD":
+        return 0
+    order: Literal["little", "big"] = "little" if header[:1] == b"T" else "big"
+    return int.from_bytes(header[8:], order)

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
-from protenix_eba.md_files import BROKEN, open_handle
+from protenix_eba.md_files import BROKEN, open_handle, promised_frames
 from protenix_eba.trajectories import has_rest
 from protenix_eba.units import ANGSTROM_PER_NM
 
@@ -165,12 +165,7 @@ class TrajectoryFile:
         """
         if self._path.suffix.lower() != ".dcd":
             return ""
-        with open(self._path, "rb") as file:
-            header = file.read(12)
-        if header[4:8] != b"CORD":
-            return ""
-        order: Literal["little", "big"] = "little" if header[:1] == b"T" else "big"
-        promised, found = int.from_bytes(header[8:], order), self.count_declared()
+        promised, found = promised_frames(self._path), self.count_declared()
         if promised <= found:
             return ""
         return f"the header of {self._path.name} promises {promised} frames, {found} are there"
