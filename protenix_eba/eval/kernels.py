@@ -127,9 +127,9 @@ def accessible_points(
             blocks, the blocks' directions, and their common angular radius.
     """
     counts = np.zeros((xyz.shape[0], xyz.shape[1]), dtype=np.int64)
-    per_point = np.zeros(xyz.shape[1])
+    per_point = np.ones(xyz.shape[1])
     for f in range(xyz.shape[0]):
-        _count(xyz[f], radii, groups, wanted, sphere, per_point, 1.0, counts[f])
+        _count(xyz[f], radii, groups, wanted, sphere, per_point, np.inf, counts[f])
     return counts
 
 
@@ -170,7 +170,7 @@ def _count(
     centres, reach = _spheres_around(xyz, radii, groups)
     # Coordinates by axis, then radii: the loops over them run in the processor's wide registers.
     around, near = np.empty((4, n_atoms), np.float32), np.empty((4, n_atoms), np.float32)
-    caps, order = np.empty((5, n_atoms), np.float32), np.empty((2, n_atoms), np.int32)
+    caps, work = np.empty((5, n_atoms), np.float32), np.empty((2, n_atoms), np.int32)
     counts[:] = 0
     for g in range(len(groups) - 1):
         n_around = -1
@@ -181,10 +181,11 @@ def _count(
                 continue
             if n_around < 0:
                 n_around = _candidates(g, xyz, radii, groups, centres, reach, around)
-            n_near = _neighbours(xyz[i], radii[i], around, n_around, near, order)
-            _caps(xyz[i], radii[i], near, n_near, sphere, caps)
-            room = limit - area
-            counts[i] = _uncovered(xyz[i], radii[i], near, n_near, caps, sphere, per_point[i], room)
+            n_close, n_near = _neighbours(xyz[i], radii[i], around, n_around, near, work)
+            enough = (limit - area) / per_point[i]
+            counts[i] = _uncovered(
+                xyz[i], radii[i], near, n_close, n_near, caps, sphere, enough, work
+            )
             area += counts[i] * per_point[i]
             if area > limit:
                 break
@@ -231,8 +232,12 @@ def _candidates(
 @_compiled
 def _neighbours(
     at: Floats, radius: float, around: Floats, n_around: int, near: Floats, order: Any
-) -> int:  # pragma: no cover
-    """Copy the atoms whose sphere meets the one at `at`, those close by first; returns how many."""
+) -> tuple[int, int]:  # pragma: no cover
+    """Copy the atoms whose sphere meets the one at `at`, those close by first.
+
+    Returns:
+        How many are close by, and how many there are.
+    """
     x, y, z = at[0], at[1], at[2]
     first, last = 0, 0
     for j in range(n_around):
@@ -252,21 +257,21 @@ def _neighbours(
     for k in range(last):
         for axis in range(4):
             near[axis, first + k] = around[axis, order[1, k]]
-    return first + last
+    return first, first + last
 
 
 @_compiled
 def _caps(
-    at: Floats, radius: float, near: Floats, n_near: int, sphere: Any, caps: Floats
+    at: Floats, radius: float, near: Floats, first: int, last: int, sphere: Any, caps: Floats
 ) -> None:  # pragma: no cover
-    """The cap that each neighbour covers: its direction, and two limits for a block's direction.
+    """The cap that each of some neighbours covers: its direction, and two limits for a block's direction.
 
     Above the first a block is covered entirely, below the second not at all.
     """
     one, two, margin = np.float32(1.0), np.float32(2.0), np.float32(_MARGIN)
     cosine, sine = np.float32(sphere[2]), np.float32(sphere[3])
     x, y, z = at[0], at[1], at[2]
-    for n in range(n_near):
+    for n in range(first, last):
         dx, dy, dz = near[0, n] - x, near[1, n] - y, near[2, n] - z
         square = dx * dx + dy * dy + dz * dz
         inverse = one / np.sqrt(square)
@@ -281,56 +286,81 @@ def _caps(
 
 @_compiled
 def _uncovered(
-    at: Floats, radius: float, near: Floats, n_near: int, caps: Floats, sphere: Any,
-    per_point: float, room: float,
+    at: Floats, radius: float, near: Floats, n_close: int, n_near: int, caps: Floats, sphere: Any,
+    enough: float, work: Any,
 ) -> int:  # pragma: no cover  # fmt: skip
-    """Accessible points of one atom; stops when their area is above `room`."""
+    """Accessible points of one atom; stops when they are more than enough.
+
+    Nearly every block of a buried atom is covered by a neighbour close by: the others are looked
+    at only where points are left.
+    """
     points, centres = sphere[0], sphere[1]
-    partly = np.empty(n_near, dtype=np.int32)
-    count, last = 0, 0
+    left = np.empty(points.shape[1], np.int32)
+    count, hint, n_caps = 0, 0, n_close
+    _caps(at, radius, near, 0, n_close, sphere, caps)
     for b in range(len(centres)):
         x, y, z = centres[b, 0], centres[b, 1], centres[b, 2]
-        covered = False
-        if n_near > 0:
-            # Neighbouring blocks are often hidden by the same atom.
-            covered = x * caps[0, last] + y * caps[1, last] + z * caps[2, last] > caps[3, last]
-        n_partly = 0
-        if not covered:
-            for n in range(n_near):
-                dot = x * caps[0, n] + y * caps[1, n] + z * caps[2, n]
-                if dot > caps[4, n]:
-                    if dot > caps[3, n]:
-                        covered, last = True, n
-                        break
-                    partly[n_partly] = n
-                    n_partly += 1
-        if not covered:
-            count += _open_points(at, radius, near, partly[:n_partly], points[b])
-            if count * per_point > room:
-                break
+        if n_close > 0 and x * caps[0, hint] + y * caps[1, hint] + z * caps[2, hint] > caps[3, hint]:
+            continue  # neighbouring blocks are often hidden by the same atom
+        found, n_partly = _partly(x, y, z, caps, 0, n_close, work)
+        if found >= 0:
+            hint = found
+            continue
+        for p in range(len(left)):
+            left[p] = p
+        n_left = _still_open(at, radius, near, work, n_partly, points[b], left, len(left))
+        if n_left and n_near > n_close:
+            if n_caps < n_near:
+                _caps(at, radius, near, n_close, n_near, sphere, caps)
+                n_caps = n_near
+            found, n_partly = _partly(x, y, z, caps, n_close, n_near, work)
+            if found >= 0:
+                continue
+            n_left = _still_open(at, radius, near, work, n_partly, points[b], left, n_left)
+        count += n_left
+        if count > enough:
+            break
     return count
 
 
 @_compiled
-def _open_points(
-    at: Floats, radius: float, near: Floats, partly: Any, points: Floats
-) -> int:  # pragma: no cover
-    """The points of one block that no neighbour covers, in mdtraj's float32 arithmetic."""
-    count, last = 0, 0
-    for p in range(len(points)):
+def _partly(
+    x: float, y: float, z: float, caps: Floats, first: int, last: int, work: Any
+) -> tuple[int, int]:  # pragma: no cover
+    """A neighbour that covers a block entirely, or -1; and how many cover part of it, in `work`."""
+    n_partly = 0
+    for n in range(first, last):
+        dot = x * caps[0, n] + y * caps[1, n] + z * caps[2, n]
+        if dot > caps[4, n]:
+            if dot > caps[3, n]:
+                return n, 0
+            work[0, n_partly] = n
+            n_partly += 1
+    return -1, n_partly
+
+
+@_compiled
+def _still_open(
+    at: Floats, radius: float, near: Floats, work: Any, n_partly: int, points: Floats, left: Any,
+    n_left: int,
+) -> int:  # pragma: no cover  # fmt: skip
+    """Keep the points of a block that no neighbour covers, in mdtraj's float32 arithmetic."""
+    kept, hint = 0, 0
+    for p in left[:n_left]:
         x = at[0] + radius * points[p, 0]
         y = at[1] + radius * points[p, 1]
         z = at[2] + radius * points[p, 2]
         is_open = True
-        for n in range(len(partly)):
-            k = n + last
-            if k >= len(partly):
-                k -= len(partly)
-            j = partly[k]
+        for n in range(n_partly):
+            k = n + hint
+            if k >= n_partly:
+                k -= n_partly
+            j = work[0, k]
             dx, dy, dz = x - near[0, j], y - near[1, j], z - near[2, j]
             if dx * dx + dy * dy + dz * dz < near[3, j] * near[3, j]:
-                is_open, last = False, k
+                is_open, hint = False, k
                 break
         if is_open:
-            count += 1
-    return count
+            left[kept] = p
+            kept += 1
+    return kept
