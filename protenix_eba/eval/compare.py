@@ -141,7 +141,7 @@ class _Comparison:
             floor=[panel(structure, others, own) for others, own in floor_sides],
             counts=self._counts(),
             arrays=arrays,
-            notes=[*self.match.notes, *compat_notes, *self._notes(values)],
+            notes=[*self._source_notes(), *compat_notes, *self._notes(values)],
         )
 
     @property
@@ -236,6 +236,9 @@ class _Comparison:
             "sample_ca_rmsf": self.sample.ca_rmsf,
             "md_pca": md.axes.project(self.md_kept.ca["plotted"]),
         }
+
+    def _source_notes(self) -> list[str]:
+        return [*self.reference.notes, *self.samples.notes, *self.match.notes]
 
     def _counts(self) -> dict[str, float]:
         return {

@@ -296,16 +296,13 @@ def _uncovered(
     """
     points, centres = sphere[0], sphere[1]
     left = np.empty(points.shape[1], np.int32)
-    count, hint, n_caps = 0, 0, n_close
+    count, n_caps = 0, n_close
     _caps(at, radius, near, 0, n_close, sphere, caps)
     for b in range(len(centres)):
         x, y, z = centres[b, 0], centres[b, 1], centres[b, 2]
-        if n_close > 0 and x * caps[0, hint] + y * caps[1, hint] + z * caps[2, hint] > caps[3, hint]:
-            continue  # neighbouring blocks are often hidden by the same atom
-        found, n_partly = _partly(x, y, z, caps, 0, n_close, work)
-        if found >= 0:
-            hint = found
+        if _best(x, y, z, caps, n_close) > 0.0:
             continue
+        _, n_partly = _partly(x, y, z, caps, 0, n_close, work)
         for p in range(len(left)):
             left[p] = p
         n_left = _still_open(at, radius, near, work, n_partly, points[b], left, len(left))
@@ -321,6 +318,15 @@ def _uncovered(
         if count > enough:
             break
     return count
+
+
+@njit(cache=True, error_model="numpy", fastmath=True)
+def _best(x: float, y: float, z: float, caps: Floats, n: int) -> float:  # pragma: no cover
+    """How far the best of n caps reaches beyond a block: above zero if it covers it entirely."""
+    best = np.float32(-2.0)
+    for k in range(n):
+        best = max(best, x * caps[0, k] + y * caps[1, k] + z * caps[2, k] - caps[3, k])
+    return best
 
 
 @_compiled
