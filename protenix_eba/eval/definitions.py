@@ -67,7 +67,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     ),
     Metric(
         "rmsf_pearson",
-        "Per-target RMSF correlation",
+        "Per-target RMSF r",
         "",
         "higher",
         "Pearson r between atoms' fluctuations in the samples and in the MD.",
@@ -83,7 +83,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     ),
     Metric(
         "rmwd_translation",
-        "RMWD, translation",
+        "RMWD trans.",
         _A,
         "lower",
         "Its part from the atoms' mean positions.",
@@ -91,7 +91,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     ),
     Metric(
         "rmwd_variance",
-        "RMWD, variance",
+        "RMWD var.",
         _A,
         "lower",
         "Its part from the atoms' covariances.",
@@ -139,7 +139,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     ),
     Metric(
         "exposed_residue_jaccard",
-        "Exposed residues J",
+        "Exposed residue J",
         "",
         "higher",
         "Buried side chains that become exposed in over 10%: overlap with the MD's.",
@@ -147,7 +147,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     ),
     Metric(
         "exposed_mi_spearman",
-        "Exposed MI matrix rho",
+        "Exposed MI rho",
         "",
         "higher",
         "Spearman rho of the mutual information between residues' exposures.",
@@ -212,7 +212,7 @@ METRICS: Final[tuple[Metric, ...]] = (
 AGGREGATES: Final[tuple[Metric, ...]] = (
     Metric(
         "pairwise_rmsd_pearson",
-        "Pairwise RMSD correlation",
+        "Pairwise RMSD r",
         "",
         "higher",
         "Pearson r over targets between the diversity of the samples and of the MD.",
@@ -220,7 +220,7 @@ AGGREGATES: Final[tuple[Metric, ...]] = (
     ),
     Metric(
         "global_rmsf_pearson",
-        "Global RMSF correlation",
+        "Global RMSF r",
         "",
         "higher",
         "Pearson r of the fluctuations over the atoms of all targets.",

@@ -121,7 +121,7 @@ def draw_figures(group: Group, losses: Sequence[Mapping[str, Any]] = ()) -> list
 def _overview(group: Group) -> Figure:
     caption = (
         "A dot is a target; the diamond is the median with its bootstrap interval. The dashed line "
-        "is MD against itself."
+        "is MD against itself, with as many frames."
     )
     known = {key for s in group.summaries.values() for key in s.values}
     metrics = [m for m in METRICS if m.key in _PROTOCOL and m.key in known]

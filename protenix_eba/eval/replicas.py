@@ -49,6 +49,11 @@ class TrajectoryConformations:
         self._source = source
 
     @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that it is read from."""
+        return self._source.files
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What the reader should know."""
         if self._loaded[1] is not None:

@@ -69,6 +69,7 @@ def render_report(
         _section(group, comparison, losses if position == 0 else ())
         for position, group in enumerate(comparison.groups)
     ]
+    viewer = _viewer(comparison.groups[0])
     shown = {label: dict(e.settings) for label, e in comparison.evaluations.items()}
     page = _environment().get_template("report.html.jinja").render(
         comparison=comparison,
@@ -78,7 +79,8 @@ def render_report(
         versions=next(iter(comparison.evaluations.values())).versions,
         bootstrap={"percent": CONFIDENCE_PERCENT, "n": RESAMPLES, "min_targets": MIN_TARGETS},
         floor_name=FLOOR_NAME,
-        viewer=_viewer(comparison),
+        viewer=viewer,
+        has_viewer=bool(viewer),
         viewer_script=viewer_script(),
     )  # fmt: skip
     for section in sections:
@@ -135,10 +137,11 @@ def _target_lines(group: Group, metrics: Sequence[Metric]) -> list[_TargetLine]:
     return lines
 
 
-def _viewer(comparison: Comparison) -> str:
+def _viewer(group: Group) -> str:
     """JSON for the 3D view; it stands in a script element, which no `<` may end early."""
-    group = comparison.groups[0]
     targets = with_arrays(group, detailed_targets(group), *_FRAMES)
+    if not targets:
+        return ""
     data = viewer_data(targets, list(group.summaries))
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
 

@@ -127,9 +127,9 @@ def overview_figure(summaries: Mapping[str, Summary], metrics: Sequence[Metric])
                 axes.plot(summary.intervals[metric.key], (row, row), color=MD, lw=2.2, zorder=3)
             if metric.key in summary.values:
                 axes.plot(summary.values[metric.key], row, "D", color=MD, ms=4.5, zorder=4)
-        floor = [s.floor[metric.key] for s in summaries.values() if metric.key in s.floor]
-        if floor:
-            axes.axvline(floor[0], color=MD, lw=1.1, ls=(0, (4, 2)), label="MD vs MD")
+            if metric.key in summary.floor:
+                dashes: dict[str, Any] = {"color": MD, "lw": 1.3, "ls": (0, (2, 1))}
+                axes.vlines(summary.floor[metric.key], row - 0.42, row + 0.42, **dashes)
         axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.set_yticks(range(len(labels)), labels)
         axes.xaxis.set_major_locator(MaxNLocator(4))
