@@ -26,6 +26,7 @@ __all__ = [
     "TRAJECTORY_SUFFIXES",
     "Source",
     "archives_in",
+    "dcd_has_rest",
     "from_archive",
     "from_folder",
     "from_names",
@@ -206,7 +207,31 @@ def promised_frames(path: Path) -> int:
     """
     with open(path, "rb") as file:
         header = file.read(12)
-    if header[4:8] != b"CORD":
-        return 0
-    order: Literal["little", "big"] = "little" if header[:1] == b"T" else "big"
-    return int.from_bytes(header[8:], order)
+    return int.from_bytes(header[8:], _dcd_order(header)) if header[4:8] == b"CORD" else 0
+
+
+def dcd_has_rest(path: Path, n_frames: int, n_atoms: int) -> bool:
+    """Whether a DCD file ends within a frame.
+
+    Args:
+        path: The file; one with fixed atoms or a fourth dimension counts as whole.
+        n_frames: Its whole frames.
+        n_atoms: Atoms of a frame.
+    """
+    with open(path, "rb") as file:
+        header = file.read(96)
+    order = _dcd_order(header)
+    # Integers 9, 11 and 12 of the header, after its length and the word CORD.
+    fixed, cell, fourth = (
+        int.from_bytes(header[8 + 4 * i : 12 + 4 * i], order) for i in (8, 10, 11)
+    )
+    if fixed or fourth:
+        return False
+    title = int.from_bytes(header[92:96], order)
+    start = 92 + (title + 8) + 12
+    frame = 3 * (4 * n_atoms + 8) + (56 if cell else 0)
+    return path.stat().st_size > start + n_frames * frame
+
+
+def _dcd_order(header: bytes) -> Literal["little", "big"]:
+    return "little" if header[:1] == b"T" else "big"  # the first record has 84 bytes

@@ -21,6 +21,7 @@ from protenix_eba.eval.topologies import read_topology
 from protenix_eba.md_files import (
     BROKEN,
     Source,
+    dcd_has_rest,
     from_archive,
     open_handle,
     promised_frames,
@@ -53,12 +54,18 @@ class TrajectoryConformations:
         """The files that it is read from."""
         return self._source.files
 
-    @property
+    @cached_property
     def notes(self) -> tuple[str, ...]:
         """What the reader should know."""
-        if self._loaded[1] is not None:
-            return ()
-        return (f"{self._topology_name} has no coordinates: the structure is the first frame",)
+        found = []
+        if self._loaded[1] is None:
+            found.append(f"{self._topology_name} has no coordinates: the first frame stands for it")
+        files, _ = _files_of(self._source)
+        for replica, path in (files.trajectories or {}).items():
+            promised = promised_frames(path) if path.suffix.lower() == ".dcd" else 0
+            if promised > (n_frames := self.n_frames[replica]):
+                found.append(f"{path.name} promises {promised} frames, {n_frames} are there")
+        return tuple(found)
 
     @property
     def topology(self) -> mdtraj.Topology:
@@ -153,7 +160,7 @@ class TrajectoryConformations:
                     "the topology must hold exactly the atoms of the trajectory",
                 )
             handle.seek(n_frames - 1)
-            whole = _last_is_whole(handle) and not _is_cut(handle, path, n_frames)
+            whole = _last_is_whole(handle) and not _is_cut(handle, path, n_frames, found)
         if not whole:
             raise UserError(
                 f"target {self.name}: {path} is cut after or within frame {n_frames - 1}",
@@ -177,12 +184,12 @@ def _last_is_whole(handle: Any) -> bool:
         return False
 
 
-def _is_cut(handle: Any, path: Path, n_frames: int) -> bool:
-    """Whether bytes stand after the last frame (XTC), or frames lack that the header has (DCD)."""
+def _is_cut(handle: Any, path: Path, n_frames: int, n_atoms: int) -> bool:
+    """Whether bytes stand after the last whole frame."""
     suffix = path.suffix.lower()
     if suffix == ".xtc":
         return has_rest(handle, path, n_frames)
-    return suffix == ".dcd" and promised_frames(path) > n_frames
+    return suffix == ".dcd" and dcd_has_rest(path, n_frames, n_atoms)
 
 
 class _Scratch:
