@@ -52,6 +52,13 @@ _PATH = click.Path(path_type=Path)
     "tables: it depends on the order of atoms.",
 )
 @click.option(
+    "--compat-threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="OMP_NUM_THREADS of the run that --compat repeats: mdtraj's areas depend on it.",
+)
+@click.option(
     "--targets",
     type=_PATH,
     help="Evaluate these only, and count those without samples as failed: a CSV file with a "
@@ -73,6 +80,7 @@ def evaluate(
     out: Path,
     label: str | None,
     compat: str | None,
+    compat_threads: int,
     targets: Path | None,
     jobs: int,
     labels: Path | None,
@@ -95,7 +103,7 @@ def evaluate(
         paths,
         out,
         label=label or out.resolve().name,
-        settings=TargetSettings(compat=compat),
+        settings=TargetSettings(compat=compat, compat_threads=compat_threads),
         energies=_energies(labels, paths),
         targets=_names(targets) if targets else None,
         jobs=jobs,
