@@ -67,15 +67,17 @@ def _table(group: Group) -> Any:
 
     columns, rows = headline(group)
     kind = ", C-alpha atoms only" if group.ca_only else ""
-    table = Table(title=f"Median over {len(group.targets)} targets{kind}, with 95% interval")
+    table = Table(title=f"Medians over targets{kind} (n = {len(group.targets)}), 95% intervals")
     table.add_column("metric")
     for column in columns:
         table.add_column(Text(column.title), justify="right")
+    # A line of its own keeps the table of several models narrow enough for a terminal.
+    gap = " " if len(group.summaries) == 1 else "\n"
     for row in rows:
         unit = f" ({row.metric.unit})" if row.metric.unit else ""
         texts = [
             Text(cell.text, style="bold" if cell.best else "")
-            + Text(f" [{cell.interval}]" if cell.interval else "", style="dim")
+            + Text(f"{gap}{cell.interval}" if cell.interval else "", style="dim")
             for cell in row.cells
         ]
         table.add_row(row.metric.label + unit, *texts)

@@ -71,7 +71,7 @@ def exposure_figure(targets: Targets, labels: Sequence[str]) -> Drawing:
         first = next(iter(results.values()))
         x, buried = positions(first), ~first.arrays["structure_exposed"].astype(bool)
         md = np.asarray(first.arrays["md_exposed"], dtype=np.float64)
-        axes.bar(x[buried], md[buried], width=1.0, color=MD_LIGHT, label="MD")
+        axes.vlines(x[buried], 0.0, md[buried], lw=3.0, color=MD_LIGHT, label="MD")
         for label, result in results.items():
             x, buried = positions(result), ~result.arrays["structure_exposed"].astype(bool)
             y = np.asarray(result.arrays["sample_exposed"], dtype=np.float64)

@@ -129,7 +129,9 @@ def small_multiples(
         figure.supylabel(y_label, fontsize=9.5, color="#222222")
         if legend:
             _shared_legend(figure, legend)
-        return Drawing(_encode(figure, "svg"), _encode(figure, "png"))
+        svg = _encode(figure, "svg")
+        figure.set_layout_engine("none")  # what was laid out once need not be again
+        return Drawing(svg, _encode(figure, "png"))
 
 
 def _shared_legend(figure: Figure, labels: Sequence[str]) -> None:
