@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["AGGREGATES", "METRICS", "PAPER_ROWS", "Better", "Metric", "best_labels", "by_key"]
+__all__ = ["AGGREGATES", "METRICS", "PAPER_ROWS", "Better", "Metric", "best_labels"]
 
 Better = Literal["lower", "higher", "as MD", "neither"]
 Group = Literal[
@@ -37,7 +37,7 @@ class Metric:
     unit: str
     better: Better
     meaning: str
-    group: Group
+    group: Group = "Beyond the protocol"
     digits: int = 3
 
 
@@ -253,12 +253,6 @@ PAPER_ROWS: Final = (
     "exposed_residue_jaccard",
     "exposed_mi_spearman",
 )
-
-
-def by_key() -> dict[str, Metric]:
-    """Every metric that has a name for readers, those of the published tables first."""
-    known = {metric.key: metric for metric in AGGREGATES + METRICS}
-    return {key: known[key] for key in PAPER_ROWS} | known
 
 
 def best_labels(metric: Metric, rows: Mapping[str, Mapping[str, float]]) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
 from pathlib import Path
@@ -191,6 +192,7 @@ def _task(
             ],
             "temperature_K": energies.temperature_K,
             "versions": _versions(),
+            "code": _code(),
         }
     )
     return _Task(reference, samples, settings, energies, target_path(out_dir, name), inputs)
@@ -200,6 +202,13 @@ def _state(conformations: Conformations) -> list[tuple[str, int, int]]:
     """Name, size and time of each file: a changed one is found without reading any."""
     stats = [(path, path.stat()) for path in conformations.paths]
     return [(str(path.resolve()), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+
+
+@cache
+def _code() -> str:
+    """Between two releases the version says nothing: a changed metric is found by its source."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return fingerprint([source.read_text(encoding="utf-8") for source in sources])
 
 
 def _run(tasks: Mapping[str, _Task], jobs: int) -> dict[str, str]:

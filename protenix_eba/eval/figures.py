@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +18,15 @@ from protenix_eba.eval.plots.curves import (
     energy_figure,
     exposure_figure,
     loss_figure,
+    profile_figure,
     rmsf_figure,
 )
-from protenix_eba.eval.plots.maps import contact_figure, overview_figure, pca_figure
+from protenix_eba.eval.plots.maps import (
+    contact_figure,
+    overview_figure,
+    plane_figure,
+    ramachandran_figure,
+)
 from protenix_eba.eval.plots.style import Drawing
 from protenix_eba.files import atomic_path
 
@@ -27,7 +34,8 @@ __all__ = ["Figure", "detailed_targets", "draw_figures", "with_arrays", "write_f
 
 # More small multiples than this are no longer read; the tables hold every target.
 MAX_DETAILED: Final = 12
-_MAX_CONTACT_MAPS: Final = 12
+_MAX_MAPS: Final = 12
+_PANEL_FOR_EACH_MODEL: Final = ("contacts", "ramachandran")
 _N_BEST, _N_MEDIAN = 2, 2
 _PROTOCOL: Final = (
     "rmsf_pearson", "rmwd", "md_pca_w2", "joint_pca_w2", "pc1_cosine", "weak_contacts_jaccard",
@@ -107,11 +115,10 @@ def draw_figures(group: Group, losses: Sequence[Mapping[str, Any]] = ()) -> list
     figures = [_overview(group)] if n_all > 1 else []
     for name, title, caption, keys, draw in _BY_TARGET:
         targets = with_arrays(group, names, *keys)
-        if name == "contacts":
-            targets = dict(list(targets.items())[: max(_MAX_CONTACT_MAPS // len(labels), 1)])
+        if name in _PANEL_FOR_EACH_MODEL:
+            targets = dict(list(targets.items())[: max(_MAX_MAPS // len(labels), 1)])
         if targets:
             figures.append(Figure(name, title, caption + limit, draw(targets, labels)))
-    figures += _distributions(group, names, labels, limit)
     if losses:
         caption = "Loss at each training step. The series have scales of their own."
         figures.append(Figure("training", "Training", caption, loss_figure(losses)))
@@ -126,12 +133,6 @@ def _overview(group: Group) -> Figure:
     known = {key for s in group.summaries.values() for key in s.values}
     metrics = [m for m in METRICS if m.key in _PROTOCOL and m.key in known]
     return Figure("overview", "All targets", caption, overview_figure(group.summaries, metrics))
-
-
-def _distributions(
-    group: Group, names: Sequence[str], labels: Sequence[str], limit: str
-) -> list[Figure]:
-    return []
 
 
 _BY_TARGET: Final = (
@@ -150,7 +151,7 @@ _BY_TARGET: Final = (
         "(divided by the root of the number of residues), darkest at the minimum, levels 0.5 to 5 "
         "kT. Points: samples.",
         ("md_pca", "sample_pca"),
-        pca_figure,
+        partial(plane_figure, key="pca", axis_labels=("PC1 of the MD (Å)", "PC2 of the MD (Å)")),
     ),
     (
         "contacts",
@@ -176,6 +177,43 @@ _BY_TARGET: Final = (
         "bins collect what lies beyond them.",
         ("md_energy", "md_weights"),
         energy_figure,
+    ),
+    (
+        "ramachandran",
+        "Backbone torsions",
+        "-ln p of phi and psi over all residues, MD beside the samples; yellow is rare, white was "
+        "never seen.",
+        ("md_ramachandran", "sample_ramachandran"),
+        ramachandran_figure,
+    ),
+    (
+        "rg",
+        "Radius of gyration",
+        "Of all matched atoms. The outermost bins collect what lies beyond them.",
+        ("md_rg", "sample_rg"),
+        partial(distribution_figure, key="rg", name="Radius of gyration (Å)"),
+    ),
+    (
+        "helix",
+        "Helix content",
+        "Fraction of conformations in which a residue is helical (DSSP).",
+        ("md_helix", "sample_helix"),
+        partial(profile_figure, key="helix", y_label="Fraction helix"),
+    ),
+    (
+        "strand",
+        "Strand content",
+        "Fraction of conformations in which a residue is in a strand (DSSP).",
+        ("md_strand", "sample_strand"),
+        partial(profile_figure, key="strand", y_label="Fraction strand"),
+    ),
+    (
+        "tica",
+        "Slow motions",
+        "As the free energy above, on the two slowest motions of the MD (TICA of C-alpha "
+        "distances), in its standard deviations.",
+        ("md_tica", "sample_tica"),
+        partial(plane_figure, key="tica", axis_labels=("TICA 1", "TICA 2")),
     ),
 )
 

@@ -11,8 +11,9 @@ from typing import Final
 
 
 from protenix_eba.eval.aggregate import CONFIDENCE_PERCENT
+from protenix_eba.eval.catalogue import by_key
 from protenix_eba.eval.comparison import Comparison, Group
-from protenix_eba.eval.definitions import PAPER_ROWS, Metric, best_labels, by_key
+from protenix_eba.eval.definitions import PAPER_ROWS, Metric, best_labels
 from protenix_eba.eval.published import PublishedRow
 from protenix_eba.eval.results import Summary, mean_floor
 from protenix_eba.files import atomic_path
@@ -23,7 +24,9 @@ FLOOR_NAME: Final = "MD vs MD"
 _DASH: Final = "\u2013"
 _INTERVAL: Final = f"{CONFIDENCE_PERCENT:.0f}% bootstrap intervals"
 COMPAT_NAME: Final = "as alphaflow-1.9.9"
-_COUNTS: Final = ("n_samples", "n_md_frames", "n_replicas", "n_residues", "n_atoms", "coverage")
+_COUNTS: Final = ("n_samples", "n_md_frames", "n_replicas", "n_residues", "n_atoms", "atom_coverage")
+# A metric of this name is something else.
+_COUNT_NAMES: Final = {"coverage": "atom_coverage"}
 _LATEX: Final = str.maketrans(
     {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
      "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
@@ -195,7 +198,8 @@ def _records(group: Group) -> Iterable[_Record]:
     for label, summary in group.summaries.items():
         rows: list[tuple[str, str, Mapping[str, float]]] = []
         for name, target in summary.targets.items():
-            rows.append(("samples", name, target.counts | target.values))
+            counts = {_COUNT_NAMES.get(k, k): v for k, v in target.counts.items()}
+            rows.append(("samples", name, counts | target.values))
         rows.append(("samples", "(all)", summary.values))
         for side, end in (("interval_low", 0), ("interval_high", 1)):
             rows.append((side, "(all)", {k: b[end] for k, b in summary.intervals.items()}))

@@ -22,7 +22,14 @@ from protenix_eba.eval.plots.style import (
 )
 from protenix_eba.eval.target import TargetResult
 
-__all__ = ["distribution_figure", "energy_figure", "exposure_figure", "loss_figure", "rmsf_figure"]
+__all__ = [
+    "distribution_figure",
+    "energy_figure",
+    "exposure_figure",
+    "loss_figure",
+    "profile_figure",
+    "rmsf_figure",
+]
 
 _FEW_RESIDUES: Final = 25
 _N_BINS: Final = 24
@@ -84,9 +91,33 @@ def exposure_figure(targets: Targets, labels: Sequence[str]) -> Drawing:
     return small_multiples(targets, draw, "Residue", "Probability of exposure", legend=labels)
 
 
-def distribution_figure(
-    targets: Targets, labels: Sequence[str], key: str, name: str, domain: tuple[float, float] | None
+def profile_figure(
+    targets: Targets, labels: Sequence[str], key: str, y_label: str
 ) -> Drawing:
+    """A fraction by residue: MD, and each model.
+
+    Args:
+        targets: Those with arrays `md_<key>` and `sample_<key>`, `[L]`.
+        labels: Models, in the order of their colours.
+        key: Of the arrays.
+        y_label: Of the axis.
+    """
+    colours = label_colours(labels)
+
+    def draw(axes: Axes, results: Results) -> None:
+        first = next(iter(results.values()))
+        md = np.nan_to_num(np.asarray(first.arrays[f"md_{key}"], dtype=np.float64))
+        axes.fill_between(positions(first), md, step="mid", color=MD_LIGHT, lw=0, label="MD")
+        for label, result in results.items():
+            y = np.asarray(result.arrays[f"sample_{key}"], dtype=np.float64)
+            axes.step(positions(result), y, where="mid", lw=1.3, color=colours[label], label=label)
+        axes.set_ylim(-0.03, 1.03)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+    return small_multiples(targets, draw, "Residue", y_label, legend=labels, panel_size=(3.3, 2.0))
+
+
+def distribution_figure(targets: Targets, labels: Sequence[str], key: str, name: str) -> Drawing:
     """Histograms of one quantity: MD, and each model.
 
     Args:
@@ -94,15 +125,13 @@ def distribution_figure(
         labels: Models, in the order of their colours.
         key: Of the arrays.
         name: With its unit, for the axis.
-        domain: Lowest and highest value of the axis; what the data span when None.
     """
     colours = label_colours(labels)
 
     def draw(axes: Axes, results: Results) -> None:
-        first = next(iter(results.values()))
-        md = _finite(first.arrays[f"md_{key}"])
+        md = _finite(next(iter(results.values())).arrays[f"md_{key}"])
         samples = {label: _finite(r.arrays[f"sample_{key}"]) for label, r in results.items()}
-        edges = np.linspace(*domain, 37) if domain else _bins([md, *samples.values()], 0.5, 99.5)
+        edges = _bins([md, *samples.values()], 0.5, 99.5)
         axes.hist(_inside(md, edges), edges.tolist(), density=True, color=MD_LIGHT, label="MD")
         for label, values in samples.items():
             density = np.histogram(_inside(values, edges), edges, density=True)[0]

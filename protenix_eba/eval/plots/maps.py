@@ -23,7 +23,7 @@ from protenix_eba.eval.plots.style import (
 from protenix_eba.eval.results import Summary
 from protenix_eba.eval.target import TargetResult
 
-__all__ = ["contact_figure", "overview_figure", "pca_figure"]
+__all__ = ["contact_figure", "overview_figure", "plane_figure", "ramachandran_figure"]
 
 _GRID: Final = 60
 # -ln p above the minimum, in units of kT; beyond the last level there was hardly a frame.
@@ -33,18 +33,22 @@ _FEWEST_FOR_DENSITY: Final = 10
 Float64s = NDArray[np.float64]
 
 
-def pca_figure(targets: Targets, labels: Sequence[str]) -> Drawing:
-    """Free energy of the MD on its first two principal axes, with each model's samples on top.
+def plane_figure(
+    targets: Targets, labels: Sequence[str], key: str, axis_labels: tuple[str, str]
+) -> Drawing:
+    """Free energy of the MD on two coordinates, with each model's samples on top.
 
     Args:
-        targets: What to draw.
+        targets: Those with arrays `md_<key>` and `sample_<key>`, `[n, 2]`.
         labels: Models, in the order of their colours.
+        key: Of the arrays.
+        axis_labels: Of the coordinates.
     """
     colours = label_colours(labels)
 
     def draw(axes: Axes, results: Mapping[str, TargetResult]) -> None:
-        md = np.asarray(next(iter(results.values())).arrays["md_pca"], dtype=np.float64)
-        points = {k: np.asarray(r.arrays["sample_pca"]) for k, r in results.items()}
+        md = np.asarray(next(iter(results.values())).arrays[f"md_{key}"], dtype=np.float64)
+        points = {k: np.asarray(r.arrays[f"sample_{key}"]) for k, r in results.items()}
         _free_energy(axes, md)
         # Points are pictures even in an SVG, or thousands of them would fill the report.
         dots: dict[str, Any] = {"s": 7, "lw": 0, "alpha": 0.7, "rasterized": True}
@@ -54,9 +58,7 @@ def pca_figure(targets: Targets, labels: Sequence[str]) -> Drawing:
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_locator(MaxNLocator(5))
 
-    return small_multiples(
-        targets, draw, "PC1 of the MD (Å)", "PC2 of the MD (Å)", legend=labels, panel_size=(3.3, 3)
-    )
+    return small_multiples(targets, draw, *axis_labels, legend=labels, panel_size=(3.3, 3.0))
 
 
 def _free_energy(axes: Axes, md: Float64s) -> None:
@@ -104,6 +106,35 @@ def contact_figure(targets: Targets, labels: Sequence[str]) -> Drawing:
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
 
     return small_multiples(panels, draw, "Residue", "Residue", panel_size=(3.0, 3.0))
+
+
+def ramachandran_figure(targets: Targets, labels: Sequence[str]) -> Drawing:
+    """Free energy of the backbone's torsions over all residues: MD beside each model.
+
+    Args:
+        targets: Those with Ramachandran histograms.
+        labels: Models, in their order.
+    """
+    panels = {}
+    for name, results in targets.items():
+        panels[f"{name}, MD"] = next(iter(results.values())).arrays["md_ramachandran"]
+        for label in labels:
+            if label in results:
+                panels[f"{name}, {label}"] = results[label].arrays["sample_ramachandran"]
+
+    def draw(axes: Axes, density: NDArray[Any]) -> None:
+        energy = -np.log(np.maximum(np.asarray(density, dtype=np.float64).T, 1e-30))
+        shown = np.ma.masked_greater(energy - energy.min(), 15.0)
+        box = (-180.0, 180.0, -180.0, 180.0)
+        axes.imshow(shown, cmap="viridis", vmin=0.0, vmax=8.0, extent=box, origin="lower")
+        axes.set_xticks([-180, -90, 0, 90, 180])
+        axes.set_yticks([-180, -90, 0, 90, 180])
+
+    columns = 1 + len(labels) if len(labels) < 4 else 4
+    size = (2.6, 2.6) if columns > 3 else (3.0, 3.0)
+    return small_multiples(
+        panels, draw, "phi (degrees)", "psi (degrees)", panel_size=size, columns=columns
+    )
 
 
 def overview_figure(summaries: Mapping[str, Summary], metrics: Sequence[Metric]) -> Drawing:
