@@ -229,7 +229,7 @@ AGGREGATES: Final[tuple[Metric, ...]] = (
     Metric(
         "pc_sim_percent",
         "% PC-sim > 0.5",
-        "%",
+        "",
         "higher",
         "Targets whose largest motion has the MD's direction (|cosine| > 0.5).",
         _ACCURACY,

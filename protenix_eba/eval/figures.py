@@ -111,6 +111,8 @@ def draw_figures(group: Group, losses: Sequence[Mapping[str, Any]] = ()) -> list
         "the two best."
         if len(names) < n_all
         else " Worst targets by RMWD first."
+        if n_all > 1
+        else ""
     )
     figures = [_overview(group)] if n_all > 1 else []
     for name, title, caption, keys, draw in _BY_TARGET:

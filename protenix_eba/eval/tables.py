@@ -131,7 +131,7 @@ def _published_cell(metric: Metric, row: PublishedRow) -> Cell:
     if metric.key not in row.values:
         return Cell(_DASH)
     # As printed in the paper, to two digits.
-    text = f"{row.values[metric.key]:.{0 if metric.unit == '%' else 2}f}"
+    text = f"{row.values[metric.key]:.{min(metric.digits, 2)}f}"
     return Cell(text, warning=row.caveat if metric.key in row.unsafe else "")
 
 

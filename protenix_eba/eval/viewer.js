@@ -43,12 +43,12 @@
     target = data.targets[index];
     for (const group of target.groups) group.xyz = group.xyz || decode(group.packed);
     target.breaks = new Set(target.chain_starts);
-    target.radius = 1;
+    target.reach = [1, 1, 1];
     for (const group of target.groups)
-      for (let i = 0; i < group.xyz.length; i += 3) {
-        const r = Math.hypot(group.xyz[i], group.xyz[i + 1], group.xyz[i + 2]);
-        target.radius = Math.max(target.radius, r);
-      }
+      group.xyz.forEach((value, i) => {
+        target.reach[i % 3] = Math.max(target.reach[i % 3], Math.abs(value));
+      });
+    target.radius = Math.max(...target.reach);
     turn = identity();
     zoom = 1;
     showLegend();
@@ -114,7 +114,9 @@
     context.fillStyle = "#ffffff";
     context.fillRect(0, 0, width, height);
     context.lineCap = "round";
-    const scale = (0.46 * zoom * Math.min(width, height)) / target.radius;
+    // The first view fills the canvas.
+    const [reachX, reachY] = target.reach;
+    const scale = 0.46 * zoom * Math.min(width / reachX, height / reachY);
     for (const [depth, x0, y0, x1, y1, colour] of segments(scale, width, height)) {
       // What lies behind fades and thins.
       const near = Math.min(Math.max(0.5 + depth / (2 * target.radius), 0), 1);

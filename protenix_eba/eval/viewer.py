@@ -43,9 +43,11 @@ def _target(
     residues = _residues(first)
     md = _trace(first, "md_frames", residues)
     # Straight on the two widest directions.
-    centre = md.reshape(-1, 3).mean(axis=0)
-    axes = np.linalg.svd(md.reshape(-1, 3) - centre, full_matrices=False)[2]
+    points = md.reshape(-1, 3)
+    axes = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)[2]
     axes[2] *= np.sign(np.linalg.det(axes))  # a mirror image would be another protein
+    turned = points @ axes.T
+    centre = 0.5 * (turned.min(axis=0) + turned.max(axis=0))
     groups = [("MD", MD, md)]
     for label, result in results.items():
         if _residues(result) == residues:
@@ -60,7 +62,7 @@ def _target(
                 "label": label,
                 "colour": colour,
                 "frames": len(xyz),
-                "packed": _pack((xyz - centre) @ axes.T),
+                "packed": _pack(xyz @ axes.T - centre),
             }
             for label, colour, xyz in groups
         ],

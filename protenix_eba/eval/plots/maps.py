@@ -68,7 +68,7 @@ def _free_energy(axes: Axes, md: Float64s) -> None:
     if len(md) < _FEWEST_FOR_DENSITY or flat:
         return
     low, high = md.min(axis=0), md.max(axis=0)
-    margin = 0.15 * (high - low)
+    margin = 0.35 * (high - low)
     x, y = (np.linspace(low[i] - margin[i], high[i] + margin[i], _GRID) for i in (0, 1))
     grid = np.stack(np.meshgrid(x, y))
     density = gaussian_kde(md.T)(grid.reshape(2, -1)).reshape(_GRID, _GRID)
@@ -97,15 +97,20 @@ def contact_figure(targets: Targets, labels: Sequence[str]) -> Drawing:
             for key in ("md_contacts", "sample_contacts")
         )
         shown = np.triu(md, 1) + np.tril(samples, -1)
-        axes.imshow(shown, cmap="magma_r", vmin=0.0, vmax=1.0, interpolation="none", origin="upper")
+        n = len(shown) + 0.5
+        style: dict[str, Any] = {"cmap": "magma_r", "vmin": 0.0, "vmax": 1.0, "origin": "upper"}
+        axes.imshow(shown, interpolation="none", extent=(0.5, n, n, 0.5), **style)
         # Rows count from the top: the MD's triangle is at the upper right.
-        axes.text(0.97, 0.95, "MD", transform=axes.transAxes, ha="right", va="top", color=MD)
-        axes.text(0.03, 0.05, "samples", transform=axes.transAxes, color=MD)
+        text: dict[str, Any] = {"transform": axes.transAxes, "color": MD, "fontsize": 8}
+        text["bbox"] = {"facecolor": "white", "alpha": 0.7, "lw": 0, "pad": 1.5}
+        axes.text(0.97, 0.96, "MD", ha="right", va="top", **text)
+        axes.text(0.03, 0.04, "samples", **text)
         axes.grid(visible=False)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
 
-    return small_multiples(panels, draw, "Residue", "Residue", panel_size=(3.0, 3.0))
+    where = "Position in the chain"
+    return small_multiples(panels, draw, where, where, panel_size=(3.0, 3.0))
 
 
 def ramachandran_figure(targets: Targets, labels: Sequence[str]) -> Drawing:

@@ -33,6 +33,8 @@ Targets = Mapping[str, Mapping[str, TargetResult]]
 
 # Okabe and Ito (2008), the yellow left out: too light for lines on white.
 _PALETTE: Final = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# One or two panels have room to be larger.
+_ENLARGED: Final = {1: 1.6, 2: 1.3}
 MD: Final = "#3a3a3a"
 MD_LIGHT: Final = "#b8bcc2"
 _STYLE: Final[dict[str, Any]] = {
@@ -116,8 +118,10 @@ def small_multiples(
         raise ValueError("expected at least one panel to draw, got none")
     n_columns = min(len(items), 2 if len(items) == 4 and columns == 3 else columns)
     n_rows = -(-len(items) // n_columns)
+    enlarged = _ENLARGED.get(len(items), 1.0)
+    width, height = (enlarged * side for side in panel_size)
     with matplotlib.rc_context(_STYLE):
-        size = (panel_size[0] * n_columns, panel_size[1] * n_rows + 0.35 * bool(legend))
+        size = (width * n_columns, height * n_rows + 0.35 * bool(legend))
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
         for axes, (name, item) in zip(grid, items.items(), strict=False):
