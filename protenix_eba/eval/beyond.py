@@ -81,7 +81,7 @@ BEYOND: Final[tuple[Metric, ...]] = (
         "Coverage",
         "",
         "higher",
-        "Fraction of the MD's clusters whose centre has a sample as near as its fifth nearest "
+        "Fraction of the MD's clusters whose centre has a sample nearer than its fifth nearest "
         "frame of the other replicas (C-alpha RMSD); samples from the MD itself reach 0.97.",
     ),
     Metric(
@@ -89,8 +89,8 @@ BEYOND: Final[tuple[Metric, ...]] = (
         "Precision",
         "",
         "higher",
-        "Fraction of samples that are as near to an MD frame as its fifth nearest frame of the "
-        "other replicas.",
+        "Fraction of samples as near to the MD as 95% of its frames are to the other replicas; "
+        "samples from the MD itself reach 0.95.",
     ),
     Metric(
         "tica_w2",
