@@ -11,8 +11,8 @@ from protenix_eba.errors import UserError
 from protenix_eba.eval import kernels
 from protenix_eba.eval.arrays import residue_arrays, shown_frames, side_arrays
 from protenix_eba.eval.compat import ALPHAFLOW_1_9_9, alphaflow_values
-from protenix_eba.eval.draws import ALPHAFLOW_SEED, Draws
 from protenix_eba.eval.drawn import Drawn
+from protenix_eba.eval.draws import ALPHAFLOW_SEED, Draws
 from protenix_eba.eval.ensemble import match_atoms
 from protenix_eba.eval.exposure import SideChains
 from protenix_eba.eval.extended import add_beyond

@@ -112,11 +112,11 @@ def _sphere() -> tuple[Any, Any, float, float]:
     centres = blocks.astype(np.float64).mean(axis=1)
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
     cosine = float(np.einsum("bki,bi->bk", blocks, centres).min())
-    return blocks, centres, cosine, float(np.sqrt(1.0 - cosine**2))
+    return blocks, centres.astype(np.float32), cosine, float(np.sqrt(1.0 - cosine**2))
 
 
 def _spiral() -> NDArray[np.float32]:
-    """mdtraj's golden spiral `[960, 3]`, each step rounded as its C++ does."""
+    """The golden spiral of mdtraj `[960, 3]`, each step rounded as its C++ does."""
     index = np.arange(_N_POINTS, dtype=np.float32)
     offset = np.float32(2.0 / _N_POINTS)
     y = np.asarray((index * offset).astype(np.float64) - 1.0 + offset / 2.0, np.float32)

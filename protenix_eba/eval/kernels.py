@@ -19,13 +19,16 @@ Floats = NDArray[np.float32]
 Float64s = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+# Without Python's check for division by zero, which would keep loops out of wide registers.
+_compiled = njit(cache=True, error_model="numpy")
+
 # Dot products of unit vectors: far above what float32 rounds off, far below the size of a block.
 _MARGIN = 1e-3
 # Atoms within this distance (nm, squared) hide most of each other: they are tried first.
 _NEAR_SQUARED = 0.3
 
 
-@njit(cache=True)
+@_compiled
 def add_moments(
     xyz: Floats,
     centres: Float64s,
@@ -58,7 +61,7 @@ def add_moments(
             squares[n] += a * a + b * b + c * c
 
 
-@njit(cache=True)
+@_compiled
 def count_contacts(xyz: Floats, cutoff: float) -> Ints:  # pragma: no cover
     """In how many frames two atoms are closer than the cutoff: `[F, L, 3]` to `[L, L]`."""
     n_frames, n_atoms = xyz.shape[0], xyz.shape[1]
@@ -76,7 +79,7 @@ def count_contacts(xyz: Floats, cutoff: float) -> Ints:  # pragma: no cover
     return counts
 
 
-@njit(cache=True)
+@_compiled
 def exposed(
     xyz: Floats, radii: Floats, groups: Ints, wanted: Any, sphere: Any, per_point: Float64s,
     limit: float,
@@ -109,7 +112,7 @@ def exposed(
     return result
 
 
-@njit(cache=True)
+@_compiled
 def accessible_points(
     xyz: Floats, radii: Floats, groups: Ints, wanted: Any, sphere: Any
 ) -> Ints:  # pragma: no cover
@@ -124,13 +127,13 @@ def accessible_points(
             blocks, the blocks' directions, and their common angular radius.
     """
     counts = np.zeros((xyz.shape[0], xyz.shape[1]), dtype=np.int64)
-    per_point = np.zeros(xyz.shape[1])
+    per_point = np.ones(xyz.shape[1])
     for f in range(xyz.shape[0]):
-        _count(xyz[f], radii, groups, wanted, sphere, per_point, 1.0, counts[f])
+        _count(xyz[f], radii, groups, wanted, sphere, per_point, np.inf, counts[f])
     return counts
 
 
-@njit(cache=True)
+@_compiled
 def carried_areas(counts: Ints, per_point: Floats, starts: Ints) -> Floats:  # pragma: no cover
     """Areas in mdtraj's own arithmetic, whose buffer is cleared only where a thread starts.
 
@@ -157,19 +160,19 @@ def carried_areas(counts: Ints, per_point: Floats, starts: Ints) -> Floats:  # p
     return areas
 
 
-@njit(cache=True)
+@_compiled
 def _count(
     xyz: Floats, radii: Floats, groups: Ints, wanted: Any, sphere: Any, per_point: Float64s,
     limit: float, counts: Ints,
 ) -> None:  # pragma: no cover  # fmt: skip
     """One frame; a group ends once its area is above the limit."""
-    n_atoms, n_groups = len(xyz), len(groups) - 1
+    n_atoms = len(xyz)
     centres, reach = _spheres_around(xyz, radii, groups)
-    around = np.empty(n_atoms, dtype=np.int64)
-    near = np.empty(n_atoms, dtype=np.int64)
-    caps = np.empty((n_atoms, 5))
+    # Coordinates by axis, then radii: the loops over them run in the processor's wide registers.
+    around, near = np.empty((4, n_atoms), np.float32), np.empty((4, n_atoms), np.float32)
+    caps, work = np.empty((5, n_atoms), np.float32), np.empty((2, n_atoms), np.int32)
     counts[:] = 0
-    for g in range(n_groups):
+    for g in range(len(groups) - 1):
         n_around = -1
         area = 0.0
         # From the tip of a side chain, which is exposed most often.
@@ -177,18 +180,18 @@ def _count(
             if not wanted[i]:
                 continue
             if n_around < 0:
-                n_around = _candidates(g, groups, centres, reach, around)
-            n_near = _neighbours(i, xyz, radii, around[:n_around], near)
-            if not _caps(i, xyz, radii, near[:n_near], sphere, caps):
-                continue
-            room = limit - area
-            counts[i] = _uncovered(i, xyz, radii, near[:n_near], caps, sphere, per_point[i], room)
+                n_around = _candidates(g, xyz, radii, groups, centres, reach, around)
+            n_close, n_near = _neighbours(xyz[i], radii[i], around, n_around, near, work)
+            enough = (limit - area) / per_point[i]
+            counts[i] = _uncovered(
+                xyz[i], radii[i], near, n_close, n_near, caps, sphere, enough, work
+            )
             area += counts[i] * per_point[i]
             if area > limit:
                 break
 
 
-@njit(cache=True)
+@_compiled
 def _spheres_around(
     xyz: Floats, radii: Floats, groups: Ints
 ) -> tuple[Float64s, Float64s]:  # pragma: no cover
@@ -207,11 +210,12 @@ def _spheres_around(
     return centres, reach
 
 
-@njit(cache=True)
+@_compiled
 def _candidates(
-    g: int, groups: Ints, centres: Float64s, reach: Float64s, around: Ints
-) -> int:  # pragma: no cover
-    """All atoms of the groups whose sphere meets that of group g; returns how many."""
+    g: int, xyz: Floats, radii: Floats, groups: Ints, centres: Float64s, reach: Float64s,
+    around: Floats,
+) -> int:  # pragma: no cover  # fmt: skip
+    """Copy all atoms of the groups whose sphere meets that of group g; returns how many."""
     n = 0
     for h in range(len(groups) - 1):
         square = 0.0
@@ -219,113 +223,144 @@ def _candidates(
             square += (centres[g, k] - centres[h, k]) ** 2
         if square <= (reach[g] + reach[h] + _MARGIN) ** 2:
             for j in range(groups[h], groups[h + 1]):
-                around[n] = j
+                around[0, n], around[1, n], around[2, n] = xyz[j, 0], xyz[j, 1], xyz[j, 2]
+                around[3, n] = radii[j]
                 n += 1
     return n
 
 
-@njit(cache=True)
+@_compiled
 def _neighbours(
-    i: int, xyz: Floats, radii: Floats, around: Ints, near: Ints
-) -> int:  # pragma: no cover
-    """Atoms whose sphere meets that of atom i, those close by first; returns how many."""
-    n, n_close = 0, 0
-    for j in around:
-        square = 0.0
-        for k in range(3):
-            square += (np.float64(xyz[j, k]) - xyz[i, k]) ** 2
-        if j != i and square < (np.float64(radii[i]) + radii[j]) ** 2 + _MARGIN:
-            near[n] = j
-            if square < _NEAR_SQUARED:
-                near[n], near[n_close] = near[n_close], near[n]
-                n_close += 1
-            n += 1
-    return n
-
-
-@njit(cache=True)
-def _caps(
-    i: int, xyz: Floats, radii: Floats, near: Ints, sphere: Any, caps: Float64s
-) -> bool:  # pragma: no cover
-    """The cap that each neighbour covers: its direction, and two limits for a block's direction.
-
-    Above the first a block is covered entirely, below the second not at all.
+    at: Floats, radius: float, around: Floats, n_around: int, near: Floats, order: Any
+) -> tuple[int, int]:  # pragma: no cover
+    """Copy the atoms whose sphere meets the one at `at`, those close by first.
 
     Returns:
-        False if one neighbour covers the whole sphere.
+        How many are close by, and how many there are.
     """
-    cosine, sine = sphere[2], sphere[3]
-    for n in range(len(near)):
-        j = near[n]
-        x = np.float64(xyz[j, 0]) - xyz[i, 0]
-        y = np.float64(xyz[j, 1]) - xyz[i, 1]
-        z = np.float64(xyz[j, 2]) - xyz[i, 2]
-        distance = max(np.sqrt(x * x + y * y + z * z), 1e-6)
-        own, other = np.float64(radii[i]), np.float64(radii[j])
-        edge = (distance * distance + own * own - other * other) / (2.0 * distance * own)
-        if edge < -1.0 - _MARGIN:
-            return False
-        edge = min(max(edge, -1.0), 1.0)
-        width = sine * np.sqrt(1.0 - edge * edge)
-        caps[n, 0], caps[n, 1], caps[n, 2] = x / distance, y / distance, z / distance
-        caps[n, 3] = edge * cosine + width + _MARGIN if edge < cosine else 2.0
-        caps[n, 4] = edge * cosine - width - _MARGIN if edge > -cosine else -2.0
-    return True
+    x, y, z = at[0], at[1], at[2]
+    first, last = 0, 0
+    for j in range(n_around):
+        dx, dy, dz = around[0, j] - x, around[1, j] - y, around[2, j] - z
+        square = dx * dx + dy * dy + dz * dz
+        reach = around[3, j] + radius
+        close = square < np.float32(_NEAR_SQUARED)
+        # Written in any case, counted where it holds: a branch here is guessed wrong too often.
+        order[0, first] = j
+        order[1, last] = j
+        # The atom itself is at no distance.
+        first += close & (square > np.float32(0.0))
+        last += (square < reach * reach + np.float32(_MARGIN)) & (not close)
+    for k in range(first):
+        for axis in range(4):
+            near[axis, k] = around[axis, order[0, k]]
+    for k in range(last):
+        for axis in range(4):
+            near[axis, first + k] = around[axis, order[1, k]]
+    return first, first + last
 
 
-@njit(cache=True)
+@_compiled
+def _caps(
+    at: Floats, radius: float, near: Floats, first: int, last: int, sphere: Any, caps: Floats
+) -> None:  # pragma: no cover
+    """The cap that each of some neighbours covers: its direction, and two limits for a block's direction.
+
+    Above the first a block is covered entirely, below the second not at all.
+    """
+    one, two, margin = np.float32(1.0), np.float32(2.0), np.float32(_MARGIN)
+    cosine, sine = np.float32(sphere[2]), np.float32(sphere[3])
+    x, y, z = at[0], at[1], at[2]
+    for n in range(first, last):
+        dx, dy, dz = near[0, n] - x, near[1, n] - y, near[2, n] - z
+        square = dx * dx + dy * dy + dz * dz
+        inverse = one / np.sqrt(square)
+        edge = (square + radius * radius - near[3, n] * near[3, n]) * inverse / (radius + radius)
+        edge = one if edge > one else edge
+        edge = -one if edge < -one else edge
+        width = sine * np.sqrt(one - edge * edge)
+        caps[0, n], caps[1, n], caps[2, n] = dx * inverse, dy * inverse, dz * inverse
+        caps[3, n] = edge * cosine + width + margin if edge < cosine else two
+        caps[4, n] = edge * cosine - width - margin if edge > -cosine else -two
+
+
+@_compiled
 def _uncovered(
-    i: int, xyz: Floats, radii: Floats, near: Ints, caps: Float64s, sphere: Any,
-    per_point: float, room: float,
+    at: Floats, radius: float, near: Floats, n_close: int, n_near: int, caps: Floats, sphere: Any,
+    enough: float, work: Any,
 ) -> int:  # pragma: no cover  # fmt: skip
-    """Accessible points of atom i; stops when their area is above `room`."""
+    """Accessible points of one atom; stops when they are more than enough.
+
+    Nearly every block of a buried atom is covered by a neighbour close by: the others are looked
+    at only where points are left.
+    """
     points, centres = sphere[0], sphere[1]
-    partly = np.empty(len(near), dtype=np.int64)
-    count, last = 0, 0
+    left = np.empty(points.shape[1], np.int32)
+    count, hint, n_caps = 0, 0, n_close
+    _caps(at, radius, near, 0, n_close, sphere, caps)
     for b in range(len(centres)):
         x, y, z = centres[b, 0], centres[b, 1], centres[b, 2]
-        covered = False
-        if len(near) > 0:
-            # Neighbouring blocks are often hidden by the same atom.
-            covered = x * caps[last, 0] + y * caps[last, 1] + z * caps[last, 2] > caps[last, 3]
-        n_partly = 0
-        if not covered:
-            for n in range(len(near)):
-                dot = x * caps[n, 0] + y * caps[n, 1] + z * caps[n, 2]
-                if dot > caps[n, 3]:
-                    covered, last = True, n
-                    break
-                if dot > caps[n, 4]:
-                    partly[n_partly] = near[n]
-                    n_partly += 1
-        if not covered:
-            count += _open_points(i, xyz, radii, partly[:n_partly], points[b])
-            if count * per_point > room:
-                break
+        if n_close > 0 and x * caps[0, hint] + y * caps[1, hint] + z * caps[2, hint] > caps[3, hint]:
+            continue  # neighbouring blocks are often hidden by the same atom
+        found, n_partly = _partly(x, y, z, caps, 0, n_close, work)
+        if found >= 0:
+            hint = found
+            continue
+        for p in range(len(left)):
+            left[p] = p
+        n_left = _still_open(at, radius, near, work, n_partly, points[b], left, len(left))
+        if n_left and n_near > n_close:
+            if n_caps < n_near:
+                _caps(at, radius, near, n_close, n_near, sphere, caps)
+                n_caps = n_near
+            found, n_partly = _partly(x, y, z, caps, n_close, n_near, work)
+            if found >= 0:
+                continue
+            n_left = _still_open(at, radius, near, work, n_partly, points[b], left, n_left)
+        count += n_left
+        if count > enough:
+            break
     return count
 
 
-@njit(cache=True)
-def _open_points(
-    i: int, xyz: Floats, radii: Floats, near: Ints, points: Floats
-) -> int:  # pragma: no cover
-    """The points of one block that no neighbour covers, in mdtraj's float32 arithmetic."""
-    count, last = 0, 0
-    own = radii[i]
-    for p in range(len(points)):
-        x = xyz[i, 0] + own * points[p, 0]
-        y = xyz[i, 1] + own * points[p, 1]
-        z = xyz[i, 2] + own * points[p, 2]
+@_compiled
+def _partly(
+    x: float, y: float, z: float, caps: Floats, first: int, last: int, work: Any
+) -> tuple[int, int]:  # pragma: no cover
+    """A neighbour that covers a block entirely, or -1; and how many cover part of it, in `work`."""
+    n_partly = 0
+    for n in range(first, last):
+        dot = x * caps[0, n] + y * caps[1, n] + z * caps[2, n]
+        if dot > caps[4, n]:
+            if dot > caps[3, n]:
+                return n, 0
+            work[0, n_partly] = n
+            n_partly += 1
+    return -1, n_partly
+
+
+@_compiled
+def _still_open(
+    at: Floats, radius: float, near: Floats, work: Any, n_partly: int, points: Floats, left: Any,
+    n_left: int,
+) -> int:  # pragma: no cover  # fmt: skip
+    """Keep the points of a block that no neighbour covers, in mdtraj's float32 arithmetic."""
+    kept, hint = 0, 0
+    for p in left[:n_left]:
+        x = at[0] + radius * points[p, 0]
+        y = at[1] + radius * points[p, 1]
+        z = at[2] + radius * points[p, 2]
         is_open = True
-        for n in range(len(near)):
-            k = n + last
-            if k >= len(near):
-                k -= len(near)
-            j = near[k]
-            dx, dy, dz = x - xyz[j, 0], y - xyz[j, 1], z - xyz[j, 2]
-            if dx * dx + dy * dy + dz * dz < radii[j] * radii[j]:
-                is_open, last = False, k
+        for n in range(n_partly):
+            k = n + hint
+            if k >= n_partly:
+                k -= n_partly
+            j = work[0, k]
+            dx, dy, dz = x - near[0, j], y - near[1, j], z - near[2, j]
+            if dx * dx + dy * dy + dz * dz < near[3, j] * near[3, j]:
+                is_open, hint = False, k
                 break
         if is_open:
-            count += 1
-    return count
+            left[kept] = p
+            kept += 1
+    return kept

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
-from scipy.stats import rankdata
 
 from protenix_eba.eval.alignment import Floats
 
@@ -159,7 +158,14 @@ def pearson(first: Floats, second: Floats) -> float:
 
 def spearman(first: Floats, second: Floats) -> float:
     """Spearman rank correlation, ties at their mean rank; NaN where one side is constant."""
-    return pearson(rankdata(first), rankdata(second))
+    return pearson(_ranks(first), _ranks(second))
+
+
+def _ranks(values: Floats) -> Float64s:
+    # Not scipy.stats: it takes longer to import than all ranks of a target to compute.
+    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
+    result: Float64s = (np.cumsum(counts) - (counts - 1) / 2.0)[where]
+    return result
 
 
 def jaccard(first: Bools, second: Bools) -> float:
