@@ -107,7 +107,9 @@ def energies_of(samples_mean: float) -> ModelEnergies:
 @pytest.fixture(scope="module")
 def found(data: Path) -> Any:
     energies = energies_of(-895.0)
-    return evaluate(data / "md", [data / "aligned"], data / "out", label="aligned", energies=energies)
+    return evaluate(
+        data / "md", [data / "aligned"], data / "out", label="aligned", energies=energies
+    )
 
 
 def written(folder: Path) -> Any:

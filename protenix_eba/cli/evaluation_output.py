@@ -77,7 +77,7 @@ def _table(group: Group) -> Any:
         unit = f" ({row.metric.unit})" if row.metric.unit else ""
         texts = [
             Text(cell.text, style="bold" if cell.best else "")
-            + Text(f"{gap}{cell.interval}" if cell.interval else "", style="dim")
+            + Text(gap + cell.interval.replace(" to ", "…") if cell.interval else "", style="dim")
             for cell in row.cells
         ]
         table.add_row(row.metric.label + unit, *texts)

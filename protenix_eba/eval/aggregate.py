@@ -129,9 +129,9 @@ def _floor_table(targets: Sequence[TargetResult], replica: int) -> TargetTable:
     """One MD replica in the place of the samples."""
     rmsf: list[tuple[object, object]] = []
     for target in targets:
-        floor = target.arrays.get("floor_rmsf")
-        known = floor is not None and len(floor) > replica
-        # Each replica against the others: the others stand for the MD.
+        floor = target.arrays.get("floor_rmsf", np.empty(0))
+        # The others stand for the MD.
+        known = len(floor) > replica
         rmsf.append((floor[replica, 1], floor[replica, 0]) if known else (None, None))
     return _table([t.floor[replica] for t in targets], rmsf)
 

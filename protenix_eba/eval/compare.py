@@ -88,9 +88,7 @@ def evaluate_target(
     """
     _check_sizes(reference, samples)
     comparison = _Comparison(reference, samples, settings)
-    return add_beyond(
-        comparison.result(), comparison.drawn, comparison.match, reference, samples
-    )
+    return add_beyond(comparison.result(), comparison.drawn, comparison.match, reference, samples)
 
 
 def _check_sizes(reference: Conformations, samples: Conformations) -> None:

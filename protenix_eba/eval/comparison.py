@@ -47,9 +47,7 @@ class Group:
     def differences(self) -> dict[str, dict[str, tuple[float, float | None, float | None]]]:
         """Each model but the first, less the first: label to key to (value, low, high)."""
         (_, first), *others = self.summaries.items()
-        return {
-            label: differences(first.table, other.table, first.seed) for label, other in others
-        }
+        return {label: differences(first.table, other.table, first.seed) for label, other in others}
 
 
 @dataclass(frozen=True)

@@ -238,7 +238,8 @@ def _evaluate(task: _Task) -> tuple[str, str]:
             result = _with_energies(result, task.energies, task.settings.seed)
         write_target(task.path, result, task.inputs)
     except _DATA_ERRORS as error:
-        return name, str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        return name, f"{kind}{error}"
     return name, ""
 
 
@@ -254,10 +255,11 @@ def _with_energies(result: TargetResult, energies: ModelEnergies, seed: int) -> 
         return replace(result, arrays=arrays)
     values = energy_metrics(samples.all, md.all, md.n_residues, temperature)
     floor = energy_floor(md, len(samples.all), temperature, seed)
+    nothing: dict[str, float] = {}
     return replace(
         result,
         values=result.values | values,
-        floor=[row | own for row, own in zip_longest(result.floor, floor, fillvalue={})],
+        floor=[row | own for row, own in zip_longest(result.floor, floor, fillvalue=nothing)],
         counts=result.counts | {"n_energies": len(samples.all)},
         arrays=arrays | {"sample_energy": samples.all},
     )

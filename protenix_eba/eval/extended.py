@@ -39,7 +39,8 @@ def add_beyond(
     slow, slow_floor, slow_arrays, slow_notes = compare_kinetics(
         reference, samples, md_ca, sample_ca
     )
-    floors = zip_longest(result.floor, beyond_floor(drawn), slow_floor, fillvalue={})
+    nothing: dict[str, float] = {}
+    floors = zip_longest(result.floor, beyond_floor(drawn), slow_floor, fillvalue=nothing)
     return replace(
         result,
         values=result.values | values | slow,

@@ -28,6 +28,7 @@ from protenix_eba.eval.plots.maps import (
     ramachandran_figure,
 )
 from protenix_eba.eval.plots.style import Drawing
+from protenix_eba.eval.target import TargetResult
 from protenix_eba.files import atomic_path
 
 __all__ = ["Figure", "detailed_targets", "draw_figures", "with_arrays", "write_figures"]
@@ -35,6 +36,8 @@ __all__ = ["Figure", "detailed_targets", "draw_figures", "with_arrays", "write_f
 # More small multiples than this are no longer read; the tables hold every target.
 MAX_DETAILED: Final = 12
 _MAX_MAPS: Final = 12
+_CONTENTS: Final = ("helix", "strand")
+_SOME: Final = 0.05
 _PANEL_FOR_EACH_MODEL: Final = ("contacts", "ramachandran")
 _N_BEST, _N_MEDIAN = 2, 2
 _PROTOCOL: Final = (
@@ -84,7 +87,9 @@ def detailed_targets(group: Group) -> list[str]:
     return ordered[:n_worst] + ordered[middle : middle + _N_MEDIAN] + ordered[-_N_BEST:]
 
 
-def with_arrays(group: Group, names: Sequence[str], *keys: str) -> dict[str, dict[str, Any]]:
+def with_arrays(
+    group: Group, names: Sequence[str], *keys: str
+) -> dict[str, dict[str, TargetResult]]:
     """Target to label to result, of the results that have these arrays, not empty."""
     found = {
         name: {
@@ -119,12 +124,20 @@ def draw_figures(group: Group, losses: Sequence[Mapping[str, Any]] = ()) -> list
         targets = with_arrays(group, names, *keys)
         if name in _PANEL_FOR_EACH_MODEL:
             targets = dict(list(targets.items())[: max(_MAX_MAPS // len(labels), 1)])
+        if name in _CONTENTS:
+            targets = {k: v for k, v in targets.items() if _has_some(name, v)}
         if targets:
             figures.append(Figure(name, title, caption + limit, draw(targets, labels)))
     if losses:
         caption = "Loss at each training step. The series have scales of their own."
         figures.append(Figure("training", "Training", caption, loss_figure(losses)))
     return figures
+
+
+def _has_some(key: str, results: Mapping[str, TargetResult]) -> bool:
+    """Whether any side has some of it: many proteins have no helix, or no strand."""
+    sides = [r.arrays[f"{side}_{key}"] for r in results.values() for side in ("md", "sample")]
+    return any(bool((np.asarray(side, dtype=np.float64) > _SOME).any()) for side in sides)
 
 
 def _overview(group: Group) -> Figure:

@@ -13,7 +13,6 @@ from typing import Any, Final
 from protenix_eba.errors import UserError
 from protenix_eba.eval.aggregate import (
     CONFIDENCE_PERCENT,
-    MIN_TARGETS,
     RESAMPLES,
     TargetTable,
     aggregate,
@@ -160,7 +159,9 @@ def _summary_json(summary: Summary) -> dict[str, Any]:
 def mean_floor(target: TargetResult) -> dict[str, float]:
     """MD against MD of one target: the mean over replicas that have a value."""
     keys = dict.fromkeys(key for row in target.floor for key in row)
-    known = {k: [row[k] for row in target.floor if math.isfinite(row.get(k, math.nan))] for k in keys}
+    known = {
+        k: [row[k] for row in target.floor if math.isfinite(row.get(k, math.nan))] for k in keys
+    }
     return {key: sum(v) / len(v) if v else math.nan for key, v in known.items()}
 
 

@@ -48,9 +48,9 @@ def write_target(path: Path, result: TargetResult, inputs: str) -> None:
         "notes": list(result.notes),
     }
     text = np.frombuffer(json.dumps(record, allow_nan=False).encode(), dtype=np.uint8)
-    arrays: dict[str, Any] = {key: np.asarray(array) for key, array in result.arrays.items()}
+    arrays: dict[str, Any] = {**result.arrays, _RECORD: text}
     with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, **{_RECORD: text}, **arrays)
+        np.savez_compressed(temporary, **arrays)
 
 
 def read_target(path: Path, inputs: str | None = None) -> TargetResult | None:

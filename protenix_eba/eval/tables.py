@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-
 from protenix_eba.eval.aggregate import CONFIDENCE_PERCENT
 from protenix_eba.eval.catalogue import by_key
 from protenix_eba.eval.comparison import Comparison, Group
@@ -18,13 +17,25 @@ from protenix_eba.eval.published import PublishedRow
 from protenix_eba.eval.results import Summary, mean_floor
 from protenix_eba.files import atomic_path
 
-__all__ = ["Cell", "Column", "Row", "headline", "known_metrics", "leaderboard", "number", "write_csv", "write_latex"]
+__all__ = [
+    "Cell",
+    "Column",
+    "Row",
+    "headline",
+    "known_metrics",
+    "leaderboard",
+    "number",
+    "write_csv",
+    "write_latex",
+]
 
 FLOOR_NAME: Final = "MD vs MD"
 _DASH: Final = "\u2013"
 _INTERVAL: Final = f"{CONFIDENCE_PERCENT:.0f}% bootstrap intervals"
 COMPAT_NAME: Final = "as alphaflow-1.9.9"
-_COUNTS: Final = ("n_samples", "n_md_frames", "n_replicas", "n_residues", "n_atoms", "atom_coverage")
+_COUNTS: Final = (
+    "n_samples", "n_md_frames", "n_replicas", "n_residues", "n_atoms", "atom_coverage"
+)  # fmt: skip
 # A metric of this name is something else.
 _COUNT_NAMES: Final = {"coverage": "atom_coverage"}
 _LATEX: Final = str.maketrans(
@@ -155,9 +166,7 @@ def _model_cells(metric: Metric, summaries: Mapping[str, Summary]) -> list[Cell]
     ]
 
 
-def _difference(
-    metric: Metric, value: tuple[float, float | None, float | None] | None
-) -> Cell:
+def _difference(metric: Metric, value: tuple[float, float | None, float | None] | None) -> Cell:
     if value is None:
         return Cell(_DASH)
     middle, low, high = value

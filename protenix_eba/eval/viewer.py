@@ -79,7 +79,7 @@ def _trace(
     result: TargetResult, key: str, residues: Sequence[tuple[str, int]]
 ) -> NDArray[np.float32]:
     """`[<= 12, L, 3]` the C-alpha atoms in the order of the residues."""
-    row = np.asarray(result.arrays["atom_residue"])
+    row = np.asarray(result.arrays["atom_residue"], dtype=np.int64)
     ca = np.flatnonzero((np.asarray(result.arrays["atom_names"]) == "CA") & (row >= 0))
     ca = ca[np.argsort(row[ca], kind="stable")]
     if len(ca) != len(residues):

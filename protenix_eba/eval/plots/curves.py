@@ -91,9 +91,7 @@ def exposure_figure(targets: Targets, labels: Sequence[str]) -> Drawing:
     return small_multiples(targets, draw, "Residue", "Probability of exposure", legend=labels)
 
 
-def profile_figure(
-    targets: Targets, labels: Sequence[str], key: str, y_label: str
-) -> Drawing:
+def profile_figure(targets: Targets, labels: Sequence[str], key: str, y_label: str) -> Drawing:
     """A fraction by residue: MD, and each model.
 
     Args:
@@ -155,10 +153,13 @@ def energy_figure(targets: Targets, labels: Sequence[str]) -> Drawing:
 
     def draw(axes: Axes, results: Results) -> None:
         first = next(iter(results.values()))
-        md, weights = first.arrays["md_energy"], first.arrays["md_weights"]
+        md, weights = (_finite(first.arrays[key]) for key in ("md_energy", "md_weights"))
         zero = float(md.mean())
-        known = {k: r.arrays["sample_energy"] for k, r in results.items() if "sample_energy" in r.arrays}
-        samples = {label: energy - zero for label, energy in known.items()}
+        samples = {
+            label: _finite(result.arrays["sample_energy"]) - zero
+            for label, result in results.items()
+            if "sample_energy" in result.arrays
+        }
         edges = _bins([md - zero, *samples.values()], 0.5, 98.0)
         inside = _inside(md - zero, edges)
         axes.hist(inside, edges.tolist(), density=True, color=MD_LIGHT, label="MD")
