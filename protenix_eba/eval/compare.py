@@ -15,6 +15,7 @@ from protenix_eba.eval.drawn import Drawn
 from protenix_eba.eval.draws import ALPHAFLOW_SEED, Draws
 from protenix_eba.eval.ensemble import match_atoms
 from protenix_eba.eval.exposure import SideChains
+from protenix_eba.eval.extended import add_beyond
 from protenix_eba.eval.metrics import (
     PrincipalComponents,
     leading_axes,
@@ -86,7 +87,8 @@ def evaluate_target(
             cannot be read.
     """
     _check_sizes(reference, samples)
-    return _Comparison(reference, samples, settings).result()
+    comparison = _Comparison(reference, samples, settings)
+    return add_beyond(comparison.result(), comparison.drawn, comparison.match, reference, samples)
 
 
 def _check_sizes(reference: Conformations, samples: Conformations) -> None:

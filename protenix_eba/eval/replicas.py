@@ -49,6 +49,11 @@ class TrajectoryConformations:
         self.name = source.name
         self._source = source
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that it is read from."""
+        return self._source.files
+
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What the reader should know."""

@@ -56,6 +56,10 @@ class Conformations(Protocol):
     name: str
 
     @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that it is read from."""
+
+    @property
     def topology(self) -> mdtraj.Topology:
         """Every atom, in the order of the coordinates, standard residue names."""
 
