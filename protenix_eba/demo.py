@@ -186,16 +186,20 @@ def _label_samples(demo: Demo, folder: Path) -> None:
 
 
 def evaluate(demo: Demo) -> None:
-    """Stage 6: both ensembles against MD, and the report."""
-    words: list[str | Path] = ["protenix-eba", "evaluate", "--reference", demo.data]
+    """Stage 6: each ensemble against MD, then both side by side, and the report."""
+    folders = []
     for label, name in MODELS.items():
-        words += ["--samples", f"{label}={demo.out / 'samples' / name}"]
-        words += ["--training", f"{label}={demo.out / name}"]
-    words += ["--labels", demo.data / "labels.parquet", "--out", demo.out / "evaluation"]
-    demo.command(*words)
-    report = demo.out / "evaluation" / "report.html"
+        folders.append(demo.out / "evaluation" / name)
+        demo.command(
+            "protenix-eba", "evaluate", "--reference", demo.data,
+            "--samples", demo.out / "samples" / name, "--label", label,
+            "--training", demo.out / name, "--labels", demo.data / "labels.parquet",
+            "--out", folders[-1], "--jobs", str(demo.jobs),
+        )  # fmt: skip
+    comparison = demo.out / "evaluation" / "comparison"
+    demo.command("protenix-eba", "compare", *folders, "--out", comparison)
     with atomic_path(demo.out / "report.html") as path:
-        shutil.copyfile(report, path)
+        shutil.copyfile(comparison / "report.html", path)
 
 
 def export(demo: Demo) -> None:
@@ -236,11 +240,14 @@ def export(demo: Demo) -> None:
 
 def summarise(demo: Demo, seconds: float) -> None:
     """Print what the numbers say, the unpleasant ones too."""
+    from protenix_eba.eval.comparison import compare_evaluations
     from protenix_eba.eval.findings import findings
+    from protenix_eba.eval.results import load_evaluation
 
-    metrics = json.loads((demo.out / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
+    folders = [demo.out / "evaluation" / name for name in MODELS.values()]
+    comparison = compare_evaluations([load_evaluation(folder) for folder in folders])
     training = {label: demo.out / name for label, name in MODELS.items()}
-    for sentence in findings(metrics, training):
+    for sentence in findings(comparison.groups[0].summaries, training):
         console.print(f"- {sentence}", markup=False, highlight=False)
     console.print(
         f"report: {demo.out / 'report.html'}   ({seconds / 60:.1f} minutes)", markup=False

@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -7,24 +8,16 @@ from protenix_eba.errors import UserError
 from protenix_eba.eval.findings import findings, read_curve, training_settings
 
 
-def ensemble(**values):
-    return {"aggregate": values, "targets": {}}
-
-
 def metrics(before, after):
-    def energies(w1):
-        return ensemble(
-            energy_median_above_md_kj_mol=w1 + 1.0,
-            energy_w1_boltzmann_kj_mol=w1,
-            energy_target_above_md_kj_mol=-4.0,
-            rmwd=1.5,
-        )
+    def model(w1):
+        energies = {
+            "energy_median_above_md_kj_mol": w1 + 1.0,
+            "energy_w1_boltzmann_kj_mol": w1,
+            "energy_target_above_md_kj_mol": -4.0,
+        }
+        return SimpleNamespace(values={**energies, "rmwd": 1.5}, floor={"rmwd": 0.5})
 
-    floor = ensemble(rmwd=0.5)
-    return {
-        "ensembles": {"SFT": energies(before), "EBA": energies(after)},
-        "floor": {"SFT": floor, "EBA": floor},
-    }
+    return {"SFT": model(before), "EBA": model(after)}
 
 
 def test_an_alignment_that_helped_is_said_to_be_nearer():

@@ -10,8 +10,8 @@ import protenix_eba
 PACKAGE = Path(protenix_eba.__file__).parent
 HOST = {"protenix", "runner", "configs", "scripts"}
 LAYERS = {
-    0: "errors units files progress trajectories plugin_api settings config run_folder records "
-    "geometry runlog sharding signals stereo validity",
+    0: "errors units files progress trajectories md_files residue_names plugin_api settings config "
+    "run_folder records geometry runlog sharding signals stereo validity",
     1: "losses denoising symmetry energy eval importing",
     2: "compat",
     3: "objectives data diffusion weights embeddings engine ranks step reference lora ema model",

@@ -2,127 +2,148 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from protenix_eba.cli.evaluation_output import write_outputs
 from protenix_eba.errors import UserError
 
 if TYPE_CHECKING:
     from protenix_eba.energy.table import EnergyLabels
     from protenix_eba.eval.energies import TargetEnergies
-    from protenix_eba.eval.results import Evaluation
+    from protenix_eba.eval.evaluate import ModelEnergies
 
 __all__ = ["evaluate"]
 
 SOME_TARGETS_FAILED: Final = 3
 SAMPLE_LABELS: Final = "energies.parquet"
-# What must be equal for energies to share a zero.
-_SAME: Final = (("another protocol", "protocol_hash"), ("another topology", "topology_hash"))
-_FOLDER = click.Path(path_type=Path)
+_PATH = click.Path(path_type=Path)
 
 
 @click.command(
-    epilog="Example: protenix-eba evaluate --reference md --samples base=samples/base "
-    "--samples aligned=samples/eba --labels labels.parquet --out evaluation"
+    epilog="Example: protenix-eba evaluate --reference atlas --samples samples/eba "
+    "--out evaluation/eba --jobs 8. Then: protenix-eba compare evaluation/* --out comparison"
 )
 @click.option(
     "--reference",
-    type=_FOLDER,
+    type=_PATH,
     required=True,
-    help="MD in ATLAS's layout: NAME/NAME.pdb and NAME/NAME_prod_R1_fit.xtc, _R2_, _R3_.",
+    help="MD: a folder of targets as ATLAS and `protenix-eba import` lay them out.",
 )
 @click.option(
     "--samples",
+    type=_PATH,
     multiple=True,
     required=True,
-    metavar="[LABEL=]DIR",
-    help="Sampled ensembles, NAME/NAME.pdb and NAME/NAME.xtc; repeat it to compare models. "
-    f"Energies are read from DIR/{SAMPLE_LABELS} if that file exists.",
+    metavar="PATH [PATH...]",
+    help="One model's ensembles: a folder, or files named after their targets. Energies are read "
+    f"from DIR/{SAMPLE_LABELS} if that file exists.",
 )
-@click.option("--out", type=_FOLDER, required=True, help="Folder for the results.")
+@click.argument("more", type=_PATH, nargs=-1, metavar="")
+@click.option("--out", type=_PATH, required=True, help="Folder for the results.")
+@click.option("--label", help="Name of the model; the name of --out by default.")
 @click.option(
-    "--labels",
-    type=_FOLDER,
-    help="Energies of the MD frames, made by `protenix-eba label`.",
+    "--compat",
+    type=click.Choice(["alphaflow-1.9.9"]),
+    help="Add what AlphaFlow's own script prints with mdtraj 1.9.9, the version of the published "
+    "tables: it depends on the order of atoms.",
 )
 @click.option(
-    "--training",
-    multiple=True,
-    metavar="LABEL=RUN",
-    help="Folder of the training run of a model, for its curves in the report.",
+    "--compat-threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="OMP_NUM_THREADS of the run that --compat repeats: mdtraj's areas depend on it.",
 )
+@click.option(
+    "--targets",
+    type=_PATH,
+    help="Evaluate these only, and count those without samples as failed: a CSV file with a "
+    "column `name`, as AlphaFlow's splits, or a name a line.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Targets at a time, a process for each.",
+)
+@click.option("--labels", type=_PATH, help="Energies of the MD, made by `protenix-eba label`.")
+@click.option("--training", type=_PATH, help="The model's training run, for its curves.")
 def evaluate(
     reference: Path,
-    samples: Sequence[str],
+    samples: Sequence[Path],
+    more: Sequence[Path],
     out: Path,
+    label: str | None,
+    compat: str | None,
+    compat_threads: int,
+    targets: Path | None,
+    jobs: int,
     labels: Path | None,
-    training: Sequence[str],
+    training: Path | None,
 ) -> int:
-    """Compare sampled ensembles with MD, after AlphaFlow's protocol.
+    """Compare a model's sampled ensembles with MD, after AlphaFlow's protocol.
 
-    Atoms are matched by chain, residue and name. Beside each metric stands what MD reaches
-    against itself. Writes metrics.json, metrics.csv and report.html. Exit status 3: some targets
-    failed; they are listed with the reason.
+    Atoms are matched by chain, residue and name. Beside each metric stand its interval over
+    targets and what MD reaches against itself. Writes metrics.json, metrics.csv, metrics.tex,
+    report.html, figures and each target's result: the same command goes on where it was stopped.
+    Exit status 3: some targets failed; they are listed with the reason.
     """
+    from protenix_eba.eval.compare import TargetSettings
+    from protenix_eba.eval.comparison import compare_evaluations
     from protenix_eba.eval.evaluate import evaluate as run
-    from protenix_eba.eval.findings import findings, loss_curves, training_settings
-    from protenix_eba.eval.report import render_report
 
-    ensembles, runs = _labelled(samples), _labelled(training, "--training")
-    md_energies, sample_energies = _energies(labels, ensembles)
+    paths = [*samples, *more]
     result = run(
-        reference, ensembles, out, md_energies=md_energies, sample_energies=sample_energies
+        reference,
+        paths,
+        out,
+        label=label or out.resolve().name,
+        settings=TargetSettings(compat=compat, compat_threads=compat_threads),
+        energies=_energies(labels, paths),
+        targets=_names(targets) if targets else None,
+        jobs=jobs,
+        sources={"MD energies": labels, "training": training},
     )
-    report = out / "report.html"
-    settings = {"MD energies": str(labels)} if labels else {}
-    render_report(
-        result,
-        report,
-        findings=findings(result.to_json(), runs),
-        losses=loss_curves(runs),
-        settings=settings | training_settings(runs),
-    )
-    _print(result, report)
+    comparison = compare_evaluations([result])
+    write_outputs(comparison, out, stem="metrics")
     return SOME_TARGETS_FAILED if result.failed else 0
 
 
-def _labelled(samples: Sequence[str], option: str = "--samples") -> dict[str, Path]:
-    ensembles: dict[str, Path] = {}
-    for value in samples:
-        label, separator, folder = value.partition("=")
-        if not separator or Path(value).is_dir():
-            label, folder = Path(value).resolve().name, value
-        if not label or not folder:
-            raise UserError(f"{option} {value!r}: expected LABEL=DIR or DIR", "name both")
-        if label in ensembles:
-            raise UserError(
-                f"{option}: two are called {label!r}",
-                f"give each a label of its own: {option} base=DIR {option} aligned=DIR",
-            )
-        ensembles[label] = Path(folder)
-    return ensembles
+def _names(path: Path) -> list[str]:
+    import csv
+
+    from protenix_eba.files import require_file
+
+    with open(require_file(path, "targets"), newline="", encoding="utf-8-sig") as handle:
+        rows = [row for row in csv.reader(handle) if row and row[0].strip()]
+    column = rows[0].index("name") if rows and "name" in rows[0] else None
+    names = [row[column or 0].strip() for row in rows[column is not None :]]
+    if not names:
+        raise UserError(f"{path}: no target in it", "a column `name`, or a name a line")
+    return names
 
 
-def _energies(
-    labels: Path | None, ensembles: Mapping[str, Path]
-) -> tuple[dict[str, TargetEnergies], dict[str, dict[str, TargetEnergies]]]:
+def _energies(labels: Path | None, samples: Sequence[Path]) -> ModelEnergies | None:
     if labels is None:
-        return {}, {}
+        return None
     from protenix_eba.energy.table import read_labels
+    from protenix_eba.eval.evaluate import ModelEnergies
 
     md = read_labels(labels)
-    samples: dict[str, dict[str, TargetEnergies]] = {}
-    for label, folder in ensembles.items():
+    own: dict[str, TargetEnergies] = {}
+    for folder in samples:
         path = folder / SAMPLE_LABELS
         if path.is_file():
-            own = read_labels(path)
-            _check_comparable(md, own, path)
+            table = read_labels(path)
+            _check_comparable(md, table, path)
             # Outliers among the samples are what the model made: they count.
-            samples[label] = _grouped(own)
-    return _grouped(md.select(md.ok)), samples
+            own |= _grouped(table)
+    return ModelEnergies(_grouped(md.select(md.ok)), own)
 
 
 def _check_comparable(md: EnergyLabels, samples: EnergyLabels, path: Path) -> None:
@@ -150,29 +171,3 @@ def _grouped(labels: EnergyLabels) -> dict[str, TargetEnergies]:
     return energies_by_target(
         labels.target.tolist(), labels.replica, labels.energy_kj_mol, labels.n_residues
     )
-
-
-def _print(result: Evaluation, report: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from protenix_eba.eval.report import headline_table
-
-    console = Console(highlight=False)
-    columns, rows = headline_table(result)
-    table = Table(title=f"Median over {len(result.common_targets)} common targets; best in bold")
-    table.add_column("metric")
-    for column in columns:
-        table.add_column(Text(column), justify="right")
-    for row in rows:
-        unit = f" ({row.metric.unit})" if row.metric.unit else ""
-        texts = [f"[bold]{cell.text}[/bold]" if cell.best else cell.text for cell in row.cells]
-        table.add_row(row.metric.label + unit, *texts)
-    console.print(table)
-    for note in result.notes:
-        console.print(f"note: {note}", markup=False)
-    for label, reasons in result.failed.items():
-        for name, reason in reasons.items():
-            console.print(f"failed: {label}, {name}: {reason}", markup=False)
-    console.print(f"report: {report}", markup=False)

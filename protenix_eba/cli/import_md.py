@@ -9,7 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from protenix_eba.importing.dataset import ImportReport
-    from protenix_eba.importing.sources import Source
+    from protenix_eba.md_files import Source
 
 __all__ = ["import_md"]
 

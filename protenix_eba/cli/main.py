@@ -22,7 +22,8 @@ VERBS: Final = {
     "label": "Compute the energies of trajectory frames with a force field.",
     "embed": "Store trunk embeddings, so that training skips the trunk.",
     "sample": "Sample conformations of a sequence.",
-    "evaluate": "Compare a sampled ensemble with a reference ensemble.",
+    "evaluate": "Compare a model's sampled ensembles with molecular dynamics.",
+    "compare": "Put evaluated models side by side, and beside published results.",
     "export": "Turn a training checkpoint into one that `protenix pred` reads.",
     "demo": "Run the whole pipeline on a small example.",
 }

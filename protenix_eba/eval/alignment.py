@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Aligned", "Floats", "align", "superpose"]
+__all__ = ["Floats", "centred", "placements", "superpose"]
 
-_CHUNK_FRAMES: Final = 1000
+_CHUNK_FRAMES: Final = 256
 
 Floats = NDArray[np.floating]
-
-
-@dataclass(frozen=True)
-class Aligned:
-    """Conformations in the reference frame.
-
-    Attributes:
-        heavy: `[F, N, 3]` superposed on the reference with all matched heavy atoms, angstrom.
-        ca: `[F, L, 3]` their C-alpha atoms, superposed again on the reference's C-alpha atoms.
-    """
-
-    heavy: Floats
-    ca: Floats
-
-
-def align(xyz: Floats, reference_xyz: Floats, ca_index: NDArray[np.int64]) -> Aligned:
-    """Superpose as AlphaFlow does: all heavy atoms first, the C-alpha atoms of that once more.
-
-    Args:
-        xyz: `[F, N, 3]` matched heavy atoms, angstrom.
-        reference_xyz: `[N, 3]` the same atoms of the reference structure.
-        ca_index: `[L]` positions of the C-alpha atoms.
-
-    Source: AlphaFlow (Jing et al., ICML 2024), scripts/analyze_ensembles.py.
-    """
-    heavy = superpose(xyz, reference_xyz)
-    return Aligned(heavy, superpose(heavy[:, ca_index], reference_xyz[ca_index]))
+Float64s = NDArray[np.float64]
 
 
 def superpose(xyz: Floats, reference_xyz: Floats) -> Floats:
@@ -54,14 +27,41 @@ def superpose(xyz: Floats, reference_xyz: Floats) -> Floats:
     Returns:
         `[F, N, 3]` centred on the origin, in the dtype of `xyz`; the algebra is in float64.
     """
-    target = np.asarray(reference_xyz, dtype=np.float64)
-    target = target - target.mean(axis=0)
+    target = centred(reference_xyz)
     result = np.empty_like(xyz)
     for start in range(0, len(xyz), _CHUNK_FRAMES):
         frames = np.asarray(xyz[start : start + _CHUNK_FRAMES], dtype=np.float64)
-        frames = frames - frames.mean(axis=1, keepdims=True)
-        u, _, vt = np.linalg.svd(frames.transpose(0, 2, 1) @ target)
-        # A negative determinant is a reflection: turn the axis of the smallest singular value.
-        u[:, :, 2] *= np.sign(np.linalg.det(u @ vt))[:, None]
-        result[start : start + _CHUNK_FRAMES] = frames @ (u @ vt)
+        centres, turns = placements(frames, target)
+        result[start : start + _CHUNK_FRAMES] = (frames - centres[:, None]) @ turns
     return result
+
+
+def centred(reference_xyz: Floats) -> Float64s:
+    """The structure `[N, 3]` with its centroid at the origin, float64."""
+    target = np.asarray(reference_xyz, dtype=np.float64)
+    return target - target.mean(axis=0)
+
+
+def placements(xyz: Floats, target: Float64s) -> tuple[Float64s, Float64s]:
+    """How each frame comes to lie on the target: `(xyz - centre) @ turn`.
+
+    Args:
+        xyz: `[F, N, 3]`.
+        target: `[N, 3]`, centred.
+
+    Returns:
+        Centres `[F, 3]` and turns `[F, 3, 3]`.
+    """
+    n_atoms = len(target)
+    # One product gives the nine sums of a frame's covariance and the three of its centre.
+    columns = np.zeros((n_atoms, 3, 12))
+    for axis in range(3):
+        columns[:, axis, 3 * axis : 3 * axis + 3] = target
+        columns[:, axis, 9 + axis] = 1.0 / n_atoms
+    # Relative to the first atom, so that a protein far from the origin keeps its digits.
+    relative = np.subtract(xyz, xyz[:, :1], dtype=np.float64).reshape(len(xyz), -1)
+    sums = relative @ columns.reshape(3 * n_atoms, 12)
+    u, _, vt = np.linalg.svd(sums[:, :9].reshape(-1, 3, 3))
+    # A negative determinant is a reflection: turn the axis of the smallest singular value.
+    u[:, :, 2] *= np.sign(np.linalg.det(u @ vt))[:, None]
+    return sums[:, 9:] + xyz[:, 0], u @ vt

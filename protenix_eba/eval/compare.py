@@ -2,144 +2,270 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from protenix_eba.errors import UserError
-from protenix_eba.eval.alignment import Aligned, align
-from protenix_eba.eval.ensemble import AtomMatch, Ensemble, match_atoms
+from protenix_eba.eval import kernels
+from protenix_eba.eval.arrays import residue_arrays, shown_frames, side_arrays
+from protenix_eba.eval.compat import ALPHAFLOW_1_9_9, alphaflow_values
+from protenix_eba.eval.drawn import Drawn
+from protenix_eba.eval.draws import ALPHAFLOW_SEED, Draws
+from protenix_eba.eval.ensemble import match_atoms
+from protenix_eba.eval.exposure import SideChains
+from protenix_eba.eval.extended import add_beyond
 from protenix_eba.eval.metrics import (
-    ALPHAFLOW_SEED,
-    Panel,
-    panel,
+    PrincipalComponents,
+    leading_axes,
     principal_components,
     rmsf,
 )
-from protenix_eba.eval.results import Profile, TargetResult
+from protenix_eba.eval.panel import CONTACT_ANGSTROM, Side, Structure, panel
+from protenix_eba.eval.sources import Conformations
+from protenix_eba.eval.stream import Kept, Moments, Placement, pool, read_frames
+from protenix_eba.eval.target import Arrays, TargetResult
 
-__all__ = ["Reference", "compare", "compare_with", "pool", "profile_of"]
+__all__ = ["TargetSettings", "evaluate_target"]
 
-_MAX_PLOTTED_FRAMES = 1500
-
-
-class Reference:
-    """The MD of one target; alignments and the floor are kept for ensembles with equal atoms."""
-
-    def __init__(self, ensemble: Ensemble, seed: int) -> None:
-        self.ensemble = ensemble
-        self._seed = seed
-        self._atoms = b""
-        self._replicas: dict[int, Aligned] = {}
-        self._floors: dict[tuple[bytes, int], tuple[Panel, ...]] = {}
-
-    def replicas(self, match: AtomMatch) -> dict[int, Aligned]:
-        """Each replica with the matched atoms only, superposed on the reference structure."""
-        atoms = match.reference_index.tobytes()
-        if atoms != self._atoms:
-            structure = self.ensemble.reference_xyz[match.reference_index]
-            self._replicas = {
-                number: align(xyz[:, match.reference_index], structure, match.ca_index)
-                for number, xyz in self.ensemble.replicas.items()
-            }
-            self._atoms = atoms
-        return self._replicas
-
-    def floor(self, match: AtomMatch, n_samples: int) -> tuple[Panel, ...]:
-        """Each replica, as many frames as there are samples, against the others."""
-        key = (match.reference_index.tobytes(), n_samples)
-        if key not in self._floors:
-            self._floors[key] = self._floor(self.replicas(match), n_samples)
-        return self._floors[key]
-
-    def _floor(self, replicas: dict[int, Aligned], n_samples: int) -> tuple[Panel, ...]:
-        if len(replicas) < 2:
-            return ()
-        random = np.random.RandomState(self._seed)
-        panels = []
-        for number, own in replicas.items():
-            others = pool({k: v for k, v in replicas.items() if k != number})
-            drawn = random.choice(len(own.ca), n_samples, replace=n_samples > len(own.ca))
-            samples = Aligned(own.heavy[drawn], own.ca[drawn])
-            panels.append(panel(others, samples, self._seed))
-        return tuple(panels)
+# Why a metric can be NaN although all coordinates are finite.
+_UNDEFINED: Final = {
+    "rmsf_pearson": "all atoms of one side fluctuate alike",
+    "pc1_cosine": "one side does not move",
+    "weak_contacts_jaccard": "neither side breaks a contact of the structure",
+    "transient_contacts_jaccard": "neither side makes a contact that the structure has not",
+    "exposed_residue_jaccard": "neither side opens a buried side chain, or there are none",
+    "exposed_mi_spearman": "no two side chains of one side open together, or there are none",
+}
 
 
-def pool(replicas: Mapping[int, Aligned]) -> Aligned:
-    """The frames of all replicas, in the order of their numbers."""
-    parts = list(replicas.values())
-    return Aligned(np.concatenate([p.heavy for p in parts]), np.concatenate([p.ca for p in parts]))
+@dataclass(frozen=True)
+class TargetSettings:
+    """How one target is evaluated.
+
+    Attributes:
+        seed: Of the draws from MD; 137 is AlphaFlow's.
+        compat: `alphaflow-1.9.9` to repeat AlphaFlow's script under mdtraj 1.9.9 beside ours.
+        compat_threads: OpenMP threads of the run to repeat; its areas depend on them.
+        n_plotted: Most MD frames in the figure of the principal components.
+    """
+
+    seed: int = ALPHAFLOW_SEED
+    compat: str | None = None
+    compat_threads: int = 1
+    n_plotted: int = 1500
+
+    def __post_init__(self) -> None:
+        if self.compat not in (None, ALPHAFLOW_1_9_9):
+            raise UserError(
+                f"compat: expected {ALPHAFLOW_1_9_9}, found {self.compat}",
+                "this is the one published behaviour that can be repeated",
+            )
+        if self.compat_threads < 1:
+            raise UserError(
+                f"compat_threads: expected 1 or more, found {self.compat_threads}",
+                "give the OMP_NUM_THREADS of the run to repeat",
+            )
 
 
-def compare(reference: Ensemble, samples: Ensemble, *, seed: int = ALPHAFLOW_SEED) -> TargetResult:
+def evaluate_target(
+    reference: Conformations, samples: Conformations, settings: TargetSettings
+) -> TargetResult:
     """The coordinate metrics of one ensemble against MD, with their MD-against-MD floor.
 
+    Every frame of the MD is read once and none is kept but those that the protocol draws: memory
+    does not depend on their number.
+
     Args:
-        reference: MD, all replicas.
+        reference: The MD, all replicas.
         samples: Generated conformations of the same protein, any order of atoms.
-        seed: Of the draws from MD.
+        settings: Draws, and whether AlphaFlow's own numbers are wanted beside ours.
 
     Raises:
-        UserError: Atoms that do not match, or fewer than two conformations on a side.
+        UserError: Atoms that do not match, fewer than two conformations on a side, or files that
+            cannot be read.
     """
-    return compare_with(Reference(reference, seed), samples, seed)[0]
+    _check_sizes(reference, samples)
+    comparison = _Comparison(reference, samples, settings)
+    return add_beyond(comparison.result(), comparison.drawn, comparison.match, reference, samples)
 
 
-def compare_with(
-    reference: Reference, samples: Ensemble, seed: int
-) -> tuple[TargetResult, AtomMatch, Aligned]:
-    """As `compare`, with the matched atoms and the aligned samples for the figures.
-
-    Args:
-        reference: MD, shared by the ensembles of one target.
-        samples: Generated conformations.
-        seed: Of the draws from MD.
-
-    Raises:
-        UserError: As `compare`.
-    """
-    for side, ensemble in (("MD", reference.ensemble), ("samples", samples)):
-        if ensemble.n_frames < 2:
+def _check_sizes(reference: Conformations, samples: Conformations) -> None:
+    for side, ensemble in (("MD", reference), ("samples", samples)):
+        n_frames = sum(ensemble.n_frames.values())
+        if n_frames < 2:
             raise UserError(
-                f"target {samples.name}: {ensemble.n_frames} conformations in the {side}, "
+                f"target {reference.name}: {n_frames} conformations in the {side}, "
                 "at least two are needed",
                 "sample more conformations (AlphaFlow's protocol: 250)",
             )
-    match = match_atoms(reference.ensemble, samples)
-    xyz = np.concatenate(list(samples.replicas.values()))[:, match.sample_index]
-    structure = reference.ensemble.reference_xyz[match.reference_index]
-    aligned = align(xyz, structure, match.ca_index)
-    result = panel(pool(reference.replicas(match)), aligned, seed)
-    counts = {
-        "n_samples": samples.n_frames,
-        "n_md_frames": reference.ensemble.n_frames,
-        "n_atoms": len(match.reference_index),
-        "coverage": match.coverage,
-    }
-    floor_panels = reference.floor(match, samples.n_frames)
-    floor = {k: float(np.mean([p.values[k] for p in floor_panels])) for k in result.values}
-    target = TargetResult(
-        counts | result.values, result, floor if floor_panels else {}, floor_panels
-    )
-    return target, match, aligned
 
 
-def profile_of(reference: Reference, match: AtomMatch, seed: int) -> Profile:
-    """What the figures show of the MD; frames beyond 1,500 are thinned out in the PCA plot.
+class _Comparison:
+    """Two ensembles whose frames have been read."""
 
-    Args:
-        reference: MD.
-        match: Atoms in common with the first ensemble.
-        seed: Of the draw for the PCA plot.
-    """
-    replicas = reference.replicas(match)
-    single = np.stack([rmsf(part.ca) for part in replicas.values()])
-    ca = pool(replicas).ca
-    n_plotted = min(len(ca), _MAX_PLOTTED_FRAMES)
-    drawn = np.random.RandomState(seed).choice(len(ca), n_plotted, replace=False)
-    return Profile(
-        residue_numbers=match.residue_numbers,
-        md_rmsf=rmsf(ca),
-        md_rmsf_band=np.stack([single.min(axis=0), single.max(axis=0)]),
-        md_pca=principal_components(ca).project(ca[drawn]),
-    )
+    def __init__(
+        self, reference: Conformations, samples: Conformations, settings: TargetSettings
+    ) -> None:
+        self.reference, self.samples, self.settings = reference, samples, settings
+        self.match = match_atoms(reference.topology, samples.topology, reference.name)
+        self.placement = Placement.on(reference.structure_xyz, self.match)
+        n_samples = sum(samples.n_frames.values())
+        self.draws = Draws.of(reference.n_frames, n_samples, settings.n_plotted, settings.seed)
+        self.md_kept = _kept(self.draws, self.placement)
+        everything = {"all": np.arange(n_samples)}
+        self.sample_kept = Kept(everything, everything, self.placement)
+        ours, theirs = self.match.reference_atoms, self.match.sample_atoms
+        self.md_parts = read_frames(reference, ours, self.placement, self.md_kept)
+        sample_parts = read_frames(samples, theirs, self.placement, self.sample_kept)
+        self.md, self.sample = pool(self.md_parts.values()), pool(sample_parts.values())
+        atoms = [reference.topology.atom(int(i)) for i in ours]
+        # Without side chains nothing can be exposed.
+        self.side_chains = None if self.match.ca_only else SideChains.of(atoms, self.match.residue)
+
+    def result(self) -> TargetResult:
+        """All metrics and arrays."""
+        structure, md, samples = self._structure(), self._md_side(), self._sample_side()
+        values = panel(structure, md, samples)
+        floor_sides = [self._floor_sides(replica, md) for replica in self.draws.floor]
+        compat, compat_notes = self._compat(values, structure)
+        arrays = {
+            **residue_arrays(self.reference.topology, self.match),
+            **side_arrays(structure, md, samples),
+            **self._profiles(md, floor_sides),
+            **shown_frames(self.drawn),
+        }
+        return TargetResult(
+            name=self.reference.name,
+            values=values,
+            compat=compat,
+            floor=[panel(structure, others, own) for others, own in floor_sides],
+            counts=self._counts(),
+            arrays=arrays,
+            notes=[*self._source_notes(), *compat_notes, *self._notes(values)],
+        )
+
+    @property
+    def drawn(self) -> Drawn:
+        """For metrics beyond the protocol."""
+        return Drawn(
+            self.reference.topology.subset(self.match.reference_atoms),
+            self.md_kept.heavy["gaussian"],
+            self.draws.gaussian_replica,
+            self.sample_kept.heavy["all"],
+        )
+
+    def _structure(self) -> Structure:
+        contacts = kernels.count_contacts(self.placement.ca[None], CONTACT_ANGSTROM) > 0
+        heavy = self.placement.heavy.astype(np.float32)
+        return Structure(contacts, self.side_chains and self.side_chains.buried(heavy))
+
+    def _md_side(self) -> Side:
+        heavy, ca = self.md_kept.heavy["gaussian"], self.md_kept.ca
+        return Side(
+            rmsf=self.md.rmsf,
+            axes=self._axes(self.md),
+            heavy=heavy,
+            ca=ca["first"],
+            second_ca=ca["second"],
+            exposed=self.side_chains and self.side_chains.exposed(heavy),
+        )
+
+    def _sample_side(self) -> Side:
+        heavy, ca = self.sample_kept.heavy["all"], self.sample_kept.ca["all"]
+        return Side(
+            rmsf=self.sample.rmsf,
+            axes=principal_components(ca),
+            heavy=heavy,
+            ca=ca,
+            second_ca=ca,
+            exposed=self.side_chains and self.side_chains.exposed(heavy),
+        )
+
+    def _floor_sides(self, replica: int, md: Side) -> tuple[Side, Side]:
+        """The other replicas as MD, and as many frames of this one as there are samples.
+
+        Exposure costs too much to be computed again: it is of the frames that the protocol draws
+        anyway, this replica's against the others'.
+        """
+        others = pool(part for number, part in self.md_parts.items() if number != replica)
+        mine = self.draws.gaussian_replica == replica
+        ca, own = self.md_kept.ca, self.md_kept.heavy[f"own {replica}"]
+        own_ca = ca[f"own {replica}"]
+        return Side(
+            rmsf=others.rmsf,
+            axes=self._axes(others),
+            heavy=md.heavy[~mine],
+            ca=ca[f"others {replica}"],
+            second_ca=ca[f"second others {replica}"],
+            exposed=None if md.exposed is None else md.exposed[~mine],
+        ), Side(
+            rmsf=rmsf(own),
+            axes=principal_components(own_ca),
+            heavy=own,
+            ca=own_ca,
+            second_ca=own_ca,
+            exposed=None if md.exposed is None else md.exposed[mine],
+        )
+
+    def _axes(self, moments: Moments) -> PrincipalComponents:
+        mean = self.placement.ca.ravel() + moments.ca / moments.n
+        return leading_axes(mean, moments.ca_covariance)
+
+    def _compat(
+        self, values: dict[str, float], structure: Structure
+    ) -> tuple[dict[str, float], list[str]]:
+        if self.settings.compat is None:
+            return {}, []
+        return alphaflow_values(
+            values,
+            match=self.match,
+            topologies=(self.reference.topology, self.samples.topology),
+            side_chains=self.side_chains,
+            buried=structure.buried,
+            frames=(self.md_kept.heavy["gaussian"], self.sample_kept.heavy["all"]),
+            n_threads=self.settings.compat_threads,
+        )
+
+    def _profiles(self, md: Side, floor_sides: list[tuple[Side, Side]]) -> Arrays:
+        shape = (len(floor_sides), 2, len(self.match.residue))
+        floor = [(own.rmsf, others.rmsf) for others, own in floor_sides]
+        return {
+            "floor_rmsf": np.array(floor).reshape(shape),
+            "md_ca_rmsf": self.md.ca_rmsf,
+            "md_ca_rmsf_replicas": np.array([part.ca_rmsf for part in self.md_parts.values()]),
+            "sample_ca_rmsf": self.sample.ca_rmsf,
+            "md_pca": md.axes.project(self.md_kept.ca["plotted"]),
+        }
+
+    def _source_notes(self) -> list[str]:
+        return [*self.reference.notes, *self.samples.notes, *self.match.notes]
+
+    def _counts(self) -> dict[str, float]:
+        return {
+            "n_samples": self.sample.n,
+            "n_md_frames": self.md.n,
+            "n_replicas": len(self.md_parts),
+            "n_atoms": len(self.match.residue),
+            "n_residues": len(self.match.ca),
+            "coverage": self.match.coverage,
+            "ca_only": float(self.match.ca_only),
+        }
+
+    def _notes(self, values: dict[str, float]) -> list[str]:
+        undefined = [f"{key} is not defined: {_UNDEFINED[key]}." for key in values if
+                     not np.isfinite(values[key])]  # fmt: skip
+        if self.draws.floor:
+            return undefined
+        return [*undefined, "The MD has one replica: there is no floor of MD against MD."]
+
+
+def _kept(draws: Draws, placement: Placement) -> Kept:
+    heavy = {"gaussian": draws.gaussian}
+    ca = {"first": draws.first, "second": draws.second, "plotted": draws.plotted}
+    for replica, floor in draws.floor.items():
+        heavy[f"own {replica}"] = ca[f"own {replica}"] = floor.own
+        ca[f"others {replica}"] = floor.others
+        ca[f"second others {replica}"] = floor.second_others
+    return Kept(heavy, ca, placement)

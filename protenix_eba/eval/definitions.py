@@ -1,22 +1,21 @@
-"""Names, units and directions of the metrics, and their aggregation over targets."""
+"""Names, units, directions and groups of the metrics, as readers see them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-import numpy as np
-
-from protenix_eba.eval.metrics import Panel, pearson
-
-__all__ = ["AGGREGATES", "METRICS", "Metric", "aggregate", "best_labels", "over_targets"]
+__all__ = ["AGGREGATES", "METRICS", "PAPER_ROWS", "Better", "Metric", "best_labels"]
 
 Better = Literal["lower", "higher", "as MD", "neither"]
-
-# Two points always lie on a line: a correlation over targets needs one more.
-_MIN_TARGETS_FOR_CORRELATION: Final = 3
-_PC_SIMILAR_ABOVE: Final = 0.5
+Group = Literal[
+    "Predicting flexibility",
+    "Distributional accuracy",
+    "Ensemble observables",
+    "Energies",
+    "Beyond the protocol",
+]
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,9 @@ class Metric:
         key: Name in the JSON and CSV files.
         label: Name for readers.
         unit: Unit, empty for a pure number.
-        better: Which values are better; "as MD" means close to `md_pairwise_rmsd`.
+        better: Which values are better; "as MD" means close to `md_<key>`.
         meaning: One sentence for readers.
+        group: Heading; the first three are those of the published tables.
         digits: Decimal places to print.
     """
 
@@ -37,37 +37,73 @@ class Metric:
     unit: str
     better: Better
     meaning: str
+    group: Group = "Beyond the protocol"
     digits: int = 3
 
 
+_FLEXIBILITY: Final = "Predicting flexibility"
+_ACCURACY: Final = "Distributional accuracy"
+_OBSERVABLES: Final = "Ensemble observables"
+_ENERGIES: Final = "Energies"
 _A: Final = "Å"
 _E: Final = "kJ/mol"
 
 METRICS: Final[tuple[Metric, ...]] = (
     Metric(
-        "pairwise_rmsd", "Pairwise RMSD", _A, "as MD", "Diversity: mean C-alpha RMSD of all pairs."
+        "pairwise_rmsd",
+        "Pairwise RMSD",
+        _A,
+        "as MD",
+        "Diversity: mean C-alpha RMSD of all pairs of conformations.",
+        _FLEXIBILITY,
     ),
-    Metric("md_pairwise_rmsd", "Pairwise RMSD of the MD", _A, "neither", "The diversity to reach."),
+    Metric(
+        "md_pairwise_rmsd",
+        "Pairwise RMSD of the MD",
+        _A,
+        "neither",
+        "The diversity to reach.",
+        _FLEXIBILITY,
+    ),
     Metric(
         "rmsf_pearson",
-        "RMSF correlation",
+        "Per-target RMSF r",
         "",
         "higher",
-        "Pearson r between heavy-atom fluctuations in the samples and in the MD.",
+        "Pearson r between atoms' fluctuations in the samples and in the MD.",
+        _FLEXIBILITY,
     ),
     Metric(
         "rmwd",
         "RMWD",
         _A,
         "lower",
-        "Root mean squared 2-Wasserstein distance between Gaussians fitted to each heavy atom.",
+        "Root mean squared 2-Wasserstein distance between Gaussians fitted to each atom.",
+        _ACCURACY,
     ),
     Metric(
-        "rmwd_translation", "RMWD, translation", _A, "lower", "Part from the atoms' mean positions."
+        "rmwd_translation",
+        "RMWD trans.",
+        _A,
+        "lower",
+        "Its part from the atoms' mean positions.",
+        _ACCURACY,
     ),
-    Metric("rmwd_variance", "RMWD, variance", _A, "lower", "Part from the atoms' covariances."),
     Metric(
-        "md_pca_w2", "MD PCA W2", _A, "lower", "2-Wasserstein distance on the MD's first two PCs."
+        "rmwd_variance",
+        "RMWD var.",
+        _A,
+        "lower",
+        "Its part from the atoms' covariances.",
+        _ACCURACY,
+    ),
+    Metric(
+        "md_pca_w2",
+        "MD PCA W2",
+        _A,
+        "lower",
+        "2-Wasserstein distance on the MD's first two principal components (PCs).",
+        _ACCURACY,
     ),
     Metric(
         "joint_pca_w2",
@@ -75,6 +111,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         _A,
         "lower",
         "The same on the first two PCs of MD and samples together.",
+        _ACCURACY,
     ),
     Metric(
         "pc1_cosine",
@@ -82,6 +119,39 @@ METRICS: Final[tuple[Metric, ...]] = (
         "",
         "higher",
         "Agreement of the largest motion's direction in the samples and in the MD.",
+        _ACCURACY,
+    ),
+    Metric(
+        "weak_contacts_jaccard",
+        "Weak contacts J",
+        "",
+        "higher",
+        "Contacts of the structure that open in over 10% of conformations: overlap with the MD's.",
+        _OBSERVABLES,
+    ),
+    Metric(
+        "transient_contacts_jaccard",
+        "Transient contacts J",
+        "",
+        "higher",
+        "Contacts not in the structure that form in over 10%: overlap with the MD's.",
+        _OBSERVABLES,
+    ),
+    Metric(
+        "exposed_residue_jaccard",
+        "Exposed residue J",
+        "",
+        "higher",
+        "Buried side chains that become exposed in over 10%: overlap with the MD's.",
+        _OBSERVABLES,
+    ),
+    Metric(
+        "exposed_mi_spearman",
+        "Exposed MI rho",
+        "",
+        "higher",
+        "Spearman rho of the mutual information between residues' exposures.",
+        _OBSERVABLES,
     ),
     Metric(
         "energy_above_md_kj_mol",
@@ -89,6 +159,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         _E,
         "neither",
         "Mean minimised energy of the samples less that of the MD.",
+        _ENERGIES,
         1,
     ),
     Metric(
@@ -97,6 +168,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         _E,
         "neither",
         "Median minimised energy of the samples less that of the MD.",
+        _ENERGIES,
         1,
     ),
     Metric(
@@ -105,6 +177,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         _E,
         "neither",
         "What alignment aims at: the Boltzmann-weighted mean energy of the MD less its plain mean.",
+        _ENERGIES,
         1,
     ),
     Metric(
@@ -113,6 +186,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         _E,
         "lower",
         "1-Wasserstein distance of the minimised energies to those of the MD frames.",
+        _ENERGIES,
         1,
     ),
     Metric(
@@ -121,6 +195,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         _E,
         "lower",
         "The same with MD frames weighted by softmax(-E / (kT sqrt(N_res))).",
+        _ENERGIES,
         1,
     ),
     Metric(
@@ -129,6 +204,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         "",
         "neither",
         "Effective sample size of the MD under the Boltzmann weights.",
+        _ENERGIES,
         1,
     ),
 )
@@ -136,68 +212,47 @@ METRICS: Final[tuple[Metric, ...]] = (
 AGGREGATES: Final[tuple[Metric, ...]] = (
     Metric(
         "pairwise_rmsd_pearson",
-        "Pairwise RMSD correlation over targets",
+        "Pairwise RMSD r",
         "",
         "higher",
         "Pearson r over targets between the diversity of the samples and of the MD.",
+        _FLEXIBILITY,
     ),
     Metric(
-        "rmsf_pearson_global",
-        "RMSF correlation, all atoms pooled",
+        "global_rmsf_pearson",
+        "Global RMSF r",
         "",
         "higher",
-        "Pearson r over the heavy atoms of all targets.",
+        "Pearson r of the fluctuations over the atoms of all targets.",
+        _FLEXIBILITY,
     ),
     Metric(
-        "pc1_similar_percent",
-        "Targets with PC1 |cosine| > 0.5",
-        "%",
+        "pc_sim_percent",
+        "% PC-sim > 0.5",
+        "",
         "higher",
-        "How often the largest motion has the MD's direction.",
+        "Targets whose largest motion has the MD's direction (|cosine| > 0.5).",
+        _ACCURACY,
         0,
     ),
 )
 
-
-def aggregate(
-    values: Sequence[Mapping[str, float]], panels: Sequence[Panel]
-) -> dict[str, float | int]:
-    """Median over targets of each metric, and the three numbers that need all targets at once.
-
-    A metric that is not defined for a target (NaN or absent) does not enter its median; how many
-    targets did is under `n_<key>` wherever that is fewer than all.
-
-    Args:
-        values: One mapping of metrics for each target.
-        panels: The coordinate metrics of those targets that have them, with their RMSF profiles.
-    """
-    result: dict[str, float | int] = {"n_targets": len(values)}
-    for metric in METRICS:
-        defined = [row[metric.key] for row in values if np.isfinite(row.get(metric.key, np.nan))]
-        if defined:
-            result[metric.key] = float(np.median(defined))
-        if 0 < len(defined) < len(values):
-            result[f"n_{metric.key}"] = len(defined)
-    return result | over_targets(panels) if panels else result
-
-
-def over_targets(panels: Sequence[Panel]) -> dict[str, float]:
-    """The metrics of `AGGREGATES` that are defined for these targets; one panel for each."""
-    cosines = np.array([panel.values["pc1_cosine"] for panel in panels])
-    result = {
-        "rmsf_pearson_global": pearson(
-            np.concatenate([panel.md_rmsf for panel in panels]),
-            np.concatenate([panel.sample_rmsf for panel in panels]),
-        ),
-        "pc1_similar_percent": float(100.0 * np.mean(cosines > _PC_SIMILAR_ABOVE)),
-    }
-    if len(panels) >= _MIN_TARGETS_FOR_CORRELATION:
-        md, samples = (
-            np.array([panel.values[key] for panel in panels])
-            for key in ("md_pairwise_rmsd", "pairwise_rmsd")
-        )
-        result["pairwise_rmsd_pearson"] = pearson(md, samples)
-    return {key: value for key, value in result.items() if np.isfinite(value)}
+# The rows of the published tables (AlphaFlow's Table 1 and those after it), in their order.
+PAPER_ROWS: Final = (
+    "pairwise_rmsd_pearson",
+    "global_rmsf_pearson",
+    "rmsf_pearson",
+    "rmwd",
+    "rmwd_translation",
+    "rmwd_variance",
+    "md_pca_w2",
+    "joint_pca_w2",
+    "pc_sim_percent",
+    "weak_contacts_jaccard",
+    "transient_contacts_jaccard",
+    "exposed_residue_jaccard",
+    "exposed_mi_spearman",
+)
 
 
 def best_labels(metric: Metric, rows: Mapping[str, Mapping[str, float]]) -> set[str]:
@@ -213,7 +268,7 @@ def best_labels(metric: Metric, rows: Mapping[str, Mapping[str, float]]) -> set[
             continue
         value = row[metric.key]
         if metric.better == "as MD":
-            value = abs(value - row["md_pairwise_rmsd"])
+            value = abs(value - row.get(f"md_{metric.key}", 0.0))
         # What a reader cannot tell apart is a tie.
         scores[label] = round(-value if metric.better == "higher" else value, metric.digits)
     if len(scores) < 2 or len(set(scores.values())) == 1:

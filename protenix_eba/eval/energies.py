@@ -152,8 +152,8 @@ def energy_metrics(
 
 def energy_floor(
     md: TargetEnergies, n_samples: int, temperature_K: float, seed: int
-) -> dict[str, float]:
-    """The same metrics with each MD replica in the place of the samples, mean over replicas.
+) -> list[dict[str, float]]:
+    """The same metrics with each MD replica in the place of the samples.
 
     Args:
         md: Energies by replica.
@@ -162,14 +162,15 @@ def energy_floor(
         seed: Of the draws.
 
     Returns:
-        As `energy_metrics`; empty with a single replica, which has nothing to be compared with.
+        As `energy_metrics`, one mapping for each replica; empty with a single one, which has
+        nothing to be compared with.
     """
     if len(md.replicas) < 2:
-        return {}
+        return []
     random = np.random.RandomState(seed)
     rows = []
     for replica, energy in md.replicas.items():
         others = np.concatenate([e for number, e in md.replicas.items() if number != replica])
         drawn = random.choice(energy, n_samples, replace=n_samples > len(energy))
         rows.append(energy_metrics(drawn, others, md.n_residues, temperature_K))
-    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+    return rows

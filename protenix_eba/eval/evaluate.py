@@ -1,13 +1,20 @@
-"""Ensembles on disk against their MD reference: every target, every metric, every failure."""
+"""One model's ensembles on disk against their MD: every target, every metric, every failure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any, Final
+
+from joblib import Parallel, delayed, parallel_config
+from threadpoolctl import threadpool_limits
 
 from protenix_eba.errors import UserError
-from protenix_eba.eval.compare import Reference, compare_with, pool, profile_of
+from protenix_eba.eval.compare import TargetSettings, evaluate_target
 from protenix_eba.eval.energies import (
     ROOM_TEMPERATURE_K,
     TargetEnergies,
@@ -15,181 +22,277 @@ from protenix_eba.eval.energies import (
     energy_floor,
     energy_metrics,
 )
-from protenix_eba.eval.ensemble import load_ensemble, scan_targets
-from protenix_eba.eval.metrics import ALPHAFLOW_SEED, principal_components, rmsf
-from protenix_eba.eval.results import EnsembleResult, Evaluation, Profile, TargetResult
+from protenix_eba.eval.results import Evaluation
+from protenix_eba.eval.sources import Conformations, find_references, find_samples
+from protenix_eba.eval.store import read_target, require_target, target_path, write_target
+from protenix_eba.eval.target import TargetResult
+from protenix_eba.files import fingerprint
 from protenix_eba.progress import track
-from protenix_eba.trajectories import Target
 
-__all__ = ["evaluate"]
+__all__ = ["ModelEnergies", "evaluate"]
 
-ALPHAFLOW_N_SAMPLES = 250
-_VERSIONED = ("protenix-eba", "mdtraj", "numpy", "scipy")
+ALPHAFLOW_N_SAMPLES: Final = 250
+_VERSIONED: Final = ("protenix-eba", "mdtraj", "numpy", "scipy")
 # What bad data can cause. A defect of ours (KeyError, TypeError) shall stop the run.
-_DATA_ERRORS = (UserError, ValueError, ArithmeticError, MemoryError, OSError)
-
-Energies = Mapping[str, TargetEnergies]
+_DATA_ERRORS: Final = (UserError, ValueError, ArithmeticError, MemoryError, OSError)
 
 
-class _Run:
-    """One evaluation while it goes on: what was given, and what was found so far."""
+@dataclass(frozen=True)
+class ModelEnergies:
+    """Minimised energies, where they are known.
 
-    def __init__(
-        self,
-        labels: list[str],
-        md_energies: Energies,
-        sample_energies: Mapping[str, Energies],
-        temperature_K: float,
-        seed: int,
-    ) -> None:
-        self.results = {label: EnsembleResult({}, {}) for label in labels}
-        self.profiles: dict[str, Profile] = {}
-        self._md_energies = md_energies
-        self._sample_energies = sample_energies
-        self._temperature_K = temperature_K
-        self._seed = seed
+    Attributes:
+        md: Target to those of its MD frames.
+        samples: Target to those of the samples.
+        temperature_K: Of the Boltzmann weights.
+    """
 
-    def add_target(self, reference: Target, samples: Mapping[str, Target]) -> None:
-        """Evaluate all ensembles of one target; a failure is recorded and the rest goes on."""
-        try:
-            md = Reference(load_ensemble(reference), self._seed)
-        except _DATA_ERRORS as error:
-            for label in samples:
-                self.results[label].failed[reference.name] = f"MD reference: {_reason(error)}"
-            return
-        for label, target in samples.items():
-            try:
-                self._add(label, target, md)
-            except _DATA_ERRORS as error:
-                self.results[label].failed[target.name] = _reason(error)
-
-    def _add(self, label: str, target: Target, md: Reference) -> None:
-        result, match, aligned = compare_with(md, load_ensemble(target), self._seed)
-        profile = self.profiles.get(target.name) or profile_of(md, match, self._seed)
-        self._add_energies(label, target.name, result, profile)
-        profile.sample_rmsf[label] = (match.residue_numbers, rmsf(aligned.ca))
-        axes = principal_components(pool(md.replicas(match)).ca)
-        profile.sample_pca[label] = axes.project(aligned.ca)
-        self.profiles[target.name] = profile
-        self.results[label].targets[target.name] = result
-
-    def _add_energies(self, label: str, name: str, result: TargetResult, profile: Profile) -> None:
-        md = self._md_energies.get(name)
-        if md is None:
-            return
-        profile.md_energy = md.all
-        profile.md_weights = boltzmann_weights(md.all, md.n_residues, self._temperature_K)
-        samples = self._sample_energies.get(label, {}).get(name)
-        if samples is None:
-            return
-        values = energy_metrics(samples.all, md.all, md.n_residues, self._temperature_K)
-        floor = energy_floor(md, len(samples.all), self._temperature_K, self._seed)
-        result.values.update(values, n_energies=len(samples.all))
-        result.floor.update(floor)
-        profile.sample_energy[label] = samples.all
+    md: Mapping[str, TargetEnergies]
+    samples: Mapping[str, TargetEnergies]
+    temperature_K: float = ROOM_TEMPERATURE_K
 
 
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+@dataclass(frozen=True)
+class _Task:
+    """One target's work; it travels to another process."""
+
+    reference: Conformations
+    samples: Conformations
+    settings: TargetSettings
+    energies: ModelEnergies
+    path: Path
+    inputs: str
+
+    @property
+    def cost(self) -> int:
+        """Bytes to read: the time goes with them, and they are known without opening a file."""
+        return sum(path.stat().st_size for path in (*self.reference.paths, *self.samples.paths))
 
 
 def evaluate(
-    reference_dir: Path | str,
-    ensembles: Mapping[str, Path | str],
+    reference: Path | str,
+    samples: Sequence[Path | str],
     out_dir: Path | str,
     *,
-    md_energies: Energies | None = None,
-    sample_energies: Mapping[str, Energies] | None = None,
-    temperature_K: float = ROOM_TEMPERATURE_K,
-    seed: int = ALPHAFLOW_SEED,
+    label: str,
+    settings: TargetSettings | None = None,
+    energies: ModelEnergies | None = None,
+    targets: Collection[str] | None = None,
+    jobs: int = 1,
+    sources: Mapping[str, Path | None] | None = None,
 ) -> Evaluation:
-    """Compare generated ensembles with MD and write `metrics.json` and `metrics.csv`.
+    """Compare one model's ensembles with MD and write `metrics.json` and `targets/NAME.npz`.
+
+    A target whose result is there already, from the same inputs, is not computed again.
 
     Args:
-        reference_dir: MD in ATLAS's layout.
-        ensembles: Label to a folder of `NAME/NAME.pdb` and `NAME/NAME.xtc`.
+        reference: MD, as `find_references` takes it.
+        samples: Ensembles, as `find_samples` takes them.
         out_dir: Where the files go.
-        md_energies: Target to the minimised energies of its MD frames.
-        sample_energies: Label to target to the minimised energies of the samples.
-        temperature_K: Temperature of the Boltzmann weights.
-        seed: Of the draws from MD; 137 is AlphaFlow's.
+        label: Name of the model.
+        settings: Of each target's evaluation.
+        energies: Of MD and samples.
+        targets: Names that are wanted; each that lacks samples is a failure. Without them the
+            targets are those of the samples, and also those of the reference as long as most of
+            them have samples: a reference may hold other splits.
+        jobs: Processes.
+        sources: Further inputs to name in the settings.
 
     Raises:
         UserError: A folder without targets, or not one target that could be evaluated.
     """
-    reference, reference_failed = scan_targets(reference_dir)
-    found = {label: scan_targets(folder) for label, folder in ensembles.items()}
-    run = _Run(list(ensembles), md_energies or {}, sample_energies or {}, temperature_K, seed)
-    names = sorted({name for targets, failed in found.values() for name in (*targets, *failed)})
-    for name in track(names, "evaluating", len(names)):
-        usable: dict[str, Target] = {}
-        for label, (targets, failed) in found.items():
-            reason = _unusable(name, reference, reference_failed, targets, failed)
-            if reason:
-                run.results[label].failed[name] = reason
-            else:
-                usable[label] = targets[name]
-        if usable:
-            run.add_target(reference[name], usable)
-    if not any(result.targets for result in run.results.values()):
-        reasons = {why for result in run.results.values() for why in result.failed.values()}
-        raise UserError("no target could be evaluated:\n" + "\n".join(sorted(reasons)[:4]))
+    settings, energies = settings or TargetSettings(), energies or ModelEnergies({}, {})
+    out_dir = Path(out_dir)
+    references, reference_failed = find_references(Path(reference))
+    found, failed = find_samples([Path(path) for path in samples])
+    known = set(references) | set(reference_failed)
+    wanted, not_evaluated = _wanted(known, {*found, *failed}, targets)
+    reasons = {
+        name: why
+        for name in wanted
+        if (why := _unusable(name, references, reference_failed, found, failed))
+    }
+    tasks = {
+        name: _task(references[name], found[name], settings, energies, out_dir)
+        for name in wanted
+        if name not in reasons
+    }
+    reasons |= _run(tasks, jobs)
+    results = {name: require_target(tasks[name].path) for name in wanted if name not in reasons}
+    if not results:
+        shown = "\n".join(f"{name}: {why}" for name, why in list(reasons.items())[:4])
+        raise UserError(f"no target could be evaluated:\n{shown}")
     evaluation = Evaluation(
-        ensembles=run.results,
-        profiles=run.profiles,
-        not_evaluated=sorted((reference.keys() | reference_failed.keys()) - set(names)),
-        notes=_notes(run.results, len(names)),
+        label=label,
+        targets=results,
+        failed=dict(sorted(reasons.items())),
+        not_evaluated=not_evaluated,
+        notes=_notes(results, reasons),
         settings={
-            "reference": str(reference_dir),
-            "samples": {label: str(folder) for label, folder in ensembles.items()},
-            "temperature_K": temperature_K,
-            "seed": seed,
+            "reference": str(reference),
+            "samples": [str(path) for path in samples],
+            "temperature_K": energies.temperature_K,
+            **asdict(settings),
+            **{key: str(path) for key, path in (sources or {}).items() if path},
         },
         versions=_versions(),
     )
-    evaluation.write(Path(out_dir))
+    evaluation.write(out_dir)
     return evaluation
+
+
+def _wanted(
+    known: set[str], sampled: set[str], targets: Collection[str] | None
+) -> tuple[list[str], list[str]]:
+    """The targets to evaluate, and those of the reference that are left alone; both sorted."""
+    if targets is not None:
+        return sorted(targets), sorted(known - set(targets))
+    missing = known - sampled
+    if 2 * len(missing) <= len(known):
+        return sorted(known | sampled), []
+    return sorted(sampled), sorted(missing)
 
 
 def _unusable(
     name: str,
-    reference: Mapping[str, Target],
+    references: Mapping[str, Conformations],
     reference_failed: Mapping[str, str],
-    targets: Mapping[str, Target],
+    found: Mapping[str, Conformations],
     failed: Mapping[str, str],
 ) -> str:
     """Why a target cannot even be opened; empty if it can."""
-    if name not in targets:
+    if name not in found:
         return failed.get(name, "no samples of this target")
-    if name not in reference:
-        why = reference_failed.get(name, "no such target")
-        return f"MD reference: {why}"
+    if name not in references:
+        return f"MD reference: {reference_failed.get(name, 'no such target')}"
     return ""
 
 
-def _notes(results: Mapping[str, EnsembleResult], n_targets: int) -> list[str]:
+def _task(
+    reference: Conformations,
+    samples: Conformations,
+    settings: TargetSettings,
+    energies: ModelEnergies,
+    out_dir: Path,
+) -> _Task:
+    name = reference.name
+    # Only this target's energies travel to the other process.
+    md, own = ({name: table[name]} if name in table else {} for table in
+               (energies.md, energies.samples))  # fmt: skip
+    energies = replace(energies, md=md, samples=own)
+    inputs = fingerprint(
+        {
+            "reference": _state(reference),
+            "samples": _state(samples),
+            "settings": asdict(settings),
+            "energies": [
+                {k: [v.tolist(), table.n_residues] for k, v in table.replicas.items()}
+                for side in (md, own)
+                for table in side.values()
+            ],
+            "temperature_K": energies.temperature_K,
+            "versions": _versions(),
+            "code": _code(),
+        }
+    )
+    return _Task(reference, samples, settings, energies, target_path(out_dir, name), inputs)
+
+
+def _state(conformations: Conformations) -> list[tuple[str, int, int]]:
+    """Name, size and time of each file: a changed one is found without reading any."""
+    stats = [(path, path.stat()) for path in conformations.paths]
+    return [(str(path.resolve()), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+
+
+@cache
+def _code() -> str:
+    """Between two releases the version says nothing: a changed metric is found by its source."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return fingerprint([source.read_text(encoding="utf-8") for source in sources])
+
+
+def _run(tasks: Mapping[str, _Task], jobs: int) -> dict[str, str]:
+    """Evaluate what is not there yet, longest first; the reason of each failure."""
+    missing = {name: t for name, t in tasks.items() if read_target(t.path, t.inputs) is None}
+    queue = sorted(missing, key=lambda name: (-missing[name].cost, name))
+    outcomes = _outcomes([missing[name] for name in queue], jobs)
+    tracked = track(outcomes, "evaluating", len(queue), visible=bool(queue))
+    return {name: reason for name, reason in tracked if reason}
+
+
+def _outcomes(tasks: Sequence[_Task], jobs: int) -> Iterator[tuple[str, str]]:
+    # A process for each target: numpy's own threads would only fight over the same cores.
+    with parallel_config(backend="loky", inner_max_num_threads=1):
+        parallel = Parallel(n_jobs=min(jobs, max(len(tasks), 1)), return_as="generator_unordered",
+                            pre_dispatch="2*n_jobs", batch_size=1)  # fmt: skip
+        yield from parallel(delayed(_evaluate)(task) for task in tasks)
+
+
+def _evaluate(task: _Task) -> tuple[str, str]:
+    """Evaluate a target and store the result; its name, and why it failed or nothing."""
+    name = task.reference.name
+    try:
+        # One job runs in this process, which the limits of the others do not reach.
+        with threadpool_limits(1):
+            result = evaluate_target(task.reference, task.samples, task.settings)
+            result = _with_energies(result, task.energies, task.settings.seed)
+        write_target(task.path, result, task.inputs)
+    except _DATA_ERRORS as error:
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        return name, f"{kind}{error}"
+    return name, ""
+
+
+def _with_energies(result: TargetResult, energies: ModelEnergies, seed: int) -> TargetResult:
+    """The result with the metrics of energies, where MD and samples have any."""
+    md, samples = energies.md.get(result.name), energies.samples.get(result.name)
+    if md is None:
+        return result
+    temperature = energies.temperature_K
+    weights = boltzmann_weights(md.all, md.n_residues, temperature)
+    arrays = {**result.arrays, "md_energy": md.all, "md_weights": weights}
+    if samples is None:
+        return replace(result, arrays=arrays)
+    values = energy_metrics(samples.all, md.all, md.n_residues, temperature)
+    floor = energy_floor(md, len(samples.all), temperature, seed)
+    nothing: dict[str, float] = {}
+    return replace(
+        result,
+        values=result.values | values,
+        floor=[row | own for row, own in zip_longest(result.floor, floor, fillvalue=nothing)],
+        counts=result.counts | {"n_energies": len(samples.all)},
+        arrays=arrays | {"sample_energy": samples.all},
+    )
+
+
+def _notes(results: Mapping[str, TargetResult], failed: Mapping[str, str]) -> list[str]:
     notes = []
-    for label, result in results.items():
-        sizes = sorted({int(t.values["n_samples"]) for t in result.targets.values()})
-        if sizes and sizes != [ALPHAFLOW_N_SAMPLES]:
-            shown = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-            notes.append(
-                f"{label}: {shown} conformations for each target. Published tables use "
-                f"{ALPHAFLOW_N_SAMPLES}, and most metrics depend on this number."
-            )
-        if result.failed:
-            notes.append(
-                f"{label}: {len(result.failed)} of {n_targets} targets failed and are in no "
-                "median of metrics.json; the report compares common targets."
-            )
-        without = sum(not t.floor_panels for t in result.targets.values())
-        if without:
-            notes.append(f"{label}: {without} targets have one MD replica and thus no MD floor.")
+    sizes = sorted({int(t.counts["n_samples"]) for t in results.values()})
+    if sizes != [ALPHAFLOW_N_SAMPLES]:
+        shown = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+        notes.append(
+            f"{shown} conformations for each target. Published tables use {ALPHAFLOW_N_SAMPLES}, "
+            "and most metrics depend on this number."
+        )
+    if failed:
+        notes.append(
+            f"{len(failed)} of {len(results) + len(failed)} targets failed and are in no median."
+        )
+    kinds = {bool(t.counts.get("ca_only")) for t in results.values()}
+    if True in kinds:
+        notes.append(
+            "Targets with C-alpha atoms only: their fluctuations and RMWD are of these atoms and "
+            "cannot be compared with all-atom numbers"
+            + ("; they are aggregated apart." if False in kinds else ".")
+        )
+    without = sum(not t.floor for t in results.values())
+    if without:
+        notes.append(f"{without} targets have one MD replica and thus no MD floor.")
     return notes
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    found: dict[str, Any] = {}
     for name in _VERSIONED:
         try:
             found[name] = version(name)

@@ -5,17 +5,29 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import yaml
 
 from protenix_eba.errors import UserError
 from protenix_eba.files import require_file
 
-__all__ = ["findings", "loss_curves", "read_curve", "training_settings"]
+__all__ = ["Findable", "findings", "loss_curves", "read_curve", "training_settings"]
 
 _STRUCTURE: Final = {"rmwd": "RMWD", "md_pca_w2": "MD PCA W2"}
 _SHOWN: Final = ("model_name", "max_steps", "lr", "seed", "load_checkpoint_path", "eba")
+
+
+class Findable(Protocol):
+    """What sentences are made of: `results.Summary` has it."""
+
+    @property
+    def values(self) -> Mapping[str, float]:
+        """Aggregates of the samples."""
+
+    @property
+    def floor(self) -> Mapping[str, float]:
+        """The same of MD against MD."""
 
 
 def read_curve(path: Path) -> dict[str, list[float]]:
@@ -51,28 +63,28 @@ def training_settings(runs: Mapping[str, Path]) -> dict[str, Any]:
     return settings
 
 
-def findings(metrics: Mapping[str, Any], runs: Mapping[str, Path]) -> list[str]:
+def findings(models: Mapping[str, Findable], runs: Mapping[str, Path]) -> list[str]:
     """Sentences on energies, alignment and structure.
 
     Args:
-        metrics: The content of `metrics.json`.
+        models: Label to aggregates, of the samples and of the floor, over the same targets.
         runs: Label to run folder; the label is that of the ensemble it made.
     """
-    sentences = _energies(metrics)
+    sentences = _energies(models)
     for label, folder in runs.items():
         section = training_settings({label: folder})[f"training {label}"].get("eba", {})
         # Supervised fine-tuning has no diffusion temperature: its divergence says nothing.
         aligned = section.get("objective") != "denoising"
         if aligned and (folder / "validation.csv").is_file():
             sentences += _alignment(label, read_curve(folder / "validation.csv"))
-    return sentences + _structure(metrics)
+    return sentences + _structure(models)
 
 
-def _energies(metrics: Mapping[str, Any]) -> list[str]:
+def _energies(models: Mapping[str, Findable]) -> list[str]:
     values = {
-        label: ensemble["aggregate"]
-        for label, ensemble in metrics["ensembles"].items()
-        if ensemble["aggregate"].get("energy_median_above_md_kj_mol") is not None
+        label: model.values
+        for label, model in models.items()
+        if "energy_median_above_md_kj_mol" in model.values
     }
     if not values:
         return []
@@ -114,13 +126,12 @@ def _alignment(label: str, curve: Mapping[str, list[float]]) -> list[str]:
     ]
 
 
-def _structure(metrics: Mapping[str, Any]) -> list[str]:
+def _structure(models: Mapping[str, Findable]) -> list[str]:
     sentences = []
     for key, name in _STRUCTURE.items():
         parts = []
-        for label, ensemble in metrics["ensembles"].items():
-            value = ensemble["aggregate"].get(key)
-            floor = metrics["floor"][label]["aggregate"].get(key)
+        for label, model in models.items():
+            value, floor = model.values.get(key), model.floor.get(key)
             if value is not None and floor is not None:
                 parts.append(f"{label} {value:.2f} (MD against itself {floor:.2f})")
         if parts:

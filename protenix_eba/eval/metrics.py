@@ -1,4 +1,4 @@
-"""Metrics between two aligned ensembles, after AlphaFlow's scripts/analyze_ensembles.py.
+"""Metrics between two superposed ensembles, after AlphaFlow's scripts/analyze_ensembles.py.
 
 Lengths are in angstrom; sums run in float64 whatever the storage. Source of the definitions:
 Jing, Berger, Jaakkola, "AlphaFold Meets Flow Matching for Generating Protein Ensembles", ICML 2024.
@@ -11,49 +11,38 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from protenix_eba.eval.alignment import Aligned, Floats
+from protenix_eba.eval.alignment import Floats
 
 __all__ = [
-    "ALPHAFLOW_SEED",
-    "Panel",
     "PrincipalComponents",
     "covariances",
+    "fluctuation",
     "gaussian_distances",
+    "jaccard",
+    "leading_axes",
     "mean_pairwise_rmsd",
-    "panel",
     "pearson",
     "principal_components",
     "rmsf",
     "root_mean_square",
+    "spearman",
     "wasserstein2",
 ]
 
-ALPHAFLOW_SEED: Final = 137
-# AlphaFlow draws this many MD frames for the per-atom Gaussians.
-_N_GAUSSIAN_FRAMES: Final = 1000
 _N_COMPONENTS: Final = 2
 _CHUNK_FRAMES: Final = 2000
 _RANK_TOLERANCE: Final = 1e-9
+# Variance, square angstrom, that rounding of float32 coordinates can make.
+_ROUNDING: Final = 1e-8
+# Squared distances below this share of the squared lengths are rounding.
+_SAME_POINT: Final = 1e-12
 
 Float64s = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Panel:
-    """The metrics of one ensemble pair, and the profiles that they come from.
-
-    Attributes:
-        values: Metric key to value; NaN where a metric is not defined.
-        md_rmsf: `[N]` per heavy atom, angstrom.
-        sample_rmsf: `[N]` of the same atoms.
-    """
-
-    values: dict[str, float]
-    md_rmsf: Float64s
-    sample_rmsf: Float64s
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -62,7 +51,7 @@ class PrincipalComponents:
 
     Attributes:
         mean: `[3 L]` mean coordinates, angstrom.
-        axes: `[2, 3 L]` orthonormal, by falling variance.
+        axes: `[2, 3 L]` orthonormal, by falling variance; zero beyond the ensemble's rank.
     """
 
     mean: Float64s
@@ -74,50 +63,12 @@ class PrincipalComponents:
         result: Float64s = (flat - self.mean) @ self.axes.T / np.sqrt(xyz.shape[1])
         return result
 
-
-def panel(md: Aligned, samples: Aligned, seed: int = ALPHAFLOW_SEED) -> Panel:
-    """All metrics of an ensemble against MD.
-
-    MD frames are drawn with replacement in AlphaFlow's order (numpy's legacy generator: the same
-    seed gives its numbers): twice as many as there are samples, then 1,000.
-
-    Args:
-        md: Every MD frame, at least two.
-        samples: Every sample, at least two, the same atoms.
-        seed: Of the draws.
-    """
-    random = np.random.RandomState(seed)
-    n_md, n_samples = len(md.ca), len(samples.ca)
-    draw = random.randint(0, n_md, n_samples)
-    second_draw = random.randint(0, n_md, n_samples)
-    gaussian_draw = random.randint(0, n_md, _N_GAUSSIAN_FRAMES)
-    md_rmsf, sample_rmsf = rmsf(md.heavy), rmsf(samples.heavy)
-    translation, variance = (
-        root_mean_square(distance)
-        for distance in gaussian_distances(md.heavy[gaussian_draw], samples.heavy)
-    )
-    values = {
-        "pairwise_rmsd": mean_pairwise_rmsd(samples.ca, samples.ca),
-        "md_pairwise_rmsd": mean_pairwise_rmsd(md.ca[draw], md.ca[second_draw]),
-        "rmsf_pearson": pearson(md_rmsf, sample_rmsf),
-        "rmwd": float(np.hypot(translation, variance)),
-        "rmwd_translation": translation,
-        "rmwd_variance": variance,
-    }
-    return Panel(values | _pca_metrics(md.ca, samples.ca, draw), md_rmsf, sample_rmsf)
-
-
-def _pca_metrics(md: Floats, samples: Floats, draw: NDArray[np.int64]) -> dict[str, float]:
-    drawn = md[draw]
-    md_axes = principal_components(md)
-    joint_axes = principal_components(np.concatenate([drawn, samples]))
-    own_axes = principal_components(samples)
-    return {
-        "md_pca_w2": wasserstein2(md_axes.project(drawn), md_axes.project(samples)),
-        "joint_pca_w2": wasserstein2(joint_axes.project(drawn), joint_axes.project(samples)),
+    def cosine(self, other: PrincipalComponents) -> float:
+        """Absolute cosine between the first axes; NaN where one ensemble does not move."""
+        if not (self.axes[0].any() and other.axes[0].any()):
+            return float("nan")
         # The sign of an axis means nothing.
-        "pc1_cosine": float(abs(md_axes.axes[0] @ own_axes.axes[0])),
-    }
+        return float(abs(self.axes[0] @ other.axes[0]))
 
 
 def mean_pairwise_rmsd(first: Floats, second: Floats) -> float:
@@ -128,7 +79,10 @@ def mean_pairwise_rmsd(first: Floats, second: Floats) -> float:
         second: `[G, L, 3]`. With `first` itself the zero diagonal counts, as in AlphaFlow.
     """
     a, b = (np.asarray(x, dtype=np.float64).reshape(len(x), -1) for x in (first, second))
-    return float(cdist(a, b).mean() / np.sqrt(first.shape[1]))
+    lengths = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1)
+    squares = lengths - 2.0 * (a @ b.T)
+    squares[squares < _SAME_POINT * lengths] = 0.0
+    return float(np.sqrt(squares).mean() / np.sqrt(first.shape[1]))
 
 
 def rmsf(xyz: Floats) -> Float64s:
@@ -144,7 +98,12 @@ def rmsf(xyz: Floats) -> Float64s:
     total = np.zeros(xyz.shape[1])
     for start in range(0, len(xyz), _CHUNK_FRAMES):
         total += np.square(xyz[start : start + _CHUNK_FRAMES] - mean).sum(axis=(0, 2))
-    result: Float64s = np.sqrt(total / len(xyz))
+    return fluctuation(total / len(xyz))
+
+
+def fluctuation(variance: Float64s) -> Float64s:
+    """Root of a variance in square angstrom; zero where it is rounding of float32 coordinates."""
+    result: Float64s = np.sqrt(np.where(variance > _ROUNDING, variance, 0.0))
     return result
 
 
@@ -197,6 +156,24 @@ def pearson(first: Floats, second: Floats) -> float:
     return float(a @ b) / norm if norm > 0.0 else float("nan")
 
 
+def spearman(first: Floats, second: Floats) -> float:
+    """Spearman rank correlation, ties at their mean rank; NaN where one side is constant."""
+    return pearson(_ranks(first), _ranks(second))
+
+
+def _ranks(values: Floats) -> Float64s:
+    # Not scipy.stats: it takes longer to import than all ranks of a target to compute.
+    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
+    result: Float64s = (np.cumsum(counts) - (counts - 1) / 2.0)[where]
+    return result
+
+
+def jaccard(first: Bools, second: Bools) -> float:
+    """Size of the intersection over that of the union; NaN where both are empty."""
+    union = np.count_nonzero(first | second)
+    return np.count_nonzero(first & second) / union if union else float("nan")
+
+
 def principal_components(xyz: Floats) -> PrincipalComponents:
     """First two principal axes of centred, unscaled coordinates.
 
@@ -208,14 +185,29 @@ def principal_components(xyz: Floats) -> PrincipalComponents:
     """
     flat = np.asarray(xyz, dtype=np.float64).reshape(len(xyz), -1)
     mean = flat.mean(axis=0)
-    centred = flat - mean
+    deviation = flat - mean
     if len(flat) >= flat.shape[1]:
-        axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1].T[:_N_COMPONENTS]
-    else:
-        axes = np.linalg.eigh(centred @ centred.T)[1][:, ::-1].T[:_N_COMPONENTS] @ centred
-        norms = np.linalg.norm(axes, axis=1, keepdims=True)
-        defined = norms > _RANK_TOLERANCE * np.linalg.norm(centred)
-        axes = np.where(defined, axes / np.where(defined, norms, 1.0), 0.0)
+        return leading_axes(mean, deviation.T @ deviation / len(flat))
+    variances, vectors = _leading(deviation @ deviation.T / len(flat))
+    return _axes(mean, variances, vectors @ deviation)
+
+
+def leading_axes(mean: Float64s, covariance: Float64s) -> PrincipalComponents:
+    """First two principal axes from a mean `[3 L]` and a covariance `[3 L, 3 L]`."""
+    return _axes(mean, *_leading(covariance))
+
+
+def _leading(matrix: Float64s) -> tuple[Float64s, Float64s]:
+    n = len(matrix)
+    values, vectors = eigh(matrix, subset_by_index=[max(n - _N_COMPONENTS, 0), n - 1])
+    return values[::-1], vectors[:, ::-1].T
+
+
+def _axes(mean: Float64s, variances: Float64s, axes: Float64s) -> PrincipalComponents:
+    """Unit length, zero where nothing moves, and a sign that does not depend on the library."""
+    moves = (variances > np.maximum(_RANK_TOLERANCE * variances.max(), _ROUNDING))[:, None]
+    norms = np.linalg.norm(axes, axis=1, keepdims=True)
+    axes = np.where(moves, axes / np.where(moves, norms, 1.0), 0.0)
     # LAPACK may return either sign: the largest entry is made positive, so that figures repeat.
     largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1)
     return PrincipalComponents(mean, axes * np.where(largest < 0.0, -1.0, 1.0))

@@ -1,186 +1,150 @@
-"""One self-contained HTML page about an evaluation: no script, no resource from elsewhere."""
+"""One self-contained HTML page about one model or several: nothing is loaded from elsewhere."""
 
 from __future__ import annotations
 
-import base64
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import jinja2
-import numpy as np
 
-from protenix_eba.eval import plots
-from protenix_eba.eval.definitions import AGGREGATES, METRICS, Metric, best_labels
-from protenix_eba.eval.results import Evaluation, TargetResult
+from protenix_eba.eval.aggregate import CONFIDENCE_PERCENT, MIN_TARGETS, RESAMPLES
+from protenix_eba.eval.catalogue import TARGET_METRICS
+from protenix_eba.eval.comparison import Comparison, Group
+from protenix_eba.eval.definitions import Metric
+from protenix_eba.eval.figures import (
+    detailed_targets,
+    draw_figures,
+    with_arrays,
+    write_figures,
+)
+from protenix_eba.eval.results import mean_floor
+from protenix_eba.eval.tables import FLOOR_NAME, headline, leaderboard, number
+from protenix_eba.eval.viewer import viewer_data, viewer_script
 from protenix_eba.files import atomic_path
 
-__all__ = ["Cell", "Row", "headline_table", "render_report"]
+__all__ = ["render_report"]
 
-FLOOR_NAME = "MD vs MD"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number to print, and whether it is the best of its row."""
-
-    text: str
-    best: bool = False
+_FRAMES: Final = ("md_frames", "sample_frames", "atom_names", "atom_residue")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One metric of the headline table."""
+class _TargetLine:
+    """One line of the table of targets."""
 
-    metric: Metric
-    cells: list[Cell]
-
-
-@dataclass(frozen=True)
-class _Image:
-    title: str
-    caption: str
-    source: str
+    name: str
+    label: str
+    n_samples: str
+    cells: list[str]
+    floor: bool
+    notes: str
 
 
 def render_report(
-    result: Evaluation,
-    out_path: Path | str,
+    comparison: Comparison,
+    folder: Path,
     *,
     findings: Sequence[str] = (),
     losses: Sequence[Mapping[str, Any]] = (),
     settings: Mapping[str, Any] | None = None,
-) -> None:
-    """Write the report.
+) -> Path:
+    """Write `report.html` and `figures/`.
 
     Args:
-        result: From `evaluate`.
-        out_path: The HTML file.
+        comparison: One model or several.
+        folder: Where the files go.
         findings: Plain sentences to stand at the top.
         losses: Training curves: mappings with `name`, `step` `[n]` and `loss` `[n]`.
-        settings: More of what was run, nested as it likes; shown beside the evaluation's own.
+        settings: More of what was run, nested as it likes.
+
+    Returns:
+        The page.
 
     Raises:
-        UserError: The file cannot be written.
+        UserError: A file cannot be written.
     """
-    columns, rows = headline_table(result)
-    page = (
-        _environment()
-        .get_template("report.html.jinja")
-        .render(
-            result=result,
-            findings=list(findings),
-            columns=columns,
-            rows=rows,
-            figures=_figures(result, losses),
-            targets=_target_rows(result),
-            target_metrics=_present(METRICS, [t.values for _, _, t in _all_targets(result)]),
-            settings={**result.settings, **(settings or {})},
-            n_targets=len(result.common_targets),
-            floor_name=FLOOR_NAME,
-        )
-    )
-    with atomic_path(out_path) as temporary:
+    sections = [
+        _section(group, comparison, losses if position == 0 else ())
+        for position, group in enumerate(comparison.groups)
+    ]
+    viewer = _viewer(comparison.groups[0])
+    shown = {label: dict(e.settings) for label, e in comparison.evaluations.items()}
+    page = _environment().get_template("report.html.jinja").render(
+        comparison=comparison,
+        sections=sections,
+        findings=list(findings),
+        settings=(shown if len(shown) > 1 else next(iter(shown.values()))) | dict(settings or {}),
+        versions=next(iter(comparison.evaluations.values())).versions,
+        bootstrap={"percent": CONFIDENCE_PERCENT, "n": RESAMPLES, "min_targets": MIN_TARGETS},
+        floor_name=FLOOR_NAME,
+        viewer=viewer,
+        has_viewer=bool(viewer),
+        viewer_script=viewer_script(),
+    )  # fmt: skip
+    for section in sections:
+        write_figures(folder / "figures" / section["folder"], section["figures"])
+    path = folder / "report.html"
+    with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
+    return path
 
 
-def headline_table(result: Evaluation) -> tuple[list[str], list[Row]]:
-    """Column names (ensembles, then the MD floor) and a row for each metric that has a value.
-
-    Taken over the targets that all ensembles have, so that columns can be compared; `metrics.json`
-    has each ensemble's own medians. Where ensembles differ in size each has a floor of its own.
-    """
-    common = result.common_targets
-    ensembles = {label: e.restricted_to(common) for label, e in result.ensembles.items()}
-    models = {label: ensemble.aggregate() for label, ensemble in ensembles.items()}
-    floors = {label: ensemble.floor_aggregate() for label, ensemble in ensembles.items()}
-    floors = {label: floor for label, floor in floors.items() if floor}
-    if len({str(sorted(floor.items())) for floor in floors.values()}) == 1:
-        floors = {FLOOR_NAME: next(iter(floors.values()))}
-    else:
-        floors = {f"{FLOOR_NAME}, as {label}": floor for label, floor in floors.items()}
-    rows = []
-    for metric in _present(METRICS + AGGREGATES, list(models.values())):
-        best = best_labels(metric, models)
-        cells = [Cell(_number(metric, row), label in best) for label, row in models.items()]
-        rows.append(Row(metric, cells + [Cell(_number(metric, row)) for row in floors.values()]))
-    return [*models, *floors], rows
-
-
-def _present(metrics: Sequence[Metric], rows: Sequence[Mapping[str, float]]) -> list[Metric]:
-    return [metric for metric in metrics if any(metric.key in row for row in rows)]
+def _section(
+    group: Group, comparison: Comparison, losses: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    columns, rows = headline(group)
+    metrics, lines, cells = leaderboard(group, comparison.published)
+    target_metrics = _target_metrics(group)
+    return {
+        "group": group,
+        # Both kinds have a folder of their own only where there are both.
+        "folder": "ca_only" if group.ca_only and len(comparison.groups) > 1 else "",
+        "columns": columns,
+        "rows": {
+            heading: [row for row in rows if row.metric.group == heading]
+            for heading in dict.fromkeys(row.metric.group for row in rows)
+        },
+        "board": (metrics, list(zip(lines, cells, strict=True))) if comparison.published else None,
+        "sources": dict.fromkeys((r.label, r.cite, r.caveat) for r in comparison.published),
+        "figures": draw_figures(group, losses),
+        "target_metrics": target_metrics,
+        "targets": _target_lines(group, target_metrics),
+    }
 
 
-def _number(metric: Metric, row: Mapping[str, float]) -> str:
-    value = row.get(metric.key, np.nan)
-    # A true minus sign is as wide as a digit.
-    return f"{value:.{metric.digits}f}".replace("-", "\u2212") if np.isfinite(value) else "\u2013"
+def _target_metrics(group: Group) -> list[Metric]:
+    known = {k for s in group.summaries.values() for t in s.targets.values() for k in t.values}
+    return [metric for metric in TARGET_METRICS if metric.key in known]
 
 
-def _all_targets(result: Evaluation) -> list[tuple[str, str, TargetResult]]:
-    return [
-        (name, label, ensemble.targets[name])
-        for name in result.profiles
-        for label, ensemble in result.ensembles.items()
-        if name in ensemble.targets
-    ]
+def _target_lines(group: Group, metrics: Sequence[Metric]) -> list[_TargetLine]:
+    """Every target, in the order of the figures as far as they show it, then by name."""
+    first = detailed_targets(group)
+    lines = []
+    for name in [*first, *(name for name in group.targets if name not in first)]:
+        results = {label: summary.targets[name] for label, summary in group.summaries.items()}
+        for label, target in results.items():
+            cells = [number(metric, target.values.get(metric.key)) for metric in metrics]
+            size = f"{target.counts['n_samples']:.0f}"
+            lines.append(_TargetLine(name, label, size, cells, False, " ".join(target.notes)))
+        target = next(iter(results.values()))
+        if target.floor:
+            floor = mean_floor(target)
+            cells = [number(metric, floor.get(metric.key)) for metric in metrics]
+            lines.append(_TargetLine(name, FLOOR_NAME, "", cells, True, ""))
+    return lines
 
 
-def _target_rows(result: Evaluation) -> list[dict[str, Any]]:
-    targets = _all_targets(result)
-    metrics = _present(METRICS, [target.values for _, _, target in targets])
-    rows: list[dict[str, Any]] = []
-    for position, (name, label, target) in enumerate(targets):
-        cells = [_number(metric, target.values) for metric in metrics]
-        size = int(target.values["n_samples"])
-        rows.append({"name": name, "label": label, "n": size, "cells": cells, "floor": False})
-        following = targets[position + 1 : position + 2]
-        if target.floor and not (following and following[0][0] == name):
-            cells = [_number(metric, target.floor) for metric in metrics]
-            floor = {"name": name, "label": FLOOR_NAME, "n": size, "cells": cells, "floor": True}
-            rows.append(floor)
-    return rows
-
-
-def _figures(result: Evaluation, losses: Sequence[Mapping[str, Any]]) -> list[_Image]:
-    labels, profiles = list(result.ensembles), result.profiles
-    limit = (
-        f" The first {plots.MAX_PANELS} of {len(profiles)} targets are shown."
-        if len(profiles) > plots.MAX_PANELS
-        else ""
-    )
-    images = [
-        _image(
-            "Flexibility along the chain",
-            "Root mean square fluctuation of each C-alpha atom. The grey band spans the single MD "
-            "replicas: a curve within it cannot be told from MD." + limit,
-            plots.rmsf_figure(profiles, labels),
-        )
-    ]
-    if any(len(profile.md_energy) for profile in profiles.values()):
-        caption = (
-            "Energies of minimised conformations. Boltzmann-weighted: MD frames weighted by "
-            "softmax(-E / (kT sqrt(N_res))), the distribution that alignment aims for. The "
-            "outermost bins collect what lies beyond them." + limit
-        )
-        image = plots.energy_figure(profiles, labels)
-        images.append(_image("Energies", caption, image))
-    caption = (
-        "MD frames and samples on the first two principal components of the MD's C-alpha "
-        "coordinates, divided by the root of the number of residues." + limit
-    )
-    images.append(_image("Conformations", caption, plots.pca_figure(profiles, labels)))
-    if losses:
-        caption = "Loss at each training step. The series have scales of their own."
-        images.append(_image("Training", caption, plots.loss_figure(losses)))
-    return images
-
-
-def _image(title: str, caption: str, svg: bytes) -> _Image:
-    source = "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")
-    return _Image(title, caption, source)
+def _viewer(group: Group) -> str:
+    """JSON for the 3D view; it stands in a script element, which no `<` may end early."""
+    targets = with_arrays(group, detailed_targets(group), *_FRAMES)
+    if not targets:
+        return ""
+    data = viewer_data(targets, list(group.summaries))
+    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _environment() -> jinja2.Environment:

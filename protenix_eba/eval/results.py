@@ -1,189 +1,194 @@
-"""What an evaluation found, and its files: metrics.json and metrics.csv."""
+"""What the evaluation of one model found, and its files."""
 
 from __future__ import annotations
 
-import csv
+import json
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
+from protenix_eba.errors import UserError
+from protenix_eba.eval.aggregate import (
+    CONFIDENCE_PERCENT,
+    RESAMPLES,
+    TargetTable,
+    aggregate,
+    compat_table,
+    floor_aggregate,
+    intervals,
+    sample_table,
+)
+from protenix_eba.eval.store import require_target, target_path
+from protenix_eba.eval.target import TargetResult
+from protenix_eba.files import require_file, write_json
 
-from protenix_eba.eval.definitions import AGGREGATES, METRICS, aggregate, over_targets
-from protenix_eba.eval.metrics import Panel
-from protenix_eba.files import atomic_path, write_json
+__all__ = ["Evaluation", "Summary", "load_evaluation", "mean_floor"]
 
-__all__ = ["EnsembleResult", "Evaluation", "Profile", "TargetResult", "write_csv"]
-
-Float64s = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class TargetResult:
-    """One ensemble against the MD of one target.
-
-    Attributes:
-        values: Metric key to value, and `n_samples`, `n_md_frames`, `n_atoms`, `coverage`.
-        panel: The coordinate metrics with their RMSF profiles.
-        floor: The same metrics, MD against MD: each replica against the others, mean over
-            replicas; empty where the MD has one replica only.
-        floor_panels: The floor's coordinate metrics, one for each replica.
-    """
-
-    values: dict[str, float]
-    panel: Panel
-    floor: dict[str, float]
-    floor_panels: tuple[Panel, ...]
+_FORMAT: Final = 2
 
 
 @dataclass(frozen=True)
-class EnsembleResult:
-    """One model's samples of all targets.
+class Summary:
+    """The aggregate of comparable targets: all of them all-atom, or all of them C-alpha only.
 
     Attributes:
-        targets: Name to result, those that could be evaluated.
-        failed: Name to the reason why not.
+        targets: Name to result.
+        seed: Of the resamples behind the intervals.
     """
 
-    targets: dict[str, TargetResult]
-    failed: dict[str, str]
+    targets: Mapping[str, TargetResult]
+    seed: int
 
-    def restricted_to(self, names: Collection[str]) -> EnsembleResult:
-        """The same ensemble with these targets only."""
-        return EnsembleResult({k: v for k, v in self.targets.items() if k in names}, self.failed)
+    @cached_property
+    def table(self) -> TargetTable:
+        """The samples' metrics, target by target."""
+        return sample_table(list(self.targets.values()))
 
-    def aggregate(self) -> dict[str, float | int]:
-        """Medians over targets, and the metrics that need all targets."""
-        results = list(self.targets.values())
-        return aggregate([r.values for r in results], [r.panel for r in results])
+    @cached_property
+    def values(self) -> dict[str, float]:
+        """Medians over targets and the metrics over all targets; what is undefined is absent."""
+        return aggregate(self.table)
 
-    def floor_aggregate(self) -> dict[str, float | int]:
-        """The same for MD against MD; those over targets are means over replicas."""
-        results = [r for r in self.targets.values() if r.floor_panels]
-        if not results:
-            return {}
-        n_replicas = min(len(r.floor_panels) for r in results)
-        rows = [over_targets([r.floor_panels[k] for r in results]) for k in range(n_replicas)]
-        shared = set.intersection(*(set(row) for row in rows))
-        means = {key: float(np.mean([row[key] for row in rows])) for key in sorted(shared)}
-        return aggregate([r.floor for r in results], []) | means
+    @cached_property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Their bootstrap intervals; empty under three targets."""
+        return intervals(self.table, self.seed)
 
+    @cached_property
+    def floor(self) -> dict[str, float]:
+        """The same values for MD against MD."""
+        return floor_aggregate(list(self.targets.values()))
 
-@dataclass
-class Profile:
-    """What the figures of one target show.
-
-    Attributes:
-        residue_numbers: `[L]` of the matched C-alpha atoms.
-        md_rmsf: `[L]` C-alpha RMSF of all MD frames, angstrom.
-        md_rmsf_band: `[2, L]` lowest and highest over single replicas.
-        md_pca: `[n, 2]` MD frames on the MD's first two PCs, angstrom.
-        sample_rmsf: Label to `[L']` residue numbers and `[L']` RMSF.
-        sample_pca: Label to `[S, 2]`.
-        md_energy: `[F]` kJ/mol; empty when not known.
-        md_weights: `[F]` Boltzmann weights.
-        sample_energy: Label to `[S]` kJ/mol.
-    """
-
-    residue_numbers: NDArray[np.int64]
-    md_rmsf: Float64s
-    md_rmsf_band: Float64s
-    md_pca: Float64s
-    sample_rmsf: dict[str, tuple[NDArray[np.int64], Float64s]] = field(default_factory=dict)
-    sample_pca: dict[str, Float64s] = field(default_factory=dict)
-    md_energy: Float64s = field(default_factory=lambda: np.empty(0))
-    md_weights: Float64s = field(default_factory=lambda: np.empty(0))
-    sample_energy: dict[str, Float64s] = field(default_factory=dict)
+    @cached_property
+    def compat(self) -> dict[str, float]:
+        """The same values as AlphaFlow's own script gives them, where that was asked for."""
+        return aggregate(compat_table(list(self.targets.values())))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All ensembles against one MD reference.
+    """One model's ensembles against their MD.
 
     Attributes:
-        ensembles: Label to result, in the order given.
-        profiles: Target to what its figures show.
-        not_evaluated: Reference targets that no ensemble has.
+        label: Of the model.
+        targets: Name to result, those that could be evaluated, sorted.
+        failed: Name to the reason why not.
+        not_evaluated: Targets of the reference that the model has no samples of.
         notes: Sentences on how far the numbers can be compared.
         settings: What was run.
         versions: Package to version.
     """
 
-    ensembles: dict[str, EnsembleResult]
-    profiles: dict[str, Profile]
-    not_evaluated: list[str]
-    notes: list[str]
-    settings: dict[str, Any]
-    versions: dict[str, str]
+    label: str
+    targets: Mapping[str, TargetResult]
+    failed: Mapping[str, str]
+    not_evaluated: Sequence[str]
+    notes: Sequence[str]
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
 
     @property
-    def common_targets(self) -> list[str]:
-        """Targets that every ensemble has, sorted: medians can be compared over these only."""
-        names = [set(ensemble.targets) for ensemble in self.ensembles.values()]
-        return sorted(set.intersection(*names))
+    def seed(self) -> int:
+        """Of every draw."""
+        return int(self.settings["seed"])
+
+    def restricted_to(self, names: Collection[str]) -> Evaluation:
+        """The same with these targets only."""
+        return replace(self, targets={k: v for k, v in self.targets.items() if k in names})
+
+    @cached_property
+    def kinds(self) -> dict[bool, Summary]:
+        """Whether C-alpha only, to the summary of such targets: the two are never mixed."""
+        sides = {
+            only: {n: t for n, t in self.targets.items() if bool(t.counts.get("ca_only")) == only}
+            for only in (False, True)
+        }
+        return {only: Summary(targets, self.seed) for only, targets in sides.items() if targets}
 
     @property
-    def failed(self) -> dict[str, dict[str, str]]:
-        """Label to target to reason, labels without failures left out."""
-        return {label: e.failed for label, e in self.ensembles.items() if e.failed}
+    def main(self) -> Summary:
+        """The summary that `metrics.json` has first: all-atom targets, if there are any."""
+        return next(iter(self.kinds.values()), Summary({}, self.seed))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `metrics.json`; a metric that is not defined is null."""
-        return {
-            "ensembles": {
-                label: {
-                    "targets": {n: _finite(t.values) for n, t in result.targets.items()},
-                    "aggregate": _finite(result.aggregate()),
-                }
-                for label, result in self.ensembles.items()
-            },
-            "floor": {
-                label: {
-                    "targets": {n: _finite(t.floor) for n, t in result.targets.items() if t.floor},
-                    "aggregate": _finite(result.floor_aggregate()),
-                }
-                for label, result in self.ensembles.items()
-            },
-            "failed": self.failed,
-            "not_evaluated": self.not_evaluated,
-            "notes": self.notes,
-            "settings": self.settings,
-            "versions": self.versions,
+        content: dict[str, Any] = {
+            "format": _FORMAT,
+            "label": self.label,
+            "targets": {name: _finite(t.values) for name, t in self.targets.items()},
+            **_summary_json(self.main),
+            "failed": dict(self.failed),
+            "not_evaluated": list(self.not_evaluated),
+            "counts": {name: _finite(t.counts) for name, t in self.targets.items()},
+            "notes": list(self.notes),
+            "target_notes": {name: t.notes for name, t in self.targets.items() if t.notes},
+            "settings": dict(self.settings),
+            "bootstrap": {"resamples": RESAMPLES, "confidence_percent": CONFIDENCE_PERCENT},
+            "versions": dict(self.versions),
         }
+        if len(self.kinds) > 1:
+            content["ca_only"] = _summary_json(self.kinds[True])
+        return content
 
-    def write(self, out_dir: Path) -> None:
-        """Write `metrics.json` and `metrics.csv`."""
-        write_json(out_dir / "metrics.json", self.to_json())
-        write_csv(out_dir / "metrics.csv", self)
+    def write(self, folder: Path) -> None:
+        """Write `metrics.json`."""
+        write_json(folder / "metrics.json", self.to_json())
+
+
+def _summary_json(summary: Summary) -> dict[str, Any]:
+    targets = summary.targets.items()
+    content: dict[str, Any] = {
+        "aggregate": _finite(summary.values),
+        "intervals": {key: list(bounds) for key, bounds in summary.intervals.items()},
+        "floor": {
+            "targets": {name: _finite(mean_floor(t)) for name, t in targets if t.floor},
+            "aggregate": _finite(summary.floor),
+        },
+    }
+    if summary.compat:
+        content["compat"] = {
+            "targets": {name: _finite(t.compat) for name, t in targets if t.compat},
+            "aggregate": _finite(summary.compat),
+        }
+    return content
+
+
+def mean_floor(target: TargetResult) -> dict[str, float]:
+    """MD against MD of one target: the mean over replicas that have a value."""
+    keys = dict.fromkeys(key for row in target.floor for key in row)
+    known = {
+        k: [row[k] for row in target.floor if math.isfinite(row.get(k, math.nan))] for k in keys
+    }
+    return {key: sum(v) / len(v) if v else math.nan for key, v in known.items()}
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
 
-def write_csv(path: Path, evaluation: Evaluation) -> None:
-    """One row for each ensemble and target, then the aggregate; the MD floor in rows of its own.
+def load_evaluation(folder: Path) -> Evaluation:
+    """A finished evaluation, from the files that `protenix-eba evaluate` wrote.
 
-    Args:
-        path: The file.
-        evaluation: What to write.
+    Raises:
+        UserError: No such files, of another version, or a target's result is gone.
     """
-    counts = ["n_samples", "n_md_frames", "n_atoms", "coverage"]
-    columns = counts + [metric.key for metric in METRICS + AGGREGATES]
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out)
-        writer.writerow(["kind", "ensemble", "target", *columns])
-        for label, result in evaluation.ensembles.items():
-            rows: list[tuple[str, str, Mapping[str, float]]] = []
-            rows += [("samples", name, t.values) for name, t in result.targets.items()]
-            rows.append(("samples", "(all)", result.aggregate()))
-            rows += [("md_floor", name, t.floor) for name, t in result.targets.items() if t.floor]
-            rows.append(("md_floor", "(all)", result.floor_aggregate()))
-            for kind, name, values in rows:
-                cells = _finite({key: values.get(key, math.nan) for key in columns})
-                writer.writerow(
-                    [kind, label, name, *("" if v is None else v for v in cells.values())]
-                )
+    path = require_file(
+        folder / "metrics.json", f"evaluation {folder.name}", "run `protenix-eba evaluate` first"
+    )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != _FORMAT:
+            raise ValueError(f"format {content['format']}, expected {_FORMAT}")
+        label, names = content["label"], list(content["targets"])
+        settings, versions = content["settings"], content["versions"]
+        failed, missing, notes = (content[k] for k in ("failed", "not_evaluated", "notes"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: not the metrics of an evaluation of this version: {error}",
+            "run `protenix-eba evaluate` again with the same --out",
+        ) from error
+    targets = {name: require_target(target_path(folder, name)) for name in names}
+    return Evaluation(label, targets, failed, missing, notes, settings, versions)

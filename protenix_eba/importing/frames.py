@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
 import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
-from protenix_eba.trajectories import ascii_path, has_rest
+from protenix_eba.md_files import BROKEN, open_handle, promised_frames
+from protenix_eba.trajectories import has_rest
 from protenix_eba.units import ANGSTROM_PER_NM
 
-__all__ = ["TRAJECTORY_SUFFIXES", "Frame", "FrameChoice", "TrajectoryFile", "open_trajectory"]
-
-TRAJECTORY_SUFFIXES: Final = (
-    *(".xtc", ".dcd", ".trr", ".nc", ".ncdf", ".netcdf"),
-    *(".h5", ".hdf5"),
-)
-_BROKEN: Final = "the file is cut, or not of the format of its suffix: copy or download it again"
+__all__ = ["Frame", "FrameChoice", "TrajectoryFile", "open_trajectory"]
 
 
 @dataclass(frozen=True)
@@ -127,7 +122,7 @@ class TrajectoryFile:
             return len(self._handle)
         except Exception as error:
             raise UserError(
-                f"{self._path.name}: its frames cannot be counted: {error}", _BROKEN
+                f"{self._path.name}: its frames cannot be counted: {error}", BROKEN
             ) from error
 
     def count_whole(self) -> int:
@@ -138,7 +133,7 @@ class TrajectoryFile:
         """
         declared = self.count_declared()
         if declared == 0:
-            raise UserError(f"{self._path.name} has no frame", _BROKEN)
+            raise UserError(f"{self._path.name} has no frame", BROKEN)
         if (found := self.count_atoms()) != self._n_atoms:
             raise UserError(
                 f"{self._path.name} has {found} atoms, its topology {self._n_atoms}",
@@ -170,12 +165,7 @@ class TrajectoryFile:
         """
         if self._path.suffix.lower() != ".dcd":
             return ""
-        with open(self._path, "rb") as file:
-            header = file.read(12)
-        if header[4:8] != b"CORD":
-            return ""
-        order: Literal["little", "big"] = "little" if header[:1] == b"T" else "big"
-        promised, found = int.from_bytes(header[8:], order), self.count_declared()
+        promised, found = promised_frames(self._path), self.count_declared()
         if promised <= found:
             return ""
         return f"the header of {self._path.name} promises {promised} frames, {found} are there"
@@ -198,7 +188,7 @@ class TrajectoryFile:
             return int(self._handle.read(n_frames=1)[0].shape[1])
         except Exception as error:
             raise UserError(
-                f"{self._path.name}: its first frame cannot be read: {error}", _BROKEN
+                f"{self._path.name}: its first frame cannot be read: {error}", BROKEN
             ) from error
 
 
@@ -213,22 +203,5 @@ def open_trajectory(path: Path, topology: mdtraj.Topology) -> Iterator[Trajector
     Raises:
         UserError: No such file, another format, a broken header.
     """
-    if path.suffix.lower() not in TRAJECTORY_SUFFIXES:
-        raise UserError(
-            f"{path.name}: expected a trajectory ({', '.join(TRAJECTORY_SUFFIXES)})",
-            "convert it to XTC",
-        )
-    if not path.is_file():
-        raise UserError(f"no trajectory file at {path}", "check the path")
-    with ExitStack() as files:
-        try:
-            handle = files.enter_context(mdtraj.open(files.enter_context(ascii_path(path))))
-        except ImportError as error:
-            raise UserError(
-                f"{path.name}: HDF5 needs PyTables: {error}", "pip install tables"
-            ) from error
-        except Exception as error:  # mdtraj raises many kinds for broken files
-            raise UserError(
-                f"cannot read {path.name}: {type(error).__name__}: {error}", _BROKEN
-            ) from error
+    with open_handle(path) as handle:
         yield TrajectoryFile(handle, path, topology)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
-from protenix_eba.importing.names import HEAVY_ATOMS
 from protenix_eba.importing.periodic import Connections, connections_of, make_whole
 from protenix_eba.importing.topology import SourceResidue, SourceTopology
+from protenix_eba.residue_names import HEAVY_ATOMS
 from protenix_eba.stereo import CENTRE, is_inverted
 from protenix_eba.units import ANGSTROM_PER_NM
 

@@ -14,8 +14,8 @@ from protenix_eba.errors import UserError
 from protenix_eba.files import fingerprint
 from protenix_eba.importing.frames import FrameChoice
 from protenix_eba.importing.molecule import Molecule
-from protenix_eba.importing.sources import Source
 from protenix_eba.importing.topology import SourceTopology
+from protenix_eba.md_files import Source
 
 __all__ = [
     "RECORD",

@@ -33,8 +33,8 @@ from protenix_eba.importing.record import (
     record_of,
     remove_leftovers,
 )
-from protenix_eba.importing.sources import Source, unpacked
 from protenix_eba.importing.topology import SourceTopology, read_topology
+from protenix_eba.md_files import Source, unpacked
 from protenix_eba.trajectories import ascii_path
 from protenix_eba.units import ANGSTROM_PER_NM
 

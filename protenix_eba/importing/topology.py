@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
-from protenix_eba.importing.names import CAPS, HEAVY_ATOMS, standard_atom, standard_residue
+from protenix_eba.md_files import TOPOLOGY_SUFFIXES
+from protenix_eba.residue_names import CAPS, HEAVY_ATOMS, standard_atom, standard_residue
 from protenix_eba.units import ANGSTROM_PER_NM
 
-__all__ = ["TOPOLOGY_SUFFIXES", "SourceResidue", "SourceTopology", "read_topology"]
+__all__ = ["SourceResidue", "SourceTopology", "read_topology"]
 
-TOPOLOGY_SUFFIXES: Final = (".pdb", ".ent", ".cif", ".mmcif", ".gro", ".psf", ".h5", ".hdf5")
 _PDB: Final = (".pdb", ".ent")
 _WITH_COORDINATES: Final = (*_PDB, ".cif", ".mmcif", ".gro")
 _MAX_MISSING_FRACTION: Final = 0.05

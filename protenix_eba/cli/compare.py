@@ -1,0 +1,39 @@
+"""`protenix-eba compare`: evaluated models side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+__all__ = ["compare"]
+
+_FOLDER = click.Path(path_type=Path)
+
+
+@click.command(
+    epilog="Example: protenix-eba compare evaluation/sft evaluation/eba --published --out report"
+)
+@click.argument("evaluations", type=_FOLDER, nargs=-1, required=True, metavar="EVALUATION...")
+@click.option("--out", type=_FOLDER, required=True, help="Folder for the results.")
+@click.option(
+    "--published", is_flag=True, help="Add results from papers, each with its source and caveats."
+)
+def compare(evaluations: Sequence[Path], out: Path, published: bool) -> int:
+    """Put evaluated models side by side, over the targets that all of them have.
+
+    EVALUATION... are folders that `protenix-eba evaluate` wrote. The models after the first are
+    compared with it target by target: each difference has its interval. Writes comparison.json,
+    comparison.csv, comparison.tex, report.html and figures.
+    """
+    from protenix_eba.cli.evaluation_output import write_outputs
+    from protenix_eba.eval.comparison import compare_evaluations
+    from protenix_eba.eval.published import published_rows
+    from protenix_eba.eval.results import load_evaluation
+
+    loaded = [load_evaluation(folder) for folder in evaluations]
+    comparison = compare_evaluations(loaded, published_rows() if published else ())
+    comparison.write(out)
+    write_outputs(comparison, out, stem="comparison")
+    return 0

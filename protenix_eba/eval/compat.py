@@ -1,0 +1,104 @@
+"""The exposure metrics as AlphaFlow's own script prints them under mdtraj 1.9.9.
+
+Two properties of that pair make its numbers depend on what they should not depend on. They are
+repeated here only so that published tables can be compared with:
+
+- `atom_slice` gives the predicted coordinates the reference's order but leaves the predicted
+  topology in the file's order. Radii and side-chain masks of the predictions belong to other
+  atoms, unless the file happens to have the reference's order.
+- `shrake_rupley` adds the points of a frame to the area of the frame before; its buffer is cleared
+  only where an OpenMP thread begins. The result depends on the order of frames and on the number
+  of threads.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import mdtraj
+import numpy as np
+from numpy.typing import NDArray
+
+from protenix_eba.eval import kernels
+from protenix_eba.eval.alignment import Floats
+from protenix_eba.eval.ensemble import AtomMatch
+from protenix_eba.eval.exposure import EXPOSED_NM2, SideChains
+from protenix_eba.eval.panel import exposure_metrics
+
+__all__ = ["ALPHAFLOW_1_9_9", "alphaflow_values"]
+
+ALPHAFLOW_1_9_9: Final = "alphaflow-1.9.9"
+# The script's matrix square root is NaN where a covariance is singular, as it is of so few.
+_SINGULAR_UP_TO: Final = 3
+
+Bools = NDArray[np.bool_]
+
+
+def alphaflow_values(
+    values: dict[str, float],
+    *,
+    match: AtomMatch,
+    topologies: tuple[mdtraj.Topology, mdtraj.Topology],
+    side_chains: SideChains | None,
+    buried: Bools | None,
+    frames: tuple[Floats, Floats],
+    n_threads: int,
+) -> tuple[dict[str, float], list[str]]:
+    """What AlphaFlow's script would print: our values where the two agree, its own elsewhere.
+
+    Args:
+        values: Ours.
+        match: Of the atoms.
+        topologies: Of the MD and of the samples, in the order of their files.
+        side_chains: Of the matched atoms in the reference's order; None without side chains.
+        buried: `[L]` in the reference structure.
+        frames: `[1000, N, 3]` drawn MD frames in the order of the draw, and `[S, N, 3]` samples in
+            the order of their file, angstrom.
+        n_threads: OpenMP threads of the run to repeat.
+
+    Returns:
+        The values, NaN for all of them where the script mixes up chains, and notes.
+    """
+    md, samples = (
+        [str(topology.atom(int(i))) for i in np.sort(atoms)]
+        for topology, atoms in zip(
+            topologies, (match.reference_atoms, match.sample_atoms), strict=True
+        )
+    )
+    if len(set(md)) < len(md) or len(set(samples)) < len(samples):
+        note = "AlphaFlow's script ignores chains and mixes these up: its values are left out."
+        return dict.fromkeys(values, float("nan")), [note]
+    found = dict(values)
+    if side_chains is not None:
+        exposed = (
+            _exposed(side_chains, frames[0], n_threads),
+            _exposed(_in_file_order(topologies[1], match), frames[1], n_threads),
+        )
+        found |= exposure_metrics(buried, *exposed)
+    if len(frames[1]) <= _SINGULAR_UP_TO:
+        found |= dict.fromkeys(("rmwd", "rmwd_variance"), float("nan"))
+    return found, []
+
+
+def _in_file_order(topology: mdtraj.Topology, match: AtomMatch) -> SideChains:
+    """What the script takes for the atoms of the predicted coordinates."""
+    atoms = [topology.atom(int(i)) for i in np.sort(match.sample_atoms)]
+    rows: dict[int, int] = {}
+    residue = np.array([rows.setdefault(atom.residue.index, len(rows)) for atom in atoms])
+    return SideChains.of(atoms, residue)
+
+
+def _exposed(side_chains: SideChains, xyz: Floats, n_threads: int) -> Bools:
+    """`[F, L]` from areas that go over from frame to frame."""
+    areas = kernels.carried_areas(
+        side_chains.points(xyz), side_chains.nm2_per_point, _thread_starts(len(xyz), n_threads)
+    )
+    result: Bools = side_chains.by_residue(areas) > EXPOSED_NM2
+    return result
+
+
+def _thread_starts(n_frames: int, n_threads: int) -> NDArray[np.int64]:
+    """First frame of each thread, shared out as OpenMP does: the first threads get the rest."""
+    each, rest = divmod(n_frames, n_threads)
+    sizes = np.full(n_threads, each) + (np.arange(n_threads) < rest)
+    return np.concatenate([[0], np.cumsum(sizes)[:-1]])

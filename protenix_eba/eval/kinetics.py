@@ -1,0 +1,164 @@
+"""What needs the order of MD frames in time: slow motions, and how many frames are independent."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist, pdist
+
+from protenix_eba.eval.distributions import evenly
+from protenix_eba.eval.sources import Conformations
+
+__all__ = ["compare_kinetics", "effective_frames", "tica_axes"]
+
+Arrays = dict[str, NDArray[np.generic]]
+Floats = NDArray[np.floating]
+Ints = NDArray[np.int64]
+
+# 24 C-alpha atoms make 276 distances: enough for the slow motions of a protein, and few for
+# 2,000 frames.
+_MAX_ATOMS: Final = 24
+_MAX_FRAMES: Final = 2000
+_MIN_FRAMES: Final = 100
+_LAG_FRACTION: Final = 50
+# Many distances are nearly combinations of others, and TICA finds slow noise in what remains.
+_VARIANCE_KEPT: Final = 0.99
+_CHUNK: Final = 250
+_MAX_POINTS: Final = 1000
+# Sokal's window: five autocorrelation times.
+_WINDOW: Final = 5.0
+
+
+def compare_kinetics(
+    reference: Conformations, samples: Conformations, md_ca: Ints, sample_ca: Ints
+) -> tuple[dict[str, float], list[dict[str, float]], Arrays, list[str]]:
+    """The slow motions of the MD and how the samples are distributed along them.
+
+    Distances between at most 24 evenly spaced C-alpha atoms are read from at most 2,000 evenly
+    spaced frames of each replica; the lag time is a fiftieth of the longest replica.
+
+    Args:
+        reference: MD, its frames in the order of time.
+        samples: The ensemble; its order does not matter.
+        md_ca: `[L]` matched C-alpha atoms among the reference's atoms.
+        sample_ca: `[L]` the same atoms among the samples'.
+
+    Returns:
+        Values `tica_w2` (2-Wasserstein distance on the first two TICA axes, in standard deviations
+        of the MD) and `md_effective_frames` (independent frames of the MD by its largest
+        motion, all replicas together); the same `tica_w2` of each replica against the others;
+        arrays `md_tica` and `sample_tica` (`[n, 2]`); sentences on what is not defined and why.
+
+    Raises:
+        UserError: Frames that cannot be read.
+
+    Source: Perez-Hernandez et al., JCP 2013 (TICA).
+    """
+    chosen = evenly(len(md_ca), _MAX_ATOMS)
+    md = {r: _distances(reference, r, md_ca[chosen]) for r in reference.n_frames}
+    short = [replica for replica, xyz in md.items() if len(xyz) < _MIN_FRAMES]
+    if short or len(chosen) < 3:
+        return (
+            {"tica_w2": float("nan"), "md_effective_frames": float("nan")},
+            [{"tica_w2": float("nan")} for _ in md if len(md) > 1],
+            {},
+            [f"no TICA: it needs {_MIN_FRAMES} frames in time order of each replica"],
+        )
+    drawn = np.concatenate([_distances(samples, r, sample_ca[chosen]) for r in samples.n_frames])
+    mean, axes = tica_axes(list(md.values()))
+    projected = {replica: (x - mean) @ axes for replica, x in md.items()}
+    every = np.concatenate(list(projected.values()))
+    scale = every.std(axis=0)
+    scale[scale == 0.0] = 1.0
+    every, of_samples = every / scale, (drawn - mean) @ axes / scale
+    values = {
+        "tica_w2": _wasserstein2(every, of_samples),
+        "md_effective_frames": float(sum(effective_frames(x) for x in _pc1(list(md.values())))),
+    }
+    floor = []
+    for replica, own in projected.items():
+        others = [x for other, x in projected.items() if other != replica]
+        if others:
+            own = own[evenly(len(own), len(of_samples))]
+            floor.append({"tica_w2": _wasserstein2(np.concatenate(others) / scale, own / scale)})
+    arrays: Arrays = {"md_tica": every[evenly(len(every), _MAX_POINTS)], "sample_tica": of_samples}
+    return values, floor, arrays, []
+
+
+def _distances(source: Conformations, replica: int, atoms: Ints) -> Floats:
+    """`[<= 2000, pairs]` angstrom, of evenly spaced frames."""
+    frames = evenly(source.n_frames[replica], _MAX_FRAMES)
+    rows = []
+    for start in range(0, len(frames), _CHUNK):
+        xyz = source.frames(replica, frames[start : start + _CHUNK], atoms)
+        rows += [pdist(frame) for frame in xyz.astype(np.float64)]
+    return np.array(rows).reshape(len(frames), -1)
+
+
+def tica_axes(replicas: list[Floats]) -> tuple[Floats, Floats]:
+    """The two slowest linear combinations of features, by reversible TICA.
+
+    Only the principal components with 99% of the variance take part. Written here, since deeptime,
+    which the tests hold it to, loads torch and takes five seconds to import in every process.
+
+    Args:
+        replicas: `[F, D]` each, frames in the order of time.
+
+    Returns:
+        Mean `[D]` and axes `[D, 2]`, along which the MD has variance 1; the second is zero where
+        the features have only one dimension.
+    """
+    lag = max(1, max(map(len, replicas)) // _LAG_FRACTION)
+    now = np.concatenate([features[:-lag] for features in replicas])
+    later = np.concatenate([features[lag:] for features in replicas])
+    mean = (now.mean(axis=0) + later.mean(axis=0)) / 2.0
+    now, later = now - mean, later - mean
+    covariance = (now.T @ now + later.T @ later) / (2.0 * len(now))
+    delayed = (now.T @ later + later.T @ now) / (2.0 * len(now))
+    variance, vectors = (x[..., ::-1] for x in np.linalg.eigh(covariance))
+    n_kept = int(np.searchsorted(np.cumsum(variance), _VARIANCE_KEPT * variance.sum())) + 1
+    whiten = vectors[:, :n_kept] / np.sqrt(variance[:n_kept])
+    _, slow = np.linalg.eigh(whiten.T @ delayed @ whiten)
+    axes = np.zeros((len(mean), 2))
+    found = whiten @ slow[:, ::-1][:, :2]
+    axes[:, : found.shape[1]] = found
+    return mean, axes
+
+
+def _pc1(replicas: list[Floats]) -> list[Floats]:
+    """The projection of each replica on the first principal component of all."""
+    together = np.concatenate(replicas)
+    mean = together.mean(axis=0)
+    _, vectors = np.linalg.eigh(np.cov(together.T))
+    return [(x - mean) @ vectors[:, -1] for x in replicas]
+
+
+def effective_frames(series: Floats) -> float:
+    """Number of independent values in a correlated series, 1 to F.
+
+    Args:
+        series: `[F]` in the order of time. About the series' own mean, so that a motion slower
+            than the series is not seen.
+
+    Source: Sokal, "Monte Carlo Methods in Statistical Mechanics" (1997), automatic windowing.
+    """
+    n = len(series)
+    centred = series - series.mean()
+    if not np.any(centred):
+        return 1.0
+    spectrum = np.fft.rfft(centred, 2 * n)
+    correlation = np.fft.irfft(spectrum * np.conj(spectrum))[:n]
+    times = 2.0 * np.cumsum(correlation / correlation[0]) - 1.0
+    within = np.arange(n) >= _WINDOW * times
+    window = int(np.argmax(within)) if within.any() else n - 1
+    return float(np.clip(n / times[window], 1.0, n))
+
+
+def _wasserstein2(first: Floats, second: Floats) -> float:
+    """Between as many evenly spaced points of both."""
+    n = min(len(first), len(second), _MAX_POINTS)
+    cost = cdist(first[evenly(len(first), n)], second[evenly(len(second), n)], "sqeuclidean")
+    return float(np.sqrt(cost[linear_sum_assignment(cost)].mean()))

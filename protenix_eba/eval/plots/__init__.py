@@ -1,0 +1,1 @@
+"""Figures of a report: small multiples by target, as SVG and PNG."""

@@ -1,0 +1,210 @@
+"""Ensembles of structure files: the models of PDB and mmCIF files are the conformations."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Hashable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import mdtraj
+import numpy as np
+from numpy.typing import NDArray
+
+from protenix_eba.errors import UserError
+from protenix_eba.eval.checks import check_finite, check_range
+from protenix_eba.eval.topologies import (
+    CIF_SUFFIXES,
+    pdb_lines,
+    read_cif,
+    read_topology,
+)
+
+__all__ = ["StructureConformations", "has_several_models"]
+
+_REPLICA: Final = 1
+_END: Final = b"\nENDMDL"
+
+
+class _Model(NamedTuple):
+    """Where one conformation stands: bytes of a PDB file, or the number in an mmCIF file."""
+
+    path: Path
+    start: int
+    end: int
+
+
+class StructureConformations:
+    """Models of PDB or mmCIF files, read when they are asked for.
+
+    Args:
+        name: Of the target.
+        paths: In the order of the conformations. The first gives the topology; atoms of the others
+            are matched to it by chain, residue number and name.
+    """
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, name: str, paths: Sequence[Path]) -> None:
+        self.name = name
+        self.paths = tuple(paths)
+
+    @cached_property
+    def _first(self) -> tuple[mdtraj.Topology, NDArray[np.float32]]:
+        topology, xyz = read_topology(self.paths[0])
+        if xyz is None or len(xyz) != len(self._keys):
+            raise UserError(f"{self.paths[0]} has no coordinates", "give PDB or mmCIF files")
+        return topology, xyz
+
+    @property
+    def topology(self) -> mdtraj.Topology:
+        """All atoms of the first file."""
+        return self._first[0]
+
+    @property
+    def structure_xyz(self) -> NDArray[np.float32]:
+        """`[N_atom, 3]` of the first model, angstrom."""
+        return self._first[1]
+
+    @property
+    def n_frames(self) -> dict[int, int]:
+        """Models of all files, as replica 1."""
+        return {_REPLICA: len(self._models)}
+
+    def chunks(
+        self, replica: int, atoms: NDArray[np.int64], size: int
+    ) -> Iterator[NDArray[np.float32]]:
+        """All models in order, see `Conformations`."""
+        for start in range(0, len(self._models), size):
+            yield self._read(range(start, min(start + size, len(self._models))), atoms)
+
+    def frames(
+        self, replica: int, indices: NDArray[np.int64], atoms: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Single models, see `Conformations`."""
+        check_range(indices, len(self._models), f"target {self.name}: {self.paths[0].name}")
+        wanted, where = np.unique(indices, return_inverse=True)
+        return self._read(wanted.tolist(), atoms)[where]
+
+    @cached_property
+    def _models(self) -> list[_Model]:
+        found = [model for path in self.paths for model in _models_of(path)]
+        if not found:
+            raise UserError(f"target {self.name}: no model in {self.paths[0]}", "sample it again")
+        return found
+
+    @cached_property
+    def _keys(self) -> list[Hashable]:
+        return _parse(self._models[0])[0]
+
+    def _read(self, numbers: Sequence[int], atoms: NDArray[np.int64]) -> NDArray[np.float32]:
+        xyz = np.empty((len(numbers), len(atoms), 3), dtype=np.float32)
+        stacks: dict[Path, _Stack] = {}  # an mmCIF file is parsed once for all of its models
+        for row, number in enumerate(numbers):
+            model = self._models[number]
+            keys, coordinates = _parse(model, stacks)
+            if keys != self._keys:
+                coordinates = coordinates[self._order(keys, model, number)]
+            xyz[row] = coordinates[atoms]
+            check_finite(xyz[row : row + 1], number, model.path)
+        return xyz
+
+    def _order(self, keys: list[Hashable], model: _Model, number: int) -> NDArray[np.int64]:
+        where = {key: i for i, key in enumerate(keys)}
+        unlike = set(self._keys) ^ set(keys)
+        if unlike or len(where) < len(keys):
+            shown = min(map(_show, unlike)) if unlike else "one twice"
+            verb = "lacks" if len(keys) < len(self._keys) else "has"
+            raise UserError(
+                f"target {self.name}: model {number} in {model.path} {verb} other atoms than the "
+                f"first, {len(keys)} for {len(self._keys)}: {shown}",
+                "all conformations of a target need the same atoms: is the file cut?",
+            )
+        return np.array([where[key] for key in self._keys], dtype=np.int64)
+
+
+_Stack = tuple[list[Hashable], NDArray[np.float32]]
+
+
+def has_several_models(path: Path) -> bool:
+    """Whether a PDB or mmCIF file holds an ensemble; reads as little as it can.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    return len(_models_of(path, at_most=2)) > 1
+
+
+def _models_of(path: Path, at_most: int | None = None) -> list[_Model]:
+    try:
+        if path.suffix.lower() in CIF_SUFFIXES:
+            return [_Model(path, i, i + 1) for i in range(len(_read_stack(path)[1]))]
+        if not path.stat().st_size:
+            raise ValueError("it is empty")
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            return [_Model(path, *ends) for ends in _pdb_models(text, at_most)]
+    except Exception as error:  # biotite raises many kinds for a broken file
+        raise UserError(
+            f"cannot read {path}: {type(error).__name__}: {error}",
+            "check that the file is whole; leave it out otherwise",
+        ) from error
+
+
+def _pdb_models(text: mmap.mmap, at_most: int | None) -> list[tuple[int, int]]:
+    """First and last byte of each model."""
+    models: list[tuple[int, int]] = []
+    start = 0
+    while (end := text.find(_END, start)) >= 0 and len(models) != at_most:
+        models.append((start, end))
+        start = end + len(_END)
+    if not models:
+        return [(0, len(text))]
+    if len(models) != at_most and text.find(b"\nATOM", start) >= 0:
+        raise ValueError(f"model {len(models) + 1} has no ENDMDL line: the file is cut")
+    return models
+
+
+def _parse(model: _Model, stacks: dict[Path, _Stack] | None = None) -> _Stack:
+    """Key and coordinates `[N, 3]` of each atom of one model."""
+    if model.path.suffix.lower() in CIF_SUFFIXES:
+        stacks = {} if stacks is None else stacks
+        if model.path not in stacks:
+            stacks.clear()
+            stacks[model.path] = _read_stack(model.path)
+        keys, xyz = stacks[model.path]
+        return keys, xyz[model.start]
+    with open(model.path, "rb") as file:
+        file.seek(model.start)
+        text = file.read(model.end - model.start)
+    lines = [line for line in pdb_lines(text) if not line.startswith(b"TER")]
+    fields = np.array([line[30:54] for line in lines], dtype="S24").view("S8")
+    try:
+        xyz = fields.astype(np.float64).reshape(-1, 3).astype(np.float32)
+    except ValueError as error:
+        raise UserError(
+            f"{model.path}: coordinates that are not numbers: {error}",
+            "a PDB file has them in columns 31 to 54, 8 for each; was it cut or edited?",
+        ) from error
+    return [line[12:16].strip() + line[21:27] for line in lines], xyz
+
+
+def _read_stack(path: Path) -> _Stack:
+    """All models of an mmCIF file: keys of the atoms, and `[F, N, 3]`."""
+    atoms = read_cif(path)
+    keys: list[Hashable] = list(
+        zip(
+            atoms.chain_id.tolist(),
+            atoms.res_id.tolist(),
+            atoms.ins_code.tolist(),
+            atoms.atom_name.tolist(),
+            strict=True,
+        )
+    )
+    return keys, np.asarray(atoms.coord, dtype=np.float32)
+
+
+def _show(key: Hashable) -> str:
+    if isinstance(key, bytes):
+        return key.decode(errors="replace")
+    return " ".join(map(str, key)) if isinstance(key, tuple) else str(key)

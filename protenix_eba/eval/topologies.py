@@ -1,0 +1,170 @@
+"""Topology files -> all atoms under the PDB's names, and their coordinates."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any, Final
+
+import mdtraj
+import numpy as np
+from mdtraj.core.element import get_by_symbol, virtual
+from numpy.typing import NDArray
+
+from protenix_eba.errors import UserError
+from protenix_eba.md_files import TOPOLOGY_SUFFIXES
+from protenix_eba.residue_names import standard_atom, standard_residue
+from protenix_eba.trajectories import ascii_path
+from protenix_eba.units import ANGSTROM_PER_NM
+
+__all__ = ["CIF_SUFFIXES", "PDB_SUFFIXES", "pdb_lines", "read_cif", "read_topology"]
+
+PDB_SUFFIXES: Final = (".pdb", ".ent")
+CIF_SUFFIXES: Final = (".cif", ".mmcif")
+
+Loaded = tuple[mdtraj.Topology, NDArray[np.float32] | None]
+
+
+def read_topology(path: Path) -> Loaded:
+    """Read PDB or mmCIF (their first model), GRO, PSF or mdtraj's HDF5 (its first frame).
+
+    All atoms stay, in the order of the file; amino acids and their heavy atoms get the PDB's names.
+
+    Returns:
+        The topology, and `[N_atom, 3]` in angstrom; None where the file has no coordinates (PSF).
+
+    Raises:
+        UserError: The file is not there, is none of these, or cannot be read.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in TOPOLOGY_SUFFIXES:
+        raise UserError(
+            f"{path}: expected a topology ({', '.join(TOPOLOGY_SUFFIXES)})", "convert it to PDB"
+        )
+    if not path.is_file():
+        raise UserError(f"no topology file at {path}", "check the path")
+    try:
+        topology, xyz = _read(path, suffix)
+    except UserError:
+        raise
+    except ImportError as error:
+        raise UserError(f"{path}: HDF5 needs PyTables: {error}", "pip install tables") from error
+    except Exception as error:  # mdtraj and biotite raise many kinds for a broken file
+        raise UserError(
+            f"cannot read {path} as a topology: {type(error).__name__}: {error}",
+            "check that the file is whole and has the format of its suffix",
+        ) from error
+    if not topology.n_atoms:
+        raise UserError(f"no atom in {path}", "a PDB file needs ATOM lines in fixed columns")
+    return _standardised(topology), xyz
+
+
+def _read(path: Path, suffix: str) -> Loaded:
+    if suffix in PDB_SUFFIXES:
+        return _from_pdb_text(_first_model(path))
+    if suffix in CIF_SUFFIXES:
+        atoms = read_cif(path, model=1)
+        return _topology_of(atoms), np.asarray(atoms.coord, dtype=np.float32)
+    with ascii_path(path) as name:
+        if suffix == ".psf":
+            return mdtraj.load_psf(name), None
+        frame = mdtraj.load_frame(name, 0)
+    return frame.topology, _angstrom(frame)
+
+
+def _angstrom(frame: mdtraj.Trajectory) -> NDArray[np.float32]:
+    return np.asarray(frame.xyz[0] * ANGSTROM_PER_NM, dtype=np.float32)
+
+
+def _first_model(path: Path) -> bytes:
+    """A PDB file up to the end of its first model; the rest is not read."""
+    lines = []
+    with open(path, "rb") as file:
+        for line in file:
+            if line.startswith(b"ENDMDL"):
+                break
+            lines.append(line)
+    return b"".join(lines)
+
+
+def pdb_lines(text: bytes) -> list[bytes]:
+    """The ATOM, HETATM and TER lines; of alternate locations of an atom only the first."""
+    lines = [line for line in text.splitlines() if line.startswith((b"ATOM", b"HETATM", b"TER"))]
+    if all(line[16:17] in (b" ", b"") for line in lines):
+        return lines
+    first: dict[bytes, bytes] = {}
+    for number, line in enumerate(lines):
+        # Without a letter for the location a second one is not an alternate, but a mistake.
+        own = b"" if line[16:17].strip() else str(number).encode()
+        first.setdefault(line[12:16] + line[17:27] + own, line)
+    return list(first.values())
+
+
+def _from_pdb_text(text: bytes) -> Loaded:
+    lines = pdb_lines(text)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # mdtraj warns of each atom whose columns for the charge are blank.
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "first.pdb"
+        path.write_bytes(b"\n".join([*lines, b"END", b""]))
+        frame = mdtraj.load_pdb(str(path), standard_names=True)
+    n_atoms = sum(not line.startswith(b"TER") for line in lines)
+    if frame.n_atoms != n_atoms:
+        raise ValueError(f"{n_atoms} atoms, of which {frame.n_atoms} have a name of their own")
+    return frame.topology, _angstrom(frame)
+
+
+def read_cif(path: Path, model: int | None = None) -> Any:
+    """Atoms of an mmCIF file with the authors' chains and numbers, alternates left out.
+
+    Args:
+        path: The file.
+        model: Its number from 1; all models when None.
+
+    Returns:
+        biotite's AtomArray, or AtomArrayStack for all models.
+    """
+    from biotite.structure.io import pdbx
+
+    file = pdbx.CIFFile.read(path)
+    if model is None:
+        _check_order(file.block["atom_site"])
+    return pdbx.get_structure(file, model=model)
+
+
+def _check_order(atoms: Any) -> None:
+    """Refuse models that list their atoms in different orders: biotite takes the first one's."""
+    n_models = len(np.unique(atoms["pdbx_PDB_model_num"].as_array()))
+    for column in ("label_atom_id", "label_asym_id", "label_comp_id", "label_seq_id"):
+        models = atoms[column].as_array().reshape(n_models, -1)
+        if (models != models[0]).any():
+            raise ValueError(f"its models differ in {column}")
+
+
+def _topology_of(atoms: Any) -> mdtraj.Topology:
+    topology = mdtraj.Topology()
+    chain_id = key = None
+    chain = residue = None
+    for atom in atoms:
+        if chain is None or atom.chain_id != chain_id:
+            chain_id, key = atom.chain_id, None
+            chain = topology.add_chain(chain_id=chain_id)
+        if residue is None or (atom.res_id, atom.ins_code, atom.res_name) != key:
+            key = (atom.res_id, atom.ins_code, atom.res_name)
+            residue = topology.add_residue(atom.res_name, chain, resSeq=int(atom.res_id))
+        symbol = atom.element.capitalize()
+        topology.add_atom(atom.atom_name, get_by_symbol(symbol) if symbol else virtual, residue)
+    topology.create_standard_bonds()
+    return topology
+
+
+def _standardised(topology: mdtraj.Topology) -> mdtraj.Topology:
+    for residue in topology.residues:
+        name = standard_residue(residue.name)
+        if name is None:
+            continue
+        residue.name = name
+        for atom in residue.atoms:
+            atom.name = standard_atom(name, atom.name)
+    return topology

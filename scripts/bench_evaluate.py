@@ -1,0 +1,156 @@
+"""Seconds and peak memory of one target's evaluation, against AlphaFlow's own script.
+
+    python scripts/bench_evaluate.py protein.pdb --alphaflow ~/alphaflow
+
+Builds an ATLAS-like target from one structure with hydrogens (three replicas of 10,001 frames that
+fluctuate as an elastic network does, and 250 samples), in a temporary folder, and evaluates it in
+processes of their own. AlphaFlow's script is not part of this project: give the folder of its
+repository. It runs under the installed mdtraj on samples in the reference's atom order, which is
+the only order that it gets right there, and needs scikit-learn, pandas and tqdm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+
+NAME = "bench_A"
+CUTOFF_NM = 1.5
+MEAN_RMSF_NM = 0.12
+LOCAL_NM = 0.03
+CHUNK = 500
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("structure", type=Path, help="PDB or mmCIF file of a protein")
+    parser.add_argument("--alphaflow", type=Path, help="folder of AlphaFlow's repository")
+    parser.add_argument("--frames", type=int, default=10001, help="of each replica")
+    parser.add_argument("--samples", type=int, default=250)
+    parser.add_argument("--compat", action="store_true", help="time --compat alphaflow-1.9.9 too")
+    parser.add_argument("--ours", nargs=2, type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.ours:
+        evaluate(*args.ours, compat=args.compat)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        md, samples = build(args.structure, Path(folder), args.frames, args.samples)
+        me = [sys.executable, __file__, str(args.structure), "--ours", str(md), str(samples)]
+        measure(me, "first run, compiles")
+        ours = measure(me, "protenix-eba")
+        if args.compat:
+            measure([*me, "--compat"], "protenix-eba, compat")
+        if args.alphaflow:
+            script = str(args.alphaflow / "scripts" / "analyze_ensembles.py")
+            command = [sys.executable, script, "--atlas_dir", str(md), "--pdbdir", str(samples)]
+            theirs = measure(command, "AlphaFlow's script")
+            print(f"CPU time: {theirs[0] / ours[0]:.1f} times less")
+            print(f"peak memory: {theirs[1] / ours[1]:.1f} times less")
+            compare(json.loads((samples / "ours.json").read_text()), samples / "out.pkl")
+
+
+def evaluate(md: Path, samples: Path, *, compat: bool) -> None:
+    """What is measured of ours: from files to all metrics and the floor of one target."""
+    from protenix_eba.eval.compare import TargetSettings, evaluate_target
+    from protenix_eba.eval.sources import find_references, find_samples
+
+    settings = TargetSettings(compat="alphaflow-1.9.9" if compat else None)
+    generated = find_samples([samples / f"{NAME}.pdb"])[0][NAME]
+    found = evaluate_target(find_references(md)[0][NAME], generated, settings)
+    (samples / "ours.json").write_text(json.dumps(found.values))
+
+
+def measure(command: list[str], label: str) -> tuple[float, float]:
+    """CPU seconds and peak resident MB of a process; one thread."""
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, env=os.environ | threads, stdout=quiet, stderr=quiet)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{label}: exit status {os.waitstatus_to_exitcode(status)}: {' '.join(command)}")
+    cpu, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    print(f"{label:24} {cpu:8.1f} CPU s {peak:8.0f} MB", flush=True)
+    return cpu, peak
+
+
+def build(structure: Path, folder: Path, n_frames: int, n_samples: int) -> tuple[Path, Path]:
+    """MD in ATLAS's layout and samples in AlphaFlow's; returns their folders."""
+    protein = mdtraj.load(str(structure))[0]
+    protein = protein.atom_slice(protein.topology.select("protein"))
+    for atom in protein.topology.atoms:
+        atom.serial = atom.index + 1  # text after mmCIF, which the PDB writer cannot write
+    protein.center_coordinates()
+    residue = np.array([atom.residue.index for atom in protein.topology.atoms])
+    modes = elastic_modes(protein.xyz[0, protein.topology.select("name CA")])
+    random = np.random.default_rng(0)
+    md, samples = folder / "md", folder / "samples"
+    (md / NAME).mkdir(parents=True)
+    samples.mkdir()
+    protein.save_pdb(str(md / NAME / f"{NAME}.pdb"))
+    for replica in (1, 2, 3):
+        path = md / NAME / f"{NAME}_prod_R{replica}_fit.xtc"
+        with mdtraj.formats.XTCTrajectoryFile(str(path), "w") as out:
+            for start in range(0, n_frames, CHUNK):
+                n = min(CHUNK, n_frames - start)
+                out.write(fluctuating(protein.xyz[0], residue, modes, n, random))
+    heavy = protein.topology.select("element != H")
+    xyz = fluctuating(protein.xyz[0], residue, 0.8 * modes, n_samples, random)[:, heavy]
+    models = mdtraj.Trajectory(xyz, protein.topology.subset(heavy))
+    models.save_pdb(str(samples / f"{NAME}.pdb"))
+    n_atoms, n_residues = protein.n_atoms, protein.n_residues
+    print(f"{n_residues} residues, {n_atoms} atoms, 3 x {n_frames} frames, {n_samples} samples")
+    return md, samples
+
+
+def elastic_modes(ca: np.ndarray) -> np.ndarray:
+    """`[3L - 6, L, 3]` normal modes of an elastic network, scaled by their fluctuation, nm."""
+    apart = ca[:, None] - ca[None]
+    distance = np.linalg.norm(apart, axis=-1)
+    springs = (distance < CUTOFF_NM) & (distance > 0)
+    unit = apart / np.where(distance > 0, distance, 1.0)[..., None]
+    blocks = -1.0 * springs[..., None, None] * unit[..., :, None] * unit[..., None, :]
+    blocks[np.arange(len(ca)), np.arange(len(ca))] = -blocks.sum(axis=1)
+    values, vectors = np.linalg.eigh(blocks.transpose(0, 2, 1, 3).reshape(3 * len(ca), -1))
+    modes = (vectors[:, 6:] / np.sqrt(values[6:])).T.reshape(-1, len(ca), 3)
+    fluctuation = np.sqrt(np.square(modes).sum(axis=(0, 2))).mean()
+    return modes * (MEAN_RMSF_NM / fluctuation)
+
+
+def fluctuating(
+    xyz: np.ndarray, residue: np.ndarray, modes: np.ndarray, n: int, random: np.random.Generator
+) -> np.ndarray:
+    """`[n, N, 3]` nm: residues move with the network, atoms a little on their own."""
+    moved = random.normal(size=(n, len(modes))) @ modes.reshape(len(modes), -1)
+    local = random.normal(scale=LOCAL_NM, size=(n, *xyz.shape))
+    return (xyz + moved.reshape(n, -1, 3)[:, residue] + local).astype(np.float32)
+
+
+def compare(ours: dict[str, float], pickled: Path) -> None:
+    """Largest difference of what both computed: the same work was measured."""
+    import pickle  # the script's own format, written a moment ago
+
+    theirs = pickle.loads(pickled.read_bytes())[NAME]
+    pairs = {
+        "pairwise_rmsd": theirs["af_mean_pairwise_rmsd"],
+        "md_pairwise_rmsd": theirs["ref_mean_pairwise_rmsd"],
+        "rmsf_pearson": np.corrcoef(theirs["af_rmsf"], theirs["ref_rmsf"])[0, 1],
+        "rmwd_translation": np.sqrt(np.square(theirs["emd_mean"]).mean()),
+        "rmwd_variance": np.sqrt(np.square(theirs["emd_var"]).mean()),
+        "md_pca_w2": theirs["EMD,ref"]["ref|af"],
+        "joint_pca_w2": theirs["EMD,joint"]["ref|af"],
+        "pc1_cosine": abs(theirs["cosine_sim"]),
+    }
+    worst = max(abs(ours[key] / value - 1.0) for key, value in pairs.items())
+    print(f"largest relative difference of {len(pairs)} metrics: {worst:.1e}")
+
+
+if __name__ == "__main__":
+    main()
