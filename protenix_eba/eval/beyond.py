@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -244,7 +245,7 @@ def _torn_notes(drawn: Drawn) -> list[str]:
     ca = [atom for atom in drawn.topology.atoms if atom.name == "CA"]
     bonds = [
         (one.index, two.index)
-        for one, two in zip(ca, ca[1:], strict=False)
+        for one, two in pairwise(ca)
         if one.residue.chain.index == two.residue.chain.index
     ]
     if not bonds or not len(drawn.md_xyz):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -95,7 +95,7 @@ class StructureConformations:
         return found
 
     @cached_property
-    def _keys(self) -> list[Hashable]:
+    def _keys(self) -> list[bytes]:
         return _parse(self._models[0])[0]
 
     def _read(self, numbers: Sequence[int], atoms: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -110,11 +110,11 @@ class StructureConformations:
             check_finite(xyz[row : row + 1], number, model.path)
         return xyz
 
-    def _order(self, keys: list[Hashable], model: _Model, number: int) -> NDArray[np.int64]:
+    def _order(self, keys: list[bytes], model: _Model, number: int) -> NDArray[np.int64]:
         where = {key: i for i, key in enumerate(keys)}
         unlike = set(self._keys) ^ set(keys)
         if unlike or len(where) < len(keys):
-            shown = min(map(_show, unlike)) if unlike else "one twice"
+            shown = min(unlike).decode(errors="replace") if unlike else "one twice"
             verb = "lacks" if len(keys) < len(self._keys) else "has"
             raise UserError(
                 f"target {self.name}: model {number} in {model.path} {verb} other atoms than the "
@@ -124,7 +124,7 @@ class StructureConformations:
         return np.array([where[key] for key in self._keys], dtype=np.int64)
 
 
-_Stack = tuple[list[Hashable], NDArray[np.float32]]
+_Stack = tuple[list[bytes], NDArray[np.float32]]
 
 
 def has_several_models(path: Path) -> bool:
@@ -192,19 +192,10 @@ def _parse(model: _Model, stacks: dict[Path, _Stack] | None = None) -> _Stack:
 def _read_stack(path: Path) -> _Stack:
     """All models of an mmCIF file: keys of the atoms, and `[F, N, 3]`."""
     atoms = read_cif(path)
-    keys: list[Hashable] = list(
-        zip(
-            atoms.chain_id.tolist(),
-            atoms.res_id.tolist(),
-            atoms.ins_code.tolist(),
-            atoms.atom_name.tolist(),
-            strict=True,
-        )
-    )
+    columns = (atoms.atom_name, atoms.chain_id, atoms.res_id, atoms.ins_code)
+    # As they stand in a PDB file, so that a target may have files of both kinds.
+    keys = [
+        f"{name}{chain}{number:>4}{insertion or ' '}".encode()
+        for name, chain, number, insertion in zip(*(c.tolist() for c in columns), strict=True)
+    ]
     return keys, np.asarray(atoms.coord, dtype=np.float32)
-
-
-def _show(key: Hashable) -> str:
-    if isinstance(key, bytes):
-        return key.decode(errors="replace")
-    return " ".join(map(str, key)) if isinstance(key, tuple) else str(key)
