@@ -402,6 +402,14 @@ def test_a_cut_file_is_an_error_that_names_it(kind: str, by: int, tmp_path: Path
     assert caught.value.hint
 
 
+def test_a_model_of_which_only_the_first_line_was_copied_is_missed(tmp_path: Path) -> None:
+    path = written("models.pdb", tmp_path, ensemble()) / "tiny.pdb"
+    text = path.read_text()
+    path.write_text(text[: text.index("\n", text.rindex("MODEL"))])
+    with pytest.raises(UserError, match=r"model 7 has no ENDMDL"):
+        everything(only(tmp_path))
+
+
 @pytest.mark.parametrize("kind", ["files.pdb", "files.cif"])
 def test_a_conformation_that_lacks_atoms_is_an_error_that_names_its_file(
     kind: str, tmp_path: Path

@@ -47,8 +47,8 @@ def compare_kinetics(
 
     Returns:
         Values `tica_w2` (2-Wasserstein distance on the first two TICA axes, in standard deviations
-        of the MD) and `md_effective_frames` (independent frames of the MD by its largest
-        motion, all replicas together); the same `tica_w2` of each replica against the others;
+        of the MD) and `md_effective_frames` (independent ones among the frames read, by
+        the MD's largest motion, all replicas together); the same `tica_w2` of each replica against the others;
         arrays `md_tica` and `sample_tica` (`[n, 2]`); sentences on what is not defined and why.
 
     Raises:

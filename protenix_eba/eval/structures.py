@@ -14,12 +14,7 @@ from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
 from protenix_eba.eval.checks import check_finite, check_range
-from protenix_eba.eval.topologies import (
-    CIF_SUFFIXES,
-    pdb_lines,
-    read_cif,
-    read_topology,
-)
+from protenix_eba.eval.topologies import CIF_SUFFIXES, pdb_lines, read_cif, read_topology
 
 __all__ = ["StructureConformations", "has_several_models"]
 
@@ -36,7 +31,7 @@ class _Model(NamedTuple):
 
 
 class StructureConformations:
-    """Models of PDB or mmCIF files, read when they are asked for.
+    """Models of PDB or mmCIF files, read when they are asked for; one mmCIF file is read whole.
 
     Args:
         name: Of the target.
@@ -51,21 +46,14 @@ class StructureConformations:
         self.paths = tuple(paths)
 
     @cached_property
-    def _first(self) -> tuple[mdtraj.Topology, NDArray[np.float32]]:
-        topology, xyz = read_topology(self.paths[0])
-        if xyz is None or len(xyz) != len(self._keys):
-            raise UserError(f"{self.paths[0]} has no coordinates", "give PDB or mmCIF files")
-        return topology, xyz
-
-    @property
     def topology(self) -> mdtraj.Topology:
         """All atoms of the first file."""
-        return self._first[0]
+        return read_topology(self.paths[0])[0]
 
-    @property
+    @cached_property
     def structure_xyz(self) -> NDArray[np.float32]:
         """`[N_atom, 3]` of the first model, angstrom."""
-        return self._first[1]
+        return _parse(self._models[0])[1]
 
     @property
     def n_frames(self) -> dict[int, int]:
@@ -160,7 +148,8 @@ def _pdb_models(text: mmap.mmap, at_most: int | None) -> list[tuple[int, int]]:
         start = end + len(_END)
     if not models:
         return [(0, len(text))]
-    if len(models) != at_most and text.find(b"\nATOM", start) >= 0:
+    begun = any(text.find(word, start) >= 0 for word in (b"\nMODEL", b"\nATOM", b"\nHETATM"))
+    if len(models) != at_most and begun:
         raise ValueError(f"model {len(models) + 1} has no ENDMDL line: the file is cut")
     return models
 
