@@ -46,10 +46,10 @@ def compare_kinetics(
         sample_ca: `[L]` the same atoms among the samples'.
 
     Returns:
-        Values `tica_w2` (2-Wasserstein distance on the first two TICA axes, in standard deviations
-        of the MD) and `md_effective_frames` (independent ones among the frames read, by
-        the MD's largest motion, all replicas together); the same `tica_w2` of each replica against the others;
-        arrays `md_tica` and `sample_tica` (`[n, 2]`); sentences on what is not defined and why.
+        Values: `tica_w2` (2-Wasserstein distance on the first two TICA axes, in standard deviations
+        of the MD) and `md_effective_frames` (independent ones among the frames read of all
+        replicas, by the MD's largest motion). Floor: `tica_w2` of each replica against the others.
+        Arrays: `md_tica` and `sample_tica` (`[n, 2]`). Notes on what is not defined and why.
 
     Raises:
         UserError: Frames that cannot be read.
