@@ -264,7 +264,7 @@ def _neighbours(
 def _caps(
     at: Floats, radius: float, near: Floats, first: int, last: int, sphere: Any, caps: Floats
 ) -> None:  # pragma: no cover
-    """The cap that each of some neighbours covers: its direction, and two limits for a block's direction.
+    """The caps that some neighbours cover: direction, and two limits for a block's direction.
 
     Above the first a block is covered entirely, below the second not at all.
     """
