@@ -71,5 +71,6 @@ def test_energy_table_is_grouped_without_failed_rows() -> None:
 def test_energy_floor_of_equal_replicas_is_small() -> None:
     random = np.random.default_rng(0)
     md = TargetEnergies(5, {k: random.normal(0.0, 10.0, 500) for k in (1, 2, 3)})
-    assert energy_floor(md, 200, 300.0, 137)["energy_w1_kj_mol"] < 3.0
-    assert energy_floor(TargetEnergies(5, {1: np.ones(3)}), 2, 300.0, 137) == {}
+    for floor in energy_floor(md, 200, 300.0, 137):
+        assert floor["energy_w1_kj_mol"] < 4.0
+    assert energy_floor(TargetEnergies(5, {1: np.ones(3)}), 2, 300.0, 137) == []

@@ -9,12 +9,13 @@ import numpy as np
 
 from protenix_eba.errors import UserError
 from protenix_eba.eval import kernels
+from protenix_eba.eval.alignment import Floats
 from protenix_eba.eval.arrays import residue_arrays, shown_frames, side_arrays
 from protenix_eba.eval.compat import ALPHAFLOW_1_9_9, alphaflow_values
 from protenix_eba.eval.drawn import Drawn
 from protenix_eba.eval.draws import ALPHAFLOW_SEED, Draws
 from protenix_eba.eval.ensemble import match_atoms
-from protenix_eba.eval.exposure import SideChains
+from protenix_eba.eval.exposure import Bools, SideChains
 from protenix_eba.eval.extended import add_beyond
 from protenix_eba.eval.metrics import (
     PrincipalComponents,
@@ -171,7 +172,10 @@ class _Comparison:
     def _structure(self) -> Structure:
         contacts = kernels.count_contacts(self.placement.ca[None], CONTACT_ANGSTROM) > 0
         heavy = self.placement.heavy.astype(np.float32)
-        return Structure(contacts, self.side_chains and self.side_chains.buried(heavy))
+        return Structure(contacts, self.side_chains.buried(heavy) if self.side_chains else None)
+
+    def _exposed(self, heavy: Floats) -> Bools | None:
+        return self.side_chains.exposed(heavy) if self.side_chains else None
 
     def _md_side(self) -> Side:
         heavy, ca = self.md_kept.heavy["gaussian"], self.md_kept.ca
@@ -181,7 +185,7 @@ class _Comparison:
             heavy=heavy,
             ca=ca["first"],
             second_ca=ca["second"],
-            exposed=self.side_chains and self.side_chains.exposed(heavy),
+            exposed=self._exposed(heavy),
         )
 
     def _sample_side(self) -> Side:
@@ -192,7 +196,7 @@ class _Comparison:
             heavy=heavy,
             ca=ca,
             second_ca=ca,
-            exposed=self.side_chains and self.side_chains.exposed(heavy),
+            exposed=self._exposed(heavy),
         )
 
     def _floor_sides(self, replica: int, md: Side) -> tuple[Side, Side]:
