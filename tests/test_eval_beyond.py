@@ -36,8 +36,8 @@ def backbone(phi_psi: np.ndarray) -> np.ndarray:
     phi, psi = phi_psi.transpose(2, 1, 0)
     start = np.zeros((len(phi_psi), 3))
     trans = np.full(len(phi_psi), 180.0)
-    n, ca = start, start + [1.46, 0.0, 0.0]
-    c = place(start + [0.0, 1.0, 0.0], n, ca, 1.52, 111.0, phi[0])
+    n, ca = start, start + np.array([1.46, 0.0, 0.0])
+    c = place(start + np.array([0.0, 1.0, 0.0]), n, ca, 1.52, 111.0, phi[0])
     atoms = []
     for i in range(len(psi)):
         atoms += [n, ca, c, place(n, ca, c, 1.23, 120.0, psi[i] + 180.0)]
@@ -277,6 +277,15 @@ def test_c_alpha_atoms_alone_have_a_size_and_a_coverage() -> None:
     assert defined == {"rg_difference_angstrom", "rg_w1_angstrom", "coverage", "precision"}
     assert "Ramachandran JSD" in notes[0]
     assert "30 conformations" in notes[1]
+
+
+def test_frames_cut_by_a_periodic_box_are_told() -> None:
+    xyz, _ = ensemble(0, 120, HELICAL)
+    torn = xyz.copy()
+    torn[10:14, 20:] += 60.0
+    assert not any("torn" in note for note in beyond_protocol(drawn(xyz, xyz))[2])
+    notes = beyond_protocol(drawn(torn, xyz))[2]
+    assert "in 4 of 120 MD frames" in next(note for note in notes if "torn" in note)
 
 
 def test_every_value_is_defined_for_readers_and_every_definition_has_a_value(

@@ -200,6 +200,18 @@ def test_a_psf_has_no_structure_so_the_first_frame_is_it(tmp_path: Path) -> None
     assert "promises 500 frames, 98 are there" in found.notes[1]
 
 
+def test_a_gro_file_is_a_topology_in_hundredths_of_an_angstrom(tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    ensemble()[0].save_gro(str(folder / "tiny.gro"))
+    ensemble().save_xtc(str(folder / "tiny.xtc"))
+    found = only(tmp_path)
+    expected = [(a.residue.name, a.name) for a in molecule().atoms]
+    assert [(a.residue.name, a.name) for a in found.topology.atoms] == expected
+    assert found.structure_xyz == pytest.approx(angstrom(ensemble())[0], abs=0.0051)
+    assert everything(found) == pytest.approx(angstrom(ensemble()), abs=1e-5)
+
+
 # --- layouts ---
 
 
@@ -264,6 +276,24 @@ def test_a_flat_folder_of_several_targets_is_sorted_by_names(tmp_path: Path) -> 
         "T1008": {1: N_FRAMES},
         "T1009": {1: N_FRAMES},
     }
+
+
+def test_files_of_both_kinds_may_make_up_an_ensemble(tmp_path: Path) -> None:
+    trajectory = ensemble(n_frames=2)
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    save_single(trajectory[0], folder / "tiny_0.pdb")
+    save_single(trajectory[1], folder / "tiny_1.cif")
+    assert everything(only(tmp_path)) == pytest.approx(angstrom(trajectory), abs=1e-5)
+
+
+def test_samples_that_were_split_into_files_as_well_are_read_once(tmp_path: Path) -> None:
+    trajectory = ensemble()
+    folder = written("xtc", tmp_path, trajectory) / "tiny"
+    for i in range(N_FRAMES):
+        save_single(trajectory[i], folder / f"tiny_{i}.cif")
+    for place in (tmp_path, folder):
+        assert only(place).n_frames == {1: N_FRAMES}
 
 
 def test_conformations_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
@@ -370,6 +400,14 @@ def test_a_cut_file_is_an_error_that_names_it(kind: str, by: int, tmp_path: Path
     with pytest.raises(UserError, match=path.name) as caught:
         everything(only(root))
     assert caught.value.hint
+
+
+def test_a_model_of_which_only_the_first_line_was_copied_is_missed(tmp_path: Path) -> None:
+    path = written("models.pdb", tmp_path, ensemble()) / "tiny.pdb"
+    text = path.read_text()
+    path.write_text(text[: text.index("\n", text.rindex("MODEL"))])
+    with pytest.raises(UserError, match=r"model 7 has no ENDMDL"):
+        everything(only(tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["files.pdb", "files.cif"])

@@ -20,7 +20,8 @@ from protenix_eba.cli.main import run
 from protenix_eba.errors import UserError
 from protenix_eba.eval import evaluate as runner
 from protenix_eba.eval.energies import TargetEnergies
-from protenix_eba.eval.evaluate import ModelEnergies, evaluate
+from protenix_eba.eval.evaluate import evaluate
+from protenix_eba.eval.extended import ModelEnergies
 from protenix_eba.eval.store import target_path
 
 RESIDUES = ("ALA", "SER", "LEU", "ALA", "SER", "ALA")
@@ -215,9 +216,11 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on_to_the_same_resul
         process.kill()
     assert list(out.glob("targets/[!.]*.npz"))
     assert not list(out.glob("targets/.*"))
-    assert run(command[3:]) == 0
-    whole = evaluate(data / "md", [data / "base"], tmp_path / "whole", label="out").to_json()
-    assert written(out) == json.loads(json.dumps(whole))
+    resumed, whole = (
+        evaluate(data / "md", [data / "base"], folder, label="m").to_json()
+        for folder in (out, tmp_path / "whole")
+    )
+    assert resumed == whole
 
 
 def test_commands_end_to_end(
@@ -228,13 +231,12 @@ def test_commands_end_to_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    outs = [tmp_path / "base", tmp_path / "aligned"]
-    for out in outs:
-        words = ["evaluate", "--reference", str(data / "md"), "--out", str(out)]
-        assert run([*words, "--samples", str(data / out.name)]) == 0
-        assert "RMWD" in capsys.readouterr().out
-        names = {"metrics.json", "metrics.csv", "metrics.tex", "report.html", "figures", "targets"}
-        assert {path.name for path in out.iterdir()} == names
+    outs = [tmp_path / "base", data / "out"]
+    words = ["evaluate", "--reference", str(data / "md"), "--out", str(outs[0])]
+    assert run([*words, "--samples", str(data / "base")]) == 0
+    assert "RMWD" in capsys.readouterr().out
+    names = {"metrics.json", "metrics.csv", "metrics.tex", "report.html", "figures", "targets"}
+    assert {path.name for path in outs[0].iterdir()} == names
     words = ["compare", *map(str, outs), "--published", "--out", str(tmp_path / "both")]
     assert run(words) == 0
     assert "aligned less base" in " ".join(capsys.readouterr().out.split())

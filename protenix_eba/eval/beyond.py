@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -19,6 +20,9 @@ Arrays = dict[str, NDArray[np.generic]]
 
 _RAMACHANDRAN_BINS: Final = 18
 _CHI_BINS: Final = 36
+# C-alpha atoms of bonded residues are 3.8 angstrom apart, 2.9 across a cis bond.
+_NEIGHBOUR_ANGSTROM: Final = 4.5
+_TORN_ANGSTROM: Final = 10.0
 _EQUAL: Final = (
     "Equal numbers of conformations are compared, since few of them look different by chance: "
     "read it beside the floor."
@@ -130,7 +134,7 @@ def beyond_protocol(drawn: Drawn) -> tuple[dict[str, float], Arrays, list[str]]:
         **{f"md_{key}": value for key, value in _distributions(md).items()},
         **{f"sample_{key}": value for key, value in _distributions(samples).items()},
     }
-    return values, arrays, _notes(values, md, samples)
+    return values, arrays, [*_notes(values, md, samples), *_torn_notes(drawn)]
 
 
 def beyond_floor(drawn: Drawn) -> list[dict[str, float]]:
@@ -234,3 +238,25 @@ def _notes(values: dict[str, float], md: Features, samples: Features) -> list[st
             f"of {n} conformations divergences and coverage are mostly chance: see their floor"
         )
     return notes
+
+
+def _torn_notes(drawn: Drawn) -> list[str]:
+    """Raw MD often has molecules cut at the border of the periodic box."""
+    ca = [atom for atom in drawn.topology.atoms if atom.name == "CA"]
+    bonds = [
+        (one.index, two.index)
+        for one, two in pairwise(ca)
+        if one.residue.chain.index == two.residue.chain.index
+    ]
+    if not bonds or not len(drawn.md_xyz):
+        return []
+    one, two = np.array(bonds).T
+    distance = np.linalg.norm(drawn.md_xyz[:, one] - drawn.md_xyz[:, two], axis=2)
+    neighbours = distance.min(axis=0) < _NEIGHBOUR_ANGSTROM
+    n_torn = int((distance[:, neighbours] > _TORN_ANGSTROM).any(axis=1).sum())
+    if not n_torn:
+        return []
+    return [
+        f"in {n_torn} of {len(distance)} MD frames a chain is torn apart, as by a periodic box: "
+        "`protenix-eba import` makes molecules whole"
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -14,12 +14,7 @@ from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
 from protenix_eba.eval.checks import check_finite, check_range
-from protenix_eba.eval.topologies import (
-    CIF_SUFFIXES,
-    pdb_lines,
-    read_cif,
-    read_topology,
-)
+from protenix_eba.eval.topologies import CIF_SUFFIXES, pdb_lines, read_cif, read_topology
 
 __all__ = ["StructureConformations", "has_several_models"]
 
@@ -36,7 +31,7 @@ class _Model(NamedTuple):
 
 
 class StructureConformations:
-    """Models of PDB or mmCIF files, read when they are asked for.
+    """Models of PDB or mmCIF files, read when they are asked for; one mmCIF file is read whole.
 
     Args:
         name: Of the target.
@@ -51,21 +46,14 @@ class StructureConformations:
         self.paths = tuple(paths)
 
     @cached_property
-    def _first(self) -> tuple[mdtraj.Topology, NDArray[np.float32]]:
-        topology, xyz = read_topology(self.paths[0])
-        if xyz is None or len(xyz) != len(self._keys):
-            raise UserError(f"{self.paths[0]} has no coordinates", "give PDB or mmCIF files")
-        return topology, xyz
-
-    @property
     def topology(self) -> mdtraj.Topology:
         """All atoms of the first file."""
-        return self._first[0]
+        return read_topology(self.paths[0])[0]
 
-    @property
+    @cached_property
     def structure_xyz(self) -> NDArray[np.float32]:
         """`[N_atom, 3]` of the first model, angstrom."""
-        return self._first[1]
+        return _parse(self._models[0])[1]
 
     @property
     def n_frames(self) -> dict[int, int]:
@@ -95,7 +83,7 @@ class StructureConformations:
         return found
 
     @cached_property
-    def _keys(self) -> list[Hashable]:
+    def _keys(self) -> list[bytes]:
         return _parse(self._models[0])[0]
 
     def _read(self, numbers: Sequence[int], atoms: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -110,11 +98,11 @@ class StructureConformations:
             check_finite(xyz[row : row + 1], number, model.path)
         return xyz
 
-    def _order(self, keys: list[Hashable], model: _Model, number: int) -> NDArray[np.int64]:
+    def _order(self, keys: list[bytes], model: _Model, number: int) -> NDArray[np.int64]:
         where = {key: i for i, key in enumerate(keys)}
         unlike = set(self._keys) ^ set(keys)
         if unlike or len(where) < len(keys):
-            shown = min(map(_show, unlike)) if unlike else "one twice"
+            shown = min(unlike).decode(errors="replace") if unlike else "one twice"
             verb = "lacks" if len(keys) < len(self._keys) else "has"
             raise UserError(
                 f"target {self.name}: model {number} in {model.path} {verb} other atoms than the "
@@ -124,7 +112,7 @@ class StructureConformations:
         return np.array([where[key] for key in self._keys], dtype=np.int64)
 
 
-_Stack = tuple[list[Hashable], NDArray[np.float32]]
+_Stack = tuple[list[bytes], NDArray[np.float32]]
 
 
 def has_several_models(path: Path) -> bool:
@@ -160,7 +148,8 @@ def _pdb_models(text: mmap.mmap, at_most: int | None) -> list[tuple[int, int]]:
         start = end + len(_END)
     if not models:
         return [(0, len(text))]
-    if len(models) != at_most and text.find(b"\nATOM", start) >= 0:
+    begun = any(text.find(word, start) >= 0 for word in (b"\nMODEL", b"\nATOM", b"\nHETATM"))
+    if len(models) != at_most and begun:
         raise ValueError(f"model {len(models) + 1} has no ENDMDL line: the file is cut")
     return models
 
@@ -192,19 +181,10 @@ def _parse(model: _Model, stacks: dict[Path, _Stack] | None = None) -> _Stack:
 def _read_stack(path: Path) -> _Stack:
     """All models of an mmCIF file: keys of the atoms, and `[F, N, 3]`."""
     atoms = read_cif(path)
-    keys: list[Hashable] = list(
-        zip(
-            atoms.chain_id.tolist(),
-            atoms.res_id.tolist(),
-            atoms.ins_code.tolist(),
-            atoms.atom_name.tolist(),
-            strict=True,
-        )
-    )
+    columns = (atoms.atom_name, atoms.chain_id, atoms.res_id, atoms.ins_code)
+    # As they stand in a PDB file, so that a target may have files of both kinds.
+    keys = [
+        f"{name}{chain}{number:>4}{insertion or ' '}".encode()
+        for name, chain, number, insertion in zip(*(c.tolist() for c in columns), strict=True)
+    ]
     return keys, np.asarray(atoms.coord, dtype=np.float32)
-
-
-def _show(key: Hashable) -> str:
-    if isinstance(key, bytes):
-        return key.decode(errors="replace")
-    return " ".join(map(str, key)) if isinstance(key, tuple) else str(key)

@@ -69,7 +69,8 @@ def _read(path: Path, suffix: str) -> Loaded:
     with ascii_path(path) as name:
         if suffix == ".psf":
             return mdtraj.load_psf(name), None
-        frame = mdtraj.load_frame(name, 0)
+        # mdtraj finds single frames of HDF5 files, not of GRO files.
+        frame = mdtraj.load(name)[0] if suffix == ".gro" else mdtraj.load_frame(name, 0)
     return frame.topology, _angstrom(frame)
 
 
@@ -103,13 +104,15 @@ def pdb_lines(text: bytes) -> list[bytes]:
 
 def _from_pdb_text(text: bytes) -> Loaded:
     lines = pdb_lines(text)
+    n_atoms = sum(not line.startswith(b"TER") for line in lines)
+    if not n_atoms:
+        raise ValueError("it has no ATOM lines in its first model")
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         # mdtraj warns of each atom whose columns for the charge are blank.
         warnings.simplefilter("ignore")
         path = Path(folder) / "first.pdb"
         path.write_bytes(b"\n".join([*lines, b"END", b""]))
         frame = mdtraj.load_pdb(str(path), standard_names=True)
-    n_atoms = sum(not line.startswith(b"TER") for line in lines)
     if frame.n_atoms != n_atoms:
         raise ValueError(f"{n_atoms} atoms, of which {frame.n_atoms} have a name of their own")
     return frame.topology, _angstrom(frame)
