@@ -57,12 +57,14 @@ class TargetSettings:
         compat: `alphaflow-1.9.9` to repeat AlphaFlow's script under mdtraj 1.9.9 beside ours.
         compat_threads: OpenMP threads of the run to repeat; its areas depend on them.
         n_plotted: Most MD frames in the figure of the principal components.
+        beyond: Add the metrics beyond the protocol; without them the MD is read once.
     """
 
     seed: int = ALPHAFLOW_SEED
     compat: str | None = None
     compat_threads: int = 1
     n_plotted: int = 1500
+    beyond: bool = True
 
     def __post_init__(self) -> None:
         if self.compat not in (None, ALPHAFLOW_1_9_9):
@@ -82,7 +84,7 @@ def evaluate_target(
 ) -> TargetResult:
     """The coordinate metrics of one ensemble against MD, with their MD-against-MD floor.
 
-    Every frame of the MD is read once and none is kept but those that the protocol draws: memory
+    The protocol reads every frame of the MD once and keeps none but those that it draws: memory
     does not depend on their number.
 
     Args:
@@ -96,7 +98,10 @@ def evaluate_target(
     """
     _check_sizes(reference, samples)
     comparison = _Comparison(reference, samples, settings)
-    return add_beyond(comparison.result(), comparison.drawn, comparison.match, reference, samples)
+    result = comparison.result()
+    if not settings.beyond:
+        return result
+    return add_beyond(result, comparison.drawn, comparison.match, reference, samples)
 
 
 def _check_sizes(reference: Conformations, samples: Conformations) -> None:
