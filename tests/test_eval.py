@@ -1,4 +1,9 @@
-"""Metrics in their limits, atoms matched by name, and fidelity to AlphaFlow's script."""
+"""Metrics in their limits, atoms matched by name, and fidelity to AlphaFlow's script.
+
+What does not depend on anything but the ensembles: order, names and place of the atoms, position
+and orientation. The protocol draws MD frames by number, so that another order of the replicas
+changes the frames that are drawn: only what all frames decide is then the same.
+"""
 
 from __future__ import annotations
 
@@ -14,40 +19,33 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from protenix_eba.errors import UserError
-from protenix_eba.eval.alignment import Aligned, superpose
-from protenix_eba.eval.compare import compare
-from protenix_eba.eval.definitions import METRICS, aggregate, best_labels
-from protenix_eba.eval.energies import (
-    TargetEnergies,
-    boltzmann_weights,
-    effective_sample_size,
-    energies_by_target,
-    energy_floor,
-    energy_metrics,
-)
-from protenix_eba.eval.ensemble import (
-    AtomKey,
-    Ensemble,
-    from_mdtraj,
-    load_ensemble,
-    match_atoms,
-    scan_targets,
-)
+from protenix_eba.eval.alignment import superpose
+from protenix_eba.eval.compare import TargetSettings, evaluate_target
+from protenix_eba.eval.compat import thread_starts
+from protenix_eba.eval.draws import Draws
+from protenix_eba.eval.ensemble import match_atoms
+from protenix_eba.eval.exposure import EXPOSED_NM2, SideChains, mutual_information
+from protenix_eba.eval.kernels import carried_areas
 from protenix_eba.eval.metrics import (
     gaussian_distances,
+    jaccard,
     mean_pairwise_rmsd,
-    panel,
     pearson,
     principal_components,
     rmsf,
     root_mean_square,
+    spearman,
     wasserstein2,
 )
-from protenix_eba.units import thermal_energy_kj_mol
+from protenix_eba.eval.panel import information_correlation
+from protenix_eba.eval.sources import Conformations, find_references, find_samples
+from protenix_eba.eval.target import TargetResult
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "data" / "eval_reference"
-SEQUENCE = ("ALA", "SER", "GLY", "LEU", "TRP")
-NAMES = ("N", "CA", "CB", "C", "O")
+DATA = Path(__file__).parent / "data"
+SIDE = {"ALA": (), "SER": ("OG",), "GLY": (), "LEU": ("CG", "CD1"), "ASP": ("CG", "OD1", "OD2")}
+# What all frames decide; the others depend on the frames that are drawn.
+OF_ALL_FRAMES = ("pairwise_rmsd", "rmsf_pearson", "pc1_cosine")
 
 
 @pytest.fixture(autouse=True)
@@ -57,42 +55,85 @@ def one_blas_thread() -> Iterator[None]:
         yield
 
 
+@dataclasses.dataclass
+class InMemory:
+    """Conformations that are not on disk."""
+
+    topology: mdtraj.Topology
+    structure_xyz: np.ndarray
+    replicas: dict[int, np.ndarray]
+    name: str = "pep"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_frames(self) -> dict[int, int]:
+        return {replica: len(xyz) for replica, xyz in self.replicas.items()}
+
+    def chunks(self, replica: int, atoms: np.ndarray, size: int) -> Iterator[np.ndarray]:
+        # Of uneven sizes: nothing may depend on them.
+        xyz, start, step = self.replicas[replica], 0, 1
+        while start < len(xyz):
+            yield xyz[start : start + min(step, size)][:, atoms]
+            start, step = start + min(step, size), 2 * step
+
+    def frames(self, replica: int, indices: np.ndarray, atoms: np.ndarray) -> np.ndarray:
+        return self.replicas[replica][indices][:, atoms]
+
+
+def residues(n: int) -> list[tuple[str, tuple[str, ...]]]:
+    names = [list(SIDE)[i % len(SIDE)] for i in range(n)]
+    return [(x, ("N", "CA", *(() if x == "GLY" else ("CB",)), *SIDE[x], "C", "O")) for x in names]
+
+
+def topology(
+    n: int, first: int = 1, chains: str = "A", reverse: bool = False, ca_only: bool = False
+) -> mdtraj.Topology:
+    result = mdtraj.Topology()
+    for chain in chains:
+        added = result.add_chain(chain)
+        for i, (name, atoms) in enumerate(residues(n)):
+            residue = result.add_residue(name, added, resSeq=first + i)
+            for atom in reversed(atoms) if reverse else atoms:
+                if atom == "CA" or not ca_only:
+                    symbol = mdtraj.element.Element.getBySymbol(atom[0])
+                    result.add_atom(atom, symbol, residue)
+    return result
+
+
 def peptide(
     seed: int,
     n_frames: int = 60,
-    n_residues: int = 5,
+    n: int = 12,
     replicas: int = 1,
     spread: float = 0.6,
-    chain: str = "A",
-) -> Ensemble:
-    """A flexible peptide in float64, frames scattered about one structure."""
-    structure = np.random.default_rng(0).normal(0.0, 3.0, (n_residues * len(NAMES), 3))
-    random = np.random.default_rng(seed)
+    size: float = 2.5,
+) -> InMemory:
+    """A flexible globule, frames scattered about one structure along one mode."""
+    top = topology(n)
+    structure = np.random.default_rng(0).normal(0.0, size, (top.n_atoms, 3))
     mode = np.random.default_rng(1).normal(size=structure.shape)
-    atoms = tuple(AtomKey(chain, i + 1, name) for i in range(n_residues) for name in NAMES)
-    names = tuple(SEQUENCE[i % len(SEQUENCE)] for i in range(n_residues) for _ in NAMES)
+    random = np.random.default_rng(seed)
     frames = {
-        number: structure
-        + random.normal(size=(n_frames, 1, 1)) * mode * spread
-        + random.normal(0.0, spread / 3, (n_frames, *structure.shape))
+        number: (
+            structure
+            + random.normal(size=(n_frames, 1, 1)) * mode * spread
+            + random.normal(0.0, spread / 3, (n_frames, *structure.shape))
+        ).astype(np.float32)
         for number in range(1, replicas + 1)
     }
-    return Ensemble("pep", atoms, names, structure, frames)
+    return InMemory(top, structure, frames)
 
 
-def permuted(ensemble: Ensemble, order: np.ndarray) -> Ensemble:
+def reversed_atoms(ensemble: InMemory) -> InMemory:
+    """The same conformations, the atoms of each residue in the opposite order."""
+    top = ensemble.topology
+    order = np.concatenate([[a.index for a in reversed(list(r.atoms))] for r in top.residues])
     return dataclasses.replace(
         ensemble,
-        atoms=tuple(ensemble.atoms[i] for i in order),
-        residue_names=tuple(ensemble.residue_names[i] for i in order),
-        reference_xyz=ensemble.reference_xyz[order],
+        topology=topology(top.n_residues, reverse=True),
+        structure_xyz=ensemble.structure_xyz[order],
         replicas={k: xyz[:, order] for k, xyz in ensemble.replicas.items()},
     )
-
-
-def renumbered(ensemble: Ensemble, by: int = 0, chain: str = "A") -> Ensemble:
-    atoms = tuple(AtomKey(chain, k.residue_number + by, k.atom_name) for k in ensemble.atoms)
-    return dataclasses.replace(ensemble, atoms=atoms)
 
 
 def rotation(seed: int) -> np.ndarray:
@@ -102,82 +143,176 @@ def rotation(seed: int) -> np.ndarray:
     return q
 
 
+def evaluated(md: Conformations, samples: Conformations, **settings: object) -> TargetResult:
+    return evaluate_target(md, samples, TargetSettings(**settings))  # type: ignore[arg-type]
+
+
+def close(tolerance: float, expected: dict[str, float]) -> object:
+    return pytest.approx(expected, rel=tolerance, abs=tolerance, nan_ok=True)
+
+
 # --- atoms ---
 
 
-def test_order_position_and_orientation_of_the_samples_do_not_matter() -> None:
+def test_the_order_of_the_samples_atoms_changes_nothing() -> None:
     md, samples = peptide(2, replicas=3), peptide(3)
-    expected = compare(md, samples).values
-    order = np.random.default_rng(4).permutation(len(samples.atoms))
-    turned = np.stack(
-        [
-            frame @ rotation(i) + np.random.default_rng(i).normal(0.0, 50.0, 3)
-            for i, frame in enumerate(samples.replicas[1])
-        ]
-    )
-    other = permuted(dataclasses.replace(samples, replicas={1: turned}), order)
-    found = compare(md, renumbered(other, chain="B")).values
-    assert found == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    expected, found = evaluated(md, samples), evaluated(md, reversed_atoms(samples))
+    assert found.values == close(1e-9, expected.values)
+    assert found.floor[0] == close(1e-9, expected.floor[0])
+    assert np.isfinite([expected.values[key] for key in EXPECTED_KEYS]).all()
 
 
-def test_order_of_the_md_atoms_does_not_matter() -> None:
+def test_the_order_of_the_md_atoms_changes_nothing() -> None:
     md, samples = peptide(2, replicas=2), peptide(3)
-    order = np.random.default_rng(5).permutation(len(md.atoms))
-    found, expected = compare(permuted(md, order), samples), compare(md, samples)
-    assert found.values == pytest.approx(expected.values, rel=1e-9, abs=1e-9)
-    assert found.floor == pytest.approx(expected.floor, rel=1e-9, abs=1e-9)
+    expected, found = evaluated(md, samples), evaluated(reversed_atoms(md), samples)
+    assert found.values == close(1e-9, expected.values)
+    assert found.floor == [close(1e-9, row) for row in expected.floor]
+
+
+def test_position_and_orientation_of_the_samples_change_nothing() -> None:
+    md, samples = peptide(2), peptide(3)
+    turned = [
+        frame @ rotation(i) + np.random.default_rng(i).normal(0.0, 50.0, 3)
+        for i, frame in enumerate(samples.replicas[1])
+    ]
+    moved = dataclasses.replace(samples, replicas={1: np.array(turned, dtype=np.float32)})
+    # Not 1e-9: coordinates 50 angstrom away have lost two digits in float32.
+    assert evaluated(md, moved).values == close(1e-5, evaluated(md, samples).values)
+
+
+def test_the_order_of_the_replicas_does_not_change_what_all_frames_decide() -> None:
+    md, samples = peptide(2, replicas=3), peptide(3)
+    swapped = dataclasses.replace(md, replicas={4 - k: v for k, v in md.replicas.items()})
+    found, expected = evaluated(swapped, samples), evaluated(md, samples)
+    for key in OF_ALL_FRAMES:
+        assert found.values[key] == pytest.approx(expected.values[key], rel=1e-9), key
+    assert found.arrays["md_rmsf"] == pytest.approx(expected.arrays["md_rmsf"])
+    in_order = expected.arrays["md_ca_rmsf_replicas"][::-1]
+    assert found.arrays["md_ca_rmsf_replicas"] == pytest.approx(in_order)
 
 
 def test_residue_numbers_shifted_by_ten_are_an_error() -> None:
-    md = peptide(2, n_residues=30)
+    md, samples = peptide(2, n=30), peptide(3, n=30)
+    wrong_names = dataclasses.replace(samples, topology=topology(30, first=12))
     with pytest.raises(UserError, match="residues have another name") as caught:
-        compare(md, renumbered(peptide(3, n_residues=30), by=11))
+        evaluated(md, wrong_names)
     assert "number" in caught.value.hint
+    # The sequence repeats every five residues: no name is wrong, but atoms are missing.
+    shifted = dataclasses.replace(samples, topology=topology(30, first=11))
     with pytest.raises(UserError, match="reference 1 to 30, samples 11 to 40"):
-        compare(md, renumbered(peptide(3, n_residues=30), by=10))
+        evaluated(md, shifted)
 
 
-def test_too_few_atoms_are_an_error_that_names_them() -> None:
-    md = peptide(2)
-    backbone = np.array([i for i, key in enumerate(md.atoms) if key.atom_name != "CB"])
+def test_missing_atoms_are_an_error_that_names_them_or_a_note() -> None:
+    md = topology(12)
+    without_cb = md.subset([a.index for a in md.atoms if a.name != "CB"])
     with pytest.raises(UserError, match="-/1/CB"):
-        match_atoms(md, permuted(md, backbone))
+        match_atoms(md, without_cb, "pep")
+    match = match_atoms(md, md.subset(range(md.n_atoms - 1)), "pep")
+    assert 0.95 < match.coverage < 1.0
+    assert match.notes == ["1 heavy atoms are not in the samples and were left out: -/12/O."]
 
 
 def test_a_missing_terminal_oxygen_is_tolerated() -> None:
-    md = peptide(2)
-    last = len(md.atoms)
-    with_oxt = dataclasses.replace(
-        md,
-        atoms=(*md.atoms, AtomKey("A", 5, "OXT")),
-        residue_names=(*md.residue_names, md.residue_names[-1]),
-        reference_xyz=np.vstack([md.reference_xyz, [[0.0, 0.0, 9.0]]]),
-        replicas={1: np.concatenate([md.replicas[1], md.replicas[1][:, :1]], axis=1)},
-    )
-    assert len(match_atoms(with_oxt, md).reference_index) == last
-    assert match_atoms(with_oxt, md).coverage == 1.0
-    assert len(match_atoms(with_oxt, with_oxt).reference_index) == last + 1
+    plain, with_oxt = topology(12), topology(12)
+    with_oxt.add_atom("OXT", mdtraj.element.oxygen, list(with_oxt.residues)[-1])
+    match = match_atoms(with_oxt, plain, "pep")
+    assert (len(match.ca), match.coverage, match.notes) == (12, 1.0, [])
+    assert len(match_atoms(with_oxt, with_oxt, "pep").reference_atoms) == with_oxt.n_atoms
+
+
+def test_alternative_names_are_the_same_atoms() -> None:
+    standard, charmm = mdtraj.Topology(), mdtraj.Topology()
+    names = {"HIS": ("ND1", "O"), "ILE": ("CD1", "O"), "ALA": ("CB", "O")}
+    for top, alias in ((standard, {}), (charmm, {"HIS": "HSD", "CD1": "CD", "OXT": "OT2"})):
+        chain = top.add_chain()
+        for name, atoms in names.items():
+            residue = top.add_residue(alias.get(name, name), chain)
+            for atom in ("CA", *atoms, *(("OXT",) if name == "ALA" else ())):
+                element = mdtraj.element.Element.getBySymbol(atom[0])
+                top.add_atom(alias.get(atom, atom), element, residue)
+    match = match_atoms(standard, charmm, "pep")
+    assert match.sample_atoms.tolist() == list(range(standard.n_atoms))
 
 
 def test_chains_count_where_there_are_several() -> None:
-    one, two = peptide(2), peptide(3, chain="B")
-    dimer = dataclasses.replace(
-        one,
-        atoms=one.atoms + two.atoms,
-        residue_names=one.residue_names + two.residue_names,
-        reference_xyz=np.concatenate([one.reference_xyz, two.reference_xyz]),
-        replicas={1: np.concatenate([one.replicas[1], two.replicas[1]], axis=1)},
-    )
-    swapped = permuted(dimer, np.roll(np.arange(len(dimer.atoms)), len(one.atoms)))
-    match = match_atoms(dimer, swapped)
-    assert [swapped.atoms[i] for i in match.sample_index] == list(dimer.atoms)
+    dimer = topology(4, chains="AB")
+    swapped = topology(4, chains="BA")
+    half = dimer.n_atoms // 2
+    match = match_atoms(dimer, swapped, "pep")
+    assert match.sample_atoms.tolist() == [*range(half, 2 * half), *range(half)]
+    assert len(match_atoms(topology(4), topology(4, chains="X"), "pep").ca) == 4
     with pytest.raises(UserError, match="only 50"):
-        match_atoms(dimer, one)
+        match_atoms(dimer, topology(4), "pep")
+    with pytest.raises(UserError, match="A/1/N occurs twice"):
+        match_atoms(topology(4, chains="AA"), dimer, "pep")
+
+
+def test_c_alpha_ensembles_are_marked_and_have_no_exposure() -> None:
+    md, samples = peptide(2, replicas=2), peptide(3)
+    is_ca = [a.index for a in md.topology.atoms if a.name == "CA"]
+    ca = InMemory(
+        topology(12, ca_only=True), samples.structure_xyz[is_ca], {1: samples.replicas[1][:, is_ca]}
+    )
+    found, all_atoms = evaluated(md, ca), evaluated(md, samples)
+    assert (found.counts["ca_only"], all_atoms.counts["ca_only"]) == (1.0, 0.0)
+    assert found.counts["n_atoms"] == 12
+    for key in ("pairwise_rmsd", "md_pca_w2", "pc1_cosine", "weak_contacts_jaccard"):
+        assert found.values[key] == pytest.approx(all_atoms.values[key], rel=1e-6), key
+    assert np.isnan(found.values["exposed_residue_jaccard"])
+    assert np.isnan(found.values["exposed_mi_spearman"])
+    assert "md_exposed" not in found.arrays
+    assert any("C-alpha atoms only" in note for note in found.notes)
+
+
+# --- streaming ---
+
+
+def test_streamed_moments_are_those_of_all_frames_at_once() -> None:
+    md, samples = peptide(2, n_frames=300, replicas=2), peptide(3)
+    found = evaluated(md, samples).arrays
+    xyz = np.concatenate(list(md.replicas.values())).astype(np.float64)
+    heavy = superpose(xyz, md.structure_xyz)
+    assert found["md_rmsf"] == pytest.approx(rmsf(heavy), rel=1e-9)
+    is_ca = [a.index for a in md.topology.atoms if a.name == "CA"]
+    ca = superpose(xyz[:, is_ca], md.structure_xyz[is_ca])
+    assert found["md_ca_rmsf"] == pytest.approx(rmsf(ca), rel=1e-9)
+    for replica, expected in enumerate((ca[:300], ca[300:])):
+        assert found["md_ca_rmsf_replicas"][replica] == pytest.approx(rmsf(expected), rel=1e-9)
+    projected = principal_components(ca).project(superpose(
+        samples.replicas[1][:, is_ca].astype(np.float64), md.structure_xyz[is_ca]
+    ))  # fmt: skip
+    assert found["sample_pca"] == pytest.approx(projected, abs=1e-5)
+
+
+def test_draws_are_alphaflows_and_the_floor_draws_from_the_right_replicas() -> None:
+    draws = Draws.of({1: 30, 2: 50, 3: 20}, n_samples=25, n_plotted=1500, seed=137)
+    random = np.random.RandomState(137)
+    for found, n in ((draws.first, 25), (draws.second, 25), (draws.gaussian, 1000)):
+        assert np.array_equal(found, random.randint(0, 100, n))
+    assert sorted(draws.plotted) == list(range(100))
+    replica_of = np.repeat([1, 2, 3], [30, 50, 20])
+    assert np.array_equal(draws.gaussian_replica, replica_of[draws.gaussian])
+    for replica, floor in draws.floor.items():
+        assert set(replica_of[floor.own]) == {replica}
+        others = np.concatenate([floor.others, floor.second_others])
+        assert set(replica_of[others]) == {1, 2, 3} - {replica}
+    assert Draws.of({1: 30}, 5, 10, 137).floor == {}
+
+
+def test_a_file_that_ends_early_is_an_error() -> None:
+    class Cut(InMemory):
+        def chunks(self, replica: int, atoms: np.ndarray, size: int) -> Iterator[np.ndarray]:
+            yield self.replicas[replica][:-1][:, atoms]
+
+    md = peptide(2)
+    with pytest.raises(UserError, match="59 frames, 60 were expected"):
+        evaluated(Cut(md.topology, md.structure_xyz, md.replicas), peptide(3))
 
 
 def test_one_conformation_is_not_an_ensemble() -> None:
     with pytest.raises(UserError, match="1 conformations in the samples"):
-        compare(peptide(2), peptide(3, n_frames=1))
+        evaluated(peptide(2), peptide(3, n_frames=1))
 
 
 # --- superposition ---
@@ -198,19 +333,8 @@ def test_superposition_undoes_a_rigid_motion_but_no_reflection() -> None:
 # --- metrics whose value can be written down ---
 
 
-def test_an_ensemble_against_itself() -> None:
-    md = peptide(2, n_frames=400)
-    found = compare(md, md).values
-    assert found["rmsf_pearson"] == pytest.approx(1.0)
-    assert found["pc1_cosine"] == pytest.approx(1.0)
-    assert found["pairwise_rmsd"] == pytest.approx(found["md_pairwise_rmsd"], rel=0.1)
-    # RMWD and W2 compare with draws from the MD: small, not zero.
-    assert found["rmwd"] < 0.1
-    assert found["md_pca_w2"] < 0.25
-
-
 def test_identical_gaussians_have_no_distance_and_singular_ones_no_nan() -> None:
-    xyz = peptide(2).replicas[1]
+    xyz = peptide(2).replicas[1].astype(np.float64)
     for frames in (xyz, xyz[:2], np.repeat(xyz[:1], 5, axis=0)):
         translation, variance = gaussian_distances(frames, frames)
         assert translation.max() == 0.0
@@ -229,19 +353,6 @@ def test_gaussian_distance_of_known_gaussians() -> None:
     assert variance[0] == pytest.approx(np.sqrt(np.square(scale_1 - scale_2).sum() / 3.0))
 
 
-def test_rmwd_of_gaussian_ensembles_matches_the_formula() -> None:
-    random = np.random.default_rng(3)
-    n_atoms, shift, sigma_1, sigma_2 = 6, 1.5, 0.5, 0.8
-    centre = random.normal(0.0, 5.0, (n_atoms, 3))
-    first = centre + random.normal(0.0, sigma_1, (1500, n_atoms, 3))
-    second = np.array([shift, 0.0, 0.0]) + centre + random.normal(0.0, sigma_2, (1500, n_atoms, 3))
-    found = panel(Aligned(first, first), Aligned(second[:400], second[:400])).values
-    variance = np.sqrt(3.0) * (sigma_2 - sigma_1)
-    assert found["rmwd_translation"] == pytest.approx(shift, rel=0.05)
-    assert found["rmwd_variance"] == pytest.approx(variance, rel=0.1)
-    assert found["rmwd"] == pytest.approx(np.hypot(shift, variance), rel=0.05)
-
-
 def test_rmsf_is_about_the_own_mean_and_pools_chunks() -> None:
     xyz = np.zeros((5000, 2, 3), dtype=np.float32)
     xyz[::2, 1, 0] = 2.0
@@ -253,6 +364,8 @@ def test_pearson_limits() -> None:
     assert pearson(x, 3.0 * x + 1.0) == pytest.approx(1.0)
     assert pearson(x, -x) == pytest.approx(-1.0)
     assert np.isnan(pearson(x, np.ones(3)))
+    assert spearman(x, np.exp(x)) == pytest.approx(1.0)
+    assert np.isnan(spearman(np.ones(3), x))
     assert root_mean_square(np.array([3.0, 4.0])) == pytest.approx(np.sqrt(12.5))
 
 
@@ -261,6 +374,13 @@ def test_pairwise_rmsd_of_two_conformations_counts_the_diagonal() -> None:
     two[1, :, 0] = 3.0
     assert mean_pairwise_rmsd(two, two) == pytest.approx(1.5)
     assert mean_pairwise_rmsd(two[:1], two[1:]) == pytest.approx(3.0)
+
+
+def test_jaccard_limits() -> None:
+    a, b = np.array([True, True, False]), np.array([False, True, False])
+    assert jaccard(a, b) == 0.5
+    assert jaccard(a, a) == 1.0
+    assert np.isnan(jaccard(a & ~a, b & ~b))
 
 
 def test_w2_of_a_shifted_ensemble_is_the_shift() -> None:
@@ -290,104 +410,242 @@ def test_pca_beyond_the_rank_is_zero() -> None:
     assert np.linalg.norm(found.axes, axis=1) == pytest.approx([1.0, 0.0])
 
 
-def test_floor_is_lower_than_a_wrong_ensemble_and_needs_two_replicas() -> None:
-    samples = peptide(9, spread=2.0)
-    with_floor = compare(peptide(2, replicas=3, n_frames=200), samples)
-    assert with_floor.floor["rmwd"] < 0.5 * with_floor.values["rmwd"]
-    assert len(with_floor.floor_panels) == 3
-    assert compare(peptide(2), samples).floor == {}
+# --- exposure ---
 
 
-# --- energies ---
+def noisy_globule(n_frames: int) -> tuple[mdtraj.Topology, np.ndarray]:
+    structure = mdtraj.load(str(DATA / "cobrotoxin" / "cobrotoxin.pdb"))
+    structure = structure.atom_slice(structure.topology.select("element != H"))
+    noise = np.random.default_rng(0).normal(0.0, 0.6, (n_frames, structure.n_atoms, 3))
+    return structure.topology, (10.0 * structure.xyz + noise).astype(np.float32)
 
 
-def test_energies_equal_to_the_md_are_at_no_distance() -> None:
-    energy = np.random.default_rng(0).normal(-500.0, 20.0, 300)
-    found = energy_metrics(energy, energy, 10)
-    assert found["energy_w1_kj_mol"] == pytest.approx(0.0, abs=1e-12)
-    assert found["energy_above_md_kj_mol"] == 0.0
-    shifted = energy_metrics(energy + 25.0, energy, 10)
-    assert shifted["energy_w1_kj_mol"] == pytest.approx(25.0)
-    assert shifted["energy_above_md_kj_mol"] == pytest.approx(25.0)
+def test_exposure_is_mdtrajs_of_single_frames_to_the_bit() -> None:
+    top, xyz = noisy_globule(6)
+    side = SideChains.of(list(top.atoms), np.array([a.residue.index for a in top.atoms]))
+    frames = mdtraj.Trajectory((xyz / 10.0).astype(np.float32), top)
+    areas = np.concatenate([mdtraj.shrake_rupley(f, probe_radius=0.28) for f in frames])
+    exposed = side.by_residue(areas) > EXPOSED_NM2
+    assert 0.2 < exposed.mean() < 0.9
+    assert np.array_equal(side.exposed(xyz), exposed)
+    ours = (side.points(xyz) * side.nm2_per_point).astype(np.float32)
+    assert np.array_equal(ours[:, side.counted], areas[:, side.counted])
+    assert np.array_equal(side.buried(xyz[0]), side.by_residue(areas)[0] < EXPOSED_NM2)
+    shuffled = np.random.default_rng(1).permutation(top.n_atoms)
+    scattered = SideChains.of([top.atom(i) for i in shuffled], side.residue[shuffled])
+    assert np.array_equal(scattered.exposed(xyz[:, shuffled]), exposed)
 
 
-def test_samples_drawn_by_weight_are_close_to_the_weighted_md() -> None:
-    random = np.random.default_rng(1)
-    energy = random.normal(0.0, 10.0, 2000)
-    weights = boltzmann_weights(energy, 10)
-    drawn = random.choice(energy, 2000, p=weights)
-    found = energy_metrics(drawn, energy, 10)
-    assert found["energy_w1_boltzmann_kj_mol"] < 1.5
-    assert found["energy_w1_kj_mol"] > 5.0
+def test_mutual_information_limits() -> None:
+    coin = np.random.default_rng(0).integers(0, 2, 4000).astype(bool)
+    other = np.random.default_rng(1).integers(0, 2, 4000).astype(bool)
+    always = np.ones(4000, dtype=bool)
+    found = mutual_information(np.stack([coin, ~coin, other, always], axis=1))
+    p = coin.mean()
+    entropy = -p * np.log(p) - (1 - p) * np.log(1 - p)
+    assert found[0, 1] == pytest.approx(entropy)
+    assert 0.0 <= found[0, 2] < 0.002
+    # What is always exposed tells nothing, but for rounding.
+    assert np.abs(found[3]).max() < 1e-15
+    assert not np.diag(found).any()
 
 
-def test_weights_are_boltzmann_factors_softened_by_the_size() -> None:
-    gap = thermal_energy_kj_mol(300.0) * 4.0
-    weights = boltzmann_weights(np.array([-1e5, -1e5 + gap]), 16, 300.0)
-    assert weights[0] / weights[1] == pytest.approx(np.e)
-    assert weights.sum() == pytest.approx(1.0)
+def test_an_isolated_side_chain_is_exposed_and_a_walled_in_one_is_not() -> None:
+    top = topology(2)
+    xyz = np.random.default_rng(0).normal(0.0, 1.0, (1, top.n_atoms, 3)).astype(np.float32)
+    side = SideChains.of(list(top.atoms), np.array([a.residue.index for a in top.atoms]))
+    assert side.exposed(xyz).tolist() == [[True, True]]
+    wall = mdtraj.Topology()
+    residue = wall.add_residue("ALA", wall.add_chain())
+    for _ in range(201):
+        wall.add_atom("CB", mdtraj.element.carbon, residue)
+    points = np.random.default_rng(0).normal(size=(200, 3))
+    points *= 4.0 / np.linalg.norm(points, axis=1, keepdims=True)
+    rows = np.array([0] + [1] * 200)
+    closed = SideChains.of(list(wall.atoms), rows)
+    xyz = np.concatenate([np.zeros((1, 3)), points])[None].astype(np.float32)
+    assert closed.exposed(xyz).tolist() == [[False, True]]
 
 
-def test_effective_sample_size_limits() -> None:
-    assert effective_sample_size(np.full(7, 1 / 7)) == pytest.approx(7.0)
-    assert effective_sample_size(np.array([1.0, 0.0, 0.0])) == 1.0
+# --- limits of the whole ---
 
 
-def test_energies_that_are_not_finite_are_refused() -> None:
-    with pytest.raises(UserError, match=r"samples: .* 1 not finite"):
-        energy_metrics(np.array([1.0, np.nan]), np.ones(3), 5)
-    with pytest.raises(UserError, match="found 0"):
-        energy_metrics(np.empty(0), np.ones(3), 5)
+def test_an_ensemble_against_itself() -> None:
+    md = peptide(2, n_frames=400)
+    found = evaluated(md, md).values
+    for key in ("rmsf_pearson", "pc1_cosine"):
+        assert found[key] == pytest.approx(1.0), key
+    for key in ("weak_contacts_jaccard", "transient_contacts_jaccard", "exposed_residue_jaccard"):
+        assert found[key] > 0.85, key
+    # RMWD and W2 compare with draws from the MD: small, not zero.
+    assert found["pairwise_rmsd"] == pytest.approx(found["md_pairwise_rmsd"], rel=0.1)
+    assert found["rmwd"] < 0.15
+    assert found["md_pca_w2"] < 0.25
 
 
-def test_energy_table_is_grouped_without_failed_rows() -> None:
-    grouped = energies_by_target(
-        ["a", "a", "b", "a"],
-        np.array([1, 2, 1, 1]),
-        np.array([1.0, 2.0, 3.0, np.nan]),
-        np.array([5, 5, 9, 5]),
+def test_rmwd_and_w2_of_gaussian_ensembles_are_those_of_the_formulas() -> None:
+    """All atoms isotropic; the samples swell about the same mean.
+
+    RMWD, variance: sqrt(3) (s2 - s1). Along any axis the projection, divided by sqrt(L), is a
+    Gaussian with s / sqrt(L), so W2 in a plane is sqrt(2 / L) (s2 - s1), and independent
+    conformations are sqrt(6) s apart.
+    """
+    s1, s2, n = 0.25, 0.75, 40
+    top = topology(n)
+    structure = np.random.default_rng(0).normal(0.0, 20.0, (top.n_atoms, 3))
+    random = np.random.default_rng(4)
+    md, samples = (
+        InMemory(
+            top,
+            structure,
+            {1: (structure + random.normal(0.0, s, (f, top.n_atoms, 3))).astype(np.float32)},
+        )
+        for s, f in ((s1, 6000), (s2, 400))
     )
-    assert grouped["a"].replicas[1].tolist() == [1.0]
-    assert grouped["a"].all.tolist() == [1.0, 2.0]
-    assert grouped["b"].n_residues == 9
+    found = evaluated(md, samples).values
+    assert found["rmwd_translation"] < 0.08
+    assert found["rmwd_variance"] == pytest.approx(np.sqrt(3.0) * (s2 - s1), rel=0.03)
+    assert found["rmwd"] == pytest.approx(np.sqrt(3.0) * (s2 - s1), rel=0.03)
+    assert found["md_pca_w2"] == pytest.approx(np.sqrt(2.0 / n) * (s2 - s1), rel=0.15)
+    assert found["md_pairwise_rmsd"] == pytest.approx(np.sqrt(6.0) * s1, rel=0.03)
+    diagonal = 1.0 - 1.0 / 400
+    assert found["pairwise_rmsd"] == pytest.approx(diagonal * np.sqrt(6.0) * s2, rel=0.03)
 
 
-def test_energy_floor_of_equal_replicas_is_small() -> None:
-    random = np.random.default_rng(0)
-    md = TargetEnergies(5, {k: random.normal(0.0, 10.0, 500) for k in (1, 2, 3)})
-    assert energy_floor(md, 200, 300.0, 137)["energy_w1_kj_mol"] < 3.0
-    assert energy_floor(TargetEnergies(5, {1: np.ones(3)}), 2, 300.0, 137) == {}
+def test_the_floor_is_below_a_wrong_ensemble_and_needs_two_replicas() -> None:
+    samples = peptide(9, spread=2.0)
+    found = evaluated(peptide(2, replicas=3, n_frames=200), samples)
+    assert len(found.floor) == 3
+    assert found.arrays["floor_rmsf"].shape == (3, 2, found.counts["n_atoms"])
+    for floor in found.floor:
+        assert floor.keys() >= EXPECTED_KEYS.keys()
+        assert floor["rmwd"] < 0.5 * found.values["rmwd"]
+    alone = evaluated(peptide(2), samples)
+    assert alone.floor == []
+    assert any("one replica" in note for note in alone.notes)
 
 
-# --- aggregation ---
+@pytest.mark.parametrize("n_samples", [2, 3])
+def test_few_samples_give_numbers_or_nan_with_a_reason(n_samples: int) -> None:
+    found = evaluated(peptide(2), peptide(3, n_frames=n_samples))
+    assert np.isfinite([found.values[key] for key in ("rmwd", "md_pca_w2", "pc1_cosine")]).all()
+    undefined = [key for key in EXPECTED_KEYS if np.isnan(found.values[key])]
+    assert [note.split()[0] for note in found.notes if "is not defined:" in note] == undefined
 
 
-def test_aggregate_takes_medians_and_counts_what_is_not_defined() -> None:
-    panels = [compare(peptide(i, replicas=2), peptide(i + 20)).panel for i in range(3)]
-    values = [p.values | {"rmwd": x} for p, x in zip(panels, (1.0, 2.0, np.nan), strict=True)]
-    found = aggregate(values, panels)
-    assert found["rmwd"] == 1.5
-    assert found["n_rmwd"] == 2
-    assert found["n_targets"] == 3
-    assert -1.0 <= found["pairwise_rmsd_pearson"] <= 1.0
-    assert found["pc1_similar_percent"] == 100.0
-    assert "pairwise_rmsd_pearson" not in aggregate(values[:2], panels[:2])
+def test_an_ensemble_that_does_not_move_has_no_correlation() -> None:
+    still = peptide(3)
+    still = dataclasses.replace(still, replicas={1: np.repeat(still.replicas[1][:1], 20, axis=0)})
+    found = evaluated(peptide(2), still)
+    for key in ("rmsf_pearson", "pc1_cosine", "exposed_mi_spearman"):
+        assert np.isnan(found.values[key]), key
+        assert any(note.startswith(f"{key} is not defined: ") for note in found.notes)
+    assert found.values["pairwise_rmsd"] == 0.0
+    assert np.isfinite(found.values["rmwd"])
 
 
-def test_best_follows_the_direction_of_the_metric() -> None:
-    metrics = {metric.key: metric for metric in METRICS}
-    rows = {
-        "a": {"rmwd": 1.0, "rmsf_pearson": 0.9, "pairwise_rmsd": 3.0, "md_pairwise_rmsd": 2.0},
-        "b": {"rmwd": 2.0, "rmsf_pearson": 0.8, "pairwise_rmsd": 1.8, "md_pairwise_rmsd": 2.0},
-    }
-    assert best_labels(metrics["rmwd"], rows) == {"a"}
-    assert best_labels(metrics["rmsf_pearson"], rows) == {"a"}
-    assert best_labels(metrics["pairwise_rmsd"], rows) == {"b"}
-    assert best_labels(metrics["md_pairwise_rmsd"], rows) == set()
-    assert best_labels(metrics["rmwd"], {"a": rows["a"]}) == set()
+# --- fidelity ---
 
 
-# --- fidelity to AlphaFlow's own script ---
+def test_numbers_are_those_of_other_libraries() -> None:
+    """Of mdtraj, scikit-learn, POT and scipy, see scripts/make_eval_expected.py."""
+    structure = mdtraj.load(str(DATA / "cobrotoxin" / "cobrotoxin.pdb"))
+    structure = structure.atom_slice(structure.topology.select("element != H"))
+    md, samples = (
+        InMemory(
+            structure.topology,
+            10.0 * structure.xyz[0],
+            {1: 10.0 * fluctuating(structure.xyz[0], seed, n, size)},
+        )
+        for seed, n, size in ((1, 120, 0.2), (2, 20, 0.25))
+    )
+    expected = json.loads((DATA / "eval_expected.json").read_text())
+    found = evaluated(md, samples).values
+    information = expected.pop("exposed_mi_spearman")
+    assert {key: found[key] for key in expected} == close(2e-5, expected)
+    # The protocol ranks rounding errors: its value is another, and said to be.
+    exact = information_correlation(*drawn_exposure(structure.topology, md, samples), exact=True)
+    assert exact == pytest.approx(information, abs=1e-4)
+
+
+def drawn_exposure(
+    top: mdtraj.Topology, md: InMemory, samples: InMemory
+) -> tuple[np.ndarray, np.ndarray]:
+    side = SideChains.of(list(top.atoms), np.array([a.residue.index for a in top.atoms]))
+    drawn = Draws.of(md.n_frames, len(samples.replicas[1]), 0, 137).gaussian
+    frames = (md.replicas[1][drawn], samples.replicas[1])
+    first, second = (side.exposed(superpose(xyz, md.structure_xyz)) for xyz in frames)
+    return first, second
+
+
+def test_pairs_without_information_tie_only_where_rounding_is_counted_as_zero() -> None:
+    """Thirty of fifty residues never change: the protocol ranks what is left of 1 - s / n."""
+    sides = []
+    for seed in (0, 1):
+        random = np.random.default_rng(seed)
+        moving = random.random((250, 20)) < random.uniform(0.1, 0.9, 20)
+        sides.append(np.concatenate([moving, np.zeros((250, 30), dtype=bool)], axis=1))
+    exact = information_correlation(*sides, exact=True)
+    assert exact > 0.9
+    assert information_correlation(*sides) < exact - 0.05
+
+
+def fluctuating(xyz_nm: np.ndarray, seed: int, n_frames: int, size_nm: float) -> np.ndarray:
+    """As in scripts/make_eval_expected.py."""
+    random = np.random.RandomState(seed)
+    centred = xyz_nm - xyz_nm.mean(axis=0)
+    result = np.repeat(centred[None].astype(np.float64), n_frames, axis=0)
+    for wave in range(1, 6):
+        field = np.sin(wave * (centred[:, [1, 2, 0]] + 0.3 * wave))
+        result += random.normal(size=(n_frames, 1, 1)) * field * size_nm / wave
+    return (result + random.normal(scale=0.04, size=result.shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_areas_go_over_from_frame_to_frame_as_mdtrajs_do(n_threads: int) -> None:
+    top, xyz = noisy_globule(7)
+    side = SideChains.of(list(top.atoms), np.array([a.residue.index for a in top.atoms]))
+    frames = mdtraj.Trajectory((xyz / 10.0).astype(np.float32), top)
+    with threadpool_limits(n_threads):
+        areas = mdtraj.shrake_rupley(frames, probe_radius=0.28)[:, side.counted]
+    points = side.points(xyz)
+    found = carried_areas(points, side.nm2_per_point, thread_starts(len(xyz), n_threads))
+    assert np.array_equal(found[:, side.counted], areas)
+    assert not np.array_equal(found, (points * side.nm2_per_point).astype(np.float32))
+
+
+def test_only_alphaflows_exposure_depends_on_the_order_of_the_samples_atoms() -> None:
+    md, samples = peptide(2), peptide(3)
+    found = evaluated(md, samples, compat="alphaflow-1.9.9")
+    assert found.compat.keys() == EXPECTED_KEYS.keys()
+    same = [key for key in found.compat if not key.startswith("exposed")]
+    assert [found.compat[key] for key in same] == [found.values[key] for key in same]
+    other = evaluated(md, reversed_atoms(samples), compat="alphaflow-1.9.9")
+    assert other.values == close(1e-9, found.values)
+    assert abs(other.compat["exposed_mi_spearman"] - found.compat["exposed_mi_spearman"]) > 0.01
+    assert evaluated(md, samples).compat == {}
+
+
+def test_chains_that_alphaflow_mixes_up_have_no_compatible_values() -> None:
+    one = peptide(2, n=6)
+    xyz = one.replicas[1]
+    dimer = InMemory(
+        topology(6, chains="AB"),
+        np.concatenate([one.structure_xyz, one.structure_xyz + 30.0]),
+        {1: np.concatenate([xyz, xyz[::-1] + 30.0], axis=1)},
+    )
+    found = evaluated(dimer, dimer, compat="alphaflow-1.9.9")
+    assert np.isnan(list(found.compat.values())).all()
+    assert any("ignores chains" in note for note in found.notes)
+    assert np.isfinite(found.values["rmwd"])
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
+    with pytest.raises(UserError, match=r"expected alphaflow-1\.9\.9"):
+        TargetSettings(compat="alphaflow")
+    with pytest.raises(UserError, match="1 or more"):
+        TargetSettings(compat="alphaflow-1.9.9", compat_threads=0)
+
 
 EXPECTED_KEYS = {
     "pairwise_rmsd": "Pairwise RMSD",
@@ -399,36 +657,51 @@ EXPECTED_KEYS = {
     "md_pca_w2": "MD PCA W2",
     "joint_pca_w2": "joint PCA W2",
     "pc1_cosine": "|cos PC1|",
+    "weak_contacts_jaccard": "weak J",
+    "transient_contacts_jaccard": "trans J",
+    "exposed_residue_jaccard": "exposed J",
+    "exposed_mi_spearman": "MI rho",
 }
 
 
 @pytest.fixture(scope="module")
-def atlas_reference() -> Ensemble:
+def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, dict[str, float]]]:
+    """Order of the atoms to ours and AlphaFlow's values and to the expected ones."""
     if not REFERENCE.is_dir():
         pytest.skip("reference data of the fidelity gate are not here")
-    return load_ensemble(scan_targets(REFERENCE / "4ew5_A")[0]["4ew5_A"])
+    md = find_references(REFERENCE / "4ew5_A")[0]["4ew5_A"]
+    expected = json.loads((REFERENCE / "expected.json").read_text())["4ew5_A"]
+    by_kind = {key.split()[0].rstrip(","): value for key, value in expected.items()}
+    result = {"expected": {k: {key: v[name] for key, name in EXPECTED_KEYS.items()}
+                           for k, v in by_kind.items()}}  # fmt: skip
+    for order in ("good_af37", "good_reforder"):
+        path = tmp_path_factory.mktemp(order) / "4ew5_A.pdb"
+        packed = REFERENCE / "pred" / f"4ew5_A.{order}.pdb.gz"
+        path.write_bytes(gzip.decompress(packed.read_bytes()))
+        (samples,) = find_samples([path])[0].values()
+        compat = "alphaflow-1.9.9" if order == "good_af37" else None
+        found = evaluated(md, samples, compat=compat, compat_threads=2, beyond=False)
+        ours = {key: found.values[key] for key in EXPECTED_KEYS}
+        result[order] = {"values": ours, "compat": found.compat}
+        result[order]["medians"] = {
+            "MD": float(np.median(found.arrays["md_rmsf"])),
+            "samples": float(np.median(found.arrays["sample_rmsf"])),
+        }
+    result["medians"] = {"order_invariant": {
+        "MD": by_kind["order_invariant"]["MD RMSF(med)"],
+        "samples": by_kind["order_invariant"]["RMSF(med)"],
+    }}  # fmt: skip
+    return result
 
 
-def read_models(path: Path, folder: Path) -> Ensemble:
-    """All models: names of the first through mdtraj, coordinates by column (10 times faster)."""
-    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
-    first = folder / "first.pdb"
-    first.write_text("\n".join(lines[: lines.index("ENDMDL") + 1]) + "\nEND\n")
-    trajectory = mdtraj.load_pdb(str(first))
-    numbers = [[float(x[30:38]), float(x[38:46]), float(x[46:54])]
-               for x in lines if x.startswith("ATOM")]  # fmt: skip
-    xyz = np.array(numbers).reshape(-1, trajectory.n_atoms, 3)
-    return from_mdtraj("4ew5_A", mdtraj.Trajectory(xyz / 10.0, trajectory.topology))
+def test_both_orders_of_atoms_give_the_correct_numbers(published) -> None:
+    expected = published["expected"]["order_invariant"]
+    for order in ("good_af37", "good_reforder"):
+        assert published[order]["values"] == close(1e-6, expected)
+        assert published[order]["medians"] == close(1e-5, published["medians"]["order_invariant"])
+    assert published["good_af37"]["values"] == close(1e-12, published["good_reforder"]["values"])
 
 
-@pytest.mark.parametrize("order", ["good_af37", "good_reforder"])
-def test_numbers_equal_alphaflow(order: str, atlas_reference: Ensemble, tmp_path: Path) -> None:
-    samples = read_models(REFERENCE / "pred" / f"4ew5_A.{order}.pdb.gz", tmp_path)
-    assert samples.n_frames == 250
-    found = compare(atlas_reference, samples)
-    published = json.loads((REFERENCE / "expected.json").read_text())["4ew5_A"]
-    expected = next(v for key, v in published.items() if key.startswith("order_invariant"))
-    for key, name in EXPECTED_KEYS.items():
-        assert found.values[key] == pytest.approx(expected[name], rel=1e-4), key
-    assert np.median(found.panel.md_rmsf) == pytest.approx(expected["MD RMSF(med)"], rel=1e-4)
-    assert np.median(found.panel.sample_rmsf) == pytest.approx(expected["RMSF(med)"], rel=1e-4)
+def test_alphaflows_own_numbers_are_repeated_for_the_order_of_the_file(published) -> None:
+    expected = published["expected"]["alphaflow_script_mdtraj_1.9.9"]
+    assert published["good_af37"]["compat"] == close(1e-6, expected)

@@ -20,7 +20,8 @@ from protenix_eba.cli.main import run
 from protenix_eba.errors import UserError
 from protenix_eba.eval import evaluate as runner
 from protenix_eba.eval.energies import TargetEnergies
-from protenix_eba.eval.evaluate import ModelEnergies, evaluate
+from protenix_eba.eval.evaluate import evaluate
+from protenix_eba.eval.extended import ModelEnergies
 from protenix_eba.eval.store import target_path
 
 RESIDUES = ("ALA", "SER", "LEU", "ALA", "SER", "ALA")

@@ -14,7 +14,7 @@ from protenix_eba.errors import UserError
 if TYPE_CHECKING:
     from protenix_eba.energy.table import EnergyLabels
     from protenix_eba.eval.energies import TargetEnergies
-    from protenix_eba.eval.evaluate import ModelEnergies
+    from protenix_eba.eval.extended import ModelEnergies
 
 __all__ = ["evaluate"]
 
@@ -132,7 +132,7 @@ def _energies(labels: Path | None, samples: Sequence[Path]) -> ModelEnergies | N
     if labels is None:
         return None
     from protenix_eba.energy.table import read_labels
-    from protenix_eba.eval.evaluate import ModelEnergies
+    from protenix_eba.eval.extended import ModelEnergies
 
     md = read_labels(labels)
     own: dict[str, TargetEnergies] = {}

@@ -39,7 +39,8 @@ def superpose(xyz: Floats, reference_xyz: Floats) -> Floats:
 def centred(reference_xyz: Floats) -> Float64s:
     """The structure `[N, 3]` with its centroid at the origin, float64."""
     target = np.asarray(reference_xyz, dtype=np.float64)
-    return target - target.mean(axis=0)
+    result: Float64s = target - target.mean(axis=0)
+    return result
 
 
 def placements(xyz: Floats, target: Float64s) -> tuple[Float64s, Float64s]:

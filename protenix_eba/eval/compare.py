@@ -9,12 +9,13 @@ import numpy as np
 
 from protenix_eba.errors import UserError
 from protenix_eba.eval import kernels
+from protenix_eba.eval.alignment import Floats
 from protenix_eba.eval.arrays import residue_arrays, shown_frames, side_arrays
 from protenix_eba.eval.compat import ALPHAFLOW_1_9_9, alphaflow_values
 from protenix_eba.eval.drawn import Drawn
 from protenix_eba.eval.draws import ALPHAFLOW_SEED, Draws
 from protenix_eba.eval.ensemble import match_atoms
-from protenix_eba.eval.exposure import SideChains
+from protenix_eba.eval.exposure import Bools, SideChains
 from protenix_eba.eval.extended import add_beyond
 from protenix_eba.eval.metrics import (
     PrincipalComponents,
@@ -22,13 +23,20 @@ from protenix_eba.eval.metrics import (
     principal_components,
     rmsf,
 )
-from protenix_eba.eval.panel import CONTACT_ANGSTROM, Side, Structure, panel
+from protenix_eba.eval.panel import (
+    CONTACT_ANGSTROM,
+    Side,
+    Structure,
+    information_correlation,
+    panel,
+)
 from protenix_eba.eval.sources import Conformations
 from protenix_eba.eval.stream import Kept, Moments, Placement, pool, read_frames
 from protenix_eba.eval.target import Arrays, TargetResult
 
 __all__ = ["TargetSettings", "evaluate_target"]
 
+_SAME_CORRELATION: Final = 0.01
 # Why a metric can be NaN although all coordinates are finite.
 _UNDEFINED: Final = {
     "rmsf_pearson": "all atoms of one side fluctuate alike",
@@ -49,12 +57,14 @@ class TargetSettings:
         compat: `alphaflow-1.9.9` to repeat AlphaFlow's script under mdtraj 1.9.9 beside ours.
         compat_threads: OpenMP threads of the run to repeat; its areas depend on them.
         n_plotted: Most MD frames in the figure of the principal components.
+        beyond: Add the metrics beyond the protocol; without them the MD is read once.
     """
 
     seed: int = ALPHAFLOW_SEED
     compat: str | None = None
     compat_threads: int = 1
     n_plotted: int = 1500
+    beyond: bool = True
 
     def __post_init__(self) -> None:
         if self.compat not in (None, ALPHAFLOW_1_9_9):
@@ -74,7 +84,7 @@ def evaluate_target(
 ) -> TargetResult:
     """The coordinate metrics of one ensemble against MD, with their MD-against-MD floor.
 
-    Every frame of the MD is read once and none is kept but those that the protocol draws: memory
+    The protocol reads every frame of the MD once and keeps none but those that it draws: memory
     does not depend on their number.
 
     Args:
@@ -88,7 +98,10 @@ def evaluate_target(
     """
     _check_sizes(reference, samples)
     comparison = _Comparison(reference, samples, settings)
-    return add_beyond(comparison.result(), comparison.drawn, comparison.match, reference, samples)
+    result = comparison.result()
+    if not settings.beyond:
+        return result
+    return add_beyond(result, comparison.drawn, comparison.match, reference, samples)
 
 
 def _check_sizes(reference: Conformations, samples: Conformations) -> None:
@@ -143,7 +156,12 @@ class _Comparison:
             floor=[panel(structure, others, own) for others, own in floor_sides],
             counts=self._counts(),
             arrays=arrays,
-            notes=[*self._source_notes(), *compat_notes, *self._notes(values)],
+            notes=[
+                *self._source_notes(),
+                *compat_notes,
+                *self._notes(values),
+                *_rounding_note(md, samples, values),
+            ],
         )
 
     @property
@@ -159,7 +177,10 @@ class _Comparison:
     def _structure(self) -> Structure:
         contacts = kernels.count_contacts(self.placement.ca[None], CONTACT_ANGSTROM) > 0
         heavy = self.placement.heavy.astype(np.float32)
-        return Structure(contacts, self.side_chains and self.side_chains.buried(heavy))
+        return Structure(contacts, self.side_chains.buried(heavy) if self.side_chains else None)
+
+    def _exposed(self, heavy: Floats) -> Bools | None:
+        return self.side_chains.exposed(heavy) if self.side_chains else None
 
     def _md_side(self) -> Side:
         heavy, ca = self.md_kept.heavy["gaussian"], self.md_kept.ca
@@ -169,7 +190,7 @@ class _Comparison:
             heavy=heavy,
             ca=ca["first"],
             second_ca=ca["second"],
-            exposed=self.side_chains and self.side_chains.exposed(heavy),
+            exposed=self._exposed(heavy),
         )
 
     def _sample_side(self) -> Side:
@@ -180,7 +201,7 @@ class _Comparison:
             heavy=heavy,
             ca=ca,
             second_ca=ca,
-            exposed=self.side_chains and self.side_chains.exposed(heavy),
+            exposed=self._exposed(heavy),
         )
 
     def _floor_sides(self, replica: int, md: Side) -> tuple[Side, Side]:
@@ -259,6 +280,20 @@ class _Comparison:
         if self.draws.floor:
             return undefined
         return [*undefined, "The MD has one replica: there is no floor of MD against MD."]
+
+
+def _rounding_note(md: Side, samples: Side, values: dict[str, float]) -> list[str]:
+    """Whether the protocol's correlation of mutual information is one of rounding errors."""
+    found = values["exposed_mi_spearman"]
+    if md.exposed is None or samples.exposed is None or not np.isfinite(found):
+        return []
+    exact = information_correlation(md.exposed, samples.exposed, exact=True)
+    if abs(exact - found) < _SAME_CORRELATION:
+        return []
+    return [
+        f"exposed_mi_spearman is {found:.3f} by AlphaFlow's formula, which ranks the rounding "
+        f"errors of pairs without mutual information; with these at zero it is {exact:.3f}."
+    ]
 
 
 def _kept(draws: Draws, placement: Placement) -> Kept:

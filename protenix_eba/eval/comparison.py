@@ -178,8 +178,7 @@ def _notes(evaluations: Mapping[str, Evaluation], groups: Sequence[Group]) -> li
     for group in groups:
         if len(group.targets) < MIN_TARGETS:
             notes.append(
-                f"{len(group.targets)} common targets: no bootstrap interval, at least "
-                f"{MIN_TARGETS} are needed."
+                f"Intervals need {MIN_TARGETS} targets or more, there are {len(group.targets)}."
             )
     return notes
 

@@ -25,7 +25,7 @@ from protenix_eba.eval.ensemble import AtomMatch
 from protenix_eba.eval.exposure import EXPOSED_NM2, SideChains
 from protenix_eba.eval.panel import exposure_metrics
 
-__all__ = ["ALPHAFLOW_1_9_9", "alphaflow_values"]
+__all__ = ["ALPHAFLOW_1_9_9", "alphaflow_values", "thread_starts"]
 
 ALPHAFLOW_1_9_9: Final = "alphaflow-1.9.9"
 # The script's matrix square root is NaN where a covariance is singular, as it is of so few.
@@ -91,13 +91,13 @@ def _in_file_order(topology: mdtraj.Topology, match: AtomMatch) -> SideChains:
 def _exposed(side_chains: SideChains, xyz: Floats, n_threads: int) -> Bools:
     """`[F, L]` from areas that go over from frame to frame."""
     areas = kernels.carried_areas(
-        side_chains.points(xyz), side_chains.nm2_per_point, _thread_starts(len(xyz), n_threads)
+        side_chains.points(xyz), side_chains.nm2_per_point, thread_starts(len(xyz), n_threads)
     )
     result: Bools = side_chains.by_residue(areas) > EXPOSED_NM2
     return result
 
 
-def _thread_starts(n_frames: int, n_threads: int) -> NDArray[np.int64]:
+def thread_starts(n_frames: int, n_threads: int) -> NDArray[np.int64]:
     """First frame of each thread, shared out as OpenMP does: the first threads get the rest."""
     each, rest = divmod(n_frames, n_threads)
     sizes = np.full(n_threads, each) + (np.arange(n_threads) < rest)

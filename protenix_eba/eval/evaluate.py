@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,41 +14,26 @@ from threadpoolctl import threadpool_limits
 
 from protenix_eba.errors import UserError
 from protenix_eba.eval.compare import TargetSettings, evaluate_target
-from protenix_eba.eval.energies import (
-    ROOM_TEMPERATURE_K,
-    TargetEnergies,
-    boltzmann_weights,
-    energy_floor,
-    energy_metrics,
-)
+from protenix_eba.eval.extended import ModelEnergies, add_energies
 from protenix_eba.eval.results import Evaluation
 from protenix_eba.eval.sources import Conformations, find_references, find_samples
-from protenix_eba.eval.store import read_target, require_target, target_path, write_target
+from protenix_eba.eval.store import (
+    make_folder,
+    read_target,
+    require_target,
+    target_path,
+    write_target,
+)
 from protenix_eba.eval.target import TargetResult
 from protenix_eba.files import fingerprint
 from protenix_eba.progress import track
 
-__all__ = ["ModelEnergies", "evaluate"]
+__all__ = ["evaluate"]
 
 ALPHAFLOW_N_SAMPLES: Final = 250
 _VERSIONED: Final = ("protenix-eba", "mdtraj", "numpy", "scipy")
 # What bad data can cause. A defect of ours (KeyError, TypeError) shall stop the run.
 _DATA_ERRORS: Final = (UserError, ValueError, ArithmeticError, MemoryError, OSError)
-
-
-@dataclass(frozen=True)
-class ModelEnergies:
-    """Minimised energies, where they are known.
-
-    Attributes:
-        md: Target to those of its MD frames.
-        samples: Target to those of the samples.
-        temperature_K: Of the Boltzmann weights.
-    """
-
-    md: Mapping[str, TargetEnergies]
-    samples: Mapping[str, TargetEnergies]
-    temperature_K: float = ROOM_TEMPERATURE_K
 
 
 @dataclass(frozen=True)
@@ -117,6 +101,7 @@ def evaluate(
         for name in wanted
         if name not in reasons
     }
+    make_folder(out_dir / "targets")  # before hours of work rather than after
     reasons |= _run(tasks, jobs)
     results = {name: require_target(tasks[name].path) for name in wanted if name not in reasons}
     if not results:
@@ -235,34 +220,12 @@ def _evaluate(task: _Task) -> tuple[str, str]:
         # One job runs in this process, which the limits of the others do not reach.
         with threadpool_limits(1):
             result = evaluate_target(task.reference, task.samples, task.settings)
-            result = _with_energies(result, task.energies, task.settings.seed)
+            result = add_energies(result, task.energies, task.settings.seed)
         write_target(task.path, result, task.inputs)
     except _DATA_ERRORS as error:
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         return name, f"{kind}{error}"
     return name, ""
-
-
-def _with_energies(result: TargetResult, energies: ModelEnergies, seed: int) -> TargetResult:
-    """The result with the metrics of energies, where MD and samples have any."""
-    md, samples = energies.md.get(result.name), energies.samples.get(result.name)
-    if md is None:
-        return result
-    temperature = energies.temperature_K
-    weights = boltzmann_weights(md.all, md.n_residues, temperature)
-    arrays = {**result.arrays, "md_energy": md.all, "md_weights": weights}
-    if samples is None:
-        return replace(result, arrays=arrays)
-    values = energy_metrics(samples.all, md.all, md.n_residues, temperature)
-    floor = energy_floor(md, len(samples.all), temperature, seed)
-    nothing: dict[str, float] = {}
-    return replace(
-        result,
-        values=result.values | values,
-        floor=[row | own for row, own in zip_longest(result.floor, floor, fillvalue=nothing)],
-        counts=result.counts | {"n_energies": len(samples.all)},
-        arrays=arrays | {"sample_energy": samples.all},
-    )
 
 
 def _notes(results: Mapping[str, TargetResult], failed: Mapping[str, str]) -> list[str]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from protenix_eba.eval import kernels
 from protenix_eba.units import ANGSTROM_PER_NM
 
-__all__ = ["EXPOSED_NM2", "SideChains", "mutual_information"]
+__all__ = ["EXPOSED_NM2", "Bools", "SideChains", "mutual_information"]
 
 EXPOSED_NM2: Final = 0.02
 _PROBE_NM: Final = 0.28

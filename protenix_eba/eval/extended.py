@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from protenix_eba.eval.beyond import beyond_floor, beyond_protocol
 from protenix_eba.eval.drawn import Drawn
+from protenix_eba.eval.energies import (
+    ROOM_TEMPERATURE_K,
+    TargetEnergies,
+    boltzmann_weights,
+    energy_floor,
+    energy_metrics,
+)
 from protenix_eba.eval.ensemble import AtomMatch
 from protenix_eba.eval.kinetics import compare_kinetics
 from protenix_eba.eval.sources import Conformations
 from protenix_eba.eval.target import TargetResult
 
-__all__ = ["add_beyond"]
+__all__ = ["ModelEnergies", "add_beyond", "add_energies"]
+
+
+@dataclass(frozen=True)
+class ModelEnergies:
+    """Minimised energies, where they are known.
+
+    Attributes:
+        md: Target to those of its MD frames.
+        samples: Target to those of the samples.
+        temperature_K: Of the Boltzmann weights.
+    """
+
+    md: Mapping[str, TargetEnergies]
+    samples: Mapping[str, TargetEnergies]
+    temperature_K: float = ROOM_TEMPERATURE_K
 
 
 def add_beyond(
@@ -47,4 +70,35 @@ def add_beyond(
         floor=[protocol | beyond | slow for protocol, beyond, slow in floors],
         arrays={**result.arrays, **arrays, **slow_arrays},
         notes=[*result.notes, *notes, *slow_notes],
+    )
+
+
+def add_energies(result: TargetResult, energies: ModelEnergies, seed: int) -> TargetResult:
+    """The metrics of minimised energies and their floor, where MD and samples have any.
+
+    Args:
+        result: Of the coordinates.
+        energies: Of all targets, or of this one.
+        seed: Of the draws for the floor.
+
+    Raises:
+        UserError: No finite energy on one side.
+    """
+    md, samples = energies.md.get(result.name), energies.samples.get(result.name)
+    if md is None:
+        return result
+    temperature = energies.temperature_K
+    weights = boltzmann_weights(md.all, md.n_residues, temperature)
+    arrays = {**result.arrays, "md_energy": md.all, "md_weights": weights}
+    if samples is None:
+        return replace(result, arrays=arrays)
+    values = energy_metrics(samples.all, md.all, md.n_residues, temperature)
+    floor = energy_floor(md, len(samples.all), temperature, seed)
+    nothing: dict[str, float] = {}
+    return replace(
+        result,
+        values=result.values | values,
+        floor=[row | own for row, own in zip_longest(result.floor, floor, fillvalue=nothing)],
+        counts=result.counts | {"n_energies": len(samples.all)},
+        arrays=arrays | {"sample_energy": samples.all},
     )

@@ -36,7 +36,8 @@ __all__ = ["Figure", "detailed_targets", "draw_figures", "with_arrays", "write_f
 # More small multiples than this are no longer read; the tables hold every target.
 MAX_DETAILED: Final = 12
 _MAX_MAPS: Final = 12
-_CONTENTS: Final = ("helix", "strand")
+# Figure to the arrays of which many proteins have nothing to show.
+_SPARSE: Final = {"helix": "helix", "strand": "strand", "exposure": "exposed"}
 _SOME: Final = 0.05
 _PANEL_FOR_EACH_MODEL: Final = ("contacts", "ramachandran")
 _N_BEST, _N_MEDIAN = 2, 2
@@ -124,8 +125,8 @@ def draw_figures(group: Group, losses: Sequence[Mapping[str, Any]] = ()) -> list
         targets = with_arrays(group, names, *keys)
         if name in _PANEL_FOR_EACH_MODEL:
             targets = dict(list(targets.items())[: max(_MAX_MAPS // len(labels), 1)])
-        if name in _CONTENTS:
-            targets = {k: v for k, v in targets.items() if _has_some(name, v)}
+        if name in _SPARSE:
+            targets = {k: v for k, v in targets.items() if _has_some(_SPARSE[name], v)}
         if targets:
             figures.append(Figure(name, title, caption + limit, draw(targets, labels)))
     if losses:
@@ -135,9 +136,15 @@ def draw_figures(group: Group, losses: Sequence[Mapping[str, Any]] = ()) -> list
 
 
 def _has_some(key: str, results: Mapping[str, TargetResult]) -> bool:
-    """Whether any side has some of it: many proteins have no helix, or no strand."""
+    """Whether MD or any model has some of it; side chains exposed from the start do not count."""
     sides = [r.arrays[f"{side}_{key}"] for r in results.values() for side in ("md", "sample")]
-    return any(bool((np.asarray(side, dtype=np.float64) > _SOME).any()) for side in sides)
+    buried = [
+        ~np.asarray(r.arrays["structure_exposed"], dtype=bool) if key == "exposed" else slice(None)
+        for r in results.values()
+        for _ in ("md", "sample")
+    ]
+    shown = (np.asarray(side, float)[rows] for side, rows in zip(sides, buried, strict=True))
+    return any(bool((values > _SOME).any()) for values in shown)
 
 
 def _overview(group: Group) -> Figure:

@@ -62,7 +62,7 @@ def add_moments(
 
 
 @_compiled
-def count_contacts(xyz: Floats, cutoff: float) -> Ints:  # pragma: no cover
+def count_contacts(xyz: NDArray[np.floating], cutoff: float) -> Ints:  # pragma: no cover
     """In how many frames two atoms are closer than the cutoff: `[F, L, 3]` to `[L, L]`."""
     n_frames, n_atoms = xyz.shape[0], xyz.shape[1]
     counts = np.zeros((n_atoms, n_atoms), dtype=np.int64)
@@ -264,7 +264,7 @@ def _neighbours(
 def _caps(
     at: Floats, radius: float, near: Floats, first: int, last: int, sphere: Any, caps: Floats
 ) -> None:  # pragma: no cover
-    """The cap that each of some neighbours covers: its direction, and two limits for a block's direction.
+    """The caps that some neighbours cover: direction, and two limits for a block's direction.
 
     Above the first a block is covered entirely, below the second not at all.
     """
@@ -321,7 +321,7 @@ def _uncovered(
 
 
 @njit(cache=True, error_model="numpy", fastmath=True)
-def _best(x: float, y: float, z: float, caps: Floats, n: int) -> float:  # pragma: no cover
+def _best(x: float, y: float, z: float, caps: Floats, n: int) -> Any:  # pragma: no cover
     """How far the best of n caps reaches beyond a block: above zero if it covers it entirely."""
     best = np.float32(-2.0)
     for k in range(n):

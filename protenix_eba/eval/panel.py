@@ -28,13 +28,22 @@ from protenix_eba.eval.metrics import (
     wasserstein2,
 )
 
-__all__ = ["CONTACT_ANGSTROM", "Side", "Structure", "exposure_metrics", "panel"]
+__all__ = [
+    "CONTACT_ANGSTROM",
+    "Side",
+    "Structure",
+    "exposure_metrics",
+    "information_correlation",
+    "panel",
+]
 
 CONTACT_ANGSTROM: Final = 8.0
 # A contact of the structure is weak below the first probability; one that it has not, and a side
 # chain that is buried in it, count above the second.
 _WEAK_BELOW: Final = 0.9
 _SEEN_ABOVE: Final = 0.1
+# Of information in nats: 1,000 frames tell values apart that are 1e-7 apart.
+_DECIMALS: Final = 12
 # One frame is no ensemble: of a replica that was hardly drawn there is no floor.
 _MIN_FRAMES: Final = 2
 
@@ -135,6 +144,24 @@ def exposure_metrics(
     if buried is None or md is None or samples is None or min(len(md), len(samples)) < _MIN_FRAMES:
         return dict.fromkeys(keys, float("nan"))
     opened = [buried & (side.mean(axis=0) > _SEEN_ABOVE) for side in (md, samples)]
-    # The whole matrix with its diagonal, as AlphaFlow's script flattens it.
-    rho = spearman(*(mutual_information(side).ravel() for side in (md, samples)))
+    rho = information_correlation(md, samples)
     return dict(zip(keys, (jaccard(*opened), rho), strict=True))
+
+
+def information_correlation(md: Bools, samples: Bools, *, exact: bool = False) -> float:
+    """Spearman correlation over all pairs of residues of what their exposure tells of each other.
+
+    Most pairs share no information at all, but the protocol's formula gives some of them 1e-17
+    nats where others have zero, and ranks tell these apart: its value may be that of rounding.
+
+    Args:
+        md: `[F, L]` exposed side chains.
+        samples: `[S, L]`.
+        exact: Count what is rounding as zero; False repeats the protocol.
+    """
+    # The whole matrix with its diagonal, as AlphaFlow's script flattens it.
+    both = [mutual_information(side).ravel() for side in (md, samples)]
+    if exact:
+        # Rounded as well, so that pairs with the same counts in another order tie.
+        both = [np.round(information, _DECIMALS) for information in both]
+    return spearman(*both)

@@ -22,12 +22,14 @@ class TargetResult:
         compat: The same keys as AlphaFlow's script would print them; empty unless asked for.
         floor: The same keys, MD against MD, one mapping for each replica against the others;
             empty where the MD has one replica.
-        counts: `n_samples, n_md_frames, n_replicas, n_atoms, n_residues` and `coverage`.
+        counts: `n_samples, n_md_frames, n_replicas, n_atoms, n_residues`, `coverage`, and
+            `ca_only`: 1.0 where one side has C-alpha atoms only, whose RMSF and RMWD are not to be
+            mixed with those of all heavy atoms; then there are no arrays on exposure.
         arrays: What the aggregate and the figures need, each a plain array:
 
             `residue_numbers [L]`, `residue_names [L]`, `chain_ids [L]`, of the matched C-alphas;
-            `md_rmsf [N]`, `sample_rmsf [N]` of heavy atoms, and `floor_rmsf [R, 2, N]` of each
-            replica and of the others, angstrom;
+            `md_rmsf [N]`, `sample_rmsf [N]` of heavy atoms, and `floor_rmsf [R, 2, N]` of as
+            many frames of each replica as there are samples, and of the others, angstrom;
             `md_ca_rmsf [L]`, `md_ca_rmsf_replicas [R, L]`, `sample_ca_rmsf [L]`, angstrom;
             `md_pca [<= 1500, 2]`, `sample_pca [S, 2]` on the MD's first two axes, angstrom;
             `structure_contacts [L, L]` (bool), `md_contacts`, `sample_contacts [L, L]` (float16
