@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from protenix_eba.eval.beyond import BEYOND
 from protenix_eba.eval.definitions import AGGREGATES, METRICS, PAPER_ROWS, Metric
+from protenix_eba.eval.soundness import SOUNDNESS
 
 __all__ = ["TARGET_METRICS", "by_key"]
 
 # Those that a single target has.
-TARGET_METRICS: tuple[Metric, ...] = METRICS + BEYOND
+TARGET_METRICS: tuple[Metric, ...] = METRICS + BEYOND + SOUNDNESS
 
 
 def by_key() -> dict[str, Metric]:

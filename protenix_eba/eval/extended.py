@@ -17,6 +17,7 @@ from protenix_eba.eval.energies import (
 )
 from protenix_eba.eval.ensemble import AtomMatch
 from protenix_eba.eval.kinetics import compare_kinetics
+from protenix_eba.eval.soundness import soundness, soundness_floor
 from protenix_eba.eval.sources import Conformations
 from protenix_eba.eval.target import TargetResult
 
@@ -45,7 +46,7 @@ def add_beyond(
     reference: Conformations,
     samples: Conformations,
 ) -> TargetResult:
-    """Values, floors, arrays and notes of `beyond` and `kinetics`, added to those of the protocol.
+    """What `beyond`, `kinetics` and `soundness` find, added to the result of the protocol.
 
     Args:
         result: Of the protocol.
@@ -63,11 +64,13 @@ def add_beyond(
         reference, samples, md_ca, sample_ca
     )
     nothing: dict[str, float] = {}
-    floors = zip_longest(result.floor, beyond_floor(drawn), slow_floor, fillvalue=nothing)
+    floors = zip_longest(
+        result.floor, beyond_floor(drawn), slow_floor, soundness_floor(drawn), fillvalue=nothing
+    )
     return replace(
         result,
-        values=result.values | values | slow,
-        floor=[protocol | beyond | slow for protocol, beyond, slow in floors],
+        values=result.values | values | slow | soundness(drawn),
+        floor=[protocol | beyond | slow | sound for protocol, beyond, slow, sound in floors],
         arrays={**result.arrays, **arrays, **slow_arrays},
         notes=[*result.notes, *notes, *slow_notes],
     )
