@@ -24,7 +24,7 @@ from protenix_eba.plugin_api import (
 if TYPE_CHECKING:
     from ml_collections.config_dict import ConfigDict
 
-__all__ = ["host_trainer", "leave", "main", "run"]
+__all__ = ["host_trainer", "leave", "main", "program", "run"]
 
 HELP = """\
 Usage: protenix-train [--plugin NAME[,NAME]] [--config FILE.yaml] [--SECTION.KEY VALUE]...
@@ -78,17 +78,29 @@ def run(argv: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Entry point of the console script."""
-    status = 0
+    """Do what the command line asks for; failures become an exit status and a message.
+
+    Raises:
+        SystemExit: Status 2 for unusable input, 130 for an interrupt.
+    """
     try:
         run(sys.argv[1:])
     except (UserError, OSError) as error:
         # A full disk, a folder that cannot be written: the operating system's message says which.
         print(f"error: {error}", file=sys.stderr)
-        status = 2
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; checkpoints that were written are kept", file=sys.stderr)
-        status = 130
+        sys.exit(130)
+
+
+def program() -> NoReturn:
+    """Entry point of the console script."""
+    status = 0
+    try:
+        main()
+    except SystemExit as ended:
+        status = int(ended.code or 0)
     leave(status)
 
 
@@ -155,4 +167,4 @@ def _train(configs: ConfigDict, plugins: Sequence[Plugin]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    program()
