@@ -27,7 +27,6 @@ from protenix_eba.eval.panel import (
     CONTACT_ANGSTROM,
     Side,
     Structure,
-    information_correlation,
     panel,
 )
 from protenix_eba.eval.sources import Conformations
@@ -36,7 +35,6 @@ from protenix_eba.eval.target import Arrays, TargetResult
 
 __all__ = ["TargetSettings", "evaluate_target"]
 
-_SAME_CORRELATION: Final = 0.01
 # Why a metric can be NaN although all coordinates are finite.
 _UNDEFINED: Final = {
     "rmsf_pearson": "all atoms of one side fluctuate alike",
@@ -44,6 +42,7 @@ _UNDEFINED: Final = {
     "weak_contacts_jaccard": "neither side breaks a contact of the structure",
     "transient_contacts_jaccard": "neither side makes a contact that the structure has not",
     "exposed_residue_jaccard": "neither side opens a buried side chain, or there are none",
+    "exposed_mi_spearman_exact": "no two side chains of one side open together, or there are none",
     "exposed_mi_spearman": "no two side chains of one side open together, or there are none",
 }
 
@@ -160,7 +159,6 @@ class _Comparison:
                 *self._source_notes(),
                 *compat_notes,
                 *self._notes(values),
-                *_rounding_note(md, samples, values),
             ],
         )
 
@@ -280,20 +278,6 @@ class _Comparison:
         if self.draws.floor:
             return undefined
         return [*undefined, "The MD has one replica: there is no floor of MD against MD."]
-
-
-def _rounding_note(md: Side, samples: Side, values: dict[str, float]) -> list[str]:
-    """Whether the protocol's correlation of mutual information is one of rounding errors."""
-    found = values["exposed_mi_spearman"]
-    if md.exposed is None or samples.exposed is None or not np.isfinite(found):
-        return []
-    exact = information_correlation(md.exposed, samples.exposed, exact=True)
-    if abs(exact - found) < _SAME_CORRELATION:
-        return []
-    return [
-        f"exposed_mi_spearman is {found:.3f} by AlphaFlow's formula, which ranks the rounding "
-        f"errors of pairs without mutual information; with these at zero it is {exact:.3f}."
-    ]
 
 
 def _kept(draws: Draws, placement: Placement) -> Kept:

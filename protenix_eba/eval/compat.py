@@ -65,16 +65,18 @@ def alphaflow_values(
             topologies, (match.reference_atoms, match.sample_atoms), strict=True
         )
     )
+    # The script has no such metric.
+    values = {key: value for key, value in values.items() if key != "exposed_mi_spearman_exact"}
     if len(set(md)) < len(md) or len(set(samples)) < len(samples):
         note = "AlphaFlow's script ignores chains and mixes these up: its values are left out."
         return dict.fromkeys(values, float("nan")), [note]
-    found = dict(values)
+    found = values
     if side_chains is not None:
         exposed = (
             _exposed(side_chains, frames[0], n_threads),
             _exposed(_in_file_order(topologies[1], match), frames[1], n_threads),
         )
-        found |= exposure_metrics(buried, *exposed)
+        found |= {k: v for k, v in exposure_metrics(buried, *exposed).items() if k in found}
     if len(frames[1]) <= _SINGULAR_UP_TO:
         found |= dict.fromkeys(("rmwd", "rmwd_variance"), float("nan"))
     return found, []

@@ -138,14 +138,14 @@ def exposure_metrics(
         samples: `[S, L]`.
 
     Returns:
-        Two metrics, NaN without side chains or frames.
+        Three metrics, NaN without side chains or frames.
     """
-    keys = ("exposed_residue_jaccard", "exposed_mi_spearman")
+    keys = ("exposed_residue_jaccard", "exposed_mi_spearman", "exposed_mi_spearman_exact")
     if buried is None or md is None or samples is None or min(len(md), len(samples)) < _MIN_FRAMES:
         return dict.fromkeys(keys, float("nan"))
     opened = [buried & (side.mean(axis=0) > _SEEN_ABOVE) for side in (md, samples)]
-    rho = information_correlation(md, samples)
-    return dict(zip(keys, (jaccard(*opened), rho), strict=True))
+    rho = [information_correlation(md, samples, exact=exact) for exact in (False, True)]
+    return dict(zip(keys, (jaccard(*opened), *rho), strict=True))
 
 
 def information_correlation(md: Bools, samples: Bools, *, exact: bool = False) -> float:

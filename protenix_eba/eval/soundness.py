@@ -20,7 +20,7 @@ SOUNDNESS: Final[tuple[Metric, ...]] = (
         "%",
         "higher",
         "Share without a broken chain, a D-amino acid or a clash (`protenix_eba.validity`).",
-        1,
+        digits=1,
     ),
     Metric(
         "broken_percent",
@@ -28,16 +28,18 @@ SOUNDNESS: Final[tuple[Metric, ...]] = (
         "%",
         "lower",
         "Share with a C-N distance above 2.0 or a CA-CA distance above 4.5 angstrom.",
-        1,
+        digits=1,
     ),
-    Metric("d_residue_percent", "With D-amino acids", "%", "lower", "Share with any of them.", 1),
+    Metric(
+        "d_residue_percent", "With D-amino acids", "%", "lower", "Share with any of them.", digits=1
+    ),
     Metric(
         "clash_percent",
         "With clashes",
         "%",
         "lower",
         "Share with heavy atoms of residues that are not bonded within 2.0 angstrom.",
-        1,
+        digits=1,
     ),
     Metric(
         "bond_outlier_percent",
@@ -45,7 +47,7 @@ SOUNDNESS: Final[tuple[Metric, ...]] = (
         "%",
         "lower",
         "Backbone bonds 0.2 angstrom or more from the standard length, mean over conformations.",
-        1,
+        digits=1,
     ),
 )
 
@@ -66,11 +68,14 @@ def soundness_floor(drawn: Drawn) -> list[dict[str, float]]:
 
 def _of(checker: Checker, xyz: NDArray[np.floating]) -> dict[str, float]:
     found = checker.check(xyz)
-    values = {"valid_percent": found.valid, "broken_percent": found.chain_breaks > 0}
+    values: dict[str, NDArray[np.bool_] | NDArray[np.float64]] = {
+        "valid_percent": found.valid,
+        "broken_percent": found.chain_breaks > 0,
+    }
     if len(checker.peptide_bonds):
         values |= {
             "d_residue_percent": found.d_residues > 0,
             "clash_percent": found.clashes > 0,
             "bond_outlier_percent": found.bond_outliers,
         }
-    return {key: 100.0 * float(value.mean()) for key, value in values.items()}
+    return {key: 100.0 * float(np.mean(value)) for key, value in values.items()}
