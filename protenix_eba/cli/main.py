@@ -24,6 +24,7 @@ VERBS: Final = {
     "sample": "Sample conformations of a sequence.",
     "evaluate": "Compare a sampled ensemble with a reference ensemble.",
     "export": "Turn a training checkpoint into one that `protenix pred` reads.",
+    "fold": "Fold C-alpha traces from predicted distances and orientations (EBM-Fold).",
     "demo": "Run the whole pipeline on a small example.",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from zipfile import BadZipFile
 
 import numpy as np
@@ -86,7 +86,8 @@ def write_domains(path: Path | str, domains: Sequence[Domain]) -> None:
     centred = backbone.new_tensor(_CENTI) * backbone
     if float(centred.abs().max()) > np.iinfo(np.int16).max:
         raise UserError("domains: a coordinate is beyond 327 angstrom", "centre the domains")
-    columns = {
+    columns: dict[str, Any] = {
+        "coords_centi_angstrom": centred.round().numpy().astype(np.int16),
         "names": np.array([domain.name for domain in domains]),
         "split": np.array([domain.split for domain in domains]),
         "cath_topology": np.array([domain.topology for domain in domains]),
@@ -94,6 +95,4 @@ def write_domains(path: Path | str, domains: Sequence[Domain]) -> None:
         "length": np.array([len(domain.sequence) for domain in domains], dtype=np.int32),
     }
     with atomic_path(path) as temporary:
-        np.savez_compressed(
-            temporary, coords_centi_angstrom=centred.round().numpy().astype(np.int16), **columns
-        )
+        np.savez_compressed(temporary, allow_pickle=False, **columns)

@@ -43,7 +43,8 @@ def dihedral_divergence(x: Tensor, bonded: Tensor) -> Tensor:
     counts = torch.nn.functional.one_hot(number, n_bins).sum(-2).to(x.dtype)
     share = counts / counts.sum(-1, keepdim=True).clamp_min(1)
     reference = torch.tensor(REFERENCE_DIHEDRALS, dtype=x.dtype, device=x.device)
-    return torch.special.xlogy(share, share / reference).sum(-1)
+    divergence: Tensor = torch.special.xlogy(share, share / reference).sum(-1)
+    return divergence
 
 
 def is_mirrored(x: Tensor, bonded: Tensor) -> Tensor:

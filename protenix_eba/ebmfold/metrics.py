@@ -26,8 +26,8 @@ _SMALLEST_SEED: Final = 4
 def lddt_ca(x: Tensor, native: Tensor) -> Tensor:
     """The local distance difference test on C-alpha atoms, by biotite.
 
-    Mariani et al., Bioinformatics 29, 2722, 2013. The share of native distances below 15 angstrom that are kept, without a superposition: a
-    mirror image has the same as its original.
+    The share of native distances below 15 angstrom that are kept (Mariani et al., Bioinformatics
+    29, 2722, 2013), without a superposition: a mirror image has the same as its original.
 
     Args:
         x: `[B, L, 3]` decoys in angstrom.
@@ -60,11 +60,11 @@ def gdt_ts(x: Tensor, native: Tensor) -> Tensor:
         x: `[..., L, 3]`.
         native: `[L, 3]`.
     """
-    shares = [
-        _best_over_superpositions(x, native, cutoff, lambda d2, c=cutoff: (d2 <= c * c).float())
-        for cutoff in _GDT_CUTOFFS
-    ]
-    return torch.stack(shares).mean(0)
+
+    def share(cutoff: float) -> Tensor:
+        return _best_over_superpositions(x, native, cutoff, lambda d2: (d2 <= cutoff**2).float())
+
+    return torch.stack([share(cutoff) for cutoff in _GDT_CUTOFFS]).mean(0)
 
 
 def tm_score(x: Tensor, native: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +56,12 @@ class ScoreNetwork(nn.Module, ABC):
     """A network that denoises C-alpha traces of a target at any noise level.
 
     The score of the noised distribution is (denoised - x) / sigma^2.
+
+    Attributes:
+        config: Dataclass that the network is built from.
     """
+
+    config: Any
 
     @abstractmethod
     def embed(self, features: Tensor) -> Tensor:
@@ -152,6 +157,8 @@ class NoiseEmbedding(nn.Module):
     Args:
         channels: Of the vector.
     """
+
+    frequency: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -107,7 +107,7 @@ class PeerFolder:
         x = torch.tensor(flat.reshape(-1, 3), dtype=torch.float32, requires_grad=True)
         value = self.objective(x)
         (gradient,) = torch.autograd.grad(value, x)
-        return float(value), gradient.numpy().astype(np.float64).ravel()
+        return float(value.detach()), gradient.numpy().astype(np.float64).ravel()
 
     def objective(self, x: Tensor) -> Tensor:
         """Negative log-likelihood of the predictions and penalties, nats per residue.

@@ -234,10 +234,10 @@ def anneal(
         x = std * normal_like(torch.empty(len(generators), *shape), generators)
     else:
         x = start + first * normal_like(start, generators)
-    for level, following in itertools.pairwise((*sampler.levels, None)):
+    for level, following in itertools.zip_longest(sampler.levels, sampler.levels[1:]):
         if level and sampler.corrector is not None:
             x = sampler.corrector(denoise, x, level, generators)
-        if level and following is not None and sampler.predictor is not None:
+        if sampler.predictor is not None and following is not None:
             x = sampler.predictor(denoise, x, level, following, generators)
         on_level(level, x)
     return denoise(x, min(filter(None, sampler.levels))) if sampler.denoise_last else x

@@ -169,5 +169,5 @@ def denoising_loss(
     noisy = (native + sigma[:, None, None] * noise) * mask[..., None]
     target = rigid_align(native, noisy, mask) if align else native
     denoised = network(noisy, sigma, condition)
-    error = ((denoised - target).square().sum(-1) * mask).sum(-1) / (3 * mask.sum(-1))
-    return error / sigma**2
+    squared: Tensor = ((denoised - target).square().sum(-1) * mask).sum(-1)
+    return squared / (3 * mask.sum(-1) * sigma**2)

@@ -1,0 +1,164 @@
+"""Folding a target: decoys of a network or of the peer, their hand, and which one to take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from protenix_eba.ebmfold.handedness import is_mirrored
+from protenix_eba.ebmfold.likelihood import PairLikelihood
+from protenix_eba.ebmfold.metrics import ca_rmsd, gdt_ts, is_mirror_image, lddt_ca, tm_score
+from protenix_eba.ebmfold.network import ScoreNetwork
+from protenix_eba.ebmfold.peer import PeerFolder
+from protenix_eba.ebmfold.sampling import Sampler, anneal
+from protenix_eba.ebmfold.target import Target
+
+__all__ = ["Decoys", "decoy_generators", "fold", "fold_by_peer", "score_table"]
+
+# Decoys are folded together while they have fewer pairs of residues than this: 1 GB of memory.
+_PAIRS_AT_A_TIME: Final = 500_000
+Told = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Decoys:
+    """Traces of a target in the hand that native proteins have.
+
+    Attributes:
+        ca: `[B, L, 3]` in angstrom.
+        reflected: `[B]` whether the sampled trace was the mirror image.
+        negative_log_likelihood: `[B]` of the predictions, nats per pair.
+        n_evaluations: Of the network, or of the peer's objective, per decoy.
+        cpu_seconds: Process time per decoy.
+    """
+
+    ca: Tensor
+    reflected: Tensor
+    negative_log_likelihood: Tensor
+    n_evaluations: float
+    cpu_seconds: float
+
+    @property
+    def selected(self) -> int:
+        """The decoy that the predictions make likeliest."""
+        return int(self.negative_log_likelihood.argmin())
+
+
+def decoy_generators(seed: int, numbers: range) -> list[torch.Generator]:
+    """Decoy n draws from (seed, n): it is the same in whatever batch it is made."""
+    states = [np.random.SeedSequence([seed, n]).generate_state(1, np.uint64)[0] for n in numbers]
+    return [torch.Generator().manual_seed(int(state) % 2**63) for state in states]
+
+
+@torch.no_grad()
+def fold(
+    network: ScoreNetwork,
+    target: Target,
+    sampler: Sampler,
+    n_decoys: int,
+    seed: int,
+    *,
+    start: Tensor | None = None,
+    told: Told = lambda n: None,
+) -> Decoys:
+    """Sample decoys with a network.
+
+    Args:
+        network: In evaluation mode.
+        target: Of any length; memory grows with L^2.
+        sampler: One of `SAMPLERS`, or `refiner` of one with `start`.
+        n_decoys: B.
+        seed: Of the random numbers.
+        start: `[L, 3]` a trace to refine; decoys then keep its hand.
+        told: Called with the number of decoys that are finished.
+    """
+    begun = time.process_time()
+    device = next(network.parameters()).device
+    condition = network.prepare(target)
+    calls = 0
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        nonlocal calls
+        calls += len(x)
+        level = torch.full((len(x),), sigma, device=device)
+        denoised: Tensor = network(x.to(device), level, condition)
+        return denoised.to(x)
+
+    at_a_time = max(1, _PAIRS_AT_A_TIME // target.n_residues**2)
+    batches = []
+    for first in range(0, n_decoys, at_a_time):
+        numbers = range(first, min(first + at_a_time, n_decoys))
+        given = None if start is None else start.expand(len(numbers), -1, -1)
+        generators = decoy_generators(seed, numbers)
+        batches.append(anneal(denoise, (target.n_residues, 3), generators, sampler, start=given))
+        told(len(numbers))
+    ca = torch.cat(batches)
+    return _decoys(target, ca, calls / n_decoys, begun, keep_hand=start is not None)
+
+
+def fold_by_peer(
+    target: Target, n_decoys: int, seed: int, *, told: Told = lambda n: None
+) -> Decoys:
+    """Decoys by multidimensional scaling and L-BFGS; see `fold`."""
+    begun = time.process_time()
+    folder = PeerFolder(target)
+    traces = []
+    for number in range(n_decoys):
+        traces.append(folder(np.random.default_rng([seed, number])))
+        told(1)
+    return _decoys(target, torch.stack(traces), folder.n_evaluations / n_decoys, begun)
+
+
+def _decoys(
+    target: Target, ca: Tensor, n_evaluations: float, begun: float, keep_hand: bool = False
+) -> Decoys:
+    reflected = is_mirrored(ca, target.bonded)
+    if keep_hand:
+        reflected = torch.zeros_like(reflected)
+    ca = torch.where(reflected[:, None, None], -ca, ca)
+    likelihood = PairLikelihood(target)
+    nll = torch.stack([likelihood(trace) for trace in ca])
+    seconds = (time.process_time() - begun) / len(ca)
+    return Decoys(ca, reflected, nll, n_evaluations, seconds)
+
+
+def score_table(
+    decoys: Decoys,
+    native: Tensor | None = None,
+    residues: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+) -> list[dict[str, Any]]:
+    """One row per decoy, for JSON.
+
+    Args:
+        decoys: B of them.
+        native: `[N, 3]` the native C-alpha atoms; without them the metrics are None.
+        residues: Which residues of the target, and of the native structure, are compared; None for
+            all.
+
+    Returns:
+        `lddt_ca, gdt_ts, tm_score, ca_rmsd_angstrom, mirrored, negative_log_likelihood,
+        reflected, selected`; `mirrored` says that the mirror image is nearer to the native one.
+    """
+    columns: dict[str, list[Any]] = {
+        key: [None] * len(decoys.ca)
+        for key in ("lddt_ca", "gdt_ts", "tm_score", "ca_rmsd_angstrom", "mirrored")
+    }
+    if native is not None:
+        ours, theirs = (slice(None), slice(None)) if residues is None else residues
+        x, true = decoys.ca[:, ours], native[theirs]
+        metrics = (lddt_ca, gdt_ts, tm_score, ca_rmsd, is_mirror_image)
+        columns = {
+            key: metric(x, true).tolist() for key, metric in zip(columns, metrics, strict=True)
+        }
+    columns["negative_log_likelihood"] = decoys.negative_log_likelihood.tolist()
+    columns["reflected"] = decoys.reflected.tolist()
+    columns["selected"] = [n == decoys.selected for n in range(len(decoys.ca))]
+    rows = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
