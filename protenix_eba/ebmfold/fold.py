@@ -113,7 +113,8 @@ def fold_by_peer(
     for number in range(n_decoys):
         traces.append(folder(np.random.default_rng([seed, number])))
         told(1)
-    return _decoys(target, torch.stack(traces), folder.n_evaluations / n_decoys, begun)
+    ca = torch.stack(traces)
+    return _decoys(target, ca, folder.n_evaluations / n_decoys, begun, keep_hand=True)
 
 
 def _decoys(

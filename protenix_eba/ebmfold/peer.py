@@ -15,6 +15,7 @@ from scipy.optimize import minimize
 from scipy.sparse.csgraph import shortest_path
 from torch import Tensor
 
+from protenix_eba.ebmfold.handedness import dihedral_divergence
 from protenix_eba.ebmfold.likelihood import PairLikelihood
 from protenix_eba.ebmfold.predictions import DISTANCE_EDGES
 from protenix_eba.ebmfold.target import Target
@@ -84,15 +85,21 @@ class PeerFolder:
         self.n_evaluations = 0
 
     def __call__(self, generator: np.random.Generator) -> Tensor:
-        """One decoy `[L, 3]`: both hands are begun, that with the lower objective is finished."""
+        """One decoy `[L, 3]`.
+
+        Both hands are begun. That with the lower sum of the objective and of the divergence of its
+        dihedral angles from native ones, both in nats per residue, is finished.
+        """
         noise = _START_NOISE * generator.standard_normal(self._start.shape)
         begun = [
             self._minimise(hand * self._start + noise, _STEPS_TO_TELL_HANDS) for hand in (1, -1)
         ]
-        best = min(begun, key=lambda pair: pair[1])[0]
-        return torch.as_tensor(self._minimise(best, _STEPS)[0], dtype=torch.float32)
+        return self._minimise(min(begun, key=self._cost).numpy(), _STEPS)
 
-    def _minimise(self, start: Array, n_steps: int) -> tuple[Array, float]:
+    def _cost(self, x: Tensor) -> float:
+        return float(self.objective(x) + dihedral_divergence(x, self._bonded))
+
+    def _minimise(self, start: Array, n_steps: int) -> Tensor:
         found = minimize(
             self._value_and_gradient,
             start.ravel(),
@@ -100,7 +107,7 @@ class PeerFolder:
             method="L-BFGS-B",
             options={"maxiter": n_steps, "maxcor": 20},
         )
-        return found.x.reshape(-1, 3), float(found.fun)
+        return torch.as_tensor(found.x.reshape(-1, 3), dtype=torch.float32)
 
     def _value_and_gradient(self, flat: Array) -> tuple[float, Array]:
         self.n_evaluations += 1
