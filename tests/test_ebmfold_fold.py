@@ -11,6 +11,8 @@ from protenix_eba.ebmfold.fold import fold, fold_by_peer, score_table
 from protenix_eba.ebmfold.likelihood import PairLikelihood
 from protenix_eba.ebmfold.metrics import ca_rmsd, lddt_ca
 from protenix_eba.ebmfold.peer import PeerFolder, classical_scaling, completed_distances
+from protenix_eba.ebmfold.predictions import Predictions
+from protenix_eba.ebmfold.refine import starting_level
 from protenix_eba.ebmfold.sampling import SAMPLERS
 from protenix_eba.ebmfold.standin import standin_predictions
 from protenix_eba.ebmfold.structures import match_residues, read_trace, write_trace
@@ -62,8 +64,6 @@ def test_the_likelihood_of_uniform_predictions_is_the_logarithm_of_the_bins(heli
     """36 bins of 1/36 within 20 angstrom, wherever the atoms are."""
     share = np.zeros((8, 8, 37), dtype=np.float32)
     share[..., 1:] = 1 / 36
-    from protenix_eba.ebmfold.predictions import Predictions
-
     value = PairLikelihood(Target("a", Predictions(share)))(helix[:8, 1])
     assert float(value) == pytest.approx(np.log(36), abs=0.01)
 
@@ -98,7 +98,7 @@ def test_pairs_beyond_all_bins_get_the_length_of_a_path(helix):
 @pytest.mark.parametrize("orientations", [False, True])
 def test_the_peer_folds_nearly_exact_predictions(helix, orientations):
     target = target_of(helix, orientations=orientations)
-    decoys = fold_by_peer(target, 2, 0)
+    decoys = fold_by_peer(target, 1, 0)
     assert lddt_ca(decoys.ca, helix[:, 1]).max() > 0.9
     best = decoys.ca[decoys.selected]
     assert float(ca_rmsd(best, helix[:, 1])) < 1.5
@@ -196,6 +196,48 @@ def test_fold_writes_traces_and_scores_and_a_second_run_changes_nothing(tmp_path
         assert (out / "scores.json").stat().st_mtime_ns == before
         assert run([*words, "--seed", "5"]) == 2  # other decoys are there
     assert scores["decoys"][0]["lddt_ca"] is not None
+
+
+@pytest.mark.parametrize("bend", [0.0, 0.5, 1.5, 4.0])
+def test_a_trace_that_is_further_off_is_refined_from_more_noise(helix, bend):
+    """Stretched by up to a few angstrom: from the smallest level to more than the error."""
+    target = target_of(helix, noise=0.25)
+    generator = torch.Generator().manual_seed(0)
+    ca = helix[:, 1] + bend * torch.randn(helix[:, 1].shape, generator=generator)
+    level = starting_level(target, ca)
+    if bend == 0:
+        assert level == 0.3
+    assert 0.3 <= level <= max(0.5, 1.2 * bend)
+    assert level >= 0.3 * min(bend, 3.0)
+
+
+def test_where_nothing_is_predicted_refinement_starts_high(helix):
+    far = np.zeros((32, 32, 37), dtype=np.float32)
+    far[..., 0] = 1
+    assert starting_level(Target("a", Predictions(far)), helix[:, 1]) == 3.0
+
+
+def test_refine_keeps_the_fold_and_reports_what_failed(tmp_path, helix, weights):
+    predictions = predictions_file(tmp_path / "p.npz", helix)
+    letters = "ACDEFGHIKLMNPQRS" * 2
+    (tmp_path / "p.fasta").write_text(">p\n" + letters + "\n")
+    write_trace(tmp_path / "whole.pdb", helix[:, 1], letters)
+    write_trace(tmp_path / "part.pdb", helix[3:, 1], letters[3:])
+    (tmp_path / "junk.pdb").write_text("hello")
+    out = tmp_path / "out"
+    words = ["refine", "--predictions", predictions, "--fasta", str(tmp_path / "p.fasta")]
+    words += ["--weights", str(weights), "--out", str(out), "--native", str(tmp_path / "whole.pdb")]
+    for name in ("whole", "part", "junk"):
+        words += ["--structures", str(tmp_path / f"{name}.pdb")]
+    assert run(words) == 3
+    scores = json.loads((out / "scores.json").read_text())
+    assert list(scores["failed"]) == ["junk"]
+    whole, part = scores["decoys"]
+    assert whole["lddt_ca_before"] == part["lddt_ca_before"] == 1.0
+    assert whole["starting_level_angstrom"] == 0.3
+    # An untrained network: noise of 0.3 angstrom at most is left.
+    assert whole["ca_rmsd_angstrom"] < 2 and not whole["mirrored"]
+    assert read_trace(out / "part.pdb").numbers.tolist() == list(range(4, 33))
 
 
 def test_chains_joined_by_a_colon_are_separate_in_the_output(tmp_path, helix):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from protenix_eba.cli.folding import SCORES, is_finished, read_target, target_options
 from protenix_eba.cli.session import make_folder
 from protenix_eba.errors import UserError
 
@@ -17,12 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["fold"]
 
-_PATH: Final = click.Path(path_type=Path)
 # Those of ebmfold.sampling.SAMPLERS, listed here since torch takes seconds to import.
 _SAMPLERS: Final = ("churned", "churned64", "langevin", "algorithm1", "heun", "peer")
-_SCORES: Final = "scores.json"
-# Between the residue numbers of two chains: features and bonds then see a break.
-_CHAIN_STEP: Final = 200
 
 
 @click.command(
@@ -35,17 +31,15 @@ _CHAIN_STEP: Final = 200
 
 The decoy that is `selected` in scores.json is the one that the predictions make likeliest."""
 )
-@click.option(
-    "--predictions",
-    type=_PATH,
-    required=True,
-    help="npz file of trRosetta (dist, omega, theta, phi), or with Protenix's 64 bins as dist.",
-)
-@click.option("--out", type=_PATH, required=True, help="Output folder.")
+@target_options
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Output folder.")
 @click.option("-n", "--decoys", default=4, show_default=True, help="How many traces.")
-@click.option("--fasta", type=_PATH, default=None, help="The sequence, chains joined by ':'.")
-@click.option("--native", type=_PATH, default=None, help="PDB or mmCIF file to compare with.")
-@click.option("--weights", type=_PATH, default=None, help="Trained network; not for the peer.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Trained network; not for the peer.",
+)
 @click.option(
     "--sampler",
     type=click.Choice(_SAMPLERS),
@@ -53,41 +47,37 @@ The decoy that is `selected` in scores.json is the one that the predictions make
     show_default=True,
     help="`peer` needs no network: scaling, then L-BFGS on the likelihood.",
 )
-@click.option(
-    "--distances-only", is_flag=True, help="Do not use the orientations in the predictions."
-)
-@click.option("--seed", default=0, show_default=True, help="Decoy n is made from (seed, n).")
 def fold(
     predictions: Path,
+    fasta: Path | None,
+    distances_only: bool,
+    native: Path | None,
+    seed: int,
     out: Path,
     decoys: int,
-    fasta: Path | None,
-    native: Path | None,
     weights: Path | None,
     sampler: str,
-    distances_only: bool,
-    seed: int,
 ) -> None:
     """Fold a C-alpha trace from inter-residue predictions: decoy_N.pdb and scores.json.
 
     A folder that holds the same decoys already is left as it is.
     """
-    if decoys < 1 or seed < 0:
-        raise UserError(
-            f"expected --decoys of at least 1 and --seed of at least 0, found {decoys}, {seed}"
-        )
+    for name, value, least in (("--decoys", decoys, 1), ("--seed", seed, 0)):
+        if value < least:
+            raise UserError(f"{name}: expected at least {least}, found {value}")
     if (weights is None) != (sampler == "peer"):
+        needs = "needs --weights" if weights is None else "uses no --weights"
         raise UserError(
-            f"--sampler {sampler} needs --weights"
-            if weights is None
-            else "--sampler peer uses no --weights",
+            f"--sampler {sampler} {needs}",
             "give the weights of a trained network, or take --sampler peer, which has none",
         )
     from protenix_eba import __version__
+    from protenix_eba.ebmfold.structures import match_residues, read_trace
     from protenix_eba.files import sha256_of_file
     from protenix_eba.progress import console
 
-    target, chains = _read_target(predictions, fasta, distances_only)
+    target, chains = read_target(predictions, fasta, distances_only)
+    trace = read_trace(native) if native else None
     made = {
         "predictions_sha256": sha256_of_file(predictions),
         "weights_sha256": weights and sha256_of_file(weights),
@@ -99,75 +89,15 @@ def fold(
         "seed": seed,
         "n_decoys": decoys,
     }
-    if _is_folded(out, made):
+    files = [f"decoy_{n + 1}.pdb" for n in range(decoys)]
+    if is_finished(out, made, files):
         console.print(f"{out} holds these decoys already", markup=False, soft_wrap=True)
         return
-    reference = _read_native(native, target) if native else None
+    compared = trace and (trace.ca, match_residues(trace, target.n_residues, target.sequence))
     make_folder(out)
     folded = _fold(target, weights, sampler, decoys, seed)
-    _write(out, target, chains, folded, reference, made | {"version": __version__})
-
-
-def _read_target(
-    predictions: Path, fasta: Path | None, distances_only: bool
-) -> tuple[Target, list[int]]:
-    """The target, and the lengths of its chains."""
-    import numpy as np
-
-    from protenix_eba.data.sequences import read_proteins
-    from protenix_eba.ebmfold.predictions import read_predictions
-    from protenix_eba.ebmfold.target import Target
-
-    read = read_predictions(predictions)
-    if distances_only:
-        read = read.without_orientations()
-    if fasta is None:
-        return Target(predictions.stem, read), [read.n_residues]
-    proteins = read_proteins(fasta)
-    if len(proteins) != 1:
-        raise UserError(
-            f"{fasta}: expected one protein, found {len(proteins)}",
-            "join the chains of a complex by ':' in one record",
-        )
-    lengths = [len(chain) for chain in proteins[0].chains]
-    offset = np.repeat(np.arange(len(lengths)) * _CHAIN_STEP, lengths)
-    index = np.arange(sum(lengths)) + offset
-    if sum(lengths) != read.n_residues:
-        raise UserError(
-            f"{fasta} has {sum(lengths)} residues, {predictions} is for {read.n_residues}",
-            "give the sequence that the predictions were made for",
-        )
-    return Target(proteins[0].name, read, "".join(proteins[0].chains), index), lengths
-
-
-def _read_native(native: Path, target: Target) -> tuple[Any, Any]:
-    """C-alpha atoms of the native structure, and which residues they are."""
-    from protenix_eba.ebmfold.structures import match_residues, read_trace
-
-    trace = read_trace(native)
-    return trace.ca, match_residues(trace, target.n_residues, target.sequence)
-
-
-def _is_folded(out: Path, made: dict[str, Any]) -> bool:
-    """Whether the folder holds these decoys; an error if it holds others."""
-    path = out / _SCORES
-    if not path.is_file():
-        return False
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))["made"]
-    except (ValueError, KeyError, TypeError):
-        before = {}
-    changed = [key for key, value in made.items() if before.get(key) != value]
-    if changed:
-        raise UserError(
-            f"{out} holds decoys made with other {', '.join(changed)}",
-            "choose another --out, or delete the folder",
-        )
-    return all((out / _name(n)).is_file() for n in range(made["n_decoys"]))
-
-
-def _name(number: int) -> str:
-    return f"decoy_{number + 1}.pdb"
+    made["version"] = __version__
+    _write(out, files, target, chains, folded, compared or (None, None), made)
 
 
 def _fold(target: Target, weights: Path | None, sampler: str, n_decoys: int, seed: int) -> Decoys:
@@ -179,7 +109,7 @@ def _fold(target: Target, weights: Path | None, sampler: str, n_decoys: int, see
     from protenix_eba.ebmfold.sampling import SAMPLERS
     from protenix_eba.progress import progress_bar
 
-    network = weights and load_network(weights)
+    network = None if weights is None else load_network(weights)
     with progress_bar() as bar:
         task = bar.add_task("folding", total=n_decoys, note=target.name)
 
@@ -194,10 +124,11 @@ def _fold(target: Target, weights: Path | None, sampler: str, n_decoys: int, see
 
 def _write(
     out: Path,
+    files: list[str],
     target: Target,
     chains: list[int],
     folded: Decoys,
-    reference: tuple[Any, Any] | None,
+    compared: tuple[Any, Any],
     made: dict[str, Any],
 ) -> None:
     """The traces, then the scores as a sign of completeness."""
@@ -206,13 +137,13 @@ def _write(
     from protenix_eba.files import write_json
     from protenix_eba.progress import console
 
-    for number, ca in enumerate(folded.ca):
-        write_trace(out / _name(number), ca, target.sequence, chains)
-    rows = score_table(folded, *(reference or ()))
-    for number, row in enumerate(rows):
-        row["file"] = _name(number)
+    for name, ca in zip(files, folded.ca, strict=True):
+        write_trace(out / name, ca, target.sequence, chains)
+    rows = score_table(folded, *compared)
+    for name, row in zip(files, rows, strict=True):
+        row["file"] = name
     cost = {"n_evaluations": folded.n_evaluations, "cpu_seconds": folded.cpu_seconds}
-    write_json(out / _SCORES, {"made": made, "per_decoy": cost, "decoys": rows})
+    write_json(out / SCORES, {"made": made, "per_decoy": cost, "decoys": rows})
     best = rows[folded.selected]
     found = f"selected {best['file']}, {best['negative_log_likelihood']:.3f} nats per pair"
     if best["lddt_ca"] is not None:

@@ -25,6 +25,7 @@ VERBS: Final = {
     "evaluate": "Compare a sampled ensemble with a reference ensemble.",
     "export": "Turn a training checkpoint into one that `protenix pred` reads.",
     "fold": "Fold C-alpha traces from predicted distances and orientations (EBM-Fold).",
+    "refine": "Refine C-alpha traces by predicted distances and orientations (EBM-Fold).",
     "demo": "Run the whole pipeline on a small example.",
 }
 

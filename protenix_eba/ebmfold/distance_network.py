@@ -103,13 +103,14 @@ class DistanceNetwork(ScoreNetwork):
             length = condition.mask.sum(-1).expand(len(x))
             scale = 3.0 / (4.0 * length * sigma)
             h = h * scale[:, None, None] / (squared + 1.0).sqrt()
-        return x + sigma[:, None, None] ** 2 * coordinate_score(h, x)
+        denoised: Tensor = x + sigma[:, None, None] ** 2 * coordinate_score(h, x)
+        return denoised
 
     def _level(self, sigma: Tensor) -> Tensor:
         """`[B]` number of the nearest of the K levels."""
         config = self.config
         ratio = math.log(config.sigma_first / config.sigma_last) / (config.n_levels - 1)
-        number = (math.log(config.sigma_first) - sigma.log()) / ratio
+        number: Tensor = (math.log(config.sigma_first) - sigma.log()) / ratio
         return number.round().long().clamp(0, config.n_levels - 1)
 
 

@@ -81,7 +81,8 @@ class EquivariantNetwork(ScoreNetwork):
         for layer in self.layers:
             pair, move = layer(pair, y, sigma, noise, condition)
             y = y + step * move
-        return centre + y
+        denoised: Tensor = centre + y
+        return denoised
 
 
 class _Layer(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -15,6 +16,9 @@ from protenix_eba.ebmfold.trace import PSEUDO_CB, PSEUDO_N, angle, dihedral, pse
 
 __all__ = ["PairLikelihood"]
 
+Array = NDArray[np.float32]
+Indices = NDArray[np.int64]
+
 # Share of a uniform distribution: a predictor that is sure and wrong costs a bounded amount.
 _FLOOR: Final = 1e-3
 # Distances above 20 angstrom have a constant density over this range, and so no gradient.
@@ -26,6 +30,17 @@ _ANGLE_BIN: Final = math.pi / 12
 _NEAR: Final = 0.5
 
 
+@dataclass(frozen=True)
+class _AngleTerm:
+    """An angle of Q pairs: residues, how likely they are near, log shares `[Q, bins]`."""
+
+    name: str
+    i: Tensor
+    j: Tensor
+    near: Tensor
+    log_share: Tensor
+
+
 class PairLikelihood:
     """Negative log-likelihood of traces under a target's predictions.
 
@@ -34,36 +49,45 @@ class PairLikelihood:
     between the centres of bins, in their logarithm. Pseudo atoms of a mirror image lie elsewhere:
     unlike distances of C-alpha atoms, this knows left from right.
 
+    Attributes:
+        pairs: `[P]` and `[P]`, the residues i < j of each pair.
+
     Args:
         target: With or without orientations.
     """
 
+    pairs: tuple[Tensor, ...]
+
     def __init__(self, target: Target) -> None:
-        self._bonded = target.bonded
-        self._i, self._j = torch.triu_indices(target.n_residues, target.n_residues, 1)
-        i, j = self._i.numpy(), self._j.numpy()
+        # Residues with a frame, and so with pseudo atoms.
+        self._whole = torch.nn.functional.pad(target.bonded[1:] & target.bonded[:-1], (1, 1))
+        self.pairs = tuple(torch.triu_indices(target.n_residues, target.n_residues, 1))
+        i, j = (part.numpy() for part in self.pairs)
         predictions = target.predictions
         distance = (predictions.distance[i, j] + predictions.distance[j, i]) / 2
         tail = distance[:, :1] * _BIN / _BEYOND
         self._distance = _log_density(np.concatenate([distance[:, 1:], tail], -1))
-        self._angles: list[tuple[Tensor, Tensor, Tensor, Tensor, str]] = []
+        self._angles: list[_AngleTerm] = []
         if predictions.has_orientations:
-            whole = torch.nn.functional.pad(self._bonded[1:] & self._bonded[:-1], (1, 1))
-            for name in ("omega", "theta", "phi"):
+            for name in _ANGLES:
                 # theta and phi of (i, j) are not those of (j, i); omega is.
                 pairs = [(i, j)] if name == "omega" else [(i, j), (j, i)]
-                for first, second in pairs:
-                    share = getattr(predictions, name)[first, second]
-                    near = 1 - share[:, 0]
-                    kept = (near > _NEAR) & whole.numpy()[first] & whole.numpy()[second]
-                    table = _log_density(share[kept, 1:] / near[kept, None])
-                    numbers = torch.as_tensor(first[kept]), torch.as_tensor(second[kept])
-                    self._angles.append((*numbers, table, torch.as_tensor(near[kept]), name))
+                shares = getattr(predictions, name)
+                self._angles += [self._term(name, shares, *pair) for pair in pairs]
+
+    def _term(self, name: str, shares: Array, i: Indices, j: Indices) -> _AngleTerm:
+        near = 1 - shares[i, j, 0]
+        whole = self._whole.numpy()
+        kept = (near > _NEAR) & whole[i] & whole[j]
+        i, j, near = i[kept], j[kept], near[kept]
+        table = _log_density(shares[i, j, 1:] / near[:, None])
+        first, second, weight = (torch.as_tensor(part) for part in (i, j, near))
+        return _AngleTerm(name, first, second, weight, table)
 
     @property
     def n_pairs(self) -> int:
         """Pairs of residues, L (L - 1) / 2."""
-        return len(self._i)
+        return len(self.pairs[0])
 
     def __call__(self, x: Tensor) -> Tensor:
         """Mean over pairs of -log p, in nats.
@@ -74,25 +98,39 @@ class PairLikelihood:
         Returns:
             A scalar: of distances, plus that of orientations if they are predicted.
         """
-        n, cb = self._pseudo(x, PSEUDO_N), self._pseudo(x, PSEUDO_CB)
-        distance = (cb[self._i] - cb[self._j]).square().sum(-1).add(1e-6).sqrt()
-        total = -_interpolate(self._distance, (distance - _FIRST_CENTRE) / _BIN).sum()
-        for i, j, table, near, name in self._angles:
-            value, periodic = _ANGLES[name](n, x, cb, i, j), name != "phi"
+        cb = self._pseudo(x, PSEUDO_CB)
+        total = self._terms(self._between(cb)).sum()
+        n = self._pseudo(x, PSEUDO_N) if self._angles else x
+        for term in self._angles:
+            value, periodic = _ANGLES[term.name](n, x, cb, term.i, term.j), term.name != "phi"
             position = (value + (math.pi if periodic else 0.0)) / _ANGLE_BIN - 0.5
-            total = total - (near * _interpolate(table, position, periodic)).sum()
+            total = total - (term.near * _interpolate(term.log_share, position, periodic)).sum()
         return total / self.n_pairs
+
+    def distances(self, x: Tensor) -> Tensor:
+        """`[P]` distances of the pseudo atoms of `x` `[L, 3]`, in the order of `pairs`."""
+        return self._between(self._pseudo(x, PSEUDO_CB))
+
+    def distance_terms(self, x: Tensor) -> Tensor:
+        """`[P]` -log p of these distances, in nats."""
+        return self._terms(self.distances(x))
+
+    def _between(self, cb: Tensor) -> Tensor:
+        i, j = self.pairs
+        return (cb[i] - cb[j]).square().sum(-1).add(1e-6).sqrt()
+
+    def _terms(self, distance: Tensor) -> Tensor:
+        return -_interpolate(self._distance, (distance - _FIRST_CENTRE) / _BIN)
 
     def _pseudo(self, x: Tensor, offset: tuple[float, float, float]) -> Tensor:
         """`[L, 3]` pseudo atoms; C-alpha atoms where there is no frame."""
         if len(x) < 3:
             return x
         atoms = torch.cat([x[:1], pseudo_atoms(x, offset), x[-1:]])
-        whole = torch.nn.functional.pad(self._bonded[1:] & self._bonded[:-1], (1, 1))
-        return torch.where(whole[:, None], atoms, x)
+        return torch.where(self._whole[:, None], atoms, x)
 
 
-def _log_density(share: NDArray[np.floating]) -> Tensor:
+def _log_density(share: Array) -> Tensor:
     floored = (1 - _FLOOR) * share + _FLOOR / share.shape[-1]
     return torch.as_tensor(np.log(floored), dtype=torch.float32)
 

@@ -125,7 +125,11 @@ def _aligned(trace: Trace, sequence: str) -> tuple[NDArray[np.int64], NDArray[np
 
 
 def write_trace(
-    path: Path | str, ca: Tensor, sequence: str | None, chains: Sequence[int] | None = None
+    path: Path | str,
+    ca: Tensor,
+    sequence: str | None,
+    chains: Sequence[int] | None = None,
+    numbers: NDArray[np.int64] | None = None,
 ) -> None:
     """Write a C-alpha trace as a PDB file; residues without a known letter are called UNK.
 
@@ -134,6 +138,7 @@ def write_trace(
         ca: `[L, 3]` in angstrom.
         sequence: One letter per residue, or None.
         chains: Length of each chain, named A, B, ...; None for one chain.
+        numbers: `[L]` residue numbers; None for 1, 2, ... in each chain.
     """
     from biotite.sequence import ProteinSequence
     from biotite.structure import AtomArray
@@ -143,7 +148,8 @@ def write_trace(
     atoms = AtomArray(len(ca))
     # PDB columns end at 999.999; the origin is the centre.
     atoms.coord = (ca - ca.mean(0)).cpu().numpy()
-    atoms.res_id = np.concatenate([np.arange(1, length + 1) for length in lengths])
+    counted = np.concatenate([np.arange(1, length + 1) for length in lengths])
+    atoms.res_id = counted if numbers is None else numbers
     atoms.chain_id = np.repeat([chr(ord("A") + k % 26) for k in range(len(lengths))], lengths)
     atoms.atom_name[:], atoms.element[:] = "CA", "C"
     codes = sequence or "X" * len(ca)
