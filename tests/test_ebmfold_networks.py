@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from protenix_eba.ebmfold import equivariant_network
 from protenix_eba.ebmfold.checkpoint import build_network, load_network, save_network
 from protenix_eba.ebmfold.domains import Domain
 from protenix_eba.ebmfold.network import Condition, ScoreNetwork, expected_distances
@@ -119,6 +120,18 @@ def test_the_condition_in_parts_equals_that_of_all_features(network, domain):
     whole = network.condition_of(pair_features(target), prepared.mask, prepared.bonded)
     torch.testing.assert_close(prepared.pair, whole.pair)
     torch.testing.assert_close(prepared.expected, whole.expected)
+
+
+def test_rows_at_a_time_give_what_all_rows_give(batch, monkeypatch):
+    """Without gradients the pair state is updated in blocks of rows, here one at a time."""
+    torch.manual_seed(0)
+    network = build_network(*SMALL["equivariant"]).eval()
+    condition = network.condition_of(batch.features, batch.mask, batch.bonded)
+    whole = network(batch.native, SIGMA, condition)
+    monkeypatch.setattr(equivariant_network, "_PAIRS_AT_A_TIME", 1)
+    with torch.no_grad():
+        in_rows = network(batch.native, SIGMA, condition)
+    torch.testing.assert_close(in_rows, whole.detach())
 
 
 def test_the_corrected_output_does_not_grow_with_the_length_and_the_papers_does():

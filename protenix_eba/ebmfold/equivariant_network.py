@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,8 @@ from protenix_eba.ebmfold.target import N_FEATURES
 from protenix_eba.ebmfold.trace import frames, squared_distances
 
 __all__ = ["EquivariantNetwork", "EquivariantNetworkConfig"]
+
+_PAIRS_AT_A_TIME: Final = 8192
 
 
 @dataclass(frozen=True)
@@ -75,14 +78,22 @@ class EquivariantNetwork(ScoreNetwork):
         total = sigma**2 + self.config.sigma_data**2
         y = centred * (self.config.sigma_data**2 / total)[:, None, None]
         step = (sigma * self.config.sigma_data / total.sqrt())[:, None, None]
-        noisy = distance_features(squared_distances(x), sigma, condition.expected)
-        pair = condition.pair + self.start(noisy)
+        pair = self._start(x, sigma, condition)
         noise = self.noise(sigma)
         for layer in self.layers:
             pair, move = layer(pair, y, sigma, noise, condition)
             y = y + step * move
         denoised: Tensor = centre + y
         return denoised
+
+    def _start(self, x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        """The pair state before the first layer: what is predicted, and the noisy distances."""
+        squared, blocks = squared_distances(x), []
+        for rows in _row_blocks(squared):
+            expected = condition.expected[..., rows, :, :]
+            noisy = distance_features(squared[:, rows], sigma, expected)
+            blocks.append(condition.pair[..., rows, :, :] + self.start(noisy))
+        return torch.cat(blocks, dim=1)
 
 
 class _Layer(nn.Module):
@@ -106,20 +117,37 @@ class _Layer(nn.Module):
         """The new pair state `[B, L, L, C]` and the move of each residue `[B, L, 3]`."""
         squared = squared_distances(y)
         scale, shift = self.modulation(noise)[:, None, None].chunk(2, dim=-1)
-        normal = self.norm(pair) * (1 + scale) + shift
-        inputs = [normal, distance_features(squared, sigma, condition.expected)]
-        if self.chiral:
-            seen = _seen_from(y, squared, condition.bonded)
-            inputs += [seen, seen.transpose(1, 2)]
+        seen = _seen_from(y, squared, condition.bonded) if self.chiral else None
         share = condition.mask / condition.mask.sum(-1, keepdim=True)
+        blocks = _row_blocks(squared)
+
+        def normal(rows: slice) -> Tensor:
+            normalised: Tensor = self.norm(pair[:, rows]) * (1 + scale) + shift
+            return normalised
+
         # What residue i knows of all others, and residue j: a complete graph's messages.
-        mean = (normal * share[..., None, :, None]).sum(-2)
-        of_i, of_j = self.context(mean).chunk(2, dim=-1)
-        hidden = F.silu(self.inner(torch.cat(inputs, dim=-1)) + of_i[:, :, None] + of_j[:, None])
-        pair = pair + self.outer(hidden)
-        weight = self.weight(pair)[..., 0] * share[..., None, :] / (squared + 1.0).sqrt()
+        means = [(normal(rows) * share[..., None, :, None]).sum(-2) for rows in blocks]
+        of_i, of_j = self.context(torch.cat(means, dim=1)).chunk(2, dim=-1)
+        updated, weights = [], []
+        for rows in blocks:
+            expected = condition.expected[..., rows, :, :]
+            inputs = [normal(rows), distance_features(squared[:, rows], sigma, expected)]
+            if seen is not None:
+                inputs += [seen[:, rows], seen[:, :, rows].transpose(1, 2)]
+            inner = self.inner(torch.cat(inputs, dim=-1))
+            hidden = F.silu(inner + of_i[:, rows, None] + of_j[:, None])
+            updated.append(pair[:, rows] + self.outer(hidden))
+            weights.append(self.weight(updated[-1])[..., 0])
+        weight = torch.cat(weights, dim=1) * share[..., None, :] / (squared + 1.0).sqrt()
         move = weight.sum(-1, keepdim=True) * y - weight @ y
-        return pair, 4.0 * move * condition.mask[..., None]
+        return torch.cat(updated, dim=1), 4.0 * move * condition.mask[..., None]
+
+
+def _row_blocks(squared: Tensor) -> list[slice]:
+    """Rows that are worked on at a time: without gradients few, whose tensors fit into a cache."""
+    n_batch, n_rows, _ = squared.shape
+    step = n_rows if torch.is_grad_enabled() else max(1, _PAIRS_AT_A_TIME // (n_batch * n_rows))
+    return [slice(first, first + step) for first in range(0, n_rows, step)]
 
 
 def _seen_from(y: Tensor, squared: Tensor, bonded: Tensor) -> Tensor:
