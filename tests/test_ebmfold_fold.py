@@ -129,6 +129,18 @@ def test_decoys_of_a_network_are_the_same_again_in_other_batches_and_in_the_nati
     assert not is_mirrored(together.ca, target.bonded).any()
 
 
+def test_the_hand_after_each_level_and_at_the_end_are_the_same(helix):
+    """For a network that does not see chirality."""
+    torch.manual_seed(0)
+    network = build_network("equivariant", {"n_layers": 1, "channels": 4, "chiral": False}).eval()
+    target, sampler = target_of(helix), SAMPLERS["heun"]
+    at_the_end = fold(network, target, sampler, 3, 0)
+    each = fold(network, target, sampler, 3, 0, hand_each_level=True)
+    # This sampler draws nothing after its start, so the two agree to rounding.
+    for one, other in zip(at_the_end.ca, each.ca, strict=True):
+        assert float(ca_rmsd(one, other)) < 0.05
+
+
 def test_the_scores_say_which_decoy_is_the_mirror_image(helix):
     from protenix_eba.ebmfold.fold import Decoys
 

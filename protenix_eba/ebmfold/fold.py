@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from protenix_eba.ebmfold.handedness import is_mirrored
+from protenix_eba.ebmfold.handedness import is_mirrored, with_native_hand
 from protenix_eba.ebmfold.likelihood import PairLikelihood
 from protenix_eba.ebmfold.metrics import ca_rmsd, gdt_ts, is_mirror_image, lddt_ca, tm_score
 from protenix_eba.ebmfold.network import ScoreNetwork
@@ -66,6 +66,7 @@ def fold(
     seed: int,
     *,
     start: Tensor | None = None,
+    hand_each_level: bool = False,
     told: Told = lambda n: None,
 ) -> Decoys:
     """Sample decoys with a network.
@@ -77,6 +78,8 @@ def fold(
         n_decoys: B.
         seed: Of the random numbers.
         start: `[L, 3]` a trace to refine; decoys then keep its hand.
+        hand_each_level: Whether the hand is seen to after each noise level, as in the paper, and
+            not only at the end.
         told: Called with the number of decoys that are finished.
     """
     begun = time.process_time()
@@ -91,13 +94,23 @@ def fold(
         denoised: Tensor = network(x.to(device), level, condition)
         return denoised.to(x)
 
+    def native_hand(x: Tensor) -> Tensor:
+        return with_native_hand(x, target.bonded)
+
     at_a_time = max(1, _PAIRS_AT_A_TIME // target.n_residues**2)
     batches = []
     for first in range(0, n_decoys, at_a_time):
         numbers = range(first, min(first + at_a_time, n_decoys))
-        given = None if start is None else start.expand(len(numbers), -1, -1)
-        generators = decoy_generators(seed, numbers)
-        batches.append(anneal(denoise, (target.n_residues, 3), generators, sampler, start=given))
+        batches.append(
+            anneal(
+                denoise,
+                (target.n_residues, 3),
+                decoy_generators(seed, numbers),
+                sampler,
+                start=None if start is None else start.expand(len(numbers), -1, -1),
+                with_hand=native_hand if hand_each_level else lambda x: x,
+            )
+        )
         told(len(numbers))
     ca = torch.cat(batches)
     return _decoys(target, ca, calls / n_decoys, begun, keep_hand=start is not None)

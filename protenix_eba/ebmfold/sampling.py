@@ -213,6 +213,7 @@ def anneal(
     sampler: Sampler,
     *,
     start: Tensor | None = None,
+    with_hand: Callable[[Tensor], Tensor] = lambda x: x,
     on_level: Callable[[float, Tensor], None] = lambda level, x: None,
 ) -> Tensor:
     """Samples of a denoiser.
@@ -223,6 +224,9 @@ def anneal(
         generators: B generators on the CPU.
         sampler: What to do.
         start: `[B, L, 3]` traces to refine: noise of the first level is added to them.
+        with_hand: Applied to the samples after each level, as the paper does with HIRM. The score
+            of distances mirrors with the structure: applied once to the result it gives the same
+            in law.
         on_level: Told each level and the samples after its moves, for a trajectory.
 
     Returns:
@@ -239,5 +243,6 @@ def anneal(
             x = sampler.corrector(denoise, x, level, generators)
         if sampler.predictor is not None and following is not None:
             x = sampler.predictor(denoise, x, level, following, generators)
+        x = with_hand(x)
         on_level(level, x)
     return denoise(x, min(filter(None, sampler.levels))) if sampler.denoise_last else x

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from protenix_eba.ebmfold.domains import Domain
 from protenix_eba.ebmfold.network import Condition, ScoreNetwork
+from protenix_eba.ebmfold.sampling import geometric_levels
 from protenix_eba.ebmfold.standin import standin_predictions
 from protenix_eba.ebmfold.target import Target, pair_features
 from protenix_eba.geometry import rigid_align
@@ -132,8 +133,24 @@ def _collate(items: Sequence[tuple[Target, Tensor]]) -> Batch:
     return Batch(*(torch.stack(column) for column in (features, native, mask, bonded)))
 
 
-def draw_levels(n: int, first: float, last: float, generator: torch.Generator) -> Tensor:
-    """`[n]` noise levels in angstrom, uniform in their logarithm between `last` and `first`."""
+def draw_levels(
+    n: int, first: float, last: float, generator: torch.Generator, n_levels: int | None = None
+) -> Tensor:
+    """Noise levels for training, uniform in their logarithm.
+
+    Args:
+        n: How many.
+        first: Largest level in angstrom.
+        last: Smallest level.
+        generator: On the CPU.
+        n_levels: K, to draw from the paper's K geometric levels; None for any level between.
+
+    Returns:
+        `[n]`.
+    """
+    if n_levels is not None:
+        levels = torch.tensor(geometric_levels(first, last, n_levels))
+        return levels[torch.randint(n_levels, (n,), generator=generator)]
     uniform = torch.rand(n, generator=generator)
     return torch.exp(math.log(last) + uniform * (math.log(first) - math.log(last)))
 
