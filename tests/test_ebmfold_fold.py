@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from protenix_eba.cli import fold as cli_fold
 from protenix_eba.cli.main import run
 from protenix_eba.ebmfold.checkpoint import build_network, save_network
 from protenix_eba.ebmfold.fold import fold, fold_by_peer, score_table
@@ -250,6 +251,34 @@ def test_refine_keeps_the_fold_and_reports_what_failed(tmp_path, helix, weights)
     # An untrained network: noise of 0.3 angstrom at most is left.
     assert whole["ca_rmsd_angstrom"] < 2 and not whole["mirrored"]
     assert read_trace(out / "part.pdb").numbers.tolist() == list(range(4, 33))
+
+
+def test_refined_chains_keep_their_names_and_numbers(tmp_path, helix, weights):
+    predictions = predictions_file(tmp_path / "p.npz", helix)
+    letters = "ACDEFGHIKLMNPQRS"
+    (tmp_path / "p.fasta").write_text(f">p\n{letters}:{letters}\n")
+    write_trace(tmp_path / "a.pdb", helix[2:, 1], (letters + letters)[2:], [14, 16])
+    words = ["--fasta", str(tmp_path / "p.fasta"), "--structures", str(tmp_path / "a.pdb")]
+    words += ["--weights", str(weights), "--out", str(tmp_path / "out")]
+    assert run(["refine", "--predictions", predictions, *words]) == 0
+    lines = (tmp_path / "out" / "a.pdb").read_text().splitlines()
+    found = [(line[21], int(line[22:26])) for line in lines if line.startswith("ATOM")]
+    assert found == [("A", n) for n in range(3, 17)] + [("B", n) for n in range(1, 17)]
+
+
+def test_the_command_lists_the_samplers_that_there_are():
+    assert set(cli_fold._SAMPLERS) == {*SAMPLERS, "peer"}
+
+
+def test_a_network_that_diverges_is_said_and_nothing_is_written(tmp_path, helix, capsys):
+    """The paper's network without training: its score is many orders of magnitude too large."""
+    torch.manual_seed(0)
+    save_network(tmp_path / "w", build_network("distance", {"n_blocks": 1, "channels": 4}))
+    predictions = predictions_file(tmp_path / "p.npz", helix[:8])
+    words = ["--weights", str(tmp_path / "w"), "--out", str(tmp_path / "out")]
+    assert run(["fold", "--predictions", predictions, *words]) == 2
+    assert "did not learn" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*.pdb"))
 
 
 def test_chains_joined_by_a_colon_are_separate_in_the_output(tmp_path, helix):

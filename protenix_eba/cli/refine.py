@@ -158,7 +158,13 @@ def _refine_one(
     else:
         theirs, native_rows = match_residues(reference, target.n_residues, target.sequence)
         _, ours, both = np.intersect1d(present, theirs, return_indices=True)
+        if len(ours) < len(present) / 2:
+            raise UserError(f"{reference.path} has {len(ours)} of the {len(present)} residues")
         (scores,) = score_table(refined, reference.ca, (ours, native_rows[both]))
         added["lddt_ca_before"] = float(lddt_ca(ca[None, ours], reference.ca[native_rows[both]])[0])
-    write_trace(out / f"{path.stem}.pdb", refined.ca[0], part.sequence, numbers=present + 1)
+    ends = np.cumsum(made["chains"])
+    chain = np.searchsorted(ends, present, side="right")
+    lengths = np.bincount(chain, minlength=len(ends))
+    numbers = present + 1 - (ends - made["chains"])[chain]
+    write_trace(out / f"{path.stem}.pdb", refined.ca[0], part.sequence, lengths.tolist(), numbers)
     return scores | added

@@ -19,11 +19,14 @@ from protenix_eba.ebmfold.network import ScoreNetwork
 from protenix_eba.ebmfold.peer import PeerFolder
 from protenix_eba.ebmfold.sampling import Sampler, anneal
 from protenix_eba.ebmfold.target import Target
+from protenix_eba.errors import UserError
 
 __all__ = ["Decoys", "decoy_generators", "fold", "fold_by_peer", "score_table"]
 
 # Decoys are folded together while they have fewer pairs of residues than this: 1 GB of memory.
 _PAIRS_AT_A_TIME: Final = 500_000
+# Coordinates of a PDB file end before 10,000 angstrom on one side and at -999 on the other.
+_WIDEST: Final = 999.0
 Told = Callable[[int], None]
 
 
@@ -81,6 +84,9 @@ def fold(
         hand_each_level: Whether the hand is seen to after each noise level, as in the paper, and
             not only at the end.
         told: Called with the number of decoys that are finished.
+
+    Raises:
+        UserError: The decoys diverge.
     """
     begun = time.process_time()
     device = next(network.parameters()).device
@@ -133,6 +139,12 @@ def fold_by_peer(
 def _decoys(
     target: Target, ca: Tensor, n_evaluations: float, begun: float, keep_hand: bool = False
 ) -> Decoys:
+    extent = float((ca - ca.mean(1, keepdim=True)).abs().max())
+    if not extent < _WIDEST:
+        raise UserError(
+            f"{target.name}: the decoys extend to {extent:.3g} angstrom",
+            "the network did not learn to fold: train it longer, or take other weights",
+        )
     reflected = is_mirrored(ca, target.bonded)
     if keep_hand:
         reflected = torch.zeros_like(reflected)

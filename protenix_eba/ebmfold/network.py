@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from protenix_eba.ebmfold.predictions import DISTANCE_EDGES
-from protenix_eba.ebmfold.target import N_FEATURES, Target, pair_features
+from protenix_eba.ebmfold.target import Target, pair_features
 
 __all__ = [
     "N_DISTANCE_FEATURES",
@@ -114,7 +114,6 @@ def expected_distances(features: Tensor) -> Tensor:
     Returns:
         `[..., 2]`.
     """
-    assert features.shape[-1] == N_FEATURES
     share = features[..., _FIRST_DISTANCE : _FIRST_DISTANCE + len(DISTANCE_EDGES)]
     middle = (DISTANCE_EDGES[1:] + DISTANCE_EDGES[:-1]) / 2
     centres = torch.tensor([24.0, *middle], dtype=share.dtype, device=share.device)

@@ -152,8 +152,6 @@ def _angle_bins(mean: Tensor, width: float, n_bins: int, periodic: bool) -> Tens
     images = [mean + 2 * math.pi * turn for turn in (-1, 0, 1)]
     if not periodic:
         images += [-image for image in images]
-    shares = sum(
-        torch.special.ndtr((edges - image[..., None]) / width).diff(dim=-1) for image in images
-    )
-    assert isinstance(shares, Tensor)
+    below = torch.special.ndtr((edges - torch.stack(images)[..., None]) / width)
+    shares: Tensor = below.diff(dim=-1).sum(0)
     return shares / shares.sum(-1, keepdim=True)

@@ -19,6 +19,7 @@ __all__ = ["Trace", "match_residues", "read_trace", "write_trace"]
 
 # Fewer equal residues than this share of the trace: it is another protein.
 _LEAST_IDENTITY: Final = 0.7
+_FEWEST: Final = 4
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,11 @@ def match_residues(
     Raises:
         UserError: They do not match.
     """
+    if len(trace.sequence) < _FEWEST:
+        raise UserError(
+            f"{trace.path}: expected at least {_FEWEST} residues, found {len(trace.sequence)}",
+            "give a longer structure",
+        )
     if sequence is not None:
         return _aligned(trace, sequence)
     everything = np.arange(len(trace.sequence))
@@ -115,7 +121,7 @@ def _aligned(trace: Trace, sequence: str) -> tuple[NDArray[np.int64], NDArray[np
     ours, theirs = both[:, 0], both[:, 1]
     equal = sum(sequence[i] == trace.sequence[j] for i, j in both)
     known = sum(letter != "X" for letter in trace.sequence)
-    if equal < _LEAST_IDENTITY * max(known, 1):
+    if len(both) < _FEWEST or equal < _LEAST_IDENTITY * known:
         raise UserError(
             f"{trace.path}: {equal} of its {len(trace.sequence)} residues are those of the "
             "sequence",
