@@ -11,6 +11,7 @@ from protenix_eba.ebmfold.checkpoint import build_network, save_network
 from protenix_eba.ebmfold.fold import fold, fold_by_peer, score_table
 from protenix_eba.ebmfold.likelihood import PairLikelihood
 from protenix_eba.ebmfold.metrics import ca_rmsd, lddt_ca
+from protenix_eba.ebmfold.network import ScoreNetwork
 from protenix_eba.ebmfold.peer import PeerFolder, classical_scaling, completed_distances
 from protenix_eba.ebmfold.predictions import Predictions
 from protenix_eba.ebmfold.refine import starting_level
@@ -20,6 +21,7 @@ from protenix_eba.ebmfold.structures import match_residues, read_trace, write_tr
 from protenix_eba.ebmfold.target import Target
 from protenix_eba.ebmfold.trace import PSEUDO_CB, PSEUDO_N, pseudo_atoms
 from protenix_eba.errors import UserError
+from protenix_eba.geometry import rigid_align
 
 T1008 = Path(__file__).parents[2] / "shared" / "data" / "trrosetta_T1008"
 
@@ -126,8 +128,10 @@ def test_decoys_of_a_network_are_the_same_again_in_other_batches_and_in_the_nati
     monkeypatch.setattr(module, "_PAIRS_AT_A_TIME", 1)
     apart = fold(network, target, SAMPLERS["churned"], 3, 7)
     torch.testing.assert_close(together.ca, apart.ca, rtol=1e-3, atol=1e-2)
-    assert together.n_evaluations == 20
-    assert not is_mirrored(together.ca, target.bonded).any()
+    refined = sum(0 < level < 1 for level in SAMPLERS["churned"].levels) + 1
+    assert together.n_evaluations == 20 + 2 * refined <= 64
+    reflected = fold(network, target, SAMPLERS["langevin"], 3, 7)
+    assert not is_mirrored(reflected.ca, target.bonded).any()
 
 
 def test_the_hand_after_each_level_and_at_the_end_are_the_same(helix):
@@ -140,6 +144,34 @@ def test_the_hand_after_each_level_and_at_the_end_are_the_same(helix):
     # This sampler draws nothing after its start, so the two agree to rounding.
     for one, other in zip(at_the_end.ca, each.ca, strict=True):
         assert float(ca_rmsd(one, other)) < 0.05
+
+
+class Knows(ScoreNetwork):
+    """Denoises to a structure or to its mirror image, whichever is nearer."""
+
+    def __init__(self, ca):
+        super().__init__()
+        self.known = torch.nn.Parameter(torch.stack([ca, -ca]))
+
+    def embed(self, features):
+        return features
+
+    def forward(self, x, sigma, condition):
+        candidates = [
+            rigid_align(known, y, torch.ones(len(known))) for known in self.known for y in x
+        ]
+        of_each = torch.stack(candidates).unflatten(0, (2, len(x)))
+        error = (of_each - x).square().sum((-1, -2))
+        return of_each[error.argmin(0), torch.arange(len(x))]
+
+
+def test_of_a_sample_and_its_mirror_image_the_native_one_stays(helix):
+    ca = helix[:, 1] - helix[:, 1].mean(0)
+    network, target = Knows(ca), target_of(helix)
+    decoys = fold(network, target, SAMPLERS["churned"], 4, 0)
+    assert 0 < decoys.reflected.sum() < 4
+    for trace in decoys.ca:
+        assert float(ca_rmsd(trace, ca)) < 0.1
 
 
 def test_the_scores_say_which_decoy_is_the_mirror_image(helix):

@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from protenix_eba.ebmfold.handedness import is_mirrored, with_native_hand
+from protenix_eba.ebmfold.handedness import dihedral_divergence, is_mirrored, with_native_hand
 from protenix_eba.ebmfold.likelihood import PairLikelihood
 from protenix_eba.ebmfold.metrics import ca_rmsd, gdt_ts, is_mirror_image, lddt_ca, tm_score
 from protenix_eba.ebmfold.network import ScoreNetwork
 from protenix_eba.ebmfold.peer import PeerFolder
-from protenix_eba.ebmfold.sampling import Sampler, anneal
+from protenix_eba.ebmfold.sampling import Denoiser, Generators, Sampler, anneal, refiner
 from protenix_eba.ebmfold.target import Target
 from protenix_eba.errors import UserError
 
@@ -32,11 +32,11 @@ Told = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Decoys:
-    """Traces of a target in the hand that native proteins have.
+    """Traces of a target, in the hand that looks native.
 
     Attributes:
         ca: `[B, L, 3]` in angstrom.
-        reflected: `[B]` whether the sampled trace was the mirror image.
+        reflected: `[B]` whether it was made from the mirror image of a sample.
         negative_log_likelihood: `[B]` of the predictions, nats per pair.
         n_evaluations: Of the network, or of the peer's objective, per decoy.
         cpu_seconds: Process time per decoy.
@@ -104,22 +104,45 @@ def fold(
         return with_native_hand(x, target.bonded)
 
     at_a_time = max(1, _PAIRS_AT_A_TIME // target.n_residues**2)
-    batches = []
+    batches, reflected = [], []
     for first in range(0, n_decoys, at_a_time):
         numbers = range(first, min(first + at_a_time, n_decoys))
-        batches.append(
-            anneal(
-                denoise,
-                (target.n_residues, 3),
-                decoy_generators(seed, numbers),
-                sampler,
-                start=None if start is None else start.expand(len(numbers), -1, -1),
-                with_hand=native_hand if hand_each_level else lambda x: x,
-            )
+        generators = decoy_generators(seed, numbers)
+        x = anneal(
+            denoise,
+            (target.n_residues, 3),
+            generators,
+            sampler,
+            start=None if start is None else start.expand(len(numbers), -1, -1),
+            with_hand=native_hand if hand_each_level else lambda x: x,
         )
+        turned = torch.zeros(len(x), dtype=torch.bool)
+        if start is None:
+            x, turned = _more_native(denoise, x, generators, sampler, target)
+        batches.append(x)
+        reflected.append(turned)
         told(len(numbers))
-    ca = torch.cat(batches)
-    return _decoys(target, ca, calls / n_decoys, begun, keep_hand=start is not None)
+    return _decoys(target, torch.cat(batches), torch.cat(reflected), calls / n_decoys, begun)
+
+
+def _more_native(
+    denoise: Denoiser, x: Tensor, generators: Generators, sampler: Sampler, target: Target
+) -> tuple[Tensor, Tensor]:
+    """The samples or their mirror images, and which are mirror images.
+
+    Samples whose helices are right-handed in a mirrored fold look native and are not. Refined from
+    a small noise level, with a network that sees chirality, a trace comes into the hand of its
+    fold: of the two refined traces of such a sample, the one with the right fold looks more native.
+    """
+    if sampler.hand_level is None:
+        turned = is_mirrored(x, target.bonded)
+        return torch.where(turned[:, None, None], -x, x), turned
+    again = refiner(sampler, sampler.hand_level)
+    shape = (target.n_residues, 3)
+    one, other = (anneal(denoise, shape, generators, again, start=y) for y in (x, -x))
+    cost, cost_other = (dihedral_divergence(y, target.bonded) for y in (one, other))
+    turned = cost_other < cost
+    return torch.where(turned[:, None, None], other, one), turned
 
 
 def fold_by_peer(
@@ -133,11 +156,12 @@ def fold_by_peer(
         traces.append(folder(np.random.default_rng([seed, number])))
         told(1)
     ca = torch.stack(traces)
-    return _decoys(target, ca, folder.n_evaluations / n_decoys, begun, keep_hand=True)
+    unturned = torch.zeros(n_decoys, dtype=torch.bool)
+    return _decoys(target, ca, unturned, folder.n_evaluations / n_decoys, begun)
 
 
 def _decoys(
-    target: Target, ca: Tensor, n_evaluations: float, begun: float, keep_hand: bool = False
+    target: Target, ca: Tensor, reflected: Tensor, n_evaluations: float, begun: float
 ) -> Decoys:
     extent = float((ca - ca.mean(1, keepdim=True)).abs().max())
     if not extent < _WIDEST:
@@ -145,10 +169,6 @@ def _decoys(
             f"{target.name}: the decoys extend to {extent:.3g} angstrom",
             "the network did not learn to fold: train it longer, or take other weights",
         )
-    reflected = is_mirrored(ca, target.bonded)
-    if keep_hand:
-        reflected = torch.zeros_like(reflected)
-    ca = torch.where(reflected[:, None, None], -ca, ca)
     likelihood = PairLikelihood(target)
     nll = torch.stack([likelihood(trace) for trace in ca])
     seconds = (time.process_time() - begun) / len(ca)

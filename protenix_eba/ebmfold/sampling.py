@@ -161,6 +161,8 @@ class Sampler:
         initial_std: Standard deviation of the first samples; None for that of noised native
             coordinates, sqrt(sigma_1^2 + 8^2).
         denoise_last: Whether the result is what the denoiser makes of the last samples.
+        hand_level: Noise level in angstrom from which a sample and its mirror image are refined, to
+            keep the one that looks more native; None only reflects samples.
     """
 
     levels: tuple[float, ...]
@@ -168,6 +170,7 @@ class Sampler:
     corrector: Corrector | None = None
     initial_std: float | None = None
     denoise_last: bool = False
+    hand_level: float | None = None
 
 
 _NATIVE_STD: Final = 8.0
@@ -181,12 +184,16 @@ SAMPLERS: Final[dict[str, Sampler]] = {
     "langevin": Sampler(
         tuple(geometric_levels(10.0, 0.1, 21)), corrector=Langevin(4, 1.0), denoise_last=True
     ),
-    "churned": Sampler(tuple(karras_levels(10.0, 0.1, 20)), predictor=ChurnedEuler()),
-    "churned64": Sampler(tuple(karras_levels(10.0, 0.1, 64)), predictor=ChurnedEuler()),
+    "churned": Sampler(
+        tuple(karras_levels(10.0, 0.1, 20)), predictor=ChurnedEuler(), hand_level=1.0
+    ),
+    "churned64": Sampler(
+        tuple(karras_levels(10.0, 0.1, 64)), predictor=ChurnedEuler(), hand_level=1.0
+    ),
     # For comparison: a deterministic flow does not repair what an imperfect score did.
     "heun": Sampler(tuple(karras_levels(10.0, 0.1, 16)), predictor=Heun()),
 }
-"""Named samplers; "churned" with 20 evaluations is the default of the commands."""
+"""Named samplers; "churned", 20 evaluations and 22 for the hand, is the commands' default."""
 
 
 def refiner(sampler: Sampler, sigma: float) -> Sampler:
