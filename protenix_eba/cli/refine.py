@@ -57,7 +57,7 @@ def refine(
     """Refine C-alpha traces of one protein by predictions for it: NAME.pdb and scores.json.
 
     Residues that a structure lacks are left out. The start is a small noise level, so that the
-    fold stays. A structure that is refined already, in the same way, is left as it is.
+    fold stays. A folder that holds the same traces already is left as it is.
     """
     from protenix_eba import __version__
     from protenix_eba.ebmfold.checkpoint import load_network
