@@ -25,6 +25,8 @@ VERBS: Final = {
     "evaluate": "Compare a model's sampled ensembles with molecular dynamics.",
     "compare": "Put evaluated models side by side, and beside published results.",
     "export": "Turn a training checkpoint into one that `protenix pred` reads.",
+    "fold": "Fold C-alpha traces from predicted distances and orientations (EBM-Fold).",
+    "refine": "Refine C-alpha traces by predicted distances and orientations (EBM-Fold).",
     "demo": "Run the whole pipeline on a small example.",
 }
 

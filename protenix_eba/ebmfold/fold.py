@@ -1,0 +1,210 @@
+"""Folding a target: decoys of a network or of the peer, their hand, and which one to take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from protenix_eba.ebmfold.handedness import dihedral_divergence, is_mirrored, with_native_hand
+from protenix_eba.ebmfold.likelihood import PairLikelihood
+from protenix_eba.ebmfold.metrics import ca_rmsd, gdt_ts, is_mirror_image, lddt_ca, tm_score
+from protenix_eba.ebmfold.network import ScoreNetwork
+from protenix_eba.ebmfold.peer import PeerFolder
+from protenix_eba.ebmfold.sampling import Denoiser, Generators, Sampler, anneal, refiner
+from protenix_eba.ebmfold.target import Target
+from protenix_eba.errors import UserError
+
+__all__ = ["Decoys", "decoy_generators", "fold", "fold_by_peer", "score_table"]
+
+# Decoys are folded together while they have fewer pairs of residues than this: 1 GB of memory.
+_PAIRS_AT_A_TIME: Final = 500_000
+# Coordinates of a PDB file end before 10,000 angstrom on one side and at -999 on the other.
+_WIDEST: Final = 999.0
+Told = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Decoys:
+    """Traces of a target, in the hand that looks native.
+
+    Attributes:
+        ca: `[B, L, 3]` in angstrom.
+        reflected: `[B]` whether it was made from the mirror image of a sample.
+        negative_log_likelihood: `[B]` of the predictions, nats per pair.
+        n_evaluations: Of the network, or of the peer's objective, per decoy.
+        cpu_seconds: Process time per decoy.
+    """
+
+    ca: Tensor
+    reflected: Tensor
+    negative_log_likelihood: Tensor
+    n_evaluations: float
+    cpu_seconds: float
+
+    @property
+    def selected(self) -> int:
+        """The decoy that the predictions make likeliest."""
+        return int(self.negative_log_likelihood.argmin())
+
+
+def decoy_generators(seed: int, numbers: range) -> list[torch.Generator]:
+    """Decoy n draws from (seed, n): it is the same in whatever batch it is made."""
+    states = [np.random.SeedSequence([seed, n]).generate_state(1, np.uint64)[0] for n in numbers]
+    return [torch.Generator().manual_seed(int(state) % 2**63) for state in states]
+
+
+@torch.no_grad()
+def fold(
+    network: ScoreNetwork,
+    target: Target,
+    sampler: Sampler,
+    n_decoys: int,
+    seed: int,
+    *,
+    start: Tensor | None = None,
+    hand_each_level: bool = False,
+    told: Told = lambda n: None,
+) -> Decoys:
+    """Sample decoys with a network.
+
+    Args:
+        network: In evaluation mode.
+        target: Of any length; memory grows with L^2.
+        sampler: One of `SAMPLERS`, or `refiner` of one with `start`.
+        n_decoys: B.
+        seed: Of the random numbers.
+        start: `[L, 3]` a trace to refine; decoys then keep its hand.
+        hand_each_level: Whether the hand is seen to after each noise level, as in the paper, and
+            not only at the end.
+        told: Called with the number of decoys that are finished.
+
+    Raises:
+        UserError: The decoys diverge.
+    """
+    begun = time.process_time()
+    device = next(network.parameters()).device
+    condition = network.prepare(target)
+    calls = 0
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        nonlocal calls
+        calls += len(x)
+        level = torch.full((len(x),), sigma, device=device)
+        denoised: Tensor = network(x.to(device), level, condition)
+        return denoised.to(x)
+
+    def native_hand(x: Tensor) -> Tensor:
+        return with_native_hand(x, target.bonded)
+
+    at_a_time = max(1, _PAIRS_AT_A_TIME // target.n_residues**2)
+    batches, reflected = [], []
+    for first in range(0, n_decoys, at_a_time):
+        numbers = range(first, min(first + at_a_time, n_decoys))
+        generators = decoy_generators(seed, numbers)
+        x = anneal(
+            denoise,
+            (target.n_residues, 3),
+            generators,
+            sampler,
+            start=None if start is None else start.expand(len(numbers), -1, -1),
+            with_hand=native_hand if hand_each_level else lambda x: x,
+        )
+        turned = torch.zeros(len(x), dtype=torch.bool)
+        if start is None:
+            x, turned = _more_native(denoise, x, generators, sampler, target)
+        batches.append(x)
+        reflected.append(turned)
+        told(len(numbers))
+    return _decoys(target, torch.cat(batches), torch.cat(reflected), calls / n_decoys, begun)
+
+
+def _more_native(
+    denoise: Denoiser, x: Tensor, generators: Generators, sampler: Sampler, target: Target
+) -> tuple[Tensor, Tensor]:
+    """The samples or their mirror images, and which are mirror images.
+
+    Samples whose helices are right-handed in a mirrored fold look native and are not. Refined from
+    a small noise level, with a network that sees chirality, a trace comes into the hand of its
+    fold: of the two refined traces of such a sample, the one with the right fold looks more native.
+    """
+    if sampler.hand_level is None:
+        turned = is_mirrored(x, target.bonded)
+        return torch.where(turned[:, None, None], -x, x), turned
+    again = refiner(sampler, sampler.hand_level)
+    shape = (target.n_residues, 3)
+    one, other = (anneal(denoise, shape, generators, again, start=y) for y in (x, -x))
+    cost, cost_other = (dihedral_divergence(y, target.bonded) for y in (one, other))
+    turned = cost_other < cost
+    return torch.where(turned[:, None, None], other, one), turned
+
+
+def fold_by_peer(
+    target: Target, n_decoys: int, seed: int, *, told: Told = lambda n: None
+) -> Decoys:
+    """Decoys by multidimensional scaling and L-BFGS; see `fold`."""
+    begun = time.process_time()
+    folder = PeerFolder(target)
+    traces = []
+    for number in range(n_decoys):
+        traces.append(folder(np.random.default_rng([seed, number])))
+        told(1)
+    ca = torch.stack(traces)
+    unturned = torch.zeros(n_decoys, dtype=torch.bool)
+    return _decoys(target, ca, unturned, folder.n_evaluations / n_decoys, begun)
+
+
+def _decoys(
+    target: Target, ca: Tensor, reflected: Tensor, n_evaluations: float, begun: float
+) -> Decoys:
+    extent = float((ca - ca.mean(1, keepdim=True)).abs().max())
+    if not extent < _WIDEST:
+        raise UserError(
+            f"{target.name}: the decoys extend to {extent:.3g} angstrom",
+            "the network did not learn to fold: train it longer, or take other weights",
+        )
+    likelihood = PairLikelihood(target)
+    nll = torch.stack([likelihood(trace) for trace in ca])
+    seconds = (time.process_time() - begun) / len(ca)
+    return Decoys(ca, reflected, nll, n_evaluations, seconds)
+
+
+def score_table(
+    decoys: Decoys,
+    native: Tensor | None = None,
+    residues: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+) -> list[dict[str, Any]]:
+    """One row per decoy, for JSON.
+
+    Args:
+        decoys: B of them.
+        native: `[N, 3]` the native C-alpha atoms; without them the metrics are None.
+        residues: Which residues of the target, and of the native structure, are compared; None for
+            all.
+
+    Returns:
+        `lddt_ca, gdt_ts, tm_score, ca_rmsd_angstrom, mirrored, negative_log_likelihood,
+        reflected, selected`; `mirrored` says that the mirror image is nearer to the native one.
+    """
+    columns: dict[str, list[Any]] = {
+        key: [None] * len(decoys.ca)
+        for key in ("lddt_ca", "gdt_ts", "tm_score", "ca_rmsd_angstrom", "mirrored")
+    }
+    if native is not None:
+        ours, theirs = (slice(None), slice(None)) if residues is None else residues
+        x, true = decoys.ca[:, ours], native[theirs]
+        metrics = (lddt_ca, gdt_ts, tm_score, ca_rmsd, is_mirror_image)
+        columns = {
+            key: metric(x, true).tolist() for key, metric in zip(columns, metrics, strict=True)
+        }
+    columns["negative_log_likelihood"] = decoys.negative_log_likelihood.tolist()
+    columns["reflected"] = decoys.reflected.tolist()
+    columns["selected"] = [n == decoys.selected for n in range(len(decoys.ca))]
+    rows = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]

@@ -1,0 +1,183 @@
+"""Inter-residue predictions in trRosetta's bins: reading, checking, rebinning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protenix_eba.errors import UserError
+from protenix_eba.files import require_file
+
+__all__ = [
+    "DISTANCE_EDGES",
+    "HOST_EDGES",
+    "ORIENTATION_BINS",
+    "Predictions",
+    "read_predictions",
+    "rebin_host_distogram",
+]
+
+Array = NDArray[np.float32]
+
+# trRosetta (Yang et al., PNAS 117, 1496, 2020): channel 0 says "further than 20 angstrom", the
+# others are 0.5 angstrom wide from 2 to 20 (distances of C-beta atoms, C-alpha for glycine).
+DISTANCE_EDGES: Final = np.linspace(2.0, 20.0, 37)
+ORIENTATION_BINS: Final = {"omega": 25, "theta": 25, "phi": 13}
+"""Channels of each angle; channel 0 as for distances, the others 15 degrees wide from -180 degrees
+(omega and theta, dihedral angles) or from 0 (phi, an angle)."""
+
+# What Protenix's distogram head is trained with: 63 boundaries, and open ends.
+HOST_EDGES: Final = np.linspace(2.3125, 21.6875, 63)
+
+# Sums of probabilities that were stored as float16 are off by less.
+_SUM_TOLERANCE: Final = 0.02
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Probabilities for each pair of residues.
+
+    Attributes:
+        distance: `[L, L, 37]`, channel 0 for more than 20 angstrom.
+        omega: `[L, L, 25]`, the dihedral angle CA_i CB_i CB_j CA_j, or None.
+        theta: `[L, L, 25]`, the dihedral angle N_i CA_i CB_i CB_j, or None.
+        phi: `[L, L, 13]`, the angle CA_i CB_i CB_j, or None.
+
+    Raises:
+        UserError: A shape is wrong, some but not all orientations are given, or numbers are not
+            probabilities.
+    """
+
+    distance: Array
+    omega: Array | None = None
+    theta: Array | None = None
+    phi: Array | None = None
+
+    def __post_init__(self) -> None:
+        _check("dist", self.distance, len(self.distance), len(DISTANCE_EDGES))
+        given = {name: getattr(self, name) for name in ORIENTATION_BINS}
+        missing = [name for name, value in given.items() if value is None]
+        if 0 < len(missing) < len(given):
+            raise UserError(
+                f"orientations: expected all of {', '.join(given)} or none, missing "
+                f"{', '.join(missing)}",
+                "give the missing ones, or leave all out to fold from distances",
+            )
+        for name, value in given.items():
+            if value is not None:
+                _check(name, value, self.n_residues, ORIENTATION_BINS[name])
+
+    @property
+    def n_residues(self) -> int:
+        """L."""
+        return len(self.distance)
+
+    @property
+    def has_orientations(self) -> bool:
+        """Whether omega, theta and phi are there."""
+        return self.omega is not None
+
+    def without_orientations(self) -> Predictions:
+        """The distances alone."""
+        return Predictions(self.distance)
+
+    def subset(self, residues: NDArray[np.integer]) -> Predictions:
+        """The predictions among some residues, in their order."""
+        pairs = np.ix_(residues, residues)
+        parts = (self.distance, self.omega, self.theta, self.phi)
+        return Predictions(*(cast(Array, None if p is None else p[pairs]) for p in parts))
+
+
+def _check(name: str, values: Array, n_residues: int, n_bins: int) -> None:
+    expected = (n_residues, n_residues, n_bins)
+    if values.shape != expected or n_residues < 1:
+        raise UserError(f"{name}: expected an array of shape {expected}, found {values.shape}")
+    if not np.isfinite(values).all() or values.min() < 0:
+        raise UserError(f"{name}: expected probabilities, found negative numbers or NaN")
+    off = float(np.abs(values.sum(-1) - 1).max())
+    if off > _SUM_TOLERANCE:
+        raise UserError(
+            f"{name}: the probabilities of a pair sum to 1, found a sum that is off by {off:.3g}",
+            "give probabilities (after softmax), not logits",
+        )
+
+
+def read_predictions(path: Path | str) -> Predictions:
+    """Read an npz file of trRosetta or one with Protenix's distogram.
+
+    Args:
+        path: File with `dist` `[L, L, 37]` and, if orientations are known, `omega`, `theta` and
+            `phi`; or with `dist` `[L, L, 64]` in Protenix's bins. Other arrays are ignored.
+
+    Raises:
+        UserError: It cannot be read, or does not hold predictions.
+    """
+    path = require_file(path, "predictions")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise ValueError("a single array, not an npz archive")
+        with loaded as archive:
+            names = ("dist", *ORIENTATION_BINS)
+            arrays = {name: archive[name] for name in names if name in archive.files}
+            found = ", ".join(archive.files) or "nothing"
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise UserError(
+            f"predictions: cannot read {path}: {error}", "give an npz file, written by numpy.savez"
+        ) from error
+    if "dist" not in arrays:
+        raise UserError(
+            f"predictions: expected an array `dist` in {path}, found {found}",
+            "store distance probabilities [L, L, 37] (trRosetta) or [L, L, 64] (Protenix) as dist",
+        )
+    try:
+        return _from_arrays(arrays)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _from_arrays(arrays: Mapping[str, NDArray[np.generic]]) -> Predictions:
+    for name, values in arrays.items():
+        if values.ndim != 3 or values.dtype.kind not in "fiu":
+            raise UserError(
+                f"{name}: expected numbers of shape [L, L, bins], found {values.dtype} "
+                f"{values.shape}"
+            )
+    numbers = {name: values.astype(np.float32) for name, values in arrays.items()}
+    distance = numbers.pop("dist")
+    if distance.shape[-1] == len(HOST_EDGES) + 1:
+        distance = rebin_host_distogram(distance)
+    return Predictions(distance, **numbers)
+
+
+def rebin_host_distogram(probability: Array) -> Array:
+    """Protenix's 64 distance bins in trRosetta's 37, by the share of each bin that they overlap.
+
+    Mass is conserved. All below 2.3125 angstrom goes to the first bin, from 2 to 2.5, and all
+    above 20 to channel 0.
+
+    Args:
+        probability: `[..., 64]`, softmax of the logits.
+
+    Returns:
+        `[..., 37]`.
+    """
+    rebinned: Array = (probability @ _rebin_matrix()).astype(np.float32)
+    return rebinned
+
+
+def _rebin_matrix() -> NDArray[np.float64]:
+    """`[64, 37]`, rows sum to 1."""
+    matrix = np.zeros((len(HOST_EDGES) + 1, len(DISTANCE_EDGES)))
+    matrix[0, 1] = 1.0
+    low, high = HOST_EDGES[:-1, None], HOST_EDGES[1:, None]
+    overlap = np.minimum(high, DISTANCE_EDGES[1:]) - np.maximum(low, DISTANCE_EDGES[:-1])
+    matrix[1:-1, 1:] = np.clip(overlap / (high - low), 0.0, None)
+    matrix[1:, 0] = 1.0 - matrix[1:, 1:].sum(-1)
+    return matrix

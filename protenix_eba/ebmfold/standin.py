@@ -1,0 +1,157 @@
+"""A stand-in for a predictor of inter-residue geometry: a native structure, blurred and bent.
+
+It lets the networks be trained and compared where no real predictions are at hand. Its errors have
+the parts that those of real predictors have: consistent ones (a structure that is somewhat wrong),
+independent ones of each pair that grow with the distance, stated widths that cover both, and
+residues that the predictor knows little about. The width is `noise`, 0.25 for a very good
+prediction, 1.5 for a poor one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from protenix_eba.ebmfold.predictions import DISTANCE_EDGES, ORIENTATION_BINS, Predictions
+from protenix_eba.ebmfold.trace import angle, dihedral
+from protenix_eba.errors import UserError
+
+__all__ = ["background", "orientations", "standin_predictions"]
+
+# Bending: displacement of 1.5 angstrom times the noise (root mean square of the three components
+# together), correlated over 6 residues.
+_BEND: Final = 1.5
+_BEND_RESIDUES: Final = 6.0
+# Error of a pair's distance d: noise times (0.25 angstrom + 0.08 d); of an angle 0.08 + 0.5 noise.
+_PAIR: Final = 0.25
+_PAIR_SLOPE: Final = 0.08
+_ANGLE: Final = 0.08
+_ANGLE_SLOPE: Final = 0.5
+# The largest share of "unknown" of a residue, times the noise.
+_UNKNOWN: Final = 0.2
+
+
+def standin_predictions(
+    backbone: Tensor,
+    noise: float,
+    generator: torch.Generator,
+    positions: Tensor | None = None,
+) -> Predictions:
+    """Predictions of distances and orientations for a known structure.
+
+    Args:
+        backbone: `[L, 4, 3]` N, CA, C, CB in angstrom; an ideal CB for glycine.
+        noise: The width, 0 or above.
+        generator: On the CPU.
+        positions: `[L]` residue numbers, if these are not all residues of a chain.
+
+    Raises:
+        UserError: The noise is negative or the coordinates are not finite.
+    """
+    if not noise >= 0 or not bool(backbone.isfinite().all()):
+        raise UserError(
+            "stand-in predictions: expected finite coordinates and a noise of 0 or more"
+        )
+    index = torch.arange(len(backbone)) if positions is None else positions
+    bent, spread = _bend(backbone, noise, generator, index)
+    cb = bent[:, 3]
+    true_distance = torch.cdist(cb, cb, compute_mode="donot_use_mm_for_euclid_dist")
+    error = noise * (_PAIR + _PAIR_SLOPE * true_distance)
+    distance = true_distance + error * _symmetric_normal(len(cb), generator)
+    width = (error**2 + spread**2 + 0.1**2).sqrt()
+    known = 1.0 - _UNKNOWN * noise * torch.rand(len(cb), generator=generator)
+    share = (known[:, None] * known[None])[..., None].clamp_min(0)
+    bins = share * _gaussian_bins(distance, width) + (1 - share) * background(index)
+    far = bins[..., :1]
+    angle_width = _ANGLE + _ANGLE_SLOPE * noise
+    angles = {}
+    for name, value in orientations(bent).items():
+        n_bins = ORIENTATION_BINS[name] - 1
+        draw = torch.randn(value.shape, generator=generator)
+        if name == "omega":
+            draw = _symmetric_normal(len(cb), generator)
+        near = _angle_bins(value + angle_width * draw, angle_width, n_bins, name != "phi")
+        near = share * near + (1 - share) / n_bins
+        angles[name] = torch.cat([far, (1 - far) * near], dim=-1).numpy()
+    return Predictions(bins.numpy(), **angles)
+
+
+def orientations(backbone: Tensor) -> dict[str, Tensor]:
+    """Angles of trRosetta of each pair in radians, `[L, L]` each; without meaning for i = j.
+
+    Args:
+        backbone: `[L, 4, 3]` N, CA, C, CB.
+    """
+    n, ca, _, cb = backbone[:, None].unbind(2)
+    other_ca, other_cb = ca.transpose(0, 1), cb.transpose(0, 1)
+    return {
+        "omega": dihedral(ca, cb, other_cb, other_ca),
+        "theta": dihedral(n, ca, cb, other_cb),
+        "phi": angle(ca, cb, other_cb),
+    }
+
+
+def background(positions: Tensor) -> Tensor:
+    """`[L, L, 37]` distances of residues of which only the separation is known.
+
+    Maxwell's distribution with root mean square 5.4 s^0.54 angstrom at separation s, at most that
+    of two random residues of a globule, 6.1 L^0.256 (fits to 2,000 domains of the PDB).
+
+    Args:
+        positions: `[L]` rising residue numbers, from the first to the last of which a globule is.
+    """
+    separation = (positions[:, None] - positions).abs().clamp_min(1)
+    globule = 6.1 * int(positions[-1] - positions[0] + 1) ** 0.256
+    rms = (5.4 * separation**0.54).clamp_max(globule)
+    scaled = torch.tensor(DISTANCE_EDGES, dtype=torch.float32) * math.sqrt(3) / rms[..., None]
+    below = torch.erf(scaled / math.sqrt(2)) - math.sqrt(2 / math.pi) * scaled * torch.exp(
+        -(scaled**2) / 2
+    )
+    return _open_ended(below)
+
+
+def _bend(
+    backbone: Tensor, noise: float, generator: torch.Generator, positions: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The backbone, displaced smoothly along the chain; and what that does to distances (std)."""
+    lag = (positions[:, None] - positions).double()
+    correlation = torch.exp(-0.5 * (lag / _BEND_RESIDUES) ** 2)
+    values, vectors = torch.linalg.eigh(correlation)
+    root = vectors * values.clamp_min(0).sqrt()
+    normal = torch.randn(len(backbone), 3, generator=generator, dtype=torch.float64)
+    std = _BEND * noise / math.sqrt(3)
+    field = (std * root @ normal).to(backbone)
+    spread = std * (2 * (1 - correlation)).clamp_min(0).sqrt()
+    return backbone + field[:, None], spread.to(backbone)
+
+
+def _symmetric_normal(n: int, generator: torch.Generator) -> Tensor:
+    draws = torch.randn(n, n, generator=generator).triu(1)
+    return draws + draws.T
+
+
+def _gaussian_bins(mean: Tensor, width: Tensor) -> Tensor:
+    edges = torch.tensor(DISTANCE_EDGES, dtype=torch.float32)
+    return _open_ended(torch.special.ndtr((edges - mean[..., None]) / width[..., None]))
+
+
+def _open_ended(below: Tensor) -> Tensor:
+    """Bins from the shares below each edge: the first takes all below, channel 0 all above."""
+    inner = below.diff(dim=-1)
+    first = below[..., 1:2]
+    return torch.cat([1 - below[..., -1:], first, inner[..., 1:]], dim=-1)
+
+
+def _angle_bins(mean: Tensor, width: float, n_bins: int, periodic: bool) -> Tensor:
+    """Gaussian shares of 15-degree bins: wrapped around, or reflected at 0 and 180 degrees."""
+    low = -math.pi if periodic else 0.0
+    edges = torch.linspace(low, math.pi, n_bins + 1)
+    images = [mean + 2 * math.pi * turn for turn in (-1, 0, 1)]
+    if not periodic:
+        images += [-image for image in images]
+    below = torch.special.ndtr((edges - torch.stack(images)[..., None]) / width)
+    shares: Tensor = below.diff(dim=-1).sum(0)
+    return shares / shares.sum(-1, keepdim=True)
