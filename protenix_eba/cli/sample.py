@@ -176,7 +176,7 @@ def sample(
         max_attempts=math.ceil(samples * max_attempts_factor),
         split_cif=split_cif,
     )
-    job = Job(configs, proteins, plan, precision, embeddings, msas, relax, jobs)
+    job = Job(configs, proteins, plan, precision, embeddings, msas, relax, jobs, len(models) > 1)
     report = Report()
     for folder, path in models.items():
         sample_with(job, path, folder, report)

@@ -32,6 +32,7 @@ class Job:
     msas: MsaFiles | None
     relax: bool
     jobs: int
+    several: bool
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def _sample_all(job: Job, run: SamplingRun, trunk: Trunk, out: Path, report: Rep
     from protenix_eba.progress import console, progress_bar
 
     made: dict[str, Ensemble] = {}
+    prefix = f"{out.name}/" if job.several else ""
     n = job.plan.n_samples
     with progress_bar() as bar:
         task = bar.add_task("sampling", total=n * len(job.proteins), note="")
@@ -92,11 +94,11 @@ def _sample_all(job: Job, run: SamplingRun, trunk: Trunk, out: Path, report: Rep
             try:
                 made[protein.name] = run.ensemble(protein, trunk.msa(protein), tell)
             except UserError as error:
-                report.failures[str(out / protein.name)] = str(error)
+                report.failures[prefix + protein.name] = str(error)
             except (
                 Exception
             ) as error:  # whatever Protenix says of it, the others are not to be lost
-                report.failures[str(out / protein.name)] = f"{type(error).__name__}: {error}"
+                report.failures[prefix + protein.name] = f"{type(error).__name__}: {error}"
             bar.update(task, completed=n * (number + 1))
     for name, ensemble in made.items():
         if ensemble.is_short:
