@@ -43,7 +43,7 @@ Floats = NDArray[np.floating]
 _STRUCTURE_SUFFIXES: Final = (*PDB_SUFFIXES, *CIF_SUFFIXES)
 _LAYOUTS: Final = (
     "give a folder of NAME/NAME.pdb and NAME/*.xtc, of NAME.pdb files with several models, of "
-    "NAME/*.cif, or such files themselves"
+    "NAME/*.cif, or such files themselves (.gz files: gunzip them first)"
 )
 # What tells the conformations of one target apart: 2wnp_F_0.cif, 2wnp_F_seed_1_sample_4.cif.
 _NUMBER: Final = re.compile(r"(?:(?:^|[_.-])(?:model|frame|sample|seed|conf)?[_.-]?\d+)+$")
