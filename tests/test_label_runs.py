@@ -31,6 +31,7 @@ from protenix_eba.energy.functions import python_system, register_energy
 from protenix_eba.energy.label import FrameSelection, Workers, label_targets
 from protenix_eba.energy.protocol import PROTOCOLS
 from protenix_eba.energy.report import label_quality
+from protenix_eba.energy.resume import LabelFiles
 from protenix_eba.energy.shards import merge_shards
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.system import TargetEnergy
@@ -47,6 +48,17 @@ SOME = FrameSelection(stride=60)
 def _text(labels: EnergyLabels) -> str:
     """For comparison: NaN is not equal to itself."""
     return json.dumps(labels.rows())
+
+
+def test_few_frames_are_shared_out_to_all_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts: list[Path] = []
+    monkeypatch.setattr(LabelFiles, "remove", lambda files, keep: parts.extend(files.parts))
+    five = FrameSelection(explicit={("grgds", 1): np.arange(5)})
+    workers = Workers(jobs=2)
+    label_targets(DEMO, tmp_path / "l.parquet", AS_IS, selection=five, workers=workers)
+    assert sorted(len(read_labels(path)) for path in parts) == [2, 3]
 
 
 def test_shares_together_are_the_table_and_leave_nothing_behind(tmp_path: Path) -> None:

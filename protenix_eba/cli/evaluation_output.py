@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["write_outputs"]
 
 _MAX_FAILURES_PRINTED = 20
+_ALSO_PRINTED = ("pairwise_rmsd", "energy_median_above_md_kj_mol", "valid_percent")
 
 
 def write_outputs(comparison: Comparison, out: Path, *, stem: str) -> None:
@@ -60,27 +61,31 @@ def _print(comparison: Comparison, report: Path) -> None:
 
 
 def _table(group: Group) -> Any:
+    """The published rows and the most telling others; of several models without intervals."""
     from rich.table import Table
     from rich.text import Text
 
+    from protenix_eba.eval.definitions import PAPER_ROWS
     from protenix_eba.eval.tables import headline
 
     columns, rows = headline(group)
+    single = len(group.summaries) == 1
     kind = ", C-alpha atoms only" if group.ca_only else ""
-    table = Table(title=f"Medians over targets{kind} (n = {len(group.targets)}), 95% intervals")
-    table.add_column("metric")
+    intervals = ", 95% intervals" if single else ""
+    table = Table(title=f"Medians over targets{kind} (n = {len(group.targets)}){intervals}")
+    table.add_column("metric", no_wrap=True)
     for column in columns:
-        table.add_column(Text(column.title), justify="right")
-    # A line of its own keeps the table of several models narrow enough for a terminal.
-    gap = " " if len(group.summaries) == 1 else "\n"
-    for row in rows:
+        table.add_column(Text(column.title), justify="right", no_wrap=single)
+    shown = [row for row in rows if row.metric.key in (*PAPER_ROWS, *_ALSO_PRINTED)]
+    for row in shown:
         unit = f" ({row.metric.unit})" if row.metric.unit else ""
         texts = [
             Text(cell.text, style="bold" if cell.best else "")
-            + Text(gap + cell.interval.replace(" to ", "…") if cell.interval else "", style="dim")
+            + Text(f" {cell.interval}" if single and cell.interval else "", style="dim")
             for cell in row.cells
         ]
         table.add_row(row.metric.label + unit, *texts)
+    table.caption = f"{len(rows) - len(shown)} more metrics are in the report"
     return table
 
 

@@ -6,6 +6,7 @@ in `<out>.parts/`, so that a run that was stopped goes on where it was.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -137,7 +138,7 @@ def label_targets(
     known = KnownLabels.load(out, protocol)
     problems: list[str] = []
     wanted = _count_frames(sources, selection, problems)
-    chunks = _chunks(sources, references, wanted, known, problems)
+    chunks = _chunks(sources, references, wanted, known, problems, workers.jobs)
     computed = _run(chunks, job, workers, sum(len(f) for f in wanted.values()), known)
     labels = _collect(out, table, sources, job, problems)
     return LabelReport(labels, computed, problems)
@@ -199,8 +200,9 @@ def _chunks(
     wanted: Mapping[tuple[str, int], NDArray[np.int64]],
     known: KnownLabels,
     problems: list[str],
+    jobs: int,
 ) -> Iterator[Chunk]:
-    """The work that is left, read lazily."""
+    """The work that is left, read lazily; few frames are shared out to all processes."""
     for source in sources:
         reference = references.get(source.name, source.topology_path)
         structure = _structure_or_reason(source, references)
@@ -220,8 +222,9 @@ def _chunks(
                 for i, frame in enumerate(frames.tolist())
                 if not known.has(source.name, replica, frame, frame_hash(xyz[i]))
             ]
-            for start in range(0, len(missing), _CHUNK):
-                rows = missing[start : start + _CHUNK]
+            size = min(_CHUNK, math.ceil(len(missing) / jobs))
+            for start in range(0, len(missing), size or 1):
+                rows = missing[start : start + size]
                 chosen = [faults[i] for i in rows]
                 yield Chunk(
                     source.name, replica, frames[rows], xyz[rows], chosen, reference, structure

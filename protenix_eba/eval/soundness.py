@@ -19,7 +19,7 @@ SOUNDNESS: Final[tuple[Metric, ...]] = (
         "Valid conformations",
         "%",
         "higher",
-        "Share without a broken chain, a D-amino acid or a clash (`protenix_eba.validity`).",
+        "Share without a broken chain, a D-amino acid or a clash.",
         digits=1,
     ),
     Metric(
