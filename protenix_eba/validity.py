@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 
 from protenix_eba.stereo import CENTRE, is_inverted
 
-__all__ = ["Checker", "Validity"]
+__all__ = ["MAX_PEPTIDE_BOND", "Checker", "Validity"]
 
 Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]

@@ -10,6 +10,7 @@ ensemble that `tests/test_eval.py` builds from the same seeds.
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 
 import mdtraj
@@ -21,29 +22,20 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.decomposition import PCA
 from sklearn.metrics import mutual_info_score
 
-STRUCTURE = Path(__file__).parents[1] / "tests" / "data" / "cobrotoxin" / "cobrotoxin.pdb"
+TESTS = Path(__file__).parents[1] / "tests"
+STRUCTURE = TESTS / "data" / "cobrotoxin" / "cobrotoxin.pdb"
 
 
 def main() -> None:
     structure = mdtraj.load(str(STRUCTURE))
     structure = structure.atom_slice(structure.topology.select("protein and element != H"))
+    fluctuating = runpy.run_path(str(TESTS / "test_eval.py"))["fluctuating"]
     md, samples = (
         mdtraj.Trajectory(fluctuating(structure.xyz[0], seed, n, size), structure.topology)
         for seed, n, size in ((1, 120, 0.2), (2, 20, 0.25))
     )
     found = metrics(structure, md, samples)
     print(json.dumps({key: float(value) for key, value in found.items()}, indent=1))
-
-
-def fluctuating(xyz_nm: np.ndarray, seed: int, n_frames: int, size_nm: float) -> np.ndarray:
-    """Five slow waves through the structure and a little noise: `[F, N, 3]`."""
-    random = np.random.RandomState(seed)
-    centred = xyz_nm - xyz_nm.mean(axis=0)
-    result = np.repeat(centred[None].astype(np.float64), n_frames, axis=0)
-    for wave in range(1, 6):
-        field = np.sin(wave * (centred[:, [1, 2, 0]] + 0.3 * wave))
-        result += random.normal(size=(n_frames, 1, 1)) * field * size_nm / wave
-    return (result + random.normal(scale=0.04, size=result.shape)).astype(np.float32)
 
 
 def metrics(

@@ -579,7 +579,7 @@ def test_pairs_without_information_tie_only_where_rounding_is_counted_as_zero() 
 
 
 def fluctuating(xyz_nm: np.ndarray, seed: int, n_frames: int, size_nm: float) -> np.ndarray:
-    """As in scripts/make_eval_expected.py."""
+    """Five slow waves through the structure and a little noise: `[F, N, 3]`."""
     random = np.random.RandomState(seed)
     centred = xyz_nm - xyz_nm.mean(axis=0)
     result = np.repeat(centred[None].astype(np.float64), n_frames, axis=0)

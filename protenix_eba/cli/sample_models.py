@@ -95,9 +95,8 @@ def _sample_all(job: Job, run: SamplingRun, trunk: Trunk, out: Path, report: Rep
                 made[protein.name] = run.ensemble(protein, trunk.msa(protein), tell)
             except UserError as error:
                 report.failures[prefix + protein.name] = str(error)
-            except (
-                Exception
-            ) as error:  # whatever Protenix says of it, the others are not to be lost
+            except Exception as error:
+                # Whatever Protenix says of this one, the others are not to be lost.
                 report.failures[prefix + protein.name] = f"{type(error).__name__}: {error}"
             bar.update(task, completed=n * (number + 1))
     for name, ensemble in made.items():

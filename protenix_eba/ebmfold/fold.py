@@ -89,16 +89,7 @@ def fold(
         UserError: The decoys diverge.
     """
     begun = time.process_time()
-    device = next(network.parameters()).device
-    condition = network.prepare(target)
-    calls = 0
-
-    def denoise(x: Tensor, sigma: float) -> Tensor:
-        nonlocal calls
-        calls += len(x)
-        level = torch.full((len(x),), sigma, device=device)
-        denoised: Tensor = network(x.to(device), level, condition)
-        return denoised.to(x)
+    denoise = _CountedDenoiser(network, target)
 
     def native_hand(x: Tensor) -> Tensor:
         return with_native_hand(x, target.bonded)
@@ -122,7 +113,24 @@ def fold(
         batches.append(x)
         reflected.append(turned)
         told(len(numbers))
-    return _decoys(target, torch.cat(batches), torch.cat(reflected), calls / n_decoys, begun)
+    ca, n_evaluations = torch.cat(batches), denoise.calls / n_decoys
+    return _decoys(target, ca, torch.cat(reflected), n_evaluations, begun)
+
+
+class _CountedDenoiser:
+    """A network on one target, which counts the structures that it denoises."""
+
+    def __init__(self, network: ScoreNetwork, target: Target) -> None:
+        self._network = network
+        self._condition = network.prepare(target)
+        self._device = next(network.parameters()).device
+        self.calls = 0
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        self.calls += len(x)
+        level = torch.full((len(x),), sigma, device=self._device)
+        denoised: Tensor = self._network(x.to(self._device), level, self._condition)
+        return denoised.to(x)
 
 
 def _more_native(

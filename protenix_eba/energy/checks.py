@@ -12,10 +12,11 @@ from scipy.spatial import cKDTree
 
 from protenix_eba.stereo import CENTRE, is_inverted
 from protenix_eba.units import ANGSTROM_PER_NM
+from protenix_eba.validity import MAX_PEPTIDE_BOND
 
 __all__ = ["Geometry", "moved_angstrom", "problem_after", "problem_before"]
 
-_MAX_PEPTIDE_BOND_NM: Final = 0.2
+_MAX_PEPTIDE_BOND_NM: Final = MAX_PEPTIDE_BOND / ANGSTROM_PER_NM
 _MIN_DISTANCE_NM: Final = 0.01
 
 

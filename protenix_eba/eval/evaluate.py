@@ -87,17 +87,11 @@ def evaluate(
     """
     settings, energies = settings or TargetSettings(), energies or ModelEnergies({}, {})
     out_dir = Path(out_dir)
-    references, reference_failed = find_references(Path(reference))
-    found, failed = find_samples([Path(path) for path in samples])
-    known = set(references) | set(reference_failed)
-    wanted, not_evaluated = _wanted(known, {*found, *failed}, targets)
-    reasons = {
-        name: why
-        for name in wanted
-        if (why := _unusable(name, references, reference_failed, found, failed))
-    }
+    inputs = _Inputs.find(reference, samples)
+    wanted, not_evaluated = inputs.wanted(targets)
+    reasons = {name: fault for name in wanted if (fault := inputs.fault(name))}
     tasks = {
-        name: _task(references[name], found[name], settings, energies, out_dir)
+        name: _task(inputs.references[name], inputs.samples[name], settings, energies, out_dir)
         for name in wanted
         if name not in reasons
     }
@@ -126,31 +120,38 @@ def evaluate(
     return evaluation
 
 
-def _wanted(
-    known: set[str], sampled: set[str], targets: Collection[str] | None
-) -> tuple[list[str], list[str]]:
-    """The targets to evaluate, and those of the reference that are left alone; both sorted."""
-    if targets is not None:
-        return sorted(targets), sorted(known - set(targets))
-    missing = known - sampled
-    if 2 * len(missing) <= len(known):
-        return sorted(known | sampled), []
-    return sorted(sampled), sorted(missing)
+@dataclass(frozen=True)
+class _Inputs:
+    """What was found of the MD and of the samples: name to source, or to why it is unusable."""
 
+    references: Mapping[str, Conformations]
+    reference_failed: Mapping[str, str]
+    samples: Mapping[str, Conformations]
+    samples_failed: Mapping[str, str]
 
-def _unusable(
-    name: str,
-    references: Mapping[str, Conformations],
-    reference_failed: Mapping[str, str],
-    found: Mapping[str, Conformations],
-    failed: Mapping[str, str],
-) -> str:
-    """Why a target cannot even be opened; empty if it can."""
-    if name not in found:
-        return failed.get(name, "no samples of this target")
-    if name not in references:
-        return f"MD reference: {reference_failed.get(name, 'no such target')}"
-    return ""
+    @classmethod
+    def find(cls, reference: Path | str, samples: Sequence[Path | str]) -> _Inputs:
+        md = find_references(Path(reference))
+        return cls(*md, *find_samples([Path(path) for path in samples]))
+
+    def wanted(self, targets: Collection[str] | None) -> tuple[list[str], list[str]]:
+        """The targets to evaluate, and those of the reference that are left alone; both sorted."""
+        known = {*self.references, *self.reference_failed}
+        if targets is not None:
+            return sorted(targets), sorted(known - set(targets))
+        sampled = {*self.samples, *self.samples_failed}
+        missing = known - sampled
+        if 2 * len(missing) <= len(known):
+            return sorted(known | sampled), []
+        return sorted(sampled), sorted(missing)
+
+    def fault(self, name: str) -> str:
+        """Why a target cannot even be opened; empty if it can."""
+        if name not in self.samples:
+            return self.samples_failed.get(name, "no samples of this target")
+        if name not in self.references:
+            return f"MD reference: {self.reference_failed.get(name, 'no such target')}"
+        return ""
 
 
 def _task(
