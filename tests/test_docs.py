@@ -1,0 +1,290 @@
+"""Every code block of the documentation, run as a reader would; generated pages are current.
+
+A page is one session in an empty folder. Its blocks run from top to bottom. What a page needs
+beyond that is said in the page, in HTML comments:
+
+  given: NAMES    files that the reader has; small ones stand in here (`Given`)
+  file: NAME      the block below is the text of this file
+  parse: REASON   the commands below are too long or need what a test has not: each is taken apart
+                  by the command itself, which then does nothing
+
+A block without a mark is run.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+import click
+import mdtraj
+import numpy as np
+import pytest
+import yaml
+
+from protenix_eba.cli import train as protenix_train
+from protenix_eba.cli.main import cli
+from protenix_eba.cli.main import run as protenix_eba
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+BLOCK = re.compile(
+    r"(?:^<!-- (?P<mark>file|parse): (?P<note>[^>]+?) -->\n)?"
+    r"^```(?P<language>\w*)\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+SHOWN = {"text", "math"}  # nothing to run
+TRAIN = """
+import os, sys
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+from protenix_eba import compat
+from protenix_eba.cli import train
+compat.prepare_environment()
+import deepspeed, runner.train
+for sys.argv in for_lines:
+    if os.fork() == 0:
+        train.program()
+    if os.wait()[1]:
+        sys.exit(1)
+"""
+# What a reader's full-size configuration shrinks to.
+SIZES = "model_name c_s c_z model blocks_per_ckpt max_steps warmup_steps".split()
+SIZES += "log_interval checkpoint_interval eval_interval".split()
+
+
+class Block(NamedTuple):
+    mark: str | None
+    note: str
+    language: str
+    code: str
+
+
+def blocks(page: Path) -> list[Block]:
+    found = BLOCK.finditer(page.read_text(encoding="utf-8"))
+    return [Block(m["mark"], m["note"] or "", m["language"], m["code"]) for m in found]
+
+
+def commands(code: str) -> list[list[str]]:
+    """The command lines of a block as words, with globs resolved where they match."""
+    joined = code.replace("\\\n", " ")
+    found = []
+    for line in joined.splitlines():
+        words = shlex.split(line, comments=True)
+        for single in " \n ".join(words).split(" \n && \n "):
+            spread = [sorted(glob.glob(w)) or [w] for w in single.split(" \n ") if w]
+            found.append([word for some in spread for word in some])
+    return [words for words in found if words]
+
+
+class Given:
+    """Files that a page's reader has, made small from what the package ships."""
+
+    def __init__(self, demo_data: Path, small_run: Path) -> None:
+        self.peptide = demo_data / "met_enkephalin"
+        self.small_run = small_run
+
+    def make(self, name: str) -> None:
+        if name.endswith((".xtc", ".dcd")):
+            replica = re.search(r"\d", name)
+            source = self.peptide / f"met_enkephalin_prod_R{replica[0] if replica else 1}_fit.xtc"
+            md = mdtraj.load(source, top=self.peptide / "met_enkephalin.pdb")
+            md[:: len(md) // 2][:2].save(name)
+        elif name.endswith(".pdb"):
+            shutil.copy(self.peptide / "met_enkephalin.pdb", name)
+        elif name.endswith(".pt"):
+            os.symlink(self.small_run / "start.pt", name)
+        elif name.endswith(".npz"):
+            self._predictions(name)
+        else:
+            raise AssertionError(f"no stand-in for {name}")
+
+    def _predictions(self, name: str) -> None:
+        import torch
+
+        from protenix_eba.ebmfold.standin import standin_predictions
+        from protenix_eba.ebmfold.structures import read_backbone
+
+        backbone = read_backbone(self.peptide / "met_enkephalin.pdb")
+        made = standin_predictions(backbone, 0.25, torch.Generator().manual_seed(0))
+        fields = {key: getattr(made, key) for key in ("omega", "theta", "phi")}
+        np.savez(name, dist=made.distance, **fields)
+
+
+class Session:
+    """A reader at work in the current folder."""
+
+    def __init__(self, small: dict) -> None:
+        self.small = small
+        self.names: dict = {}
+
+    def do(self, block: Block) -> None:
+        if block.language in SHOWN:
+            return
+        if block.mark == "file":
+            self.write(Path(block.note), block.code)
+        elif block.language == "python":
+            exec(compile(block.code, "page", "exec"), self.names)
+        elif block.language == "bash":
+            lines = commands(block.code)
+            if block.mark == "parse":
+                for words in lines:
+                    parse(words)
+            else:
+                for program, some in itertools.groupby(lines, key=lambda words: words[0]):
+                    (train if program == "protenix-train" else execute)(list(some))
+        else:
+            raise AssertionError(f"```{block.language}: no file, and nothing that can be run")
+
+    def write(self, path: Path, text: str) -> None:
+        if path.suffix == ".yaml":
+            parse(["protenix-train", "--plugin", "protenix_eba", "--config", save(path, text)])
+            text = yaml.safe_dump(yaml.safe_load(text) | {k: self.small[k] for k in SIZES})
+        save(path, text)
+
+
+def save(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def execute(lines: list[list[str]]) -> None:
+    for words in lines:
+        if words[0] == "protenix-eba" and "--version" not in words:
+            assert protenix_eba(words[1:]) == 0, words
+        else:
+            program = Path(sys.executable).parent / words[0]
+            checked([str(program) if program.exists() else words[0], *words[1:]])
+
+
+def train(lines: list[list[str]]) -> None:
+    """The console script, forked from one that has imported DeepSpeed: that takes 10 seconds."""
+    checked([sys.executable, "-c", f"for_lines = {lines!r}\n{TRAIN}"])
+
+
+def checked(words: list[str]) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def parse(words: list[str]) -> None:
+    program, rest = words[0], words[1:]
+    if program == "protenix-eba":
+        parse_eba(rest)
+    elif program == "protenix-train":
+        resolve(rest)
+    elif words[:2] == ["bash", "examples/torchrun.sh"]:
+        resolve(["--plugin", "protenix_eba", "--config", *words[2:]])
+    elif words[:2] == ["sbatch", "examples/slurm.sh"]:
+        resolve(["--plugin", "protenix_eba", "--config", words[2], *words[4:]])
+    elif program == "python" and rest[0].startswith("scripts/"):
+        parse_script([sys.executable, *rest])
+    elif program.startswith("scripts/"):
+        parse_script([f"./{program}", *rest])
+    elif program == "make":
+        subprocess.run(["make", "-n", *rest], cwd=ROOT, check=True, capture_output=True)
+    elif words[:2] == ["pip", "install"]:
+        parse_pip(rest[1:])
+    else:
+        assert words[:2] == ["git", "clone"] or program == "cd", f"cannot take apart: {words}"
+
+
+def parse_eba(words: list[str]) -> None:
+    if "..." in words:  # the rest stands above it
+        check_options(words)
+        return
+    with mock.patch.object(click.Command, "invoke", lambda command, context: None):
+        assert protenix_eba(words) == 0, words
+
+
+def check_options(words: list[str]) -> None:
+    """Verbs and options of an incomplete `protenix-eba` command."""
+    command: click.Command = cli
+    context = click.Context(cli)
+    for word in words:
+        if isinstance(command, click.Group) and not word.startswith("-"):
+            command = command.get_command(context, word) or command.commands["frames"]
+    if isinstance(command, click.Group):
+        command = command.commands.get("frames", command)
+    known = {name for option in command.params for name in option.opts} | {"--help", "--version"}
+    wrong = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)} - known
+    assert not wrong, f"{' '.join(words)}: no option {wrong}"
+
+
+def resolve(words: list[str]) -> None:
+    """What `protenix-train` does before it builds the model."""
+    from protenix_eba.config import EBAConfig, check_ranges, check_required, section_from
+    from protenix_eba.plugin_api import load_plugins, split_args
+
+    arguments = split_args(words)
+    plugins = load_plugins(arguments.plugins)
+    configs = protenix_train._resolve(arguments, plugins)
+    check_required(configs)
+    check_ranges(configs)
+    section_from(configs.eba, EBAConfig)
+
+
+def parse_script(words: list[str]) -> None:
+    """Both argparse and our shell scripts read all words up to --help, then stop."""
+    end = words.index("--") if "--" in words else len(words)
+    command = [*words[:end], "--help"]
+    usage = checked(command)
+    missing = {w for w in words[:end] if w.startswith("--") and w not in usage}
+    assert not missing, f"{words}: no option {missing}"
+
+
+def parse_pip(words: list[str]) -> None:
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    if words == ["-e", "."]:
+        return install(Path.cwd())
+    for word in words:
+        wanted = Requirement(word)
+        if wanted.name == project["name"]:
+            assert wanted.extras <= project["optional-dependencies"].keys(), word
+
+
+def install(folder: Path) -> None:
+    """What pip leaves of a package with entry points: the folder on the path, and the points."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    lines = [f"Name: {project['name']}", f"Version: {project['version']}"]
+    save(info / "METADATA", "Metadata-Version: 2.1\n" + "\n".join(lines) + "\n")
+    groups = project["entry-points"].items()
+    text = "".join(f"[{g}]\n" + "".join(f"{k} = {v}\n" for k, v in p.items()) for g, p in groups)
+    save(info / "entry_points.txt", text)
+
+
+@pytest.fixture
+def session(tmp_path, monkeypatch, demo_data, small_run):
+    for name in ("configs", "examples", "scripts"):
+        os.symlink(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    small = yaml.safe_load((small_run / "small.yaml").read_text(encoding="utf-8"))
+    session = Session(small | {"max_steps": 2, "dtype": "fp32"})
+    session.given = Given(demo_data, small_run)
+    return session
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_of_the_page_works(page, session):
+    text = page.read_text(encoding="utf-8")
+    for names in re.findall(r"<!-- given: ([^>]+) -->", text):
+        for name in names.split():
+            session.given.make(name)
+    for block in blocks(page):
+        session.do(block)
