@@ -42,7 +42,7 @@ def commands_page() -> str:
     parts = [
         NOTE,
         "# Commands\n",
-        "`protenix-eba COMMAND --help` and `protenix-train --help` print the same. Exit status of "
+        "`--help` of each command prints the same. Exit status of "
         "all: 0 done, 2 unusable input, 3 some targets or rows failed (they are named), 130 "
         "interrupted.\n",
     ]

@@ -13,7 +13,9 @@ A block without a mark is run.
 
 from __future__ import annotations
 
+import dataclasses
 import glob
+import importlib.util
 import itertools
 import os
 import re
@@ -22,8 +24,9 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import click
@@ -38,9 +41,11 @@ from protenix_eba.cli.main import cli
 from protenix_eba.cli.main import run as protenix_eba
 from protenix_eba.ebmfold.checkpoint import build_network, save_network
 from protenix_eba.ebmfold.standin import standin_predictions
+from protenix_eba.errors import UserError
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>file|parse): (?P<note>[^>]+?) -->\n)?"
     r"^```(?P<language>\w*)\n(?P<code>.*?)^```$",
@@ -60,8 +65,8 @@ for sys.argv in for_lines:
         sys.exit(1)
 """
 # What a reader's full-size configuration shrinks to.
-SIZES = "model_name c_s c_z model blocks_per_ckpt max_steps warmup_steps".split()
-SIZES += "log_interval checkpoint_interval eval_interval".split()
+SIZES = ["model_name", "c_s", "c_z", "model", "dtype", "blocks_per_ckpt", "max_steps"]
+SIZES += ["warmup_steps", "log_interval", "checkpoint_interval", "eval_interval"]
 
 
 class Block(NamedTuple):
@@ -88,14 +93,20 @@ def commands(code: str) -> list[list[str]]:
     return [words for words in found if words]
 
 
-class Given:
-    """Files that a page's reader has, made small from what the package ships."""
+class Session:
+    """A reader at work in the current folder.
 
-    def __init__(self, demo_data: Path, small_run: Path) -> None:
-        self.peptide = demo_data / "met_enkephalin"
-        self.small_run = small_run
+    Args:
+        fixture: Name of a pytest fixture to its value, made when it is first asked for.
+    """
 
-    def make(self, name: str) -> None:
+    def __init__(self, fixture: Callable[[str], Any]) -> None:
+        self.fixture = fixture
+        self.peptide = fixture("demo_data") / "met_enkephalin"
+        self.names: dict[str, Any] = {}
+
+    def give(self, name: str) -> None:
+        """A file that the page's reader has, made small from what the package ships."""
         if name.endswith((".xtc", ".dcd")):
             replica = re.search(r"\d", name)
             source = self.peptide / f"met_enkephalin_prod_R{replica[0] if replica else 1}_fit.xtc"
@@ -104,7 +115,7 @@ class Given:
         elif name.endswith(".pdb"):
             shutil.copy(self.peptide / "met_enkephalin.pdb", name)
         elif name.endswith(".pt"):
-            os.symlink(self.small_run / "start.pt", name)
+            os.symlink(self.fixture("small_run") / "start.pt", name)
         elif name.endswith(".npz"):
             self._predictions(name)
         elif name.endswith(".safetensors"):
@@ -121,14 +132,6 @@ class Given:
         made = standin_predictions(backbone, 0.25, torch.Generator().manual_seed(0))
         fields = {key: getattr(made, key) for key in ("omega", "theta", "phi")}
         np.savez(name, dist=made.distance, **fields)
-
-
-class Session:
-    """A reader at work in the current folder."""
-
-    def __init__(self, small: dict) -> None:
-        self.small = small
-        self.names: dict = {}
 
     def do(self, block: Block) -> None:
         if block.language in SHOWN:
@@ -151,7 +154,9 @@ class Session:
     def write(self, path: Path, text: str) -> None:
         if path.suffix == ".yaml":
             parse(["protenix-train", "--plugin", "protenix_eba", "--config", save(path, text)])
-            text = yaml.safe_dump(yaml.safe_load(text) | {k: self.small[k] for k in SIZES})
+            config = (self.fixture("small_run") / "small.yaml").read_text(encoding="utf-8")
+            small = yaml.safe_load(config) | {"max_steps": 2, "dtype": "fp32"}
+            text = yaml.safe_dump(yaml.safe_load(text) | {key: small[key] for key in SIZES})
         save(path, text)
 
 
@@ -271,23 +276,101 @@ def install(folder: Path) -> None:
 
 
 @pytest.fixture
-def session(tmp_path, monkeypatch, demo_data, small_run):
+def session(tmp_path, monkeypatch, request):
     for name in ("configs", "examples", "scripts"):
         os.symlink(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
-    small = yaml.safe_load((small_run / "small.yaml").read_text(encoding="utf-8"))
-    session = Session(small | {"max_steps": 2, "dtype": "fp32"})
-    session.given = Given(demo_data, small_run)
-    return session
+    return Session(request.getfixturevalue)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def slow_if_it_trains(page):
+    trains = any(
+        words[0] == "protenix-train" and "--print-config" not in words
+        for block in blocks(page)
+        if block.language == "bash" and block.mark is None
+        for words in commands(block.code)
+    )
+    return pytest.param(page, marks=[pytest.mark.slow] if trains else [])
+
+
+@pytest.mark.parametrize("page", list(map(slow_if_it_trains, PAGES)), ids=IDS)
 def test_every_block_of_the_page_works(page, session):
-    text = page.read_text(encoding="utf-8")
-    for names in re.findall(r"<!-- given: ([^>]+) -->", text):
+    for names in re.findall(r"<!-- given: ([^>]+) -->", page.read_text(encoding="utf-8")):
         for name in names.split():
-            session.given.make(name)
+            session.give(name)
     for block in blocks(page):
         session.do(block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_no_block_escapes_and_no_link_leads_nowhere(page):
+    text = page.read_text(encoding="utf-8")
+    assert len(blocks(page)) * 2 == len(re.findall(r"^\s*(```|~~~)", text, re.MULTILINE))
+    outside = BLOCK.sub("", text)
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", outside):
+        assert "://" in target or (page.parent / target).exists(), target
+    for span in re.findall(r"`(protenix-eba \w[^`]*)`", outside):
+        check_options(span.split()[1:])
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "```bash\nprotenix-eba label --inptu md --out l.parquet\n```\n",
+        "<!-- parse: long -->\n```bash\nprotenix-eba label --input md --out l --jbos 2\n```\n",
+        "<!-- parse: long -->\n```bash\nprotenix-train --plugin protenix_eba --eba.lr 1\n```\n",
+        "<!-- parse: long -->\n```bash\nscripts/download_atlas.sh --splt val --out a\n```\n",
+        "<!-- parse: long -->\n```bash\npython scripts/make_reference.py --chek\n```\n",
+        "<!-- parse: long -->\n```bash\nmake nonsense\n```\n",
+        "<!-- parse: long -->\n```bash\nrm -r runs\n```\n",
+        "<!-- skip: long -->\n```bash\nfalse\n```\n",
+        "```yaml\ntrainer: eba\n```\n",
+        "```\nprotenix-eba demo\n```\n",
+        "<!-- file: a.yaml -->\n```yaml\neba: {objectve: eba}\n```\n",
+        "```python\nassert 1 == 2\n```\n",
+    ],
+)
+def test_a_wrong_block_is_found(block, session, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(block, encoding="utf-8")
+    (found,) = blocks(page)
+    with pytest.raises((AssertionError, UserError, subprocess.CalledProcessError)):
+        session.do(found)
+
+
+def test_the_site_has_every_page():
+    def pages(tree):
+        for entry in tree:
+            (value,) = entry.values()
+            yield from pages(value) if isinstance(value, list) else [value]
+
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    docs = ROOT / "docs"
+    assert sorted(pages(nav)) == sorted(str(p.relative_to(docs)) for p in docs.rglob("*.md"))
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """The script that writes the generated pages."""
+    path = ROOT / "scripts" / "make_reference.py"
+    spec = importlib.util.spec_from_file_location("make_reference", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_generated_pages_are_current(reference):
+    for name, page in reference.PAGES.items():
+        committed = (reference.FOLDER / name).read_text(encoding="utf-8")
+        assert committed == page(), "run: python scripts/make_reference.py"
+
+
+def test_every_section_and_every_key_is_explained(reference):
+    from protenix_eba.plugin import plugin
+
+    assert reference.SECTIONS.keys() == {name for name, keys in plugin.config.items() if keys}
+    for section in reference.SECTIONS.values():
+        names = {field.name for field in dataclasses.fields(section)}
+        assert reference.attribute_docs(section).keys() == names
