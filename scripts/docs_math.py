@@ -18,7 +18,8 @@ _INLINE = re.compile(r"\$`([^`]+)`\$")
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace all formulas of a page."""
     markdown = _FENCE.sub(lambda found: _block(found[1]), markdown)
-    return _INLINE.sub(lambda found: convert(found[1]), markdown)
+    # In a span, since a line that begins with <math> would be a paragraph of its own.
+    return _INLINE.sub(lambda found: f"<span>{convert(found[1])}</span>", markdown)
 
 
 def _block(formula: str) -> str:

@@ -146,8 +146,8 @@ class Session:
                 for words in lines:
                     parse(words)
             else:
-                for program, some in itertools.groupby(lines, key=lambda words: words[0]):
-                    (train if program == "protenix-train" else execute)(list(some))
+                for training, some in itertools.groupby(lines, key=trains):
+                    (train if training else execute)(list(some))
         else:
             raise AssertionError(f"```{block.language}: no file, and nothing that can be run")
 
@@ -164,6 +164,10 @@ def save(path: Path, text: str) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return str(path)
+
+
+def trains(words: list[str]) -> bool:
+    return words[0] == "protenix-train" and "--print-config" not in words
 
 
 def execute(lines: list[list[str]]) -> None:
@@ -286,13 +290,9 @@ def session(tmp_path, monkeypatch, request):
 
 
 def slow_if_it_trains(page):
-    trains = any(
-        words[0] == "protenix-train" and "--print-config" not in words
-        for block in blocks(page)
-        if block.language == "bash" and block.mark is None
-        for words in commands(block.code)
-    )
-    return pytest.param(page, marks=[pytest.mark.slow] if trains else [])
+    run = [block for block in blocks(page) if block.language == "bash" and block.mark is None]
+    trained = any(trains(words) for block in run for words in commands(block.code))
+    return pytest.param(page, marks=[pytest.mark.slow] if trained else [])
 
 
 @pytest.mark.parametrize("page", list(map(slow_if_it_trains, PAGES)), ids=IDS)
