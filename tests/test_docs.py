@@ -3,7 +3,7 @@
 A page is one session in an empty folder. Its blocks run from top to bottom. What a page needs
 beyond that is said in the page, in HTML comments:
 
-  given: NAMES    files that the reader has; small ones stand in here (`Given`)
+  given: NAMES    files that the reader has; small ones stand in here (`give`)
   file: NAME      the block below is the text of this file
   parse: REASON   the commands below are too long or need what a test has not: each is taken apart
                   by the command itself, which then does nothing
@@ -41,7 +41,9 @@ from protenix_eba.cli.main import cli
 from protenix_eba.cli.main import run as protenix_eba
 from protenix_eba.ebmfold.checkpoint import build_network, save_network
 from protenix_eba.ebmfold.standin import standin_predictions
+from protenix_eba.energy.functions import _REGISTRY as ENERGIES
 from protenix_eba.errors import UserError
+from protenix_eba.plugin_api import LOSSES
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -83,14 +85,12 @@ def blocks(page: Path) -> list[Block]:
 
 def commands(code: str) -> list[list[str]]:
     """The command lines of a block as words, with globs resolved where they match."""
-    joined = code.replace("\\\n", " ")
     found = []
-    for line in joined.splitlines():
-        words = shlex.split(line, comments=True)
-        for single in " \n ".join(words).split(" \n && \n "):
-            spread = [sorted(glob.glob(w)) or [w] for w in single.split(" \n ") if w]
-            found.append([word for some in spread for word in some])
-    return [words for words in found if words]
+    for line in code.replace("\\\n", " ").splitlines():
+        words = [sorted(glob.glob(w)) or [w] for w in shlex.split(line, comments=True)]
+        joined = itertools.groupby(itertools.chain(*words), key=lambda word: word == "&&")
+        found += [list(command) for is_and, command in joined if not is_and]
+    return found
 
 
 class Session:
@@ -154,10 +154,15 @@ class Session:
     def write(self, path: Path, text: str) -> None:
         if path.suffix == ".yaml":
             parse(["protenix-train", "--plugin", "protenix_eba", "--config", save(path, text)])
-            config = (self.fixture("small_run") / "small.yaml").read_text(encoding="utf-8")
-            small = yaml.safe_load(config) | {"max_steps": 2, "dtype": "fp32"}
-            text = yaml.safe_dump(yaml.safe_load(text) | {key: small[key] for key in SIZES})
+            text = self.shrunk(yaml.safe_load(text))
         save(path, text)
+
+    def shrunk(self, config: dict[str, Any]) -> str:
+        """The reader's configuration at the sizes of the small model, and for two steps."""
+        text = (self.fixture("small_run") / "small.yaml").read_text(encoding="utf-8")
+        small = yaml.safe_load(text) | {"max_steps": 2, "dtype": "fp32"}
+        config["eba"]["validation_items"] = 2
+        return yaml.safe_dump(config | {key: small[key] for key in SIZES})
 
 
 def save(path: Path, text: str) -> str:
@@ -172,6 +177,7 @@ def trains(words: list[str]) -> bool:
 
 def execute(lines: list[list[str]]) -> None:
     for words in lines:
+        assert not re.search(r"[$|<>;`]", "".join(words)), f"no shell is at work here: {words}"
         if words[0] == "protenix-eba" and "--version" not in words:
             assert protenix_eba(words[1:]) == 0, words
         else:
@@ -286,7 +292,13 @@ def session(tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
-    return Session(request.getfixturevalue)
+    for registry in (LOSSES, ENERGIES):  # what a page registers goes with it
+        monkeypatch.setattr(registry, "_components", dict(registry._components))
+    before = set(sys.modules)
+    yield Session(request.getfixturevalue)
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def slow_if_it_trains(page):
@@ -309,6 +321,7 @@ def test_no_block_escapes_and_no_link_leads_nowhere(page):
     text = page.read_text(encoding="utf-8")
     assert len(blocks(page)) * 2 == len(re.findall(r"^\s*(```|~~~)", text, re.MULTILINE))
     outside = BLOCK.sub("", text)
+    assert not re.search(r"<!-- (file|parse):", outside), "a mark stands right above its block"
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", outside):
         assert "://" in target or (page.parent / target).exists(), target
     for span in re.findall(r"`(protenix-eba \w[^`]*)`", outside):
