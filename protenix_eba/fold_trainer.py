@@ -23,7 +23,7 @@ from protenix_eba.ebmfold.network import ScoreNetwork
 from protenix_eba.ebmfold.score_matching import Batch, CropSettings, denoising_loss, draw_levels
 from protenix_eba.engine import gathered, zero_stage
 from protenix_eba.errors import UserError
-from protenix_eba.files import sha256_of_file
+from protenix_eba.files import require_file, sha256_of_file
 from protenix_eba.fold_config import EBMFoldConfig
 from protenix_eba.loop import TrainingLoop
 from protenix_eba.model import make_optimizer
@@ -91,12 +91,14 @@ class EBMFoldTrainer(TrainingLoop):
         """What the run starts from must be the same when it goes on."""
         if DIST_WRAPPER.rank:
             return
+        domains = require_file(self.settings.domains, "ebmfold.domains")
         facts: dict[str, str | int] = {
-            "domains": sha256_of_file(Path(self.settings.domains))[:16],
+            "domains": sha256_of_file(domains)[:16],
             "global batch": self.iters_to_accumulate * DIST_WRAPPER.world_size,
         }
         if self.configs.load_checkpoint_path:
-            facts["start"] = sha256_of_file(Path(self.configs.load_checkpoint_path))[:16]
+            start = require_file(self.configs.load_checkpoint_path, "load_checkpoint_path")
+            facts["start"] = sha256_of_file(start)[:16]
         self.folder.pin(facts)
 
     def _read_domains(self) -> None:
