@@ -22,7 +22,14 @@ __all__ = ["RunFolder"]
 # the number of processes make together is compared as the global batch.
 _MAY_CHANGE = (
     *("max_steps", "log_interval", "eval_interval", "checkpoint_interval", "iters_to_accumulate"),
-    *("use_wandb", "wandb_id", "eba.checkpoint_keep", "eba.low_memory", "diffusion_chunk_size"),
+    *(
+        "use_wandb",
+        "wandb_id",
+        "eba.checkpoint_keep",
+        "ebmfold.checkpoint_keep",
+        "eba.low_memory",
+        "diffusion_chunk_size",
+    ),
 )
 _MAY_CHANGE_ANYWHERE = ("blocks_per_ckpt",)
 _DONE = "complete.json"
@@ -33,15 +40,16 @@ class RunFolder:
 
     Args:
         path: `base_dir/run_name`; made if absent.
+        suffix: Of the files with weights.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, suffix: str = ".pt") -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.errors = path / "errors"
-        self.model = path / "model.pt"
-        self.average = path / "model_ema.pt"
-        self.best = path / "best.pt"
+        self.model = path / f"model{suffix}"
+        self.average = path / f"model_ema{suffix}"
+        self.best = path / f"best{suffix}"
         self.reference = path / "reference.safetensors"
         self.samples = path / "validation"
         self.log = path / "log.csv"

@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import os
+from pathlib import Path
 
 import pytest
 import yaml
@@ -8,14 +9,18 @@ import yaml
 from protenix_eba.compat import CPU_KERNELS
 from protenix_eba.config import (
     EBAConfig,
+    check_ranges,
     check_required,
     resolve_config,
     section_defaults,
     section_from,
 )
 from protenix_eba.errors import UserError
+from protenix_eba.fold_config import EBMFoldConfig
+from protenix_eba.plugin import plugin
 from protenix_eba.plugin_api import Plugin
 
+RECIPES = Path(__file__).parents[1] / "configs"
 PLUGIN = Plugin("protenix_eba", {"eba": section_defaults(EBAConfig)})
 MODELS = [
     "protenix-v2",
@@ -242,6 +247,23 @@ def test_values_outside_their_range_are_refused(key, value):
         dataclasses.replace(EBAConfig(), **{key: value})
 
 
-def test_every_field_of_a_section_is_explained():
-    documented = EBAConfig.__doc__ or ""
-    assert [f.name for f in dataclasses.fields(EBAConfig) if f"{f.name}: " not in documented] == []
+@pytest.mark.parametrize("section", [EBAConfig, EBMFoldConfig])
+def test_every_field_of_a_section_is_explained(section):
+    documented = section.__doc__ or ""
+    assert [f.name for f in dataclasses.fields(section) if f"{f.name}: " not in documented] == []
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_resolves_and_its_section_is_in_range(recipe):
+    configs = resolve_config([plugin], recipe)
+    check_required(configs)
+    check_ranges(configs)
+    section_from(configs.eba, EBAConfig)
+    section_from(configs.ebmfold, EBMFoldConfig)
+    assert configs.trainer in ("eba", "ebmfold")
+
+
+@pytest.mark.parametrize("model_name", MODELS)
+def test_a_recipe_resolves_for_every_model(model_name):
+    configs = resolve_config([plugin], RECIPES / "eba.yaml", {"model_name": model_name})
+    assert configs.model_name == model_name

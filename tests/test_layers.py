@@ -11,11 +11,12 @@ PACKAGE = Path(protenix_eba.__file__).parent
 HOST = {"protenix", "runner", "configs", "scripts"}
 LAYERS = {
     0: "errors units files progress trajectories md_files residue_names plugin_api settings config "
-    "run_folder records geometry runlog sharding signals stereo validity",
+    "run_folder records geometry runlog sharding signals stereo validity fold_config",
     1: "losses denoising symmetry energy eval importing ebmfold",
     2: "compat",
     3: "objectives data diffusion weights embeddings engine ranks step reference lora ema model",
-    4: "trainer sample sampling_run ensembles chunk_size relaxation checkpoints validation",
+    4: "trainer fold_trainer loop sample sampling_run ensembles chunk_size relaxation checkpoints "
+    "validation",
     5: "cli plugin demo",
 }
 LAYER = {room: layer for layer, rooms in LAYERS.items() for room in rooms.split()}

@@ -35,6 +35,7 @@ class CropSettings:
         two_segments: Share of the crops that are two segments of half the size, so that residues
             which are far from each other in the chain are seen.
         noise_max: The stand-in predictor's noise is uniform from 0 to this.
+        sharpness_max: Its sharpness likewise.
         orientation_dropout: Share of the crops without orientations.
         sequence_dropout: Share of the crops without a sequence.
     """
@@ -42,6 +43,7 @@ class CropSettings:
     sizes: tuple[int, ...] = (32, 48, 64)
     two_segments: float = 0.5
     noise_max: float = 1.5
+    sharpness_max: float = 0.0
     orientation_dropout: float = 0.4
     sequence_dropout: float = 0.2
 
@@ -61,6 +63,11 @@ class Batch:
     native: Tensor
     mask: Tensor
     bonded: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device."""
+        columns = (self.features, self.native, self.mask, self.bonded)
+        return Batch(*(column.to(device) for column in columns))
 
 
 def crop_residues(
@@ -109,9 +116,10 @@ def draw_batch(
     for domain in domains:
         two = chance(settings.two_segments)
         residues = crop_residues(len(domain.sequence), size, two, generator)
-        noise = settings.noise_max * float(torch.rand((), generator=generator))
+        noise, sharpness = torch.rand(2, generator=generator).tolist()
+        noise, sharpness = settings.noise_max * noise, settings.sharpness_max * sharpness
         backbone = domain.backbone[residues]
-        predictions = standin_predictions(backbone, noise, generator, residues)
+        predictions = standin_predictions(backbone, noise, generator, residues, sharpness)
         if chance(settings.orientation_dropout):
             predictions = predictions.without_orientations()
         sequence = "".join(domain.sequence[i] for i in residues)
