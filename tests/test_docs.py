@@ -39,11 +39,13 @@ import yaml
 from protenix_eba.cli import train as protenix_train
 from protenix_eba.cli.main import cli
 from protenix_eba.cli.main import run as protenix_eba
+from protenix_eba.config import EBAConfig, check_ranges, check_required, section_from
 from protenix_eba.ebmfold.checkpoint import build_network, save_network
 from protenix_eba.ebmfold.standin import standin_predictions
 from protenix_eba.energy.functions import _REGISTRY as ENERGIES
 from protenix_eba.errors import UserError
-from protenix_eba.plugin_api import LOSSES
+from protenix_eba.fold_config import EBMFoldConfig
+from protenix_eba.plugin_api import LOSSES, load_plugins, split_args
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -242,15 +244,13 @@ def check_options(words: list[str]) -> None:
 
 def resolve(words: list[str]) -> None:
     """What `protenix-train` does before it builds the model."""
-    from protenix_eba.config import EBAConfig, check_ranges, check_required, section_from
-    from protenix_eba.plugin_api import load_plugins, split_args
-
     arguments = split_args(words)
     plugins = load_plugins(arguments.plugins)
     configs = protenix_train._resolve(arguments, plugins)
     check_required(configs)
     check_ranges(configs)
     section_from(configs.eba, EBAConfig)
+    section_from(configs.ebmfold, EBMFoldConfig)
 
 
 def parse_script(words: list[str]) -> None:
