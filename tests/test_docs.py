@@ -1,4 +1,4 @@
-"""Every code block of the documentation, run as a reader would; generated pages are current.
+"""Every code block of the documentation, run as a reader would.
 
 A page is one session in an empty folder. Its blocks run from top to bottom. What a page needs
 beyond that is said in the page, in HTML comments:
@@ -13,9 +13,7 @@ A block without a mark is run.
 
 from __future__ import annotations
 
-import dataclasses
 import glob
-import importlib.util
 import itertools
 import os
 import re
@@ -351,39 +349,3 @@ def test_a_wrong_block_is_found(block, session, tmp_path):
     (found,) = blocks(page)
     with pytest.raises((AssertionError, UserError, subprocess.CalledProcessError)):
         session.do(found)
-
-
-def test_the_site_has_every_page():
-    def pages(tree):
-        for entry in tree:
-            (value,) = entry.values()
-            yield from pages(value) if isinstance(value, list) else [value]
-
-    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
-    docs = ROOT / "docs"
-    assert sorted(pages(nav)) == sorted(str(p.relative_to(docs)) for p in docs.rglob("*.md"))
-
-
-@pytest.fixture(scope="module")
-def reference():
-    """The script that writes the generated pages."""
-    path = ROOT / "scripts" / "make_reference.py"
-    spec = importlib.util.spec_from_file_location("make_reference", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_generated_pages_are_current(reference):
-    for name, page in reference.PAGES.items():
-        committed = (reference.FOLDER / name).read_text(encoding="utf-8")
-        assert committed == page(), "run: python scripts/make_reference.py"
-
-
-def test_every_section_and_every_key_is_explained(reference):
-    from protenix_eba.plugin import plugin
-
-    assert reference.SECTIONS.keys() == {name for name, keys in plugin.config.items() if keys}
-    for section in reference.SECTIONS.values():
-        names = {field.name for field in dataclasses.fields(section)}
-        assert reference.attribute_docs(section).keys() == names
