@@ -81,7 +81,7 @@ def _command(command: click.Command, context: click.Context) -> str:
 
 def _prose(text: str | None) -> Iterator[str]:
     """Paragraphs of a help text; those that keep their lines hold commands."""
-    kept = inspect.cleandoc(text or "").replace("\\b\n", "\b\n")
+    kept = inspect.cleandoc(text or "")
     for paragraph in filter(None, map(str.strip, kept.split("\n\n"))):
         if paragraph.startswith("Example: "):  # on one line, or "Example: a. Then: b"
             yield "Example:\n"

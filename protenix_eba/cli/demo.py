@@ -8,7 +8,12 @@ from pathlib import Path
 import click
 
 
-@click.command()
+@click.command(
+    epilog="""Example:
+
+    \b
+    protenix-eba demo --out runs/demo"""
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -25,14 +30,10 @@ import click
 )
 @click.option("--relabel", is_flag=True, help="Label all shipped conformers afresh.")
 def demo(out: Path, jobs: int, relabel: bool) -> None:
-    r"""Run the whole pipeline on shipped MD of four peptides, in minutes on two cores.
+    """Run the whole pipeline on shipped MD of four peptides, in minutes on two cores.
 
     MD and energies, embeddings, supervised fine-tuning, energy-based alignment, ensembles, their
     evaluation, and stock `protenix pred` on the result. Every stage prints its command.
-
-    \b
-    Example:
-      protenix-eba demo --out runs/demo
     """
     from protenix_eba.demo import run_demo
 

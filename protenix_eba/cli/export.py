@@ -9,7 +9,13 @@ import click
 from protenix_eba.cli.session import load_configuration
 
 
-@click.command()
+@click.command(
+    epilog="""Example:
+
+    \b
+    protenix-eba export --checkpoint runs/eba/model.pt \\
+        --model-name protenix_tiny_default_v0.5.0 --out protenix_tiny_default_v0.5.0.pt"""
+)
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), required=True, help="model.pt of a run."
 )
@@ -18,15 +24,10 @@ from protenix_eba.cli.session import load_configuration
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Checkpoint to write.")
 def export(checkpoint: Path, model_name: str, out: Path) -> None:
-    r"""Write a plain checkpoint that stock `protenix pred` loads strictly.
+    """Write a plain checkpoint that stock `protenix pred` loads strictly.
 
     A model trained with fewer diffusion transformer blocks than the stock one gets blocks that add
     nothing: the function is exactly the same. That it fits is checked before it is written.
-
-    \b
-    Example:
-      protenix-eba export --checkpoint runs/eba/model.pt \
-          --model-name protenix_tiny_default_v0.5.0 --out protenix_tiny_default_v0.5.0.pt
     """
     from protenix_eba.progress import console
 

@@ -9,19 +9,20 @@ import click
 from protenix_eba.cli.session import config_option, load_configuration
 
 
-@click.command()
+@click.command(
+    epilog="""Example:
+
+    \b
+    protenix-eba init --config configs/demo_sft.yaml --out runs/start.pt"""
+)
 @config_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Checkpoint to write.")
 @click.option("--seed", default=0, show_default=True, help="Of the weights.")
 @click.option("--quick-start", "quick", is_flag=True, help="For peptides learnt in minutes.")
 def init(config_path: Path, out: Path, seed: int, quick: bool) -> None:
-    r"""Write a randomly initialised Protenix of the configured sizes.
+    """Write a randomly initialised Protenix of the configured sizes.
 
     For tests and for the demo, where no upstream checkpoint is at hand. An existing file is kept.
-
-    \b
-    Example:
-      protenix-eba init --config configs/demo_sft.yaml --out runs/start.pt
     """
     from protenix_eba.progress import console
 
