@@ -84,9 +84,8 @@ def fold(choice: TargetChoice, out: Path, decoys: int, weights: Path | None, sam
         "seed": choice.seed,
     }
     files = [f"decoy_{n + 1}.pdb" for n in range(decoys)]
-    folder = ScoreFolder(out, made)
-    missing = folder.missing(files)
-    if not missing:
+    folder = ScoreFolder(out, made, files)
+    if not (missing := folder.missing):
         console.print(f"{out} holds these decoys already", markup=False, soft_wrap=True)
         return
     make = _maker(weights, sampler)

@@ -209,7 +209,8 @@ def _complex_pairs(
         raise UserError(
             f"Protenix cannot read the molecules of {entry['name']}: {type(error).__name__}: "
             f"{error}",
-            "see its documentation of the inference JSON",
+            "see its documentation of the inference JSON; ligands by CCD code and nucleic acids "
+            "need the components.cif that `protenix pred` downloads, in PROTENIX_ROOT_DIR/common",
         ) from error
     residues = ProteinTokens.of(features)
     # The trunk reads nothing but the features.

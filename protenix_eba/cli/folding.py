@@ -172,14 +172,16 @@ class ScoreFolder:
     Args:
         out: The folder.
         made: What the decoys depend on; compared with what is there.
+        files: Names of the decoys that are wanted, in the order of their rows.
 
     Raises:
-        UserError: It holds decoys made in another way, or scores that are damaged.
+        UserError: It holds decoys made in another way, or others, or scores that are damaged.
     """
 
-    def __init__(self, out: Path, made: Mapping[str, Any]) -> None:
+    def __init__(self, out: Path, made: Mapping[str, Any], files: Sequence[str]) -> None:
         self._path = out / _SCORES
         self._made = dict(made)
+        self._files = list(files)
         self._rows: dict[str, dict[str, Any]] = {}
         if not self._path.is_file():
             return
@@ -195,33 +197,29 @@ class ScoreFolder:
                 "choose another --out, or delete the folder",
             )
         self._rows = {file: row for file, row in rows.items() if (out / file).is_file()}
+        if not self._rows.keys() <= set(files):
+            raise UserError(
+                f"{out} holds {len(self._rows)} decoys, {len(files)} are asked for",
+                f"ask for {len(self._rows)} or more, or choose another --out",
+            )
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The rows of the decoys that are there."""
-        return list(self._rows.values())
+        return [self._rows[file] for file in self._files if file in self._rows]
 
-    def missing(self, files: Sequence[str]) -> list[str]:
-        """Those of some decoys that are not there.
-
-        Raises:
-            UserError: There are others.
-        """
-        others = [file for file in self._rows if file not in files]
-        if others:
-            raise UserError(
-                f"{self._path.parent} holds {len(self._rows)} decoys, {len(files)} are asked for",
-                f"ask for {len(self._rows)} or more, or choose another --out",
-            )
-        return [file for file in files if file not in self._rows]
+    @property
+    def missing(self) -> list[str]:
+        """The decoys that are not there."""
+        return [file for file in self._files if file not in self._rows]
 
     def add(self, file: str, row: Mapping[str, Any]) -> None:
         """Enter a decoy whose file is written."""
         self._rows[file] = {"file": file, **row}
-        self.write(list(self._rows), {})
+        self.write({})
 
-    def write(self, files: Sequence[str], failed: Mapping[str, str]) -> None:
-        """Write the scores, in the order of `files`, and why others failed.
+    def write(self, failed: Mapping[str, str]) -> None:
+        """Write the scores, and why some have none.
 
         The decoy that the predictions make likeliest is `selected`.
         """
@@ -231,7 +229,6 @@ class ScoreFolder:
         likeliest = min((row["negative_log_likelihood"] for row in self.rows), default=None)
         for row in self.rows:
             row["selected"] = row["negative_log_likelihood"] == likeliest
-        self._rows = {file: self._rows[file] for file in files if file in self._rows}
         made = self._made | {"version": __version__}
         write_json(self._path, {"made": made, "failed": dict(failed), "decoys": self.rows})
 

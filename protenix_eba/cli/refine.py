@@ -92,9 +92,8 @@ def refine(
         "seed": choice.seed,
     }
     files = [f"{conformation.name}.pdb" for conformation in found]
-    folder = ScoreFolder(out, made)
-    missing = folder.missing(files)
-    if not missing:
+    folder = ScoreFolder(out, made, files)
+    if not (missing := folder.missing):
         console.print(f"{out} holds these traces already", markup=False, soft_wrap=True)
         return
     network = load_network(weights)
@@ -109,7 +108,7 @@ def refine(
                 folder.add(file, run(conformation, out / file, decoy_seed(choice.seed, number)))
             except UserError as error:
                 failures[conformation.name] = str(error)
-    folder.write(files, failures)
+    folder.write(failures)
     console.print(f"{len(folder.rows)} refined traces in {out}", markup=False, soft_wrap=True)
     exit_with_failures(failures, len(found))
 

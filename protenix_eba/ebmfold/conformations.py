@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from protenix_eba.ebmfold.structures import Trace, open_models
 from protenix_eba.errors import UserError
 
 __all__ = ["Conformation", "find_conformations"]
+
+if TYPE_CHECKING:
+    from protenix_eba.trajectories import Target
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +95,7 @@ def _read_model(path: Path, model: int) -> Trace:
 
 
 def _frames(folder: Path) -> Iterator[Conformation]:
-    from protenix_eba.trajectories import find_targets, is_cut, read_frames
+    from protenix_eba.trajectories import find_targets, frame_count, is_cut
 
     targets = find_targets(folder)
     if len(targets) != 1:
@@ -102,25 +105,31 @@ def _frames(folder: Path) -> Iterator[Conformation]:
             "give the folder of one of them",
         )
     (target,) = targets
-    residues, atoms = _topology(target)
+    residues = _residues(target)
     for replica, path in target.trajectory_paths.items():
         if is_cut(target, replica):
             logger.warning("%s ends within a frame: the frames before it are refined", path)
-        xyz = read_frames(target, replica)[:, atoms]
         label = f"_R{replica}" if len(target.trajectory_paths) > 1 else ""
-        for number, ca in enumerate(xyz, start=1):
-            read = partial(Trace, path, torch.from_numpy(ca), *residues)
-            yield Conformation(f"{target.name}{label}_{number}", path, read)
+        for frame in range(frame_count(target, replica)):
+            read = partial(_read_frame, target, replica, frame, residues)
+            yield Conformation(f"{target.name}{label}_{frame + 1}", path, read)
 
 
-def _topology(
-    target: Any,
-) -> tuple[tuple[str, NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]]:
-    """Sequence, numbers and chains of the C-alpha atoms, and which atoms these are."""
+@dataclass(frozen=True)
+class _Residues:
+    """Of a topology: its C-alpha atoms, and what `Trace` says of them."""
+
+    atoms: NDArray[np.int64]
+    sequence: str
+    numbers: NDArray[np.int64]
+    chains: NDArray[np.int64]
+
+
+def _residues(target: Target) -> _Residues:
     from protenix_eba.trajectories import load_topology
 
     found = [
-        (atom.residue.code or "X", atom.residue.resSeq, atom.residue.chain.index, atom.index)
+        (atom.index, atom.residue.code or "X", atom.residue.resSeq, atom.residue.chain.index)
         for atom in load_topology(target).topology.atoms
         if atom.name == "CA" and atom.element.symbol == "C"
     ]
@@ -128,5 +137,14 @@ def _topology(
         raise UserError(
             f"structures: no C-alpha atoms in {target.topology_path}", "give a protein's ensemble"
         )
-    letters, numbers, chains, atoms = zip(*found, strict=True)
-    return ("".join(letters), np.array(numbers), np.array(chains)), np.array(atoms)
+    atoms, letters, numbers, chains = zip(*found, strict=True)
+    return _Residues(np.array(atoms), "".join(letters), np.array(numbers), np.array(chains))
+
+
+def _read_frame(target: Target, replica: int, frame: int, residues: _Residues) -> Trace:
+    """By itself: a frame that is damaged is no other's fault."""
+    from protenix_eba.trajectories import read_frames
+
+    xyz = read_frames(target, replica, np.array([frame]))[0, residues.atoms]
+    path = target.trajectory_paths[replica]
+    return Trace(path, torch.from_numpy(xyz), residues.sequence, residues.numbers, residues.chains)

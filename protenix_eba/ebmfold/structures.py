@@ -37,6 +37,8 @@ _FEWEST: Final = 4
 _CHAIN_STEP: Final = 200
 _CHAIN_NAMES: Final = ascii_letters[26:] + ascii_letters[:26]  # A to Z first
 _MOST_RESIDUES: Final = 9_999  # of a chain in a PDB file
+# Of what stands in PDB files. NaN in an XTC file is read as some 10^7 angstrom.
+_FARTHEST: Final = 1e4
 _FORMATS: Final = {
     ".pdb": "PDB", ".ent": "PDB", ".cif": "CIF", ".mmcif": "CIF", ".bcif": "BinaryCIF"
 }  # fmt: skip
@@ -54,7 +56,7 @@ class Trace:
         chains: `[N]` which chain of the file, rising.
 
     Raises:
-        UserError: There are no atoms, or coordinates are not finite.
+        UserError: There are no atoms, or their coordinates are no structure's.
     """
 
     path: Path
@@ -68,9 +70,10 @@ class Trace:
             raise UserError(
                 f"structure: no C-alpha atoms in {self.path}", "give a protein structure"
             )
-        if not bool(torch.isfinite(self.ca).all()):
+        if not bool((self.ca.abs() < _FARTHEST).all()):  # nor NaN
             raise UserError(
-                f"structure: C-alpha atoms in {self.path} have coordinates that are no numbers",
+                f"structure: C-alpha atoms in {self.path} have no coordinates, or some beyond "
+                f"{_FARTHEST:.0f} angstrom",
                 "leave this conformation out",
             )
 
