@@ -319,3 +319,38 @@ def test_options_that_do_not_go_together_are_said(
     assert run(fold_words("out", weights, *words)) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("out/*"))
+
+
+def test_backbones_need_pulchra_and_say_so_first(
+    model_words, weights, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(__import__("sys").modules, "pulchra", None)
+    assert run(fold_words(tmp_path / "out", weights, "--backbone", *model_words)) == 2
+    assert "pip install pulchra" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_backbone_keeps_the_trace_and_has_no_bond_across_a_gap(tmp_path):
+    """A helix of which residues are missing: bonds of a peptide within, none across."""
+    pytest.importorskip("pulchra")
+    from biotite.structure.io.pdb import PDBFile
+
+    from protenix_eba.ebmfold.backbone import write_backbone
+    from protenix_eba.ebmfold.structures import write_trace
+
+    t = torch.arange(12) * np.deg2rad(100)
+    ca = torch.stack([2.3 * t.cos(), 2.3 * t.sin(), 1.5 * torch.arange(12)], -1)
+    kept = [0, 1, 2, 3, 4, 7, 8, 9, 10, 11]
+    write_trace(tmp_path / "a.pdb", ca[kept], "AGPSTVLKDE", [5, 5], np.array(kept) + 1)
+    write_backbone(tmp_path / "b.pdb", tmp_path / "a.pdb")
+    before, after = (
+        PDBFile.read(tmp_path / name).get_structure(model=1) for name in ("a.pdb", "b.pdb")
+    )
+    again = after[after.atom_name == "CA"]
+    np.testing.assert_allclose(again.coord, before.coord, atol=0.002)
+    for key in ("chain_id", "res_id", "res_name"):
+        assert (getattr(again, key) == getattr(before, key)).all()
+    c, n = after[after.atom_name == "C"].coord, after[after.atom_name == "N"].coord
+    bonds = np.linalg.norm(c[:-1] - n[1:], axis=-1)
+    assert bonds[4] > 3
+    assert np.delete(bonds, 4) == pytest.approx(1.33, abs=0.15)

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from protenix_eba.cli.fold_targets import fold_target
+from protenix_eba.cli.fold_targets import FoldTarget, fold_target
 from protenix_eba.cli.folding import (
     ScoreFolder,
     TargetChoice,
+    backbone_option,
+    check_backbones,
     compared_with,
     decoy_seed,
+    network_of,
     target_options,
+    write_backbones,
 )
 from protenix_eba.cli.session import make_folder
 from protenix_eba.errors import UserError
@@ -57,7 +61,15 @@ The decoy that is `selected` in scores.json is the one that the predictions make
     show_default=True,
     help="`peer` needs no network: scaling, then L-BFGS on the likelihood.",
 )
-def fold(choice: TargetChoice, out: Path, decoys: int, weights: Path | None, sampler: str) -> None:
+@backbone_option
+def fold(
+    choice: TargetChoice,
+    out: Path,
+    decoys: int,
+    weights: Path | None,
+    sampler: str,
+    backbone: bool,
+) -> None:
     """Fold a C-alpha trace from inter-residue predictions: decoy_N.pdb and scores.json.
 
     The predictions are in a file, or what the distogram head of a Protenix model says, which then
@@ -72,10 +84,11 @@ def fold(choice: TargetChoice, out: Path, decoys: int, weights: Path | None, sam
             f"--sampler {sampler} {needs}",
             "give the weights of a trained network, or take --sampler peer, which has none",
         )
-    from protenix_eba.ebmfold.structures import write_trace
     from protenix_eba.files import require_file, sha256_of_file
-    from protenix_eba.progress import console, progress_bar
+    from protenix_eba.progress import console
 
+    if backbone:
+        check_backbones()
     chosen = fold_target(choice)
     made = chosen.made | {
         "weights_sha256": weights and sha256_of_file(require_file(weights, "weights of EBM-Fold")),
@@ -85,36 +98,47 @@ def fold(choice: TargetChoice, out: Path, decoys: int, weights: Path | None, sam
     }
     files = [f"decoy_{n + 1}.pdb" for n in range(decoys)]
     folder = ScoreFolder(out, made, files)
-    if not (missing := folder.missing):
+    if folder.missing:
+        make = _maker(weights, sampler)
+        make_folder(out)
+        _fold_missing(folder, chosen, choice, make)
+        _tell(folder)
+    else:
         console.print(f"{out} holds these decoys already", markup=False, soft_wrap=True)
-        return
-    make = _maker(weights, sampler)
-    make_folder(out)
-    target, chains = chosen.load(out)
+    if backbone:
+        write_backbones(folder)
+
+
+def _fold_missing(
+    folder: ScoreFolder,
+    chosen: FoldTarget,
+    choice: TargetChoice,
+    make: Callable[[Target, int], Decoys],
+) -> None:
+    from protenix_eba.ebmfold.structures import write_trace
+    from protenix_eba.progress import progress_bar
+
+    target, chains = chosen.load(folder.out)
     compared = compared_with(choice.native, target, chains) or ()
+    missing = folder.missing
     with progress_bar() as bar:
-        task = bar.add_task("folding", total=decoys, note=target.name)
-        for n, file in enumerate(files):
+        task = bar.add_task("folding", total=len(folder.files), note=target.name)
+        for n, file in enumerate(folder.files):
             if file in missing:
                 decoy = make(target, decoy_seed(choice.seed, n))
-                write_trace(out / file, decoy.ca[0], target.sequence, chains)
+                write_trace(folder.out / file, decoy.ca[0], target.sequence, chains)
                 folder.add(file, _row(decoy, compared))
             bar.advance(task)
-    _tell(folder, out)
 
 
 def _maker(weights: Path | None, sampler: str) -> Callable[[Target, int], Decoys]:
     """What makes one decoy of a target from a seed."""
-    import torch
-
-    from protenix_eba.ebmfold.checkpoint import load_network
     from protenix_eba.ebmfold.fold import fold, fold_by_peer
     from protenix_eba.ebmfold.sampling import SAMPLERS
 
     if weights is None:
         return lambda target, seed: fold_by_peer(target, 1, seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = load_network(weights).to(device)
+    network = network_of(weights)
     return lambda target, seed: fold(network, target, SAMPLERS[sampler], 1, seed)
 
 
@@ -126,11 +150,12 @@ def _row(decoy: Decoys, compared: tuple[Any, ...]) -> dict[str, Any]:
     return scores | cost
 
 
-def _tell(folder: ScoreFolder, out: Path) -> None:
+def _tell(folder: ScoreFolder) -> None:
     from protenix_eba.progress import console
 
     best = folder.selected
     found = f"selected {best['file']}, {best['negative_log_likelihood']:.3f} nats per pair"
     if best["lddt_ca"] is not None:
         found += f", lDDT-Ca {best['lddt_ca']:.3f}, GDT-TS {best['gdt_ts']:.3f}"
-    console.print(f"{len(folder.rows)} decoys in {out}: {found}", markup=False, soft_wrap=True)
+    message = f"{len(folder.rows)} decoys in {folder.out}: {found}"
+    console.print(message, markup=False, soft_wrap=True)

@@ -7,21 +7,28 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from protenix_eba.cli.session import msa_option
 from protenix_eba.errors import UserError
 
+if TYPE_CHECKING:
+    from protenix_eba.ebmfold.network import ScoreNetwork
+
 __all__ = [
     "FileChoice",
     "ModelChoice",
     "ScoreFolder",
     "TargetChoice",
+    "backbone_option",
+    "check_backbones",
     "compared_with",
     "decoy_seed",
+    "network_of",
     "target_options",
+    "write_backbones",
 ]
 
 _SCORES: Final = "scores.json"
@@ -141,6 +148,51 @@ def target_options(function: Callable[..., None]) -> Callable[..., None]:
     return with_choice
 
 
+def backbone_option(function: Callable[..., None]) -> Callable[..., None]:
+    """The option `--backbone`."""
+    return click.option(
+        "--backbone",
+        is_flag=True,
+        help="Also write NAME_backbone.pdb with N, CA, C and O; needs `pip install pulchra`.",
+    )(function)
+
+
+def check_backbones() -> None:
+    """That backbones can be rebuilt, before anything is computed.
+
+    Raises:
+        UserError: They cannot.
+    """
+    from protenix_eba.ebmfold.backbone import require_pulchra
+
+    require_pulchra()
+
+
+def write_backbones(folder: ScoreFolder) -> None:
+    """Rebuild the backbone of each trace that is there, unless it is there as well."""
+    from protenix_eba.ebmfold.backbone import write_backbone
+    from protenix_eba.progress import track
+
+    for row in track(folder.rows, "backbones", len(folder.rows)):
+        trace = folder.out / row["file"]
+        path = trace.with_name(f"{trace.stem}_backbone.pdb")
+        if not path.is_file():
+            write_backbone(path, trace)
+
+
+def network_of(weights: Path) -> ScoreNetwork:
+    """A trained network, on a GPU if there is one.
+
+    Raises:
+        UserError: The file holds none.
+    """
+    import torch
+
+    from protenix_eba.ebmfold.checkpoint import load_network
+
+    return load_network(weights).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def decoy_seed(seed: int, number: int) -> int:
     """A seed for one decoy, so that it is the same whichever decoys are made before it."""
     import numpy as np
@@ -179,9 +231,10 @@ class ScoreFolder:
     """
 
     def __init__(self, out: Path, made: Mapping[str, Any], files: Sequence[str]) -> None:
+        self.out = out
+        self.files = list(files)
         self._path = out / _SCORES
         self._made = dict(made)
-        self._files = list(files)
         self._rows: dict[str, dict[str, Any]] = {}
         if not self._path.is_file():
             return
@@ -206,12 +259,12 @@ class ScoreFolder:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The rows of the decoys that are there."""
-        return [self._rows[file] for file in self._files if file in self._rows]
+        return [self._rows[file] for file in self.files if file in self._rows]
 
     @property
     def missing(self) -> list[str]:
         """The decoys that are not there."""
-        return [file for file in self._files if file not in self._rows]
+        return [file for file in self.files if file not in self._rows]
 
     def add(self, file: str, row: Mapping[str, Any]) -> None:
         """Enter a decoy whose file is written."""

@@ -13,9 +13,13 @@ from protenix_eba.cli.fold_targets import fold_target
 from protenix_eba.cli.folding import (
     ScoreFolder,
     TargetChoice,
+    backbone_option,
+    check_backbones,
     compared_with,
     decoy_seed,
+    network_of,
     target_options,
+    write_backbones,
 )
 from protenix_eba.cli.session import exit_with_failures, make_folder
 from protenix_eba.errors import UserError
@@ -65,12 +69,14 @@ Exit status: 0 all structures are refined, 2 unusable input or none is, 3 some f
     default=None,
     help="Noise in angstrom to start with.  [default: chosen for each structure]",
 )
+@backbone_option
 def refine(
     structures: Sequence[Path],
     choice: TargetChoice,
     weights: Path,
     out: Path,
     level: float | None,
+    backbone: bool,
 ) -> None:
     """Refine C-alpha traces of one protein by predictions for it: NAME.pdb and scores.json.
 
@@ -78,10 +84,11 @@ def refine(
     structure lacks are left out. The start is a small noise level, so that the fold stays. A
     second run goes on where the first was stopped.
     """
-    from protenix_eba.ebmfold.checkpoint import load_network
     from protenix_eba.files import require_file, sha256_of_file
-    from protenix_eba.progress import console, track
+    from protenix_eba.progress import console
 
+    if backbone:
+        check_backbones()
     found = _conformations(structures)
     chosen = fold_target(choice)
     made = chosen.made | {
@@ -91,26 +98,42 @@ def refine(
         "level": level,
         "seed": choice.seed,
     }
-    files = [f"{conformation.name}.pdb" for conformation in found]
-    folder = ScoreFolder(out, made, files)
-    if not (missing := folder.missing):
-        console.print(f"{out} holds these traces already", markup=False, soft_wrap=True)
-        return
-    network = load_network(weights)
-    make_folder(out)
-    target, chains = chosen.load(out)
-    run = _Refinement(target, chains, network, compared_with(choice.native, target, chains), level)
+    folder = ScoreFolder(out, made, [f"{conformation.name}.pdb" for conformation in found])
     failures: dict[str, str] = {}
+    if folder.missing:
+        network = network_of(weights)
+        make_folder(out)
+        target, chains = chosen.load(out)
+        native = compared_with(choice.native, target, chains)
+        failures = _refine_missing(
+            folder, found, _Refinement(target, chains, network, native, level), choice.seed
+        )
+        console.print(f"{len(folder.rows)} refined traces in {out}", markup=False, soft_wrap=True)
+    else:
+        console.print(f"{out} holds these traces already", markup=False, soft_wrap=True)
+    if backbone:
+        write_backbones(folder)
+    exit_with_failures(failures, len(found))
+
+
+def _refine_missing(
+    folder: ScoreFolder, found: Sequence[Conformation], refine_one: _Refinement, seed: int
+) -> dict[str, str]:
+    """Refine what is not there, with a bar; why some failed, by name."""
+    from protenix_eba.progress import track
+
+    failures: dict[str, str] = {}
+    missing = folder.missing
     for number, conformation in enumerate(track(found, "refining", len(found))):
         file = f"{conformation.name}.pdb"
         if file in missing:
             try:
-                folder.add(file, run(conformation, out / file, decoy_seed(choice.seed, number)))
+                row = refine_one(conformation, folder.out / file, decoy_seed(seed, number))
+                folder.add(file, row)
             except UserError as error:
                 failures[conformation.name] = str(error)
     folder.write(failures)
-    console.print(f"{len(folder.rows)} refined traces in {out}", markup=False, soft_wrap=True)
-    exit_with_failures(failures, len(found))
+    return failures
 
 
 def _conformations(structures: Sequence[Path]) -> list[Conformation]:

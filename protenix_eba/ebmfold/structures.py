@@ -22,6 +22,7 @@ __all__ = [
     "check_sizes",
     "joined_numbers",
     "match_residues",
+    "one_letter",
     "open_models",
     "read_trace",
     "write_trace",
@@ -125,12 +126,13 @@ def open_models(path: Path | str) -> tuple[int, Callable[[int], Trace]]:
 
 def _trace_of(path: Path, atoms: Any) -> Trace:
     atoms = atoms[(atoms.atom_name == "CA") & (atoms.element != "CA")]
-    letters = "".join(map(_one_letter, atoms.res_name))
+    letters = "".join(map(one_letter, atoms.res_name))
     chains = np.cumsum(np.r_[0, atoms.chain_id[1:] != atoms.chain_id[:-1]][: len(atoms)])
     return Trace(path, torch.tensor(atoms.coord), letters, atoms.res_id.astype(np.int64), chains)
 
 
-def _one_letter(name: str) -> str:
+def one_letter(name: str) -> str:
+    """Of a residue's name in files, X for what is not one of the 20 amino acids."""
     from biotite.sequence import ProteinSequence
 
     try:
