@@ -8,8 +8,9 @@ from protenix_eba.cli.main import run
 from protenix_eba.data.features import complex_features, protein_features
 from protenix_eba.data.sequences import Protein
 from protenix_eba.ebmfold.checkpoint import build_network, save_network
+from protenix_eba.ebmfold.conformations import find_conformations
 from protenix_eba.ebmfold.predictions import HOST_EDGES, read_predictions
-from protenix_eba.ebmfold.structures import read_trace
+from protenix_eba.ebmfold.structures import match_residues, read_trace
 from protenix_eba.embeddings import compute_embeddings
 from protenix_eba.errors import UserError
 from protenix_eba.fold_head import (
@@ -129,6 +130,27 @@ def test_of_a_complex_the_tokens_of_c_beta_atoms_of_proteins_are_taken():
         assert set(within.chain_mol_type) == {"protein"}
         assert ("CA" if code == "G" else "CB") in within.atom_name
         assert atoms.atom_name[alpha] == "CA" and atoms.res_id[alpha] == within.res_id[0]
+
+
+def test_structures_that_protenix_pred_writes_are_those_of_the_complex(tmp_path):
+    """By the host's own writer of mmCIF files, other molecules and all."""
+    from protenix.data.inference.json_to_feature import SampleDictToFeatures
+    from protenix.data.utils import save_structure_cif
+
+    made = SampleDictToFeatures(COMPLEX)
+    _, atoms, _ = made.get_feature_dict()
+    xyz = torch.randn(len(atoms), 3, generator=torch.Generator().manual_seed(0))
+    folder = tmp_path / "pred" / "seed_7"
+    folder.mkdir(parents=True)
+    name = str(folder / "complex_sample_0.cif")
+    save_structure_cif(atoms, xyz, name, made.entity_poly_type, "complex", False)
+    (found,) = find_conformations(tmp_path / "pred")
+    assert found.name == "seed_7_complex_sample_0"
+    trace, residues = found.read(), ProteinTokens.of(complex_features(COMPLEX))
+    ours, theirs = match_residues(trace, 13, residues.sequence, residues.chains)
+    assert ours.tolist() == list(range(13))
+    expected = xyz[residues.alpha_carbons]
+    torch.testing.assert_close(trace.ca[theirs], expected, atol=2e-3, rtol=0)
 
 
 def test_a_modified_residue_is_its_c_beta_token_and_one_without_is_its_c_alpha():

@@ -108,17 +108,14 @@ def _one_protein(path: Path) -> Protein:
 def _of_model(source: ModelChoice) -> tuple[dict[str, Any], Callable[[Path], _Loaded]]:
     from protenix_eba.data.msa import MsaFiles
     from protenix_eba.ebmfold.predictions import read_chains, read_source
-    from protenix_eba.ebmfold.structures import check_sizes
     from protenix_eba.files import require_file, sha256_of_file
 
     msas = MsaFiles(source.msa_path) if source.msa_path else None
-    molecules = _complex_in(source.fasta) or _one_protein(source.fasta)
-    if not isinstance(molecules, dict):
-        check_sizes([len(chain) for chain in molecules.chains])
+    molecules = _molecules_in(source.fasta)
     made = {
         "checkpoint_sha256": sha256_of_file(require_file(source.checkpoint, "checkpoint")),
         "config_sha256": sha256_of_file(require_file(source.config_path, "configuration")),
-        **_described(molecules, msas),
+        **molecules.described(msas),
     }
 
     def load(out: Path) -> _Loaded:
@@ -127,33 +124,119 @@ def _of_model(source: ModelChoice) -> tuple[dict[str, Any], Callable[[Path], _Lo
             before = read_source(path)
         if before != made_from:
             _write_distogram(path, made_from, source, molecules, msas)
-        name = molecules["name"] if isinstance(molecules, dict) else molecules.name
-        return path, name, read_chains(path)
+        return path, molecules.name, read_chains(path)
 
     return made, load
 
 
-def _described(molecules: Protein | dict[str, Any], msas: MsaFiles | None) -> dict[str, Any]:
-    """What the trunk's embeddings depend on besides the model; without `msas`, stored ones do."""
-    from protenix_eba.data.msa import fingerprint_of
+def _write_distogram(
+    path: Path,
+    made_from: str,
+    source: ModelChoice,
+    molecules: _Proteins | _Complex,
+    msas: MsaFiles | None,
+) -> None:
+    """Run the trunk, or read what it gave before, and keep what the distogram head says."""
+    from protenix_eba.ebmfold.predictions import write_predictions
+    from protenix_eba.fold_head import distogram_logits, host_predictions
+    from protenix_eba.progress import console
+    from protenix_eba.weights import load_checkpoint
 
-    if isinstance(molecules, dict):
+    console.print(f"distogram of {molecules.name} ...", markup=False, soft_wrap=True)
+    configs, state = load_configuration(source.config_path), load_checkpoint(source.checkpoint)
+    trunk = Trunk(configs, state, source.embeddings, msas)
+    z_trunk, tokens, chains = molecules.pairs(trunk, int(configs.model.N_cycle))
+    predictions = host_predictions(distogram_logits(configs, state, z_trunk), tokens)
+    write_predictions(path, predictions, chains, made_from)
+
+
+# Pair embeddings of all tokens, which of them are the protein's residues, and its chains.
+_Pairs = tuple["Tensor", "Tensor | None", Sequence[str]]
+
+
+@dataclass(frozen=True)
+class _Proteins:
+    """Chains of standard amino acids: each residue is a token."""
+
+    protein: Protein
+
+    @property
+    def name(self) -> str:
+        return self.protein.name
+
+    def described(self, msas: MsaFiles | None) -> dict[str, Any]:
+        """What their embeddings depend on besides the model; without `msas`, stored ones do."""
+        from protenix_eba.data.msa import fingerprint_of
+
+        msa = fingerprint_of(msas.of(self.protein)) if msas else None
+        return {"molecules": list(self.protein.chains), "msa": msa}
+
+    def pairs(self, trunk: Trunk, n_cycles: int) -> _Pairs:
+        """Stored embeddings, or those of the trunk."""
+        return trunk.embed(self.protein).z_trunk, None, self.protein.chains
+
+
+@dataclass(frozen=True)
+class _Complex:
+    """An entry of the JSON of `protenix pred` that has more than plain proteins."""
+
+    entry: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.entry["name"])
+
+    def described(self, msas: MsaFiles | None) -> dict[str, Any]:
+        """What the embeddings depend on besides the model.
+
+        Raises:
+            UserError: Alignments are given, which are not read here.
+        """
         if msas:
             raise UserError(
-                f"--msa: {molecules['name']} has molecules beside proteins, with which no "
-                "alignments are read",
+                f"--msa: {self.name} has molecules beside proteins, with which no alignments are "
+                "read",
                 "leave --msa out, or give the proteins alone",
             )
-        return {"molecules": molecules, "msa": None}
-    msa = fingerprint_of(msas.of(molecules)) if msas else None
-    return {"molecules": list(molecules.chains), "msa": msa}
+        return {"molecules": self.entry, "msa": None}
+
+    def pairs(self, trunk: Trunk, n_cycles: int) -> _Pairs:
+        """Those of the trunk.
+
+        Raises:
+            UserError: Protenix cannot read the entry, or it has fewer than 4 residues.
+        """
+        from protenix_eba.data.features import ProteinFeatures, complex_features
+        from protenix_eba.data.sequences import Protein
+        from protenix_eba.embeddings import compute_embeddings
+        from protenix_eba.fold_head import ProteinTokens
+
+        try:
+            features = complex_features(copy.deepcopy(self.entry))
+        except Exception as error:  # whatever Protenix says of it
+            raise UserError(
+                f"Protenix cannot read the molecules of {self.name}: {type(error).__name__}: "
+                f"{error}",
+                "see its documentation of the inference JSON; ligands by CCD code and nucleic "
+                "acids need the components.cif that `protenix pred` downloads, in "
+                "PROTENIX_ROOT_DIR/common",
+            ) from error
+        residues = ProteinTokens.of(features)
+        # The trunk reads nothing but the features.
+        molecules = ProteinFeatures(Protein(self.name, ()), features, (), ())
+        z_trunk = compute_embeddings(trunk.model, molecules, n_cycles).z_trunk
+        starts = itertools.accumulate(residues.chains, initial=0)
+        chains = [residues.sequence[a:b] for a, b in itertools.pairwise(starts)]
+        return z_trunk, residues.tokens, chains
 
 
-def _complex_in(path: Path) -> dict[str, Any] | None:
-    """The one entry of a JSON of `protenix pred` that has more than plain proteins.
+def _molecules_in(path: Path) -> _Proteins | _Complex:
+    """One protein, or the one entry of a JSON with other molecules.
 
-    None for every other file, which is for `read_proteins` to judge.
+    Raises:
+        UserError: It is neither, or too small.
     """
+    from protenix_eba.ebmfold.structures import check_sizes
     from protenix_eba.files import require_file
 
     try:
@@ -163,59 +246,10 @@ def _complex_in(path: Path) -> dict[str, Any] | None:
         plain = all(
             kind == "proteinChain" and not chain.get("modifications") for kind, chain in molecules
         )
+        if not plain and isinstance(entry["name"], str):
+            return _Complex(entry)
     except (ValueError, TypeError, KeyError, AttributeError, StopIteration):
-        return None
-    if plain or not isinstance(entry.get("name"), str):
-        return None
-    return dict(entry)
-
-
-def _write_distogram(
-    path: Path,
-    made_from: str,
-    source: ModelChoice,
-    molecules: Protein | dict[str, Any],
-    msas: MsaFiles | None,
-) -> None:
-    """Run the trunk, or read what it gave before, and keep what the distogram head says."""
-    from protenix_eba.ebmfold.predictions import write_predictions
-    from protenix_eba.fold_head import distogram_logits, host_predictions
-    from protenix_eba.progress import console
-    from protenix_eba.weights import load_checkpoint
-
-    console.print(f"distogram of {source.fasta.name} ...", markup=False, soft_wrap=True)
-    configs, state = load_configuration(source.config_path), load_checkpoint(source.checkpoint)
-    trunk = Trunk(configs, state, source.embeddings, msas)
-    if isinstance(molecules, dict):
-        z_trunk, tokens, chains = _complex_pairs(molecules, trunk.model, configs)
-    else:
-        z_trunk, tokens, chains = trunk.embed(molecules).z_trunk, None, molecules.chains
-    logits = distogram_logits(configs, state, z_trunk)
-    write_predictions(path, host_predictions(logits, tokens), chains, made_from)
-
-
-def _complex_pairs(
-    entry: dict[str, Any], model: Any, configs: Any
-) -> tuple[Tensor, Tensor, Sequence[str]]:
-    """Pair embeddings of all tokens, the tokens of the proteins, and their chains."""
-    from protenix_eba.data.features import ProteinFeatures, complex_features
-    from protenix_eba.data.sequences import Protein
-    from protenix_eba.embeddings import compute_embeddings
-    from protenix_eba.fold_head import ProteinTokens
-
-    try:
-        features = complex_features(copy.deepcopy(entry))
-    except Exception as error:  # whatever Protenix says of it
-        raise UserError(
-            f"Protenix cannot read the molecules of {entry['name']}: {type(error).__name__}: "
-            f"{error}",
-            "see its documentation of the inference JSON; ligands by CCD code and nucleic acids "
-            "need the components.cif that `protenix pred` downloads, in PROTENIX_ROOT_DIR/common",
-        ) from error
-    residues = ProteinTokens.of(features)
-    # The trunk reads nothing but the features.
-    molecules = ProteinFeatures(Protein(entry["name"], ()), features, (), ())
-    z_trunk = compute_embeddings(model, molecules, int(configs.model.N_cycle)).z_trunk
-    starts = itertools.accumulate(residues.chains, initial=0)
-    chains = [residues.sequence[a:b] for a, b in itertools.pairwise(starts)]
-    return z_trunk, residues.tokens, chains
+        pass  # no JSON, or not of this kind: what is wrong with it, `read_proteins` says
+    protein = _one_protein(path)
+    check_sizes([len(chain) for chain in protein.chains])
+    return _Proteins(protein)

@@ -61,7 +61,8 @@ def find_conformations(path: Path) -> list[Conformation]:
         raise UserError(f"structures: there is nothing at {path}", "check the path")
     if any(path.glob("*.xtc")) or any(path.glob("*/*.xtc")):
         return list(_frames(path))
-    files = [f for f in sorted(path.rglob("*")) if f.suffix.lower() in _STRUCTURES]
+    visible = (f for f in sorted(path.rglob("*")) if not f.name.startswith("."))
+    files = [f for f in visible if f.suffix.lower() in _STRUCTURES]
     if not files:
         raise UserError(
             f"structures: found neither NAME.pdb with NAME.xtc nor PDB or mmCIF files in {path}",

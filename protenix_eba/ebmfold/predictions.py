@@ -126,7 +126,8 @@ def read_predictions(path: Path | str) -> Predictions:
     arrays, found = _read_arrays(path, names)
     if "dist" not in arrays:
         raise UserError(
-            f"predictions: expected an array `dist` in {path}, found {', '.join(found) or 'none'}",
+            f"predictions: expected an array `dist` in {path}, found "
+            f"{', '.join(found[:8]) or 'none'}",
             "store distance probabilities [L, L, 37] (trRosetta) or [L, L, 64] (Protenix) as dist",
         )
     try:
