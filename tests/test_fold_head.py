@@ -323,7 +323,7 @@ def test_a_long_protein_is_folded_and_what_cannot_be_is_refused(weights, tmp_pat
         ([], "either --predictions or --checkpoint"),
         (["--predictions", "p", "--checkpoint", "c"], "either --predictions or --checkpoint"),
         (["--checkpoint", "c"], "needs --config and --fasta"),
-        (["--predictions", "p", "--config", "c"], "--config is for --checkpoint"),
+        (["--predictions", "p", "--config", "c"], "--config: for --checkpoint"),
         (["--checkpoint", "c", "--config", "c", "--fasta", "f"], "f: expected FASTA"),
         (["--checkpoint", "c", "--config", "c", "--fasta", "s.fasta"], "found 3"),
         (["--checkpoint", "absent", "--config", "c", "--fasta", "a.fasta"], "checkpoint: expected"),

@@ -20,7 +20,7 @@ from protenix_eba.cli.folding import (
     target_options,
     write_backbones,
 )
-from protenix_eba.cli.session import make_folder
+from protenix_eba.cli.session import exit_with_failures, make_folder
 from protenix_eba.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ _SAMPLERS: Final = ("churned", "churned64", "langevin", "algorithm1", "heun", "p
     protenix-eba fold --checkpoint model.pt --config configs/eba.yaml --fasta my.fasta \\
         --weights ebmfold.safetensors --out folded_protenix
 
-The decoy that is `selected` in scores.json is the one that the predictions make likeliest."""
+The decoy that is `selected` in scores.json is the one that the predictions make likeliest.
+
+Exit status: 0 all decoys are there, 2 unusable input or none is, 3 some failed."""
 )
 @target_options
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Output folder.")
@@ -98,15 +100,17 @@ def fold(
     }
     files = [f"decoy_{n + 1}.pdb" for n in range(decoys)]
     folder = ScoreFolder(out, made, files)
+    failures: dict[str, str] = {}
     if folder.missing:
         make = _maker(weights, sampler)
         make_folder(out)
-        _fold_missing(folder, chosen, choice, make)
+        failures = _fold_missing(folder, chosen, choice, make)
         _tell(folder)
     else:
         console.print(f"{out} holds these decoys already", markup=False, soft_wrap=True)
     if backbone:
         write_backbones(folder)
+    exit_with_failures(failures, decoys)
 
 
 def _fold_missing(
@@ -114,21 +118,28 @@ def _fold_missing(
     chosen: FoldTarget,
     choice: TargetChoice,
     make: Callable[[Target, int], Decoys],
-) -> None:
+) -> dict[str, str]:
+    """Fold what is not there, with a bar; why some failed, by the name of the file."""
     from protenix_eba.ebmfold.structures import write_trace
     from protenix_eba.progress import progress_bar
 
     target, chains = chosen.load(folder.out)
     compared = compared_with(choice.native, target, chains) or ()
-    missing = folder.missing
+    missing, failures = folder.missing, {}
     with progress_bar() as bar:
         task = bar.add_task("folding", total=len(folder.files), note=target.name)
         for n, file in enumerate(folder.files):
             if file in missing:
-                decoy = make(target, decoy_seed(choice.seed, n))
-                write_trace(folder.out / file, decoy.ca[0], target.sequence, chains)
-                folder.add(file, _row(decoy, compared))
+                try:
+                    decoy = make(target, decoy_seed(choice.seed, n))
+                except UserError as error:
+                    failures[file] = str(error)
+                else:
+                    write_trace(folder.out / file, decoy.ca[0], target.sequence, chains)
+                    folder.add(file, _row(decoy, compared))
             bar.advance(task)
+    folder.write(failures)
+    return failures
 
 
 def _maker(weights: Path | None, sampler: str) -> Callable[[Target, int], Decoys]:
@@ -153,6 +164,8 @@ def _row(decoy: Decoys, compared: tuple[Any, ...]) -> dict[str, Any]:
 def _tell(folder: ScoreFolder) -> None:
     from protenix_eba.progress import console
 
+    if not folder.rows:
+        return
     best = folder.selected
     found = f"selected {best['file']}, {best['negative_log_likelihood']:.3f} nats per pair"
     if best["lddt_ca"] is not None:

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import itertools
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from protenix_eba.ebmfold.target import Target
 
 __all__ = ["FoldTarget", "fold_target"]
+
+logger = logging.getLogger(__name__)
 
 _PREDICTIONS: Final = "predictions.npz"
 
@@ -221,13 +224,16 @@ class _Complex:
                 "acids need the components.cif that `protenix pred` downloads, in "
                 "PROTENIX_ROOT_DIR/common",
             ) from error
+        chains = [next(iter(molecule.values())) for molecule in self.entry["sequences"]]
+        if any("msa" in key.lower() for chain in chains for key in chain):
+            logger.warning("%s: alignments in the JSON are not read", self.name)
         residues = ProteinTokens.of(features)
         # The trunk reads nothing but the features.
         molecules = ProteinFeatures(Protein(self.name, ()), features, (), ())
         z_trunk = compute_embeddings(trunk.model, molecules, n_cycles).z_trunk
         starts = itertools.accumulate(residues.chains, initial=0)
-        chains = [residues.sequence[a:b] for a, b in itertools.pairwise(starts)]
-        return z_trunk, residues.tokens, chains
+        sequences = [residues.sequence[a:b] for a, b in itertools.pairwise(starts)]
+        return z_trunk, residues.tokens, sequences
 
 
 def _molecules_in(path: Path) -> _Proteins | _Complex:

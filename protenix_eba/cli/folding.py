@@ -75,9 +75,12 @@ def _source(
     embeddings: Path | None,
 ) -> FileChoice | ModelChoice:
     if predictions is not None and checkpoint is None:
-        given = {"config": config_path, "msa": msa_path, "embeddings": embeddings}
-        for name in (name for name, value in given.items() if value is not None):
-            raise UserError(f"--{name} is for --checkpoint, not for --predictions", "leave it out")
+        of_model = {"--config": config_path, "--msa": msa_path, "--embeddings": embeddings}
+        given = [name for name, value in of_model.items() if value is not None]
+        if given:
+            raise UserError(
+                f"{', '.join(given)}: for --checkpoint, not for --predictions", "leave it out"
+            )
         return FileChoice(predictions, fasta)
     if checkpoint is None or predictions is not None:
         raise UserError(
