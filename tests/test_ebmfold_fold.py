@@ -8,12 +8,19 @@ import torch
 from protenix_eba.cli import fold as cli_fold
 from protenix_eba.cli.main import run
 from protenix_eba.ebmfold.checkpoint import build_network, save_network
+from protenix_eba.ebmfold.conformations import find_conformations
 from protenix_eba.ebmfold.fold import fold, fold_by_peer, score_table
 from protenix_eba.ebmfold.likelihood import PairLikelihood
 from protenix_eba.ebmfold.metrics import ca_rmsd, lddt_ca
 from protenix_eba.ebmfold.network import ScoreNetwork
 from protenix_eba.ebmfold.peer import PeerFolder, classical_scaling, completed_distances
-from protenix_eba.ebmfold.predictions import Predictions
+from protenix_eba.ebmfold.predictions import (
+    Predictions,
+    read_chains,
+    read_predictions,
+    read_source,
+    write_predictions,
+)
 from protenix_eba.ebmfold.refine import starting_level
 from protenix_eba.ebmfold.sampling import SAMPLERS
 from protenix_eba.ebmfold.standin import standin_predictions
@@ -203,6 +210,63 @@ def test_a_trace_is_read_as_it_was_written_and_its_residues_found(tmp_path, heli
         match_residues(trace, 14, None)
     with pytest.raises(UserError, match="those of the"):
         match_residues(trace, 32, "W" * 32)
+
+
+def test_chains_are_matched_in_whatever_order_they_stand(tmp_path, helix):
+    """A heteromer's second chain first, and a gap of which alignment alone does not know where."""
+    one, other = "ACDEFGHIKLMNPQRS", "WWAAAAAAYYVVVVLL"
+    order = [*range(16, 18), *range(20, 32), *range(16)]  # of the second chain, 3 and 4 are missing
+    numbers = np.array([k % 16 + 1 for k in order])
+    letters = "".join((one + other)[k] for k in order)
+    write_trace(tmp_path / "a.pdb", helix[order, 1], letters, [14, 16], numbers)
+    trace = read_trace(tmp_path / "a.pdb")
+    ours, theirs = match_residues(trace, 32, one + other, [16, 16])
+    assert ours.tolist() == sorted(order)
+    expected = helix[ours, 1] - helix[order, 1].mean(0)
+    torch.testing.assert_close(trace.ca[theirs], expected, atol=1e-3, rtol=0)
+    with pytest.raises(UserError, match="without other chains"):
+        match_residues(trace, 32, one + one, [16, 16])
+    # Equal chains are taken in order, and one that is absent is the last.
+    write_trace(tmp_path / "b.pdb", helix[:16, 1], one)
+    assert match_residues(read_trace(tmp_path / "b.pdb"), 32, one * 2, [16, 16])[0].max() == 15
+
+
+def test_models_of_a_file_and_files_of_a_folder_are_conformations(tmp_path, helix):
+    from biotite.structure import stack
+    from biotite.structure.io import load_structure, save_structure
+
+    write_trace(tmp_path / "a.pdb", helix[:, 1], "A" * 32)
+    atoms = load_structure(tmp_path / "a.pdb", model=1)
+    moved = atoms.copy()
+    moved.coord += 1
+    (tmp_path / "in" / "seed_1").mkdir(parents=True)
+    save_structure(tmp_path / "two.cif", stack([atoms, moved]))
+    save_structure(tmp_path / "in" / "seed_1" / "s.cif", atoms)
+    (tmp_path / "in" / "t.pdb").write_text("hello")
+    (tmp_path / "in" / "t.json").write_text("{}")
+    first, second = find_conformations(tmp_path / "two.cif")
+    assert (first.name, second.name) == ("two_1", "two_2")
+    torch.testing.assert_close(second.read().ca, first.read().ca + 1)
+    found = {c.name: c for c in find_conformations(tmp_path / "in")}
+    assert list(found) == ["seed_1_s", "t"]
+    torch.testing.assert_close(found["seed_1_s"].read().ca, first.read().ca)
+    with pytest.raises(UserError, match="cannot read"):
+        found["t"].read()
+    for absent in (tmp_path / "no", tmp_path / "in" / "seed_1" / "s"):
+        with pytest.raises(UserError, match="nothing at"):
+            find_conformations(absent)
+
+
+def test_predictions_are_read_as_they_were_written(tmp_path, helix):
+    made = standin_predictions(helix[:8], 0.5, torch.Generator().manual_seed(0))
+    write_predictions(tmp_path / "p.npz", made, ["AAAA", "CCCC"], "here")
+    read = read_predictions(tmp_path / "p.npz")
+    np.testing.assert_allclose(read.distance, made.distance, atol=5e-4)
+    np.testing.assert_allclose(read.theta, made.theta, atol=5e-4)
+    assert read_chains(tmp_path / "p.npz") == ("AAAA", "CCCC")
+    assert read_source(tmp_path / "p.npz") == "here"
+    np.savez(tmp_path / "q.npz", dist=made.distance)
+    assert read_chains(tmp_path / "q.npz") == () and read_source(tmp_path / "q.npz") is None
 
 
 def predictions_file(path, backbone):

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from protenix_eba.cli.folding import SCORES, is_finished, read_target, target_options
-from protenix_eba.cli.session import make_folder
+from protenix_eba.cli.fold_targets import FoldTarget, fold_target
+from protenix_eba.cli.folding import (
+    ScoreFolder,
+    TargetChoice,
+    backbone_option,
+    check_backbones,
+    compared_with,
+    decoy_seed,
+    network_of,
+    target_options,
+    write_backbones,
+)
+from protenix_eba.cli.session import exit_with_failures, make_folder
 from protenix_eba.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,14 +34,18 @@ _SAMPLERS: Final = ("churned", "churned64", "langevin", "algorithm1", "heun", "p
 
 
 @click.command(
-    epilog="""Example, first without a network, then with one:
+    epilog="""Examples, without a network, with one, and with the distogram of Protenix:
 
     \b
     protenix-eba fold --predictions t1008.npz --sampler peer --decoys 4 --out folded
     protenix-eba fold --predictions t1008.npz --weights ebmfold.safetensors \\
         --fasta t1008.fasta --decoys 16 --out folded16
+    protenix-eba fold --checkpoint model.pt --config configs/eba.yaml --fasta my.fasta \\
+        --weights ebmfold.safetensors --out folded_protenix
 
-The decoy that is `selected` in scores.json is the one that the predictions make likeliest."""
+The decoy that is `selected` in scores.json is the one that the predictions make likeliest.
+
+Exit status: 0 all decoys are there, 2 unusable input or none is, 3 some failed."""
 )
 @target_options
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Output folder.")
@@ -47,105 +63,112 @@ The decoy that is `selected` in scores.json is the one that the predictions make
     show_default=True,
     help="`peer` needs no network: scaling, then L-BFGS on the likelihood.",
 )
+@backbone_option
 def fold(
-    predictions: Path,
-    fasta: Path | None,
-    distances_only: bool,
-    native: Path | None,
-    seed: int,
+    choice: TargetChoice,
     out: Path,
     decoys: int,
     weights: Path | None,
     sampler: str,
+    backbone: bool,
 ) -> None:
     """Fold a C-alpha trace from inter-residue predictions: decoy_N.pdb and scores.json.
 
-    A folder that holds the same decoys already is left as it is.
+    The predictions are in a file, or what the distogram head of a Protenix model says, which then
+    is kept as OUT/predictions.npz. A second run goes on where the first was stopped; with a larger
+    -n it adds decoys.
     """
-    for name, value, least in (("--decoys", decoys, 1), ("--seed", seed, 0)):
-        if value < least:
-            raise UserError(f"{name}: expected at least {least}, found {value}")
+    if decoys < 1:
+        raise UserError(f"--decoys: expected at least 1, found {decoys}")
     if (weights is None) != (sampler == "peer"):
         needs = "needs --weights" if weights is None else "uses no --weights"
         raise UserError(
             f"--sampler {sampler} {needs}",
             "give the weights of a trained network, or take --sampler peer, which has none",
         )
-    from protenix_eba import __version__
-    from protenix_eba.ebmfold.structures import match_residues, read_trace
-    from protenix_eba.files import sha256_of_file
+    from protenix_eba.files import require_file, sha256_of_file
     from protenix_eba.progress import console
 
-    target, chains = read_target(predictions, fasta, distances_only)
-    trace = read_trace(native) if native else None
-    made = {
-        "predictions_sha256": sha256_of_file(predictions),
-        "weights_sha256": weights and sha256_of_file(weights),
-        "native_sha256": native and sha256_of_file(native),
-        "sequence": target.sequence,
-        "chains": chains,
-        "distances_only": distances_only,
+    if backbone:
+        check_backbones()
+    chosen = fold_target(choice)
+    made = chosen.made | {
+        "weights_sha256": weights and sha256_of_file(require_file(weights, "weights of EBM-Fold")),
+        "native_sha256": choice.native and sha256_of_file(require_file(choice.native, "native")),
         "sampler": sampler,
-        "seed": seed,
-        "n_decoys": decoys,
+        "seed": choice.seed,
     }
     files = [f"decoy_{n + 1}.pdb" for n in range(decoys)]
-    if is_finished(out, made, files):
+    folder = ScoreFolder(out, made, files)
+    failures: dict[str, str] = {}
+    if folder.missing:
+        make = _maker(weights, sampler)
+        make_folder(out)
+        failures = _fold_missing(folder, chosen, choice, make)
+        _tell(folder)
+    else:
         console.print(f"{out} holds these decoys already", markup=False, soft_wrap=True)
-        return
-    compared = trace and (trace.ca, match_residues(trace, target.n_residues, target.sequence))
-    make_folder(out)
-    folded = _fold(target, weights, sampler, decoys, seed)
-    made["version"] = __version__
-    _write(out, files, target, chains, folded, compared or (None, None), made)
+    if backbone:
+        write_backbones(folder)
+    exit_with_failures(failures, decoys)
 
 
-def _fold(target: Target, weights: Path | None, sampler: str, n_decoys: int, seed: int) -> Decoys:
-    """Fold with a bar."""
-    import torch
-
-    from protenix_eba.ebmfold.checkpoint import load_network
-    from protenix_eba.ebmfold.fold import fold, fold_by_peer
-    from protenix_eba.ebmfold.sampling import SAMPLERS
+def _fold_missing(
+    folder: ScoreFolder,
+    chosen: FoldTarget,
+    choice: TargetChoice,
+    make: Callable[[Target, int], Decoys],
+) -> dict[str, str]:
+    """Fold what is not there, with a bar; why some failed, by the name of the file."""
+    from protenix_eba.ebmfold.structures import write_trace
     from protenix_eba.progress import progress_bar
 
-    network = None if weights is None else load_network(weights)
+    target, chains = chosen.load(folder.out)
+    compared = compared_with(choice.native, target, chains) or ()
+    missing, failures = folder.missing, {}
     with progress_bar() as bar:
-        task = bar.add_task("folding", total=n_decoys, note=target.name)
+        task = bar.add_task("folding", total=len(folder.files), note=target.name)
+        for n, file in enumerate(folder.files):
+            if file in missing:
+                try:
+                    decoy = make(target, decoy_seed(choice.seed, n))
+                except UserError as error:
+                    failures[file] = str(error)
+                else:
+                    write_trace(folder.out / file, decoy.ca[0], target.sequence, chains)
+                    folder.add(file, _row(decoy, compared))
+            bar.advance(task)
+    folder.write(failures)
+    return failures
 
-        def told(n: int) -> None:
-            bar.advance(task, n)
 
-        if network is None:
-            return fold_by_peer(target, n_decoys, seed, told=told)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return fold(network.to(device), target, SAMPLERS[sampler], n_decoys, seed, told=told)
+def _maker(weights: Path | None, sampler: str) -> Callable[[Target, int], Decoys]:
+    """What makes one decoy of a target from a seed."""
+    from protenix_eba.ebmfold.fold import fold, fold_by_peer
+    from protenix_eba.ebmfold.sampling import SAMPLERS
+
+    if weights is None:
+        return lambda target, seed: fold_by_peer(target, 1, seed)
+    network = network_of(weights)
+    return lambda target, seed: fold(network, target, SAMPLERS[sampler], 1, seed)
 
 
-def _write(
-    out: Path,
-    files: list[str],
-    target: Target,
-    chains: list[int],
-    folded: Decoys,
-    compared: tuple[Any, Any],
-    made: dict[str, Any],
-) -> None:
-    """The traces, then the scores as a sign of completeness."""
+def _row(decoy: Decoys, compared: tuple[Any, ...]) -> dict[str, Any]:
     from protenix_eba.ebmfold.fold import score_table
-    from protenix_eba.ebmfold.structures import write_trace
-    from protenix_eba.files import write_json
+
+    (scores,) = score_table(decoy, *compared)
+    cost = {"n_evaluations": decoy.n_evaluations, "cpu_seconds": decoy.cpu_seconds}
+    return scores | cost
+
+
+def _tell(folder: ScoreFolder) -> None:
     from protenix_eba.progress import console
 
-    for name, ca in zip(files, folded.ca, strict=True):
-        write_trace(out / name, ca, target.sequence, chains)
-    rows = score_table(folded, *compared)
-    for name, row in zip(files, rows, strict=True):
-        row["file"] = name
-    cost = {"n_evaluations": folded.n_evaluations, "cpu_seconds": folded.cpu_seconds}
-    write_json(out / SCORES, {"made": made, "per_decoy": cost, "decoys": rows})
-    best = rows[folded.selected]
+    if not folder.rows:
+        return
+    best = folder.selected
     found = f"selected {best['file']}, {best['negative_log_likelihood']:.3f} nats per pair"
     if best["lddt_ca"] is not None:
         found += f", lDDT-Ca {best['lddt_ca']:.3f}, GDT-TS {best['gdt_ts']:.3f}"
-    console.print(f"{len(rows)} decoys in {out}: {found}", markup=False, soft_wrap=True)
+    message = f"{len(folder.rows)} decoys in {folder.out}: {found}"
+    console.print(message, markup=False, soft_wrap=True)

@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from protenix_eba.cli.folding import SCORES, is_finished, read_target, target_options
+from protenix_eba.cli.fold_targets import fold_target
+from protenix_eba.cli.folding import (
+    ScoreFolder,
+    TargetChoice,
+    backbone_option,
+    check_backbones,
+    compared_with,
+    decoy_seed,
+    network_of,
+    target_options,
+    write_backbones,
+)
 from protenix_eba.cli.session import exit_with_failures, make_folder
 from protenix_eba.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from protenix_eba.ebmfold.conformations import Conformation
     from protenix_eba.ebmfold.network import ScoreNetwork
-    from protenix_eba.ebmfold.structures import Trace
     from protenix_eba.ebmfold.target import Target
+
+    Indices = NDArray[np.int64]
+    Match = tuple[Indices, Indices]
 
 __all__ = ["refine"]
 
@@ -23,16 +42,23 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command(
-    epilog="""Example:
+    epilog="""Examples, by a file of predictions, and by the distogram of the model that sampled:
 
     \b
     protenix-eba refine --structures sample_1.pdb --structures sample_2.cif \\
         --predictions distogram.npz --weights ebmfold.safetensors --out refined
+    protenix-eba refine --structures samples/my --checkpoint model.pt --config configs/eba.yaml \\
+        --fasta my.fasta --weights ebmfold.safetensors --out refined_samples
 
 Exit status: 0 all structures are refined, 2 unusable input or none is, 3 some failed."""
 )
 @click.option(
-    "--structures", type=_PATH, multiple=True, required=True, help="PDB or mmCIF file; repeat it."
+    "--structures",
+    type=_PATH,
+    multiple=True,
+    required=True,
+    help="PDB or mmCIF file, all its models; or a folder of `protenix-eba sample` or `protenix "
+    "pred`, of one protein. Repeat it for more.",
 )
 @target_options
 @click.option("--weights", type=_PATH, required=True, help="Trained network.")
@@ -43,128 +69,164 @@ Exit status: 0 all structures are refined, 2 unusable input or none is, 3 some f
     default=None,
     help="Noise in angstrom to start with.  [default: chosen for each structure]",
 )
+@backbone_option
 def refine(
     structures: Sequence[Path],
-    predictions: Path,
-    fasta: Path | None,
-    distances_only: bool,
-    native: Path | None,
-    seed: int,
+    choice: TargetChoice,
     weights: Path,
     out: Path,
     level: float | None,
+    backbone: bool,
 ) -> None:
     """Refine C-alpha traces of one protein by predictions for it: NAME.pdb and scores.json.
 
-    Residues that a structure lacks are left out. The start is a small noise level, so that the
-    fold stays. A folder that holds the same traces already is left as it is.
+    Models of a file and frames of a trajectory are NAME_1, NAME_2 and so on. Residues that a
+    structure lacks are left out. The start is a small noise level, so that the fold stays. A
+    second run goes on where the first was stopped.
     """
-    from protenix_eba import __version__
-    from protenix_eba.ebmfold.checkpoint import load_network
-    from protenix_eba.ebmfold.structures import read_trace
-    from protenix_eba.files import sha256_of_file
+    from protenix_eba.files import require_file, sha256_of_file
     from protenix_eba.progress import console
 
-    if seed < 0:
-        raise UserError(f"--seed: expected at least 0, found {seed}")
-    names = [path.stem for path in structures]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UserError(f"--structures: {', '.join(twice)} occurs twice", "rename the files")
-    target, chains = read_target(predictions, fasta, distances_only)
-    network = load_network(weights)
-    reference = read_trace(native) if native else None
-    made = {
-        "structures_sha256": {
-            p.stem: sha256_of_file(p) if p.is_file() else None for p in structures
-        },
-        "predictions_sha256": sha256_of_file(predictions),
-        "weights_sha256": sha256_of_file(weights),
-        "native_sha256": native and sha256_of_file(native),
-        "sequence": target.sequence,
-        "chains": chains,
-        "distances_only": distances_only,
+    if backbone:
+        check_backbones()
+    found = _conformations(structures)
+    chosen = fold_target(choice)
+    made = chosen.made | {
+        "structures_sha256": sorted(map(sha256_of_file, {c.path for c in found})),
+        "weights_sha256": sha256_of_file(require_file(weights, "weights of EBM-Fold")),
+        "native_sha256": choice.native and sha256_of_file(require_file(choice.native, "native")),
         "level": level,
-        "seed": seed,
+        "seed": choice.seed,
     }
-    if is_finished(out, made, [f"{name}.pdb" for name in names]):
+    folder = ScoreFolder(out, made, [f"{conformation.name}.pdb" for conformation in found])
+    failures: dict[str, str] = {}
+    if folder.missing:
+        network = network_of(weights)
+        make_folder(out)
+        target, chains = chosen.load(out)
+        native = compared_with(choice.native, target, chains)
+        failures = _refine_missing(
+            folder, found, _Refinement(target, chains, network, native, level), choice.seed
+        )
+        console.print(f"{len(folder.rows)} refined traces in {out}", markup=False, soft_wrap=True)
+    else:
         console.print(f"{out} holds these traces already", markup=False, soft_wrap=True)
-        return
-    make_folder(out)
-    made["version"] = __version__
-    failures = _refine_all(structures, target, network, reference, out, made)
-    exit_with_failures(failures, len(structures))
+    if backbone:
+        write_backbones(folder)
+    exit_with_failures(failures, len(found))
 
 
-def _refine_all(
-    structures: Sequence[Path],
-    target: Target,
-    network: ScoreNetwork,
-    reference: Trace | None,
-    out: Path,
-    made: dict[str, Any],
+def _refine_missing(
+    folder: ScoreFolder, found: Sequence[Conformation], refine_one: _Refinement, seed: int
 ) -> dict[str, str]:
-    """Refine each, with a bar, and write the scores; why some failed, by name."""
-    from protenix_eba.files import write_json
-    from protenix_eba.progress import console, track
+    """Refine what is not there, with a bar; why some failed, by name."""
+    from protenix_eba.progress import track
 
     failures: dict[str, str] = {}
-    rows: list[dict[str, Any]] = []
-    for path in track(structures, "refining", len(structures)):
-        try:
-            row = _refine_one(path, target, network, reference, out, made)
-            rows.append(row | {"file": f"{path.stem}.pdb"})
-        except UserError as error:
-            failures[path.stem] = str(error)
-    likeliest = min((row["negative_log_likelihood"] for row in rows), default=None)
-    for row in rows:
-        row["selected"] = row["negative_log_likelihood"] == likeliest
-    write_json(out / SCORES, {"made": made, "failed": failures, "decoys": rows})
-    console.print(f"{len(rows)} refined traces in {out}", markup=False, soft_wrap=True)
+    missing = folder.missing
+    for number, conformation in enumerate(track(found, "refining", len(found))):
+        file = f"{conformation.name}.pdb"
+        if file in missing:
+            try:
+                row = refine_one(conformation, folder.out / file, decoy_seed(seed, number))
+                folder.add(file, row)
+            except UserError as error:
+                failures[conformation.name] = str(error)
+    folder.write(failures)
     return failures
 
 
-def _refine_one(
-    path: Path,
-    target: Target,
-    network: ScoreNetwork,
-    reference: Trace | None,
-    out: Path,
-    made: dict[str, Any],
-) -> dict[str, Any]:
-    """Refine one structure and write it; its scores before and after."""
-    import numpy as np
+def _conformations(structures: Sequence[Path]) -> list[Conformation]:
+    """All of all paths.
 
-    from protenix_eba.ebmfold.fold import fold, score_table
-    from protenix_eba.ebmfold.likelihood import PairLikelihood
-    from protenix_eba.ebmfold.metrics import lddt_ca
-    from protenix_eba.ebmfold.refine import starting_level
-    from protenix_eba.ebmfold.sampling import SAMPLERS, refiner
-    from protenix_eba.ebmfold.structures import match_residues, read_trace, write_trace
+    Raises:
+        UserError: There are none at a path, or two have one name.
+    """
+    from protenix_eba.ebmfold.conformations import find_conformations
 
-    trace = read_trace(path)
-    present, rows = match_residues(trace, target.n_residues, target.sequence)
-    part, ca = target.subset(present), trace.ca[rows]
-    level = made["level"]
-    start = starting_level(part, ca) if level is None else level
-    refined = fold(network, part, refiner(SAMPLERS["churned"], start), 1, made["seed"], start=ca)
-    added = {
-        "starting_level_angstrom": start,
-        "negative_log_likelihood_before": float(PairLikelihood(part)(ca)),
-        "lddt_ca_before": None,
-    }
-    if reference is None:
-        (scores,) = score_table(refined)
-    else:
-        theirs, native_rows = match_residues(reference, target.n_residues, target.sequence)
-        _, ours, both = np.intersect1d(present, theirs, return_indices=True)
+    found = [conformation for path in structures for conformation in find_conformations(path)]
+    names = [conformation.name for conformation in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(
+            f"--structures: {', '.join(twice[:5])} occurs twice", "rename the files or folders"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _Refinement:
+    """What all structures are refined by.
+
+    Attributes:
+        target: The predictions.
+        chains: Lengths of its chains.
+        network: In evaluation mode.
+        native: See `compared_with`.
+        level: To start from in angstrom, or None.
+    """
+
+    target: Target
+    chains: Sequence[int]
+    network: ScoreNetwork
+    native: tuple[Tensor, Match] | None
+    level: float | None
+
+    def __call__(self, conformation: Conformation, path: Path, seed: int) -> dict[str, Any]:
+        """Refine one structure and write it; its scores before and after.
+
+        Raises:
+            UserError: It cannot be read, or is another protein.
+        """
+        import torch
+
+        from protenix_eba.ebmfold.fold import score_table
+        from protenix_eba.ebmfold.likelihood import PairLikelihood
+        from protenix_eba.ebmfold.metrics import lddt_ca
+        from protenix_eba.ebmfold.structures import match_residues
+        from protenix_eba.fold_head import refine_trace
+
+        trace = conformation.read()
+        target = self.target
+        present, rows = match_residues(trace, target.n_residues, target.sequence, self.chains)
+        part, ca = target.subset(present), trace.ca[torch.from_numpy(rows)]
+        refined, start = refine_trace(self.network, part, ca, seed, self.level)
+        compared = self._compared(present)
+        scores = score_table(refined, *compared)[0] | {
+            "starting_level_angstrom": start,
+            "n_residues": len(present),
+            "negative_log_likelihood_before": float(PairLikelihood(part)(ca)),
+            "lddt_ca_before": None,
+        }
+        if compared:
+            native, (ours, theirs) = compared
+            scores["lddt_ca_before"] = float(lddt_ca(ca[None, ours], native[theirs])[0])
+        self._write(path, refined.ca[0], part.sequence, present)
+        return scores
+
+    def _compared(self, present: Indices) -> tuple[Any, ...]:
+        """The native atoms, and which residues of the trace and of it are compared, or nothing."""
+        import numpy as np
+
+        if self.native is None:
+            return ()
+        ca, (known, rows) = self.native
+        _, ours, both = np.intersect1d(present, known, return_indices=True)
         if len(ours) < len(present) / 2:
-            raise UserError(f"{reference.path} has {len(ours)} of the {len(present)} residues")
-        (scores,) = score_table(refined, reference.ca, (ours, native_rows[both]))
-        added["lddt_ca_before"] = float(lddt_ca(ca[None, ours], reference.ca[native_rows[both]])[0])
-    ends = np.cumsum(made["chains"])
-    chain = np.searchsorted(ends, present, side="right")
-    lengths = np.bincount(chain, minlength=len(ends))
-    numbers = present + 1 - (ends - made["chains"])[chain]
-    write_trace(out / f"{path.stem}.pdb", refined.ca[0], part.sequence, lengths.tolist(), numbers)
-    return scores | added
+            raise UserError(
+                f"the native structure has {len(ours)} of the {len(present)} residues",
+                "compare with a structure that has more of them",
+            )
+        return ca, (ours, rows[both])
+
+    def _write(self, path: Path, ca: Tensor, sequence: str | None, present: Indices) -> None:
+        """With the numbers that residues have in their chains."""
+        import numpy as np
+
+        from protenix_eba.ebmfold.structures import write_trace
+
+        ends = np.cumsum(self.chains)
+        chain = np.searchsorted(ends, present, side="right")
+        lengths = np.bincount(chain, minlength=len(ends))
+        numbers = present + 1 - (ends - np.array(self.chains))[chain]
+        write_trace(path, ca, sequence, lengths.tolist(), numbers)

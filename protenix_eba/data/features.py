@@ -22,6 +22,7 @@ __all__ = [
     "ProteinFeatures",
     "compact",
     "complete",
+    "complex_features",
     "protein_features",
     "to_device",
     "with_atom_windows",
@@ -90,6 +91,20 @@ def protein_features(
     )
     elements = tuple(str(e).capitalize() for e in atom_array.element)
     return ProteinFeatures(protein, features, atoms, elements, fingerprint_of(msa))
+
+
+def complex_features(entry: dict[str, Any], *, seed: int = 0) -> dict[str, Any]:
+    """Features of proteins with other molecules, without templates and alignments.
+
+    Args:
+        entry: Of the JSON of `protenix pred`.
+        seed: Of the random orientation that Protenix gives each residue's reference conformer.
+
+    Returns:
+        The features, on the CPU.
+    """
+    with _numpy_seed(seed):
+        return _host_features(entry, with_msa=False)[0]
 
 
 def _entities(protein: Protein, msa: ProteinMsa | None) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -12,15 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
-from protenix_eba.files import require_file
+from protenix_eba.files import atomic_path, require_file
 
 __all__ = [
     "DISTANCE_EDGES",
     "HOST_EDGES",
     "ORIENTATION_BINS",
     "Predictions",
+    "read_chains",
     "read_predictions",
+    "read_source",
     "rebin_host_distogram",
+    "write_predictions",
 ]
 
 Array = NDArray[np.float32]
@@ -118,28 +122,75 @@ def read_predictions(path: Path | str) -> Predictions:
     Raises:
         UserError: It cannot be read, or does not hold predictions.
     """
-    path = require_file(path, "predictions")
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            raise ValueError("a single array, not an npz archive")
-        with loaded as archive:
-            names = ("dist", *ORIENTATION_BINS)
-            arrays = {name: archive[name] for name in names if name in archive.files}
-            found = ", ".join(archive.files) or "nothing"
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise UserError(
-            f"predictions: cannot read {path}: {error}", "give an npz file, written by numpy.savez"
-        ) from error
+    names = ("dist", *ORIENTATION_BINS)
+    arrays, found = _read_arrays(path, names)
     if "dist" not in arrays:
         raise UserError(
-            f"predictions: expected an array `dist` in {path}, found {found}",
+            f"predictions: expected an array `dist` in {path}, found "
+            f"{', '.join(found[:8]) or 'none'}",
             "store distance probabilities [L, L, 37] (trRosetta) or [L, L, 64] (Protenix) as dist",
         )
     try:
         return _from_arrays(arrays)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _read_arrays(
+    path: Path | str, names: Sequence[str]
+) -> tuple[dict[str, NDArray[np.generic]], list[str]]:
+    """Those of some arrays that an npz file has, and the names of all that it has."""
+    path = require_file(path, "predictions")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise ValueError("a single array, not an npz archive")
+        with loaded as archive:
+            arrays = {name: archive[name] for name in names if name in archive.files}
+            return arrays, archive.files
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"predictions: cannot read {path}: {error}", "give an npz file, written by numpy.savez"
+        ) from error
+
+
+def read_chains(path: Path | str) -> tuple[str, ...]:
+    """The sequence of each chain that `write_predictions` stored; none in files of others.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    arrays, _ = _read_arrays(path, ["chains"])
+    return tuple(str(chain) for chain in arrays.get("chains", np.array([])).ravel())
+
+
+def read_source(path: Path | str) -> str | None:
+    """What `write_predictions` was told of the predictions' origin; None in files of others.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    arrays, _ = _read_arrays(path, ["source"])
+    return str(arrays["source"]) if "source" in arrays else None
+
+
+def write_predictions(
+    path: Path | str, predictions: Predictions, chains: Sequence[str], source: str
+) -> None:
+    """Write predictions for `read_predictions`, as float16: they are to be read before their use.
+
+    Args:
+        path: npz file.
+        predictions: Of L residues.
+        chains: The sequence of each chain, X for residues that are none of the 20.
+        source: What they were made from.
+    """
+    arrays = {"dist": predictions.distance} | {
+        name: getattr(predictions, name) for name in ORIENTATION_BINS
+    }
+    halves = {name: v.astype(np.float16) for name, v in arrays.items() if v is not None}
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, **halves, chains=np.array(chains), source=np.array(source))
 
 
 def _from_arrays(arrays: Mapping[str, NDArray[np.generic]]) -> Predictions:

@@ -1,0 +1,261 @@
+"""What is folded: a protein with predictions from a file, or from a model's distogram head."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import itertools
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from protenix_eba.cli.folding import FileChoice, ModelChoice, TargetChoice
+from protenix_eba.cli.session import Trunk, load_configuration
+from protenix_eba.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from protenix_eba.data.msa import MsaFiles
+    from protenix_eba.data.sequences import Protein
+    from protenix_eba.ebmfold.target import Target
+
+__all__ = ["FoldTarget", "fold_target"]
+
+logger = logging.getLogger(__name__)
+
+_PREDICTIONS: Final = "predictions.npz"
+
+
+@dataclass(frozen=True)
+class FoldTarget:
+    """A protein whose predictions are read, or made, when they are needed.
+
+    Attributes:
+        made: What they depend on, for the record of the decoys.
+        load: Takes the output folder and gives the target and the lengths of its chains. The
+            distogram of a model is kept in that folder: a second run needs no model.
+    """
+
+    made: dict[str, Any]
+    load: Callable[[Path], tuple[Target, list[int]]]
+
+
+def fold_target(choice: TargetChoice) -> FoldTarget:
+    """What the options choose.
+
+    Raises:
+        UserError: A file cannot be used. `load` raises it, too, for what is in them.
+    """
+    source = choice.source
+    made, load = _of_file(source) if isinstance(source, FileChoice) else _of_model(source)
+
+    def with_choice(out: Path) -> tuple[Target, list[int]]:
+        return _target(*load(out), distances_only=choice.distances_only)
+
+    return FoldTarget(made | {"distances_only": choice.distances_only}, with_choice)
+
+
+# A file of predictions, the name of the protein, and the sequence of each chain, or none.
+_Loaded = tuple[Path, str, Sequence[str]]
+
+
+def _target(
+    path: Path, name: str, chains: Sequence[str], *, distances_only: bool
+) -> tuple[Target, list[int]]:
+    import numpy as np
+
+    from protenix_eba.ebmfold.predictions import read_predictions
+    from protenix_eba.ebmfold.structures import check_sizes, joined_numbers
+    from protenix_eba.ebmfold.target import Target
+
+    read = read_predictions(path)
+    lengths = [len(chain) for chain in chains] or [read.n_residues]
+    check_sizes(lengths)
+    if distances_only:
+        read = read.without_orientations()
+    chain = np.repeat(np.arange(len(lengths)), lengths)
+    index = joined_numbers(np.arange(len(chain)), chain)
+    return Target(name, read, "".join(chains) or None, index), lengths
+
+
+def _of_file(source: FileChoice) -> tuple[dict[str, Any], Callable[[Path], _Loaded]]:
+    from protenix_eba.ebmfold.predictions import read_chains
+    from protenix_eba.files import require_file, sha256_of_file
+
+    path = require_file(source.predictions, "predictions")
+    if source.fasta is None:
+        name, chains = path.stem, read_chains(path)
+    else:
+        protein = _one_protein(source.fasta)
+        name, chains = protein.name, protein.chains
+    made = {"predictions_sha256": sha256_of_file(path), "chains": list(chains)}
+    return made, lambda out: (path, name, chains)
+
+
+def _one_protein(path: Path) -> Protein:
+    from protenix_eba.data.sequences import read_proteins
+
+    proteins = read_proteins(path)
+    if len(proteins) != 1:
+        raise UserError(
+            f"{path}: expected one protein, found {len(proteins)}",
+            "join the chains of a complex by ':' in one record",
+        )
+    return proteins[0]
+
+
+def _of_model(source: ModelChoice) -> tuple[dict[str, Any], Callable[[Path], _Loaded]]:
+    from protenix_eba.data.msa import MsaFiles
+    from protenix_eba.ebmfold.predictions import read_chains, read_source
+    from protenix_eba.files import require_file, sha256_of_file
+
+    msas = MsaFiles(source.msa_path) if source.msa_path else None
+    molecules = _molecules_in(source.fasta)
+    made = {
+        "checkpoint_sha256": sha256_of_file(require_file(source.checkpoint, "checkpoint")),
+        "config_sha256": sha256_of_file(require_file(source.config_path, "configuration")),
+        **molecules.described(msas),
+    }
+
+    def load(out: Path) -> _Loaded:
+        path, made_from, before = out / _PREDICTIONS, json.dumps(made, sort_keys=True), None
+        with contextlib.suppress(UserError):
+            before = read_source(path)
+        if before != made_from:
+            _write_distogram(path, made_from, source, molecules, msas)
+        return path, molecules.name, read_chains(path)
+
+    return made, load
+
+
+def _write_distogram(
+    path: Path,
+    made_from: str,
+    source: ModelChoice,
+    molecules: _Proteins | _Complex,
+    msas: MsaFiles | None,
+) -> None:
+    """Run the trunk, or read what it gave before, and keep what the distogram head says."""
+    from protenix_eba.ebmfold.predictions import write_predictions
+    from protenix_eba.fold_head import distogram_logits, host_predictions
+    from protenix_eba.progress import console
+    from protenix_eba.weights import load_checkpoint
+
+    console.print(f"distogram of {molecules.name} ...", markup=False, soft_wrap=True)
+    configs, state = load_configuration(source.config_path), load_checkpoint(source.checkpoint)
+    trunk = Trunk(configs, state, source.embeddings, msas)
+    z_trunk, tokens, chains = molecules.pairs(trunk, int(configs.model.N_cycle))
+    predictions = host_predictions(distogram_logits(configs, state, z_trunk), tokens)
+    write_predictions(path, predictions, chains, made_from)
+
+
+# Pair embeddings of all tokens, which of them are the protein's residues, and its chains.
+_Pairs = tuple["Tensor", "Tensor | None", Sequence[str]]
+
+
+@dataclass(frozen=True)
+class _Proteins:
+    """Chains of standard amino acids: each residue is a token."""
+
+    protein: Protein
+
+    @property
+    def name(self) -> str:
+        return self.protein.name
+
+    def described(self, msas: MsaFiles | None) -> dict[str, Any]:
+        """What their embeddings depend on besides the model; without `msas`, stored ones do."""
+        from protenix_eba.data.msa import fingerprint_of
+
+        msa = fingerprint_of(msas.of(self.protein)) if msas else None
+        return {"molecules": list(self.protein.chains), "msa": msa}
+
+    def pairs(self, trunk: Trunk, n_cycles: int) -> _Pairs:
+        """Stored embeddings, or those of the trunk."""
+        return trunk.embed(self.protein).z_trunk, None, self.protein.chains
+
+
+@dataclass(frozen=True)
+class _Complex:
+    """An entry of the JSON of `protenix pred` that has more than plain proteins."""
+
+    entry: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.entry["name"])
+
+    def described(self, msas: MsaFiles | None) -> dict[str, Any]:
+        """What the embeddings depend on besides the model.
+
+        Raises:
+            UserError: Alignments are given, which are not read here.
+        """
+        if msas:
+            raise UserError(
+                f"--msa: {self.name} has molecules beside proteins, with which no alignments are "
+                "read",
+                "leave --msa out, or give the proteins alone",
+            )
+        return {"molecules": self.entry, "msa": None}
+
+    def pairs(self, trunk: Trunk, n_cycles: int) -> _Pairs:
+        """Those of the trunk.
+
+        Raises:
+            UserError: Protenix cannot read the entry, or it has fewer than 4 residues.
+        """
+        from protenix_eba.data.features import ProteinFeatures, complex_features
+        from protenix_eba.data.sequences import Protein
+        from protenix_eba.embeddings import compute_embeddings
+        from protenix_eba.fold_head import ProteinTokens
+
+        try:
+            features = complex_features(copy.deepcopy(self.entry))
+        except Exception as error:  # whatever Protenix says of it
+            raise UserError(
+                f"Protenix cannot read the molecules of {self.name}: {type(error).__name__}: "
+                f"{error}",
+                "see its documentation of the inference JSON; ligands by CCD code and nucleic "
+                "acids need the components.cif that `protenix pred` downloads, in "
+                "PROTENIX_ROOT_DIR/common",
+            ) from error
+        chains = [next(iter(molecule.values())) for molecule in self.entry["sequences"]]
+        if any("msa" in key.lower() for chain in chains for key in chain):
+            logger.warning("%s: alignments in the JSON are not read", self.name)
+        residues = ProteinTokens.of(features)
+        # The trunk reads nothing but the features.
+        molecules = ProteinFeatures(Protein(self.name, ()), features, (), ())
+        z_trunk = compute_embeddings(trunk.model, molecules, n_cycles).z_trunk
+        starts = itertools.accumulate(residues.chains, initial=0)
+        sequences = [residues.sequence[a:b] for a, b in itertools.pairwise(starts)]
+        return z_trunk, residues.tokens, sequences
+
+
+def _molecules_in(path: Path) -> _Proteins | _Complex:
+    """One protein, or the one entry of a JSON with other molecules.
+
+    Raises:
+        UserError: It is neither, or too small.
+    """
+    from protenix_eba.ebmfold.structures import check_sizes
+    from protenix_eba.files import require_file
+
+    try:
+        content = json.loads(require_file(path, "sequences").read_text(encoding="utf-8"))
+        (entry,) = content
+        molecules = [next(iter(molecule.items())) for molecule in entry["sequences"]]
+        plain = all(
+            kind == "proteinChain" and not chain.get("modifications") for kind, chain in molecules
+        )
+        if not plain and isinstance(entry["name"], str):
+            return _Complex(entry)
+    except (ValueError, TypeError, KeyError, AttributeError, StopIteration):
+        pass  # no JSON, or not of this kind: what is wrong with it, `read_proteins` says
+    protein = _one_protein(path)
+    check_sizes([len(chain) for chain in protein.chains])
+    return _Proteins(protein)

@@ -1,0 +1,302 @@
+"""EBM-Fold as a head of Protenix: C-alpha traces from what the distogram head says.
+
+The distogram is that of the trunk, so a trace takes no diffusion. `EBMFoldHead` sits on a model
+that runs by whatever code; `distogram_logits` gives the same from pair embeddings that are stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from protenix_eba.ebmfold.checkpoint import load_network
+from protenix_eba.ebmfold.fold import Decoys, fold
+from protenix_eba.ebmfold.network import ScoreNetwork
+from protenix_eba.ebmfold.predictions import HOST_EDGES, Predictions, rebin_host_distogram
+from protenix_eba.ebmfold.refine import starting_level
+from protenix_eba.ebmfold.sampling import SAMPLERS, refiner
+from protenix_eba.ebmfold.structures import check_sizes, joined_numbers
+from protenix_eba.ebmfold.target import Target
+from protenix_eba.errors import UserError
+from protenix_eba.weights import StateDict
+
+__all__ = ["EBMFoldHead", "ProteinTokens", "distogram_logits", "host_predictions", "refine_trace"]
+
+# Protenix's order (AlphaFold 3, Table 13); all other classes of `restype` are no amino acids.
+_RESTYPES: Final = "ARNDCQEGHILKMFPSTWYV"
+_HEAD: Final = "distogram_head."
+_FEATURES: Final = (
+    *("asym_id", "residue_index", "restype", "atom_to_token_idx", "ref_atom_name_chars"),
+    *("is_protein", "distogram_rep_atom_mask"),
+)
+
+
+@dataclass(frozen=True)
+class ProteinTokens:
+    """The residues of the protein chains among a model's tokens.
+
+    Attributes:
+        tokens: `[L]` the token of each, rising: the one that C-beta represents (C-alpha where
+            there is none), as the distances of EBM-Fold are between these. A modified residue has
+            a token for each atom.
+        alpha_carbons: `[L]` the C-alpha atom of each.
+        sequence: One letter per residue, X where it is not one of the 20 amino acids.
+        residue_index: `[L]` numbers that rise, with a wide gap between chains.
+        chains: Length of each chain.
+    """
+
+    tokens: Tensor
+    alpha_carbons: Tensor
+    sequence: str
+    residue_index: NDArray[np.int64]
+    chains: list[int]
+
+    @classmethod
+    def of(cls, features: Mapping[str, Any]) -> ProteinTokens:
+        """Those of a model's input features.
+
+        Raises:
+            UserError: There are fewer than 4 residues.
+        """
+        atoms = {key: torch.as_tensor(features[key]).detach().cpu() for key in _FEATURES}
+        token = atoms["atom_to_token_idx"]
+        chain, number = atoms["asym_id"][token], atoms["residue_index"][token]
+        names = [_text(row) for row in atoms["ref_atom_name_chars"].argmax(-1).tolist()]
+        protein, represents = atoms["is_protein"].bool(), atoms["distogram_rep_atom_mask"].bool()
+        found: dict[tuple[int, int], dict[str, int]] = {}
+        for n in protein.nonzero()[:, 0].tolist():
+            if names[n] in ("CA", "CB"):
+                residue = found.setdefault((int(chain[n]), int(number[n])), {})
+                residue[names[n]] = n
+        whole = {key: residue for key, residue in found.items() if "CA" in residue}
+        shown = [
+            next((r[name] for name in ("CB", "CA") if name in r and represents[r[name]]), r["CA"])
+            for r in whole.values()
+        ]
+        tokens = token[torch.tensor(shown, dtype=torch.long)]
+        chains = np.array([key[0] for key in whole], dtype=np.int64)
+        lengths = [int(n) for n in np.unique(chains, return_counts=True)[1]]
+        check_sizes(lengths)
+        letters = atoms["restype"][tokens].argmax(-1).tolist()
+        return cls(
+            tokens,
+            torch.tensor([residue["CA"] for residue in whole.values()]),
+            "".join(_RESTYPES[k] if k < len(_RESTYPES) else "X" for k in letters),
+            joined_numbers(np.array([key[1] for key in whole], dtype=np.int64), chains),
+            lengths,
+        )
+
+
+def _text(characters: list[int]) -> str:
+    """AlphaFold 3, Table 5: code points less 32."""
+    return "".join(chr(32 + c) for c in characters).strip()
+
+
+def distogram_logits(configs: Any, state: StateDict, z_trunk: Tensor) -> Tensor:
+    """What a checkpoint's distogram head says of pair embeddings; the trunk is not built.
+
+    Args:
+        configs: Resolved configuration.
+        state: Weights of the whole model.
+        z_trunk: `[N_token, N_token, c_z]`.
+
+    Returns:
+        `[N_token, N_token, 64]`.
+
+    Raises:
+        UserError: Its bins are not those of the release, or it does not fit the configuration.
+    """
+    from protenix.model.modules.head import DistogramHead
+
+    _check_bins(configs)
+    head = DistogramHead(**configs.model.distogram_head)
+    own = {key.removeprefix(_HEAD): v for key, v in state.items() if key.startswith(_HEAD)}
+    try:
+        head.load_state_dict(own)
+    except RuntimeError as error:
+        raise UserError(
+            f"the checkpoint's distogram head does not fit the configured model: {error}",
+            "give the configuration that the checkpoint was made with (model_name and sizes)",
+        ) from error
+    with torch.no_grad():
+        logits: Tensor = head.to(z_trunk.device)(z_trunk)
+    return logits
+
+
+def _check_bins(configs: Any) -> None:
+    bins = configs.loss.distogram
+    edges = np.linspace(bins.min_bin, bins.max_bin, bins.no_bins - 1)
+    if edges.shape != HOST_EDGES.shape or not np.allclose(edges, HOST_EDGES):
+        raise UserError(
+            f"loss.distogram: expected {len(HOST_EDGES) + 1} bins from {HOST_EDGES[0]} to "
+            f"{HOST_EDGES[-1]} angstrom, found {bins.no_bins} from {bins.min_bin} to "
+            f"{bins.max_bin}",
+            "fold with a model whose distogram has the bins of the Protenix release",
+        )
+
+
+def host_predictions(logits: Tensor, tokens: Tensor | None = None) -> Predictions:
+    """EBM-Fold's distances from the logits of Protenix's distogram head.
+
+    Args:
+        logits: `[N_token, N_token, 64]`, of any float type.
+        tokens: `[L]` which tokens; None for all.
+
+    Raises:
+        UserError: The logits are not finite.
+    """
+    chosen = slice(None) if tokens is None else tokens.to(logits.device)
+    # One row at a time: the softmax of a long protein in float32 is larger than the logits.
+    rows = [
+        rebin_host_distogram(row[chosen].float().softmax(-1).cpu().numpy())
+        for row in logits[chosen]
+    ]
+    distance = np.stack(rows)
+    if not np.isfinite(distance).all():
+        raise UserError(
+            "the distogram head gives numbers that are not finite",
+            "check where the checkpoint is from",
+        )
+    return Predictions(distance)
+
+
+def refine_trace(
+    network: ScoreNetwork, target: Target, ca: Tensor, seed: int, level: float | None = None
+) -> tuple[Decoys, float]:
+    """Refine a trace by the predictions, from a small noise level, so that its fold stays.
+
+    Args:
+        network: In evaluation mode.
+        target: Of L residues.
+        ca: `[L, 3]` in angstrom.
+        seed: Of the noise.
+        level: To start from, in angstrom; None for what the trace needs.
+
+    Returns:
+        One decoy, and the level that it started from.
+    """
+    start = starting_level(target, ca) if level is None else level
+    sampler = refiner(SAMPLERS["churned"], start)
+    return fold(network, target, sampler, 1, seed, start=ca), start
+
+
+class EBMFoldHead:
+    """Folds and refines by the distogram of a Protenix model's last run.
+
+    With a hook on the distogram head and one on the model's inputs; nothing of the model changes.
+
+        head = EBMFoldHead.attach(model, "ebmfold.safetensors")
+        prediction, *_ = model(features, None, None, mode="inference")
+        decoys = head.fold(8, seed=0)
+        refined = head.refine(prediction["coordinate"], seed=0)
+
+    Args:
+        network: A trained score network, in evaluation mode.
+    """
+
+    def __init__(self, network: ScoreNetwork) -> None:
+        self._network = network
+        self._hooks: list[Any] = []
+        self._features: dict[str, Tensor] = {}
+        self._logits: Tensor | None = None
+
+    @classmethod
+    def attach(cls, model: nn.Module, weights: Path | str) -> EBMFoldHead:
+        """A head on a model.
+
+        Args:
+            model: `protenix.model.protenix.Protenix`.
+            weights: File of `ebmfold.checkpoint.save_network`.
+
+        Raises:
+            UserError: The weights cannot be used, or the model's distogram has other bins.
+        """
+        configs: Any = model.configs
+        _check_bins(configs)
+        device = next(model.parameters()).device
+        head = cls(load_network(weights).to(device))
+        distogram: Any = model.distogram_head
+        head._hooks = [
+            model.register_forward_pre_hook(head._keep_features, with_kwargs=True),
+            distogram.register_forward_hook(head._keep_logits),
+        ]
+        return head
+
+    def detach(self) -> None:
+        """Take the hooks off; what the last run gave stays."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def _keep_features(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        features = kwargs["input_feature_dict"] if "input_feature_dict" in kwargs else args[0]
+        self._features = {key: features[key] for key in _FEATURES}
+        self._logits = None
+
+    def _keep_logits(self, module: nn.Module, args: Any, logits: Tensor) -> None:
+        self._logits = logits.detach()
+
+    @property
+    def residues(self) -> ProteinTokens:
+        """The protein's residues in the last run.
+
+        Raises:
+            UserError: The model has not run, or there are fewer than 4.
+        """
+        self._distogram()
+        return ProteinTokens.of(self._features)
+
+    def _distogram(self) -> Tensor:
+        if self._logits is None:
+            raise UserError("EBM-Fold: the model has not run", "call the model first")
+        return self._logits
+
+    def target(self, name: str = "protein") -> Target:
+        """The protein and its predicted distances in the last run.
+
+        Raises:
+            UserError: See `residues`.
+        """
+        residues = self.residues
+        predictions = host_predictions(self._distogram(), residues.tokens)
+        return Target(name, predictions, residues.sequence, residues.residue_index)
+
+    def fold(self, n_decoys: int, seed: int, sampler: str = "churned") -> Decoys:
+        """Decoys from the distogram alone.
+
+        Args:
+            n_decoys: B.
+            seed: Decoy n is made from (seed, n).
+            sampler: One of `SAMPLERS`.
+
+        Raises:
+            UserError: See `residues`.
+        """
+        return fold(self._network, self.target(), SAMPLERS[sampler], n_decoys, seed)
+
+    def refine(self, coordinates: Tensor, seed: int, level: float | None = None) -> list[Decoys]:
+        """Refined C-alpha traces of structures that the diffusion module sampled.
+
+        Args:
+            coordinates: `[S, N_atom, 3]` in angstrom.
+            seed: Of the noise.
+            level: See `refine_trace`.
+
+        Returns:
+            One decoy of each structure.
+
+        Raises:
+            UserError: See `residues`.
+        """
+        target = self.target()
+        traces = coordinates[:, self.residues.alpha_carbons].detach().float().cpu()
+        return [refine_trace(self._network, target, ca, seed, level)[0] for ca in traces]
