@@ -6,7 +6,7 @@ Every third test domain gets stand-in predictions of several widths, with orient
 
   peer        multidimensional scaling, then L-BFGS on the likelihood: no network
   hybrid      the peer's rough start, then the network and short descents in turn
-  churned     the network alone, the commands' default; every third of the targets
+  churned     the network alone, the commands' default; every fourth of the targets
   algorithm1  the paper's annealed Langevin dynamics, 2,048 evaluations; a few short targets
 
 Further sections refine bent native traces, look at hands, long chains, stages of the annealing
@@ -34,10 +34,10 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-CHURNED_EVERY = 3
-N_SLOW = 3
+CHURNED_EVERY = 4
+N_SLOW = 2
 SLOW_NOISE = 0.5
-DECOY_NOISE, N_DECOY_TARGETS, MANY_DECOYS = 1.0, 4, 8
+DECOY_NOISE, N_DECOY_TARGETS, MANY_DECOYS = 1.0, 3, 8
 N_REFINED, REFINED_NOISE, TRACE_LDDTS = 12, 0.5, (0.80, 0.65, 0.49)
 LENGTHS = (125, 250, 500, 1000)
 STAGE_NOISE = 0.5

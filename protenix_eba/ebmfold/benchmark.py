@@ -194,8 +194,10 @@ def refinement_rows(
         before["lddt_ca_before"] = float(lddt_ca(trace[None], domain.ca))
         before["gdt_ts_before"] = float(gdt_ts(trace[None], domain.ca))
         for name in _REFINERS:
-            sampler = refiner(SAMPLERS[name], level)
-            refined = fold(network, target, sampler, 1, seed, start=trace)
+            whole = SAMPLERS[name]
+            # Without noise a level that is too high does no harm.
+            first = max(level, whole.levels[0]) if whole.with_likelihood else level
+            refined = fold(network, target, refiner(whole, first), 1, seed, start=trace)
             rows.append(before | _row(target, name, refined, domain.ca))
     return rows
 

@@ -12,7 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from protenix_eba.ebmfold.handedness import hand_cost, is_mirrored, with_native_hand
+from protenix_eba.ebmfold.handedness import (
+    dihedral_divergence,
+    hand_cost,
+    is_mirrored,
+    with_native_hand,
+)
 from protenix_eba.ebmfold.likelihood import PairLikelihood
 from protenix_eba.ebmfold.metrics import ca_rmsd, gdt_ts, is_mirror_image, lddt_ca, tm_score
 from protenix_eba.ebmfold.network import ScoreNetwork
@@ -176,13 +181,21 @@ def _more_native(
         anneal(denoise, shape, generators, again, start=noised(y, again, generators))
         for y in (x, -x)
     )
-    likelihood = PairLikelihood(target)
-    cost, cost_other = (
-        torch.tensor([hand_cost(trace, target.bonded, likelihood) for trace in y])
-        for y in (one, other)
-    )
+    cost, cost_other = (_strangeness(y, target) for y in (one, other))
     turned = cost_other < cost
     return torch.where(turned[:, None, None], other, one), turned
+
+
+def _strangeness(x: Tensor, target: Target) -> Tensor:
+    """`[B]` how little traces look like the native hand.
+
+    Refined against distances, a mirrored fold with right-handed helices is as likely as the native
+    one: only orientations tell more than dihedral angles do.
+    """
+    if not target.predictions.has_orientations:
+        return dihedral_divergence(x, target.bonded)
+    likelihood = PairLikelihood(target)
+    return torch.tensor([hand_cost(trace, target.bonded, likelihood) for trace in x])
 
 
 def fold_by_peer(

@@ -55,10 +55,10 @@ def dihedral_divergence(x: Tensor, bonded: Tensor) -> Tensor:
 
 
 def hand_cost(x: Tensor, bonded: Tensor, likelihood: PairLikelihood) -> float:
-    """What tells a trace `[L, 3]` from its refined mirror image, in nats per residue.
+    """What tells a trace `[L, 3]` from one of the other hand, in nats per residue.
 
     The negative log-likelihood of the predictions, which is sure where there are orientations, and
-    the divergence of dihedral angles, which decides where there are distances only.
+    the divergence of dihedral angles.
     """
     per_residue = likelihood.n_pairs / len(x)
     return float(per_residue * likelihood(x) + dihedral_divergence(x, bonded))

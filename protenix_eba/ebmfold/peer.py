@@ -37,8 +37,8 @@ _START_NOISE: Final = 1.0
 _STEPS_TO_TELL_HANDS: Final = 40
 _STEPS: Final = 400
 # Of a descent from a trace, which a normal prior of this width in angstrom holds near it.
-_STEPS_NEARBY: Final = 6
-_NEARBY: Final = 0.3
+_STEPS_NEARBY: Final = 10
+_NEARBY: Final = 0.6
 
 
 def completed_distances(target: Target) -> Array:
