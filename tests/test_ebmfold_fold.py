@@ -23,7 +23,7 @@ from protenix_eba.ebmfold.predictions import (
 )
 from protenix_eba.ebmfold.refine import starting_level
 from protenix_eba.ebmfold.sampling import SAMPLERS
-from protenix_eba.ebmfold.standin import standin_predictions
+from protenix_eba.ebmfold.standin import orientations, standin_predictions
 from protenix_eba.ebmfold.structures import match_residues, read_trace, write_trace
 from protenix_eba.ebmfold.target import Target
 from protenix_eba.ebmfold.trace import PSEUDO_CB, PSEUDO_N, pseudo_atoms
@@ -151,6 +151,78 @@ def test_the_hand_after_each_level_and_at_the_end_are_the_same(helix):
     # This sampler draws nothing after its start, so the two agree to rounding.
     for one, other in zip(at_the_end.ca, each.ca, strict=True):
         assert float(ca_rmsd(one, other)) < 0.05
+
+
+class Stays(ScoreNetwork):
+    """Knows nothing: what it is given is what it gives back."""
+
+    def __init__(self):
+        super().__init__()
+        self.nothing = torch.nn.Parameter(torch.zeros(1))
+
+    def embed(self, features):
+        return features
+
+    def forward(self, x, sigma, condition):
+        return x
+
+
+@pytest.mark.parametrize("orientations", [False, True])
+def test_the_hybrid_folds_exact_predictions_whatever_the_network(helix, orientations):
+    target = target_of(helix, orientations=orientations)
+    decoys = fold(Stays(), target, SAMPLERS["hybrid"], 2, 0)
+    assert ca_rmsd(decoys.ca, helix[:, 1]).max() < 1
+    assert decoys.n_evaluations == 5
+    known = fold(Knows(helix[:, 1] - helix[:, 1].mean(0)), target, SAMPLERS["hybrid"], 1, 0)
+    assert float(ca_rmsd(known.ca, helix[:, 1])) < 0.05
+
+
+def test_a_descent_stays_near_and_makes_the_distances_likelier(helix):
+    folder = PeerFolder(target_of(helix, noise=0.25))
+    before = helix[:, 1] + torch.randn(
+        helix[:, 1].shape, generator=torch.Generator().manual_seed(0)
+    )
+    after = folder.descend(before)
+    values = [float(folder.objective(x, orientation_weight=0.0)) for x in (before, after)]
+    assert values[1] < values[0] - 1
+    assert (after - before).square().mean().sqrt() < 1
+
+
+def test_all_angles_at_once_are_those_of_each_pair(helix):
+    """Orientations' part of the likelihood, pair by pair with the angles of the predictor."""
+    target = target_of(helix[:16], noise=0.5)
+    likelihood = PairLikelihood(target)
+    x = helix[:16, 1] + 0.5 * torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
+    found = likelihood(x) - likelihood(x, orientation_weight=0.0)
+    angles = orientations_of(x)
+    expected = 0.0
+    for name, symmetric in (("omega", True), ("theta", False), ("phi", False)):
+        share = getattr(target.predictions, name)
+        for i in range(16):
+            for j in range(16):
+                if i == j or (symmetric and i > j) or {i, j} & {0, 7, 8, 15}:
+                    continue  # at the ends of both helices there are no pseudo atoms
+                near = 1 - share[i, j, 0]
+                if near > 0.5:
+                    value = float(angles[name][i, j])
+                    table = np.log(0.999 * share[i, j, 1:] / near + 0.001 / (share.shape[-1] - 1))
+                    expected -= near * interpolated(table, value, name != "phi")
+    assert float(found * likelihood.n_pairs) == pytest.approx(expected, rel=1e-3)
+
+
+def orientations_of(ca):
+    inner = [pseudo_atoms(ca, offset) for offset in (PSEUDO_N, PSEUDO_CB)]
+    n, cb = (torch.cat([ca[:1], atoms, ca[-1:]]) for atoms in inner)
+    return orientations(torch.stack([n, ca, ca, cb], 1))
+
+
+def interpolated(table, value, periodic):
+    step = np.deg2rad(15)
+    position = (value + (np.pi if periodic else 0)) / step - 0.5
+    if periodic:
+        padded = np.concatenate([table[-1:], table, table[:1]])
+        return np.interp(position, np.arange(-1, len(table) + 1), padded)
+    return np.interp(position, np.arange(len(table)), table)
 
 
 class Knows(ScoreNetwork):

@@ -15,6 +15,7 @@ from protenix_eba.ebmfold.sampling import (
     anneal,
     geometric_levels,
     karras_levels,
+    noised,
     refiner,
 )
 from protenix_eba.errors import UserError
@@ -156,7 +157,9 @@ def test_refinement_starts_from_the_trace_at_the_small_level():
         seen.append(float((x - trace).std()))
         return trace.expand_as(x)
 
-    found = sample(sampler, n=1, denoise=stay, shape=(30, 3), start=trace[None])
+    generators = decoy_generators(0, range(1))
+    start = noised(trace[None], sampler, generators)
+    found = anneal(stay, (30, 3), generators, sampler, start=start)
     assert seen[0] == pytest.approx(0.5 * 1.8, rel=0.25)
     torch.testing.assert_close(found[0], trace, atol=0.2, rtol=0)
 

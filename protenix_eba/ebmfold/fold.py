@@ -12,12 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from protenix_eba.ebmfold.handedness import dihedral_divergence, is_mirrored, with_native_hand
+from protenix_eba.ebmfold.handedness import (
+    dihedral_divergence,
+    hand_cost,
+    is_mirrored,
+    with_native_hand,
+)
 from protenix_eba.ebmfold.likelihood import PairLikelihood
 from protenix_eba.ebmfold.metrics import ca_rmsd, gdt_ts, is_mirror_image, lddt_ca, tm_score
 from protenix_eba.ebmfold.network import ScoreNetwork
 from protenix_eba.ebmfold.peer import PeerFolder
-from protenix_eba.ebmfold.sampling import Denoiser, Generators, Sampler, anneal, refiner
+from protenix_eba.ebmfold.sampling import Denoiser, Generators, Sampler, anneal, noised, refiner
 from protenix_eba.ebmfold.target import Target
 from protenix_eba.errors import UserError
 
@@ -38,7 +43,7 @@ class Decoys:
         ca: `[B, L, 3]` in angstrom.
         reflected: `[B]` whether it was made from the mirror image of a sample.
         negative_log_likelihood: `[B]` of the predictions, nats per pair.
-        n_evaluations: Of the network, or of the peer's objective, per decoy.
+        n_evaluations: Of the network per decoy, or of the peer's objective without a network.
         cpu_seconds: Process time per decoy.
     """
 
@@ -89,32 +94,56 @@ def fold(
         UserError: The decoys diverge.
     """
     begun = time.process_time()
-    denoise = _CountedDenoiser(network, target)
-
-    def native_hand(x: Tensor) -> Tensor:
-        return with_native_hand(x, target.bonded)
-
+    moves = _Moves(network, target, sampler, hand_each_level)
     at_a_time = max(1, _PAIRS_AT_A_TIME // target.n_residues**2)
     batches, reflected = [], []
     for first in range(0, n_decoys, at_a_time):
         numbers = range(first, min(first + at_a_time, n_decoys))
-        generators = decoy_generators(seed, numbers)
-        x = anneal(
-            denoise,
-            (target.n_residues, 3),
-            generators,
-            sampler,
-            start=None if start is None else start.expand(len(numbers), -1, -1),
-            with_hand=native_hand if hand_each_level else lambda x: x,
-        )
-        turned = torch.zeros(len(x), dtype=torch.bool)
-        if start is None:
-            x, turned = _more_native(denoise, x, generators, sampler, target)
+        x, turned = moves(seed, numbers, start)
         batches.append(x)
         reflected.append(turned)
         told(len(numbers))
-    ca, n_evaluations = torch.cat(batches), denoise.calls / n_decoys
-    return _decoys(target, ca, torch.cat(reflected), n_evaluations, begun)
+    n_evaluations = moves.denoise.calls / n_decoys
+    return _decoys(target, torch.cat(batches), torch.cat(reflected), n_evaluations, begun)
+
+
+class _Moves:
+    """All that a sampler does with a target, a batch of decoys at a time."""
+
+    def __init__(
+        self, network: ScoreNetwork, target: Target, sampler: Sampler, hand_each_level: bool
+    ) -> None:
+        self.denoise = _CountedDenoiser(network, target)
+        self._target = target
+        self._sampler = sampler
+        self._hand_each_level = hand_each_level
+        self._peer = PeerFolder(target) if sampler.with_likelihood else None
+
+    def __call__(self, seed: int, numbers: range, trace: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Decoys `[B, L, 3]`, and which are made from mirror images `[B]`."""
+        generators = decoy_generators(seed, numbers)
+        start = None if trace is None else trace.expand(len(numbers), -1, -1)
+        if self._peer is None and start is not None:
+            start = noised(start, self._sampler, generators)
+        elif self._peer is not None and start is None:
+            draws = [np.random.default_rng([seed, number]) for number in numbers]
+            start = torch.stack([self._peer.begin(draw) for draw in draws])
+        x = anneal(
+            self.denoise,
+            (self._target.n_residues, 3),
+            generators,
+            self._sampler,
+            start=start,
+            after_level=self._after_level,
+        )
+        if start is None:
+            return _more_native(self.denoise, x, generators, self._sampler, self._target)
+        return x, torch.zeros(len(x), dtype=torch.bool)
+
+    def _after_level(self, x: Tensor) -> Tensor:
+        if self._peer is not None:
+            x = torch.stack([self._peer.descend(trace) for trace in x])
+        return with_native_hand(x, self._target.bonded) if self._hand_each_level else x
 
 
 class _CountedDenoiser:
@@ -140,17 +169,33 @@ def _more_native(
 
     Samples whose helices are right-handed in a mirrored fold look native and are not. Refined from
     a small noise level, with a network that sees chirality, a trace comes into the hand of its
-    fold: of the two refined traces of such a sample, the one with the right fold looks more native.
+    fold: of the two refined traces of such a sample, the one with the right fold looks more native,
+    and orientations, if they are predicted, are likelier in it.
     """
     if sampler.hand_level is None:
         turned = is_mirrored(x, target.bonded)
         return torch.where(turned[:, None, None], -x, x), turned
     again = refiner(sampler, sampler.hand_level)
     shape = (target.n_residues, 3)
-    one, other = (anneal(denoise, shape, generators, again, start=y) for y in (x, -x))
-    cost, cost_other = (dihedral_divergence(y, target.bonded) for y in (one, other))
+    one, other = (
+        anneal(denoise, shape, generators, again, start=noised(y, again, generators))
+        for y in (x, -x)
+    )
+    cost, cost_other = (_strangeness(y, target) for y in (one, other))
     turned = cost_other < cost
     return torch.where(turned[:, None, None], other, one), turned
+
+
+def _strangeness(x: Tensor, target: Target) -> Tensor:
+    """`[B]` how little traces look like the native hand.
+
+    Refined against distances, a mirrored fold with right-handed helices is as likely as the native
+    one: only orientations tell more than dihedral angles do.
+    """
+    if not target.predictions.has_orientations:
+        return dihedral_divergence(x, target.bonded)
+    likelihood = PairLikelihood(target)
+    return torch.tensor([hand_cost(trace, target.bonded, likelihood) for trace in x])
 
 
 def fold_by_peer(

@@ -12,9 +12,16 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from protenix_eba.ebmfold.likelihood import PairLikelihood
 from protenix_eba.ebmfold.trace import trace_dihedrals
 
-__all__ = ["REFERENCE_DIHEDRALS", "dihedral_divergence", "is_mirrored", "with_native_hand"]
+__all__ = [
+    "REFERENCE_DIHEDRALS",
+    "dihedral_divergence",
+    "hand_cost",
+    "is_mirrored",
+    "with_native_hand",
+]
 
 # Shares of C-alpha dihedral angles in 36 bins from -180 degrees, of 2,000 domains of the PDB with
 # 317 CATH topologies (246,000 angles).
@@ -45,6 +52,16 @@ def dihedral_divergence(x: Tensor, bonded: Tensor) -> Tensor:
     reference = torch.tensor(REFERENCE_DIHEDRALS, dtype=x.dtype, device=x.device)
     divergence: Tensor = torch.special.xlogy(share, share / reference).sum(-1)
     return divergence
+
+
+def hand_cost(x: Tensor, bonded: Tensor, likelihood: PairLikelihood) -> float:
+    """What tells a trace `[L, 3]` from one of the other hand, in nats per residue.
+
+    The negative log-likelihood of the predictions, which is sure where there are orientations, and
+    the divergence of dihedral angles.
+    """
+    per_residue = likelihood.n_pairs / len(x)
+    return float(per_residue * likelihood(x) + dihedral_divergence(x, bonded))
 
 
 def is_mirrored(x: Tensor, bonded: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -12,12 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from protenix_eba.ebmfold.target import Target
-from protenix_eba.ebmfold.trace import PSEUDO_CB, PSEUDO_N, angle, dihedral, pseudo_atoms
+from protenix_eba.ebmfold.trace import PSEUDO_CB, PSEUDO_N, pseudo_atoms
 
 __all__ = ["PairLikelihood"]
 
 Array = NDArray[np.float32]
-Indices = NDArray[np.int64]
 
 # Share of a uniform distribution: a predictor that is sure and wrong costs a bounded amount.
 _FLOOR: Final = 1e-3
@@ -28,17 +26,6 @@ _FIRST_CENTRE: Final = 2.25
 _ANGLE_BIN: Final = math.pi / 12
 # Angles count for pairs that are likelier than this to be within 20 angstrom, by that likelihood.
 _NEAR: Final = 0.5
-
-
-@dataclass(frozen=True)
-class _AngleTerm:
-    """An angle of Q pairs: residues, how likely they are near, log shares `[Q, bins]`."""
-
-    name: str
-    i: Tensor
-    j: Tensor
-    near: Tensor
-    log_share: Tensor
 
 
 class PairLikelihood:
@@ -67,44 +54,27 @@ class PairLikelihood:
         distance = (predictions.distance[i, j] + predictions.distance[j, i]) / 2
         tail = distance[:, :1] * _BIN / _BEYOND
         self._distance = _log_density(np.concatenate([distance[:, 1:], tail], -1))
-        self._angles: list[_AngleTerm] = []
-        if predictions.has_orientations:
-            for name in _ANGLES:
-                # theta and phi of (i, j) are not those of (j, i); omega is.
-                pairs = [(i, j)] if name == "omega" else [(i, j), (j, i)]
-                shares = getattr(predictions, name)
-                self._angles += [self._term(name, shares, *pair) for pair in pairs]
-
-    def _term(self, name: str, shares: Array, i: Indices, j: Indices) -> _AngleTerm:
-        near = 1 - shares[i, j, 0]
-        whole = self._whole.numpy()
-        kept = (near > _NEAR) & whole[i] & whole[j]
-        i, j, near = i[kept], j[kept], near[kept]
-        table = _log_density(shares[i, j, 1:] / near[:, None])
-        first, second, weight = (torch.as_tensor(part) for part in (i, j, near))
-        return _AngleTerm(name, first, second, weight, table)
+        self._angles = _Angles(target, self._whole) if predictions.has_orientations else None
 
     @property
     def n_pairs(self) -> int:
         """Pairs of residues, L (L - 1) / 2."""
         return len(self.pairs[0])
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, *, orientation_weight: float = 1.0) -> Tensor:
         """Mean over pairs of -log p, in nats.
 
         Args:
             x: `[L, 3]` in angstrom.
+            orientation_weight: Of the terms of orientations, if these are predicted.
 
         Returns:
-            A scalar: of distances, plus that of orientations if they are predicted.
+            A scalar: of distances, plus the weighted one of orientations.
         """
         cb = self._pseudo(x, PSEUDO_CB)
         total = self._terms(self._between(cb)).sum()
-        n = self._pseudo(x, PSEUDO_N) if self._angles else x
-        for term in self._angles:
-            value, periodic = _ANGLES[term.name](n, x, cb, term.i, term.j), term.name != "phi"
-            position = (value + (math.pi if periodic else 0.0)) / _ANGLE_BIN - 0.5
-            total = total - (term.near * _interpolate(term.log_share, position, periodic)).sum()
+        if self._angles is not None and orientation_weight > 0:
+            total = total + orientation_weight * self._angles(self._pseudo(x, PSEUDO_N), x, cb)
         return total / self.n_pairs
 
     def distances(self, x: Tensor) -> Tensor:
@@ -117,7 +87,7 @@ class PairLikelihood:
 
     def _between(self, cb: Tensor) -> Tensor:
         i, j = self.pairs
-        return (cb[i] - cb[j]).square().sum(-1).add(1e-6).sqrt()
+        return (cb.index_select(0, i) - cb.index_select(0, j)).square().sum(-1).add(1e-6).sqrt()
 
     def _terms(self, distance: Tensor) -> Tensor:
         return -_interpolate(self._distance, (distance - _FIRST_CENTRE) / _BIN)
@@ -130,7 +100,66 @@ class PairLikelihood:
         return torch.where(self._whole[:, None], atoms, x)
 
 
-def _log_density(share: Array) -> Tensor:
+class _Angles:
+    """Negative log-likelihood of orientations, all angles of all near pairs at once.
+
+    Of the Q pairs i < j, theta and phi differ from those of (j, i), omega does not.
+
+    Args:
+        target: With orientations.
+        whole: `[L]` which residues have pseudo atoms.
+    """
+
+    def __init__(self, target: Target, whole: Tensor) -> None:
+        i, j = np.triu_indices(target.n_residues, 1)
+        both = (np.concatenate([i, j]), np.concatenate([j, i]))
+        shares: dict[str, Array] = {
+            name: getattr(target.predictions, name)[(i, j) if name == "omega" else both]
+            for name in ("omega", "theta", "phi")
+        }
+        near = {name: 1 - share[:, 0] for name, share in shares.items()}
+        known = (whole[i] & whole[j]).numpy()
+        kept = {
+            name: (value > _NEAR) & np.resize(known, len(value)) for name, value in near.items()
+        }
+        pairs = kept["omega"] | np.logical_or(*np.split(kept["theta"] | kept["phi"], 2))
+        self._n = int(pairs.sum())
+        self._i, self._j = (torch.as_tensor(part[pairs]) for part in (i, j))
+        self._terms = {}
+        for name, share in shares.items():
+            rows = np.resize(pairs, len(share))
+            weight = np.where(kept[name], near[name], 0.0)[rows]
+            given = share[rows, 1:] / np.maximum(near[name][rows, None], _NEAR)
+            self._terms[name] = (torch.as_tensor(weight, dtype=torch.float32), _log_density(given))
+
+    def __call__(self, n: Tensor, ca: Tensor, cb: Tensor) -> Tensor:
+        """Their sum in nats, from the atoms `[L, 3]`."""
+        outward = cb - ca
+        normal = torch.linalg.cross(ca - n, outward)
+        i, j = self._i, self._j
+        v = cb.index_select(0, j) - cb.index_select(0, i)
+        length = (v.square().sum(-1) + 1e-6).sqrt()
+        v = torch.cat([v, -v])
+        first = torch.cat([i, j])
+        a, above = outward.index_select(0, first), normal.index_select(0, first)
+        c = torch.linalg.cross(a, v)
+        # The same angles as of `dihedral` and `angle`, with the cross products shared.
+        c_ij, c_ji = c[: self._n], c[self._n :]
+        sine = (a[: self._n] * c_ji).sum(-1) * length
+        angles = {
+            "omega": torch.atan2(-sine, -(c_ij * c_ji).sum(-1)),
+            "theta": torch.atan2((above * v).sum(-1) * a.norm(dim=-1), (above * c).sum(-1)),
+            "phi": torch.atan2(c.norm(dim=-1), -(a * v).sum(-1)),
+        }
+        total = ca.new_zeros(())
+        for name, (weight, log_share) in self._terms.items():
+            periodic = name != "phi"
+            position = (angles[name] + (math.pi if periodic else 0.0)) / _ANGLE_BIN - 0.5
+            total = total - (weight * _interpolate(log_share, position, periodic)).sum()
+        return total
+
+
+def _log_density(share: NDArray[np.floating]) -> Tensor:
     floored = (1 - _FLOOR) * share + _FLOOR / share.shape[-1]
     return torch.as_tensor(np.log(floored), dtype=torch.float32)
 
@@ -146,18 +175,3 @@ def _interpolate(table: Tensor, position: Tensor, periodic: bool = False) -> Ten
     share = position - low
     left, right = (table.gather(-1, (low + k)[:, None] % n)[:, 0] for k in (0, 1))
     return left + share * (right - left)
-
-
-def _omega(n: Tensor, ca: Tensor, cb: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    return dihedral(ca[i], cb[i], cb[j], ca[j])
-
-
-def _theta(n: Tensor, ca: Tensor, cb: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    return dihedral(n[i], ca[i], cb[i], cb[j])
-
-
-def _phi(n: Tensor, ca: Tensor, cb: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    return angle(ca[i], cb[i], cb[j])
-
-
-_ANGLES: Final = {"omega": _omega, "theta": _theta, "phi": _phi}
