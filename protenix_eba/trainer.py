@@ -17,6 +17,7 @@ from protenix.utils.seed import seed_everything
 from runner.train import AF3Trainer
 
 from protenix_eba.checkpoints import Checkpoints, wants_universal
+from protenix_eba.compat import DATALOADERS, LOSSES, TRAINERS
 from protenix_eba.config import EBAConfig, check_ranges, section_from
 from protenix_eba.data.item import Item
 from protenix_eba.data.prefetch import prefetch
@@ -34,7 +35,6 @@ from protenix_eba.files import sha256_of_file, write_json
 from protenix_eba.lora import merged_state
 from protenix_eba.model import build_denoiser, frozen_digest, make_optimizer
 from protenix_eba.objectives import Objective
-from protenix_eba.plugin_api import DATALOADERS, LOSSES, TRAINERS
 from protenix_eba.progress import console, progress_bar
 from protenix_eba.ranks import any_rank, average
 from protenix_eba.reference import make_reference

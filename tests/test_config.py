@@ -5,7 +5,7 @@ import os
 import pytest
 import yaml
 
-from protenix_eba.compat import CPU_KERNELS
+from protenix_eba.compat import CPU_KERNELS, Plugin
 from protenix_eba.config import (
     EBAConfig,
     check_required,
@@ -14,7 +14,6 @@ from protenix_eba.config import (
     section_from,
 )
 from protenix_eba.errors import UserError
-from protenix_eba.plugin_api import Plugin
 
 PLUGIN = Plugin("protenix_eba", {"eba": section_defaults(EBAConfig)})
 MODELS = [
