@@ -282,7 +282,7 @@ def one_step(host, module, words, base):
         raise CheckFailed(f"{module} did not train:\n{host.run(*words)[-2000:]}")
     header, row = (line.split(",") for line in log.read_text(encoding="utf-8").splitlines())
     weights = hashlib.sha256((base / "run" / "model.pt").read_bytes()).hexdigest()
-    return {"configs": configs, "loss": dict(zip(header, row))["loss"], "weights": weights}
+    return {"configs": configs, "loss": row[header.index("loss")], "weights": weights}
 
 
 def check(source, folder):
