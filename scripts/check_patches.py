@@ -61,7 +61,7 @@ class CheckFailed(Exception):
 
 @dataclass(frozen=True)
 class Host:
-    """A copy of Protenix, and where programs that run on it write."""
+    """A copy of Protenix; what runs on it writes beside it."""
 
     folder: Path
 
@@ -136,6 +136,8 @@ def installed_protenix():
 def copy_host(source, folder, patches=()):
     """Copy Protenix into a git repository of its own and apply patches."""
     ignore = shutil.ignore_patterns("__pycache__")
+    if absent := [package for package in PACKAGES if not (source / package).is_dir()]:
+        raise CheckFailed(f"{source} is no Protenix: it has no folder {', '.join(absent)}")
     for package in PACKAGES:
         shutil.copytree(source / package, folder / package, ignore=ignore)
     git(folder, "init", "-q")
@@ -322,8 +324,15 @@ def main():
     parser.add_argument("--host", type=Path, help="checkout of Protenix [default: the installed]")
     parser.add_argument("--keep", type=Path, help="new folder to work in, and to keep")
     arguments = parser.parse_args()
-    source = (arguments.host or installed_protenix()).resolve()
+    try:
+        source = (arguments.host or installed_protenix()).resolve()
+    except CheckFailed as failed:
+        parser.error(str(failed))
+    if not PATCHES:
+        parser.error(f"there are no patches in {REPOSITORY / 'patches'}")
     if arguments.keep:
+        if arguments.keep.exists():
+            parser.error(f"--keep {arguments.keep}: it exists, name a new folder")
         arguments.keep.mkdir(parents=True)
         return min(check(source, arguments.keep.resolve()), 1)
     with tempfile.TemporaryDirectory(prefix="protenix-patches-") as folder:
