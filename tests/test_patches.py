@@ -13,6 +13,7 @@ import protenix_eba
 from protenix_eba import plugin_api
 
 PATCHES = sorted((Path(__file__).resolve().parent.parent / "patches").glob("*.patch"))
+FIXES = [path for path in PATCHES if "-fix-" in path.name]
 # The same in the release and in upstream's main when the series was made.
 CHANGED = {
     "configs/configs_base.py",
@@ -36,17 +37,20 @@ def git(folder, *words):
     ).stdout
 
 
-@pytest.fixture(scope="module")
-def applied(tmp_path_factory):
-    """The files of the installed release that the series changes, with the series applied."""
-    folder = tmp_path_factory.mktemp("host")
+def release_with(patches, folder):
+    """The files of the installed release that the series changes, with patches applied."""
     release = Path(str(distribution("protenix").locate_file("")))
     for name in CHANGED:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(release / name, folder / name)
     git(folder, "init", "-q")
-    git(folder, "apply", "--whitespace=error-all", *PATCHES)
+    git(folder, "apply", "--whitespace=error-all", *patches)
     return folder
+
+
+@pytest.fixture(scope="module")
+def applied(tmp_path_factory):
+    return release_with(PATCHES, tmp_path_factory.mktemp("host"))
 
 
 def new_files(patch):
@@ -61,6 +65,11 @@ def on_patched_host(program):
 
 def test_the_series_applies_to_the_installed_release(applied):
     assert "resolve_configs(" in (applied / "runner/train.py").read_text("utf-8")
+
+
+@pytest.mark.parametrize("patch", FIXES, ids=lambda path: path.name[:4])
+def test_a_fix_applies_without_the_rest_of_the_series(patch, tmp_path):
+    release_with([patch], tmp_path)
 
 
 def test_the_first_patch_adds_our_own_plugin_api(applied):
