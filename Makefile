@@ -6,7 +6,7 @@ export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell python3 -m pip config get
 TORCH := $(if $(UV_FIND_LINKS),,--torch-backend cpu)
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: env demo test lint clean
+.PHONY: env demo test lint patches clean
 
 env: $(VENV)/.ready
 
@@ -23,6 +23,10 @@ test: env
 
 lint: env
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+# The patch series for upstream, checked on copies of the installed Protenix.
+patches: env
+	$(VENV)/bin/python scripts/check_patches.py
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info

@@ -8,6 +8,7 @@ without a GPU and without a network.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import importlib.metadata
 import logging
 import os
@@ -25,9 +26,24 @@ from protenix_eba.files import require_file
 if TYPE_CHECKING:
     import numpy as np
 
+    from protenix_eba import plugin_api as hook
+else:
+    # A Protenix with our patches brings the same file: its command and ours, its components and
+    # ours then share one set of registries.
+    try:
+        hook = importlib.import_module("protenix.plugin_api")
+    except ModuleNotFoundError:
+        hook = importlib.import_module("protenix_eba.plugin_api")
+
 __all__ = [
+    "DATALOADERS",
+    "LOSSES",
+    "TRAINERS",
+    "HookError",
+    "Plugin",
     "ensure_ccd_cache",
     "has_cuda",
+    "load_plugins",
     "point_to_ccd_cache",
     "prepare_environment",
     "prepare_pred_root",
@@ -36,6 +52,13 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+DATALOADERS: Final = hook.DATALOADERS
+LOSSES: Final = hook.LOSSES
+TRAINERS: Final = hook.TRAINERS
+Plugin = hook.Plugin
+load_plugins = hook.load_plugins
+HookError = hook.UserError  # another class than ours if the hook is the host's
 
 SUPPORTED_VERSION: Final = "2.0."
 COMPONENTS: Final = "common/components.cif"

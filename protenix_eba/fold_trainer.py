@@ -13,6 +13,7 @@ import torch.distributed as dist
 from protenix.utils.distributed import DIST_WRAPPER
 from protenix.utils.lr_scheduler import get_lr_scheduler
 
+from protenix_eba.compat import TRAINERS
 from protenix_eba.config import check_ranges, section_from
 from protenix_eba.data.domain_loader import DomainLoader
 from protenix_eba.data.prefetch import prefetch
@@ -27,7 +28,6 @@ from protenix_eba.files import require_file, sha256_of_file
 from protenix_eba.fold_config import EBMFoldConfig
 from protenix_eba.loop import TrainingLoop
 from protenix_eba.model import make_optimizer
-from protenix_eba.plugin_api import TRAINERS
 from protenix_eba.ranks import any_rank
 
 __all__ = ["EBMFoldTrainer", "fresh_network"]

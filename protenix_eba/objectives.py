@@ -10,6 +10,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from protenix_eba.compat import LOSSES
 from protenix_eba.config import EBAConfig
 from protenix_eba.denoising import ERROR_WEIGHTS, ErrorWeights
 from protenix_eba.errors import UserError
@@ -23,7 +24,6 @@ from protenix_eba.losses import (
     plackett_luce,
     reduced_energies,
 )
-from protenix_eba.plugin_api import LOSSES
 
 __all__ = ["Objective", "ObjectiveInput", "alignment_metrics", "error_weights"]
 

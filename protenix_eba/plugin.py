@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from protenix_eba.compat import Plugin
 from protenix_eba.config import EBAConfig, section_defaults
 from protenix_eba.fold_config import EBMFoldConfig
-from protenix_eba.plugin_api import Plugin
 
 __all__ = ["plugin"]
 

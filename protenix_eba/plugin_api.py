@@ -1,19 +1,31 @@
-"""Plugins for Protenix: what a plugin offers, where its components are found, how it is asked for.
+# Copyright 2024 ByteDance and/or its affiliates.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Plugins: what a plugin offers, where its components are found, how it is asked for.
 
 A plugin is named on the command line, never found by accident. It adds sections to the
-configuration and registers trainers, losses and dataloaders under names that the configuration
-then chooses from. Two plugins that claim the same name are an error.
+configuration and registers trainers, losses and dataloaders under names that the
+configuration then chooses from. Two plugins that claim the same name are an error.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib.metadata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
-
-from protenix_eba.errors import UserError
 
 __all__ = [
     "DATALOADERS",
@@ -24,6 +36,7 @@ __all__ = [
     "Plugin",
     "Registry",
     "Trainer",
+    "UserError",
     "did_you_mean",
     "installed_plugins",
     "load_plugins",
@@ -32,11 +45,30 @@ __all__ = [
 ]
 
 ENTRY_POINT_GROUP: Final = "protenix.plugins"
-# Options of the command itself; everything else on the command line is a configuration key.
+# Options of the command itself; all else on the command line is a configuration key.
 FLAGS: Final = {"--help": "help", "-h": "help", "--print-config": "print-config"}
 
 T = TypeVar("T")
 U = TypeVar("U")
+
+
+class UserError(Exception):
+    """Input or configuration that cannot be used: for users to read, without a traceback.
+
+    Its message says what was expected, what was found and where; `hint` says what to do.
+
+    Args:
+        message: What is wrong, with the path or key it was found at.
+        hint: What the user can do, one sentence.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message}\n  What to do: {self.hint}" if self.hint else message
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -79,12 +111,13 @@ class Registry(Generic[T]):
         """
 
         def decorate(component: U) -> U:
-            # A class is a component too: mypy cannot say that U is a T and stays a U.
-            known: Any = self._components.setdefault(name, component)  # type: ignore[arg-type]
+            # A class is a component too, but a type checker cannot know that U is a T.
+            added: Any = component
+            known: Any = self._components.setdefault(name, added)
             if known is not component:
                 raise UserError(
-                    f"{self.kind} {name!r} is registered twice: by {_origin(known)} and by "
-                    f"{_origin(component)}",
+                    f"{self.kind} {name!r} is registered twice: "
+                    f"by {_origin(known)} and by {_origin(component)}",
                     "load only one of the plugins that they come from",
                 )
             return component
@@ -98,10 +131,11 @@ class Registry(Generic[T]):
             UserError: There is none; the message lists those that exist.
         """
         if name not in self._components:
-            known = ", ".join(self) or "none"
+            hint = did_you_mean(name, self)
             raise UserError(
-                f"there is no {self.kind} called {name!r}; registered are: {known}",
-                did_you_mean(name, self) + " A plugin registers its own when --plugin names it",
+                f"there is no {self.kind} called {name!r}; "
+                f"registered are: {', '.join(self) or 'none'}",
+                f"{hint} A plugin registers its own when --plugin names it",
             )
         return self._components[name]
 
@@ -127,9 +161,10 @@ class Plugin:
 
     Attributes:
         name: The name of the entry point, and the one given to --plugin.
-        config: Sections of configuration with their defaults, in Protenix's own notation.
-        register: Imports the modules whose decorators register components. Loading a plugin and
-            reading its configuration must be fast, so keep torch behind this call.
+        config: Sections of configuration with their defaults, as Protenix writes them.
+            An empty section takes any keys, for a library that checks them itself.
+        register: Imports the modules whose decorators register components. Loading a
+            plugin and reading its configuration must be fast: keep torch behind this call.
     """
 
     name: str
@@ -137,13 +172,14 @@ class Plugin:
     register: Callable[[], None] = _nothing
 
 
-def installed_plugins() -> dict[str, EntryPoint]:
+def installed_plugins() -> dict[str, importlib.metadata.EntryPoint]:
     """The plugins that are installed, not yet imported, by name."""
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    return {point.name: point for point in points}
 
 
 def load_plugins(names: Iterable[str]) -> tuple[Plugin, ...]:
-    """Import the named plugins, in the order given. Their components are not registered yet.
+    """Import the named plugins, in the order given; their components come later.
 
     Raises:
         UserError: A plugin is unknown, cannot be imported or is no `Plugin`.
@@ -152,7 +188,10 @@ def load_plugins(names: Iterable[str]) -> tuple[Plugin, ...]:
     return tuple(_load_plugin(name, installed) for name in dict.fromkeys(names))
 
 
-def _load_plugin(name: str, installed: Mapping[str, EntryPoint]) -> Plugin:
+def _load_plugin(
+    name: str,
+    installed: Mapping[str, importlib.metadata.EntryPoint],
+) -> Plugin:
     if name not in installed:
         known = ", ".join(sorted(installed)) or "none"
         raise UserError(
@@ -163,9 +202,11 @@ def _load_plugin(name: str, installed: Mapping[str, EntryPoint]) -> Plugin:
     try:
         plugin = point.load()
     except (ImportError, AttributeError) as error:
-        raise UserError(f"plugin {name!r} ({point.value}) cannot be imported: {error}") from error
+        message = f"plugin {name!r} ({point.value}) cannot be imported: {error}"
+        raise UserError(message) from error
     if not isinstance(plugin, Plugin) or plugin.name != name:
-        raise UserError(f"{point.value}: expected a Plugin called {name!r}, found {plugin!r}")
+        expected = f"expected a Plugin called {name!r}"
+        raise UserError(f"{point.value}: {expected}, found {plugin!r}")
     return plugin
 
 
@@ -185,8 +226,8 @@ def merge_sections(plugins: Iterable[Plugin], host: Iterable[str]) -> dict[str, 
         for key, section in plugin.config.items():
             if key in owners:
                 raise UserError(
-                    f"plugin {plugin.name!r} adds the configuration section {key!r}, which "
-                    f"belongs to {owners[key]}"
+                    f"plugin {plugin.name!r} adds the configuration section {key!r}, "
+                    f"which belongs to {owners[key]}",
                 )
             owners[key] = f"plugin {plugin.name!r}"
             sections[key] = section
@@ -205,8 +246,8 @@ class Arguments(NamedTuple):
 def split_args(argv: Sequence[str]) -> Arguments:
     """Take apart `--plugin A,B --config FILE --section.key value --section.key=value`.
 
-    Values are kept as they are, so blanks, empty strings and negative numbers survive. A value
-    that begins with two dashes has to be written as `--key=--value`.
+    Values are kept as they are: blanks, empty strings and negative numbers survive. A
+    value that begins with two dashes has to be written as `--key=--value`.
 
     Args:
         argv: The words after the name of the command.
@@ -227,10 +268,12 @@ def split_args(argv: Sequence[str]) -> Arguments:
             next(words)
         if key in values:
             raise UserError(
-                f"--{key} is given twice: {values[key]!r} and {value!r}", "keep one of them"
+                f"--{key} is given twice: {values[key]!r} and {value!r}",
+                "keep one of them",
             )
         values[key] = value
-    plugins = tuple(name.strip() for name in values.pop("plugin", "").split(",") if name.strip())
+    named = [name.strip() for name in values.pop("plugin", "").split(",")]
+    plugins = tuple(name for name in named if name)
     return Arguments(plugins, values.pop("config", None), values, frozenset(flags))
 
 

@@ -15,6 +15,7 @@ from protenix.utils.distributed import DIST_WRAPPER
 from protenix.utils.lr_scheduler import get_lr_scheduler
 from runner.train import AF3Trainer
 
+from protenix_eba.compat import DATALOADERS, LOSSES, TRAINERS
 from protenix_eba.config import EBAConfig, check_ranges, section_from
 from protenix_eba.data.item import Item
 from protenix_eba.data.prefetch import prefetch
@@ -26,7 +27,6 @@ from protenix_eba.loop import TrainingLoop
 from protenix_eba.lora import merged_state
 from protenix_eba.model import build_denoiser, frozen_digest, make_optimizer
 from protenix_eba.objectives import Objective
-from protenix_eba.plugin_api import DATALOADERS, LOSSES, TRAINERS
 from protenix_eba.progress import console
 from protenix_eba.ranks import any_rank
 from protenix_eba.reference import make_reference

@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protenix_eba.compat import LOSSES
 from protenix_eba.config import EBAConfig
 from protenix_eba.denoising import ERROR_WEIGHTS, ErrorWeights
 from protenix_eba.errors import UserError
 from protenix_eba.losses import eba, eba_dpo, energy_weights, plackett_luce
 from protenix_eba.objectives import ObjectiveInput, alignment_metrics, error_weights
-from protenix_eba.plugin_api import LOSSES
 
 K, S, N_RESIDUES = 4, 3, 16
 NAMES = ("denoising", "eba", "eba_dpo", "plackett_luce")

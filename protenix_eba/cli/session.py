@@ -101,14 +101,13 @@ def load_configuration(config_path: Path | None, **overrides: str) -> Any:
     """
     from protenix_eba import compat
     from protenix_eba.config import resolve_config
-    from protenix_eba.plugin_api import load_plugins
 
     compat.prepare_environment()
     compat.ensure_ccd_cache()
     # Protenix logs each featurised input; our progress bars say the same.
     logging.getLogger("protenix").setLevel(logging.WARNING)
     dotted = {key.replace("__", "."): value for key, value in overrides.items()}
-    return resolve_config(load_plugins(["protenix_eba"]), config_path, dotted)
+    return resolve_config(compat.load_plugins(["protenix_eba"]), config_path, dotted)
 
 
 class Trunk:

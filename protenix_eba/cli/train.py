@@ -10,16 +10,9 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from protenix_eba.compat import TRAINERS, HookError, Plugin, load_plugins
 from protenix_eba.errors import UserError
-from protenix_eba.plugin_api import (
-    TRAINERS,
-    Arguments,
-    Plugin,
-    Trainer,
-    installed_plugins,
-    load_plugins,
-    split_args,
-)
+from protenix_eba.plugin_api import Arguments, Trainer, installed_plugins, split_args
 
 if TYPE_CHECKING:
     from ml_collections.config_dict import ConfigDict
@@ -85,7 +78,7 @@ def main() -> None:
     """
     try:
         run(sys.argv[1:])
-    except (UserError, OSError) as error:
+    except (UserError, HookError, OSError) as error:
         # A full disk, a folder that cannot be written: the operating system's message says which.
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

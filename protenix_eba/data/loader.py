@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from protenix_eba.compat import DATALOADERS
 from protenix_eba.config import EBAConfig
 from protenix_eba.data.clusters import conformer_clusters
 from protenix_eba.data.conformers import (
@@ -34,7 +35,6 @@ from protenix_eba.data.split import check_split, replicas_of
 from protenix_eba.embeddings import EmbeddingFolder, TrunkEmbeddings
 from protenix_eba.energy.table import read_labels
 from protenix_eba.errors import UserError
-from protenix_eba.plugin_api import DATALOADERS
 from protenix_eba.progress import track
 from protenix_eba.trajectories import find_targets
 
