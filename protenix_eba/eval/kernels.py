@@ -13,7 +13,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["accessible_points", "add_moments", "carried_areas", "count_contacts", "exposed"]
+__all__ = [
+    "accessible_points",
+    "add_moments",
+    "carried_areas",
+    "count_contacts",
+    "exposed",
+    "placement_sums",
+]
 
 Floats = NDArray[np.float32]
 Float64s = NDArray[np.float64]
@@ -26,6 +33,39 @@ _compiled = njit(cache=True, error_model="numpy")
 _MARGIN = 1e-3
 # Atoms within this distance (nm, squared) hide most of each other: they are tried first.
 _NEAR_SQUARED = 0.3
+
+
+@_compiled
+def placement_sums(
+    xyz: NDArray[np.floating], target: Float64s
+) -> tuple[Float64s, Float64s]:  # pragma: no cover
+    """What a superposition needs of each frame, in one pass and in float64.
+
+    Args:
+        xyz: `[F, N, 3]`.
+        target: `[N, 3]` centred.
+
+    Returns:
+        Centres `[F, 3]`, and `[F, 3, 3]` products of the frame's axes with the target's.
+    """
+    n_frames, n_atoms = xyz.shape[0], xyz.shape[1]
+    centres, products = np.empty((n_frames, 3)), np.empty((n_frames, 3, 3))
+    for f in range(n_frames):
+        # Relative to the first atom, so that a protein far from the origin keeps its digits.
+        ox, oy, oz = np.float64(xyz[f, 0, 0]), np.float64(xyz[f, 0, 1]), np.float64(xyz[f, 0, 2])
+        sx = sy = sz = xa = xb = xc = ya = yb = yc = za = zb = zc = 0.0
+        for n in range(n_atoms):
+            x, y, z = xyz[f, n, 0] - ox, xyz[f, n, 1] - oy, xyz[f, n, 2] - oz
+            a, b, c = target[n, 0], target[n, 1], target[n, 2]
+            sx, sy, sz = sx + x, sy + y, sz + z
+            xa, xb, xc = xa + x * a, xb + x * b, xc + x * c
+            ya, yb, yc = ya + y * a, yb + y * b, yc + y * c
+            za, zb, zc = za + z * a, zb + z * b, zc + z * c
+        centres[f] = ox + sx / n_atoms, oy + sy / n_atoms, oz + sz / n_atoms
+        products[f, 0] = xa, xb, xc
+        products[f, 1] = ya, yb, yc
+        products[f, 2] = za, zb, zc
+    return centres, products
 
 
 @_compiled
