@@ -92,9 +92,8 @@ class XtcFile:
 
     def _bytes(self, start: int, end: int) -> NDArray[np.uint8]:
         packed = np.zeros(end - start + _HEADER_BYTES + _PADDING, dtype=np.uint8)
-        with open(self._path, "rb") as file:
-            file.seek(start)
-            file.readinto(memoryview(packed)[: end - start])
+        found = np.fromfile(self._path, np.uint8, end - start, offset=start)
+        packed[: len(found)] = found
         return packed
 
 
@@ -163,9 +162,8 @@ def _decode_frame(
         at += bits + 1
         change = 0
         if flags >> _FLAG:
-            run = np.int64((flags >> _RUN) & _U(31))
-            change = run % 3 - 1
-            run = run // 3
+            code = np.int64((flags >> _RUN) & _U(31))
+            run, change = int(code // 3), int(code % 3 - 1)
             at += 5
         if i + run >= n_atoms:
             return False
@@ -186,7 +184,7 @@ def _decode_frame(
             if small_bits < _FEWEST_BITS or small_bits > _MOST_BITS:
                 return False
             inverse = 1.0 / _RANGES[small_bits]
-    return at <= end
+    return bool(at <= end)
 
 
 @_compiled
@@ -200,7 +198,7 @@ def _word(packed: Any, at: int) -> Any:  # pragma: no cover
 
 
 @_compiled
-def _number(word: Any, n_bits: int) -> int:  # pragma: no cover
+def _number(word: Any, n_bits: int) -> Any:  # pragma: no cover
     """The first bits of a word as a number: the first byte is the lowest, the last one not full."""
     spare = _U(64 - n_bits)
     word = (word >> spare) << spare
@@ -214,7 +212,7 @@ def _number(word: Any, n_bits: int) -> int:  # pragma: no cover
 
 
 @_compiled
-def _divided(value: int, by: int, inverse: float) -> tuple[int, int]:  # pragma: no cover
+def _divided(value: Any, by: Any, inverse: float) -> tuple[Any, Any]:  # pragma: no cover
     """Quotient and rest; a product with the inverse is several times faster than a division."""
     quotient = np.int64(value * inverse)
     rest = value - quotient * by
