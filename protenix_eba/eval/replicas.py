@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
@@ -17,6 +14,7 @@ from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
 from protenix_eba.eval.checks import check_finite, check_range
+from protenix_eba.eval.packed import Scratch
 from protenix_eba.eval.topologies import read_topology
 from protenix_eba.eval.xtc import XtcFile
 from protenix_eba.md_files import (
@@ -210,15 +208,7 @@ def _is_cut(handle: Any, path: Path, n_frames: int, n_atoms: int) -> bool:
     return suffix == ".dcd" and dcd_has_rest(path, n_frames, n_atoms)
 
 
-class _Scratch:
-    """A temporary folder that goes with this object, or with the process."""
-
-    def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="protenix-eba-"))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
-
-
-def _files_of(source: Source) -> tuple[Source, _Scratch | None]:
+def _files_of(source: Source) -> tuple[Source, Scratch | None]:
     """The files on disk; whoever reads them holds the second as long."""
     if source.archive is None:
         return source, None
@@ -226,8 +216,8 @@ def _files_of(source: Source) -> tuple[Source, _Scratch | None]:
 
 
 @lru_cache(maxsize=1)  # the frames of an archive can take gigabytes
-def _unpacked(path: Path, modified_ns: int) -> tuple[Source, _Scratch]:
-    scratch = _Scratch()
+def _unpacked(path: Path, modified_ns: int) -> tuple[Source, Scratch]:
+    scratch = Scratch()
     try:
         return unpacked(from_archive(path), scratch.path), scratch
     except OSError as error:
