@@ -19,7 +19,7 @@ from biotite.structure.io import pdbx
 from mdtraj.core.element import get_by_symbol
 
 from protenix_eba.errors import UserError
-from protenix_eba.eval.sources import Conformations, find_references, find_samples
+from protenix_eba.eval.inputs.sources import Conformations, find_references, find_samples
 
 _MDANALYSIS = importlib.util.find_spec("MDAnalysisTests")  # carries trajectories of MD programs
 REAL = Path(_MDANALYSIS.origin if _MDANALYSIS and _MDANALYSIS.origin else ".").parent / "data"

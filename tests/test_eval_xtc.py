@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protenix_eba.eval.xtc import XtcFile, _unpack
+from protenix_eba.eval.inputs.xtc import XtcFile, _unpack
 
 N_FRAMES = 5
 

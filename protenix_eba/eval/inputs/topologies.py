@@ -14,8 +14,8 @@ from mdtraj.core.element import get_by_symbol, virtual
 from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
-from protenix_eba.eval.models import CIF_SUFFIXES, PDB_SUFFIXES, models_of
-from protenix_eba.eval.packed import format_of
+from protenix_eba.eval.inputs.models import CIF_SUFFIXES, PDB_SUFFIXES, models_of
+from protenix_eba.eval.inputs.packed import format_of
 from protenix_eba.md_files import TOPOLOGY_SUFFIXES
 from protenix_eba.residue_names import standard_atom, standard_residue
 from protenix_eba.trajectories import ascii_path

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.eval.definitions import Metric
-from protenix_eba.eval.drawn import Drawn
+from protenix_eba.eval.protocol.drawn import Drawn
 from protenix_eba.validity import Checker
 
 __all__ = ["SOUNDNESS", "soundness", "soundness_floor"]

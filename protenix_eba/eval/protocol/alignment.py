@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.eval import kernels
+from protenix_eba.eval.protocol import kernels
 
 __all__ = ["Floats", "centred", "placements", "superpose"]
 

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
-from protenix_eba.eval.checks import check_finite, check_range
-from protenix_eba.eval.packed import Scratch
-from protenix_eba.eval.topologies import read_topology
-from protenix_eba.eval.xtc import XtcFile
+from protenix_eba.eval.inputs.checks import check_finite, check_range
+from protenix_eba.eval.inputs.packed import Scratch
+from protenix_eba.eval.inputs.topologies import read_topology
+from protenix_eba.eval.inputs.xtc import XtcFile
 from protenix_eba.md_files import (
     BROKEN,
     Source,

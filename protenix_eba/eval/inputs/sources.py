@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
-from protenix_eba.eval.models import CIF_SUFFIXES, PDB_SUFFIXES
-from protenix_eba.eval.packed import format_of
-from protenix_eba.eval.replicas import TrajectoryConformations
-from protenix_eba.eval.structures import StructureConformations, has_several_models
+from protenix_eba.eval.inputs.models import CIF_SUFFIXES, PDB_SUFFIXES
+from protenix_eba.eval.inputs.packed import format_of
+from protenix_eba.eval.inputs.replicas import TrajectoryConformations
+from protenix_eba.eval.inputs.structures import StructureConformations, has_several_models
 from protenix_eba.md_files import (
     TOPOLOGY_SUFFIXES,
     TRAJECTORY_SUFFIXES,

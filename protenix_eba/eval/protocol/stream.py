@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
-from protenix_eba.eval import kernels
-from protenix_eba.eval.alignment import Floats, centred, placements
-from protenix_eba.eval.ensemble import AtomMatch
-from protenix_eba.eval.metrics import fluctuation
-from protenix_eba.eval.sources import Conformations
+from protenix_eba.eval.inputs.sources import Conformations
+from protenix_eba.eval.protocol import kernels
+from protenix_eba.eval.protocol.alignment import Floats, centred, placements
+from protenix_eba.eval.protocol.ensemble import AtomMatch
+from protenix_eba.eval.protocol.metrics import fluctuation
 
 __all__ = ["Kept", "Moments", "Placement", "pool", "read_frames"]
 

@@ -9,9 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.eval.definitions import Metric
-from protenix_eba.eval.distributions import coverage, evenly, histogram, jsd_bits
-from protenix_eba.eval.drawn import Drawn
-from protenix_eba.eval.features import HELIX, STRAND, UNKNOWN, Features, features_of, torsions_of
+from protenix_eba.eval.extras.distributions import coverage, evenly, histogram, jsd_bits
+from protenix_eba.eval.extras.features import (
+    HELIX,
+    STRAND,
+    UNKNOWN,
+    Features,
+    features_of,
+    torsions_of,
+)
+from protenix_eba.eval.protocol.drawn import Drawn
 
 __all__ = ["BEYOND", "beyond_floor", "beyond_protocol"]
 

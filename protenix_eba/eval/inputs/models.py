@@ -6,7 +6,7 @@ import mmap
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from protenix_eba.eval.packed import format_of, plain
+from protenix_eba.eval.inputs.packed import format_of, plain
 
 __all__ = ["CIF_SUFFIXES", "PDB_SUFFIXES", "Model", "models_of"]
 

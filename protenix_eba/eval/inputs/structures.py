@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
-from protenix_eba.eval.checks import check_finite, check_range
-from protenix_eba.eval.models import CIF_SUFFIXES, Model, models_of
-from protenix_eba.eval.packed import format_of
-from protenix_eba.eval.topologies import pdb_lines, read_cif, read_topology
+from protenix_eba.eval.inputs.checks import check_finite, check_range
+from protenix_eba.eval.inputs.models import CIF_SUFFIXES, Model, models_of
+from protenix_eba.eval.inputs.packed import format_of
+from protenix_eba.eval.inputs.topologies import pdb_lines, read_cif, read_topology
 
 __all__ = ["StructureConformations", "has_several_models"]
 
