@@ -241,7 +241,7 @@ def export(demo: Demo) -> None:
 def summarise(demo: Demo, seconds: float) -> None:
     """Print what the numbers say, the unpleasant ones too."""
     from protenix_eba.eval.comparison import compare_evaluations
-    from protenix_eba.eval.findings import findings
+    from protenix_eba.eval.report.findings import findings
     from protenix_eba.eval.results import load_evaluation
 
     folders = [demo.out / "evaluation" / name for name in MODELS.values()]

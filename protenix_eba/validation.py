@@ -25,8 +25,8 @@ from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.table import EnergyLabels, read_labels
 from protenix_eba.ensembles import write_ensemble
 from protenix_eba.errors import UserError
-from protenix_eba.eval.alignment import superpose
-from protenix_eba.eval.metrics import pearson, rmsf
+from protenix_eba.eval.protocol.alignment import superpose
+from protenix_eba.eval.protocol.metrics import pearson, rmsf
 from protenix_eba.progress import console, track
 from protenix_eba.ranks import gather_rows
 from protenix_eba.sample import SamplerSettings, sample_batches

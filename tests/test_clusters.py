@@ -12,7 +12,7 @@ from protenix_eba.data.epochs import SAMPLERS, Epoch, Pool
 from protenix_eba.data.features import compact, protein_features
 from protenix_eba.data.sequences import protein_of_target
 from protenix_eba.energy.table import read_labels
-from protenix_eba.eval.alignment import superpose
+from protenix_eba.eval.protocol.alignment import superpose
 from protenix_eba.trajectories import find_targets
 
 

@@ -19,14 +19,15 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from protenix_eba.errors import UserError
-from protenix_eba.eval.alignment import superpose
 from protenix_eba.eval.compare import TargetSettings, evaluate_target
-from protenix_eba.eval.compat import thread_starts
-from protenix_eba.eval.draws import Draws
-from protenix_eba.eval.ensemble import match_atoms
-from protenix_eba.eval.exposure import EXPOSED_NM2, SideChains, mutual_information
-from protenix_eba.eval.kernels import carried_areas
-from protenix_eba.eval.metrics import (
+from protenix_eba.eval.inputs.sources import Conformations, find_references, find_samples
+from protenix_eba.eval.protocol.alignment import superpose
+from protenix_eba.eval.protocol.compat import thread_starts
+from protenix_eba.eval.protocol.draws import Draws
+from protenix_eba.eval.protocol.ensemble import match_atoms
+from protenix_eba.eval.protocol.exposure import EXPOSED_NM2, SideChains, mutual_information
+from protenix_eba.eval.protocol.kernels import carried_areas
+from protenix_eba.eval.protocol.metrics import (
     gaussian_distances,
     jaccard,
     mean_pairwise_rmsd,
@@ -37,8 +38,7 @@ from protenix_eba.eval.metrics import (
     spearman,
     wasserstein2,
 )
-from protenix_eba.eval.panel import information_correlation
-from protenix_eba.eval.sources import Conformations, find_references, find_samples
+from protenix_eba.eval.protocol.panel import information_correlation
 from protenix_eba.eval.target import TargetResult
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "data" / "eval_reference"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from protenix_eba.errors import UserError
-from protenix_eba.eval.energies import (
+from protenix_eba.eval.extras.energies import (
     TargetEnergies,
     boltzmann_weights,
     effective_sample_size,

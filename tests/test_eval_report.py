@@ -16,15 +16,15 @@ import pytest
 from protenix_eba.errors import UserError
 from protenix_eba.eval.comparison import compare_evaluations
 from protenix_eba.eval.definitions import METRICS, PAPER_ROWS
-from protenix_eba.eval.figures import MAX_DETAILED, detailed_targets
-from protenix_eba.eval.plots.curves import loss_figure, rmsf_figure
 from protenix_eba.eval.published import published_rows
-from protenix_eba.eval.report import render_report
+from protenix_eba.eval.report.figures import MAX_DETAILED, detailed_targets
+from protenix_eba.eval.report.plots.curves import loss_figure, rmsf_figure
+from protenix_eba.eval.report.render import render_report
+from protenix_eba.eval.report.tables import headline, write_csv, write_latex
+from protenix_eba.eval.report.viewer import viewer_data
 from protenix_eba.eval.results import Evaluation, load_evaluation
 from protenix_eba.eval.store import target_path, write_target
-from protenix_eba.eval.tables import headline, write_csv, write_latex
 from protenix_eba.eval.target import TargetResult
-from protenix_eba.eval.viewer import viewer_data
 
 LENGTH = 40
 

@@ -4,8 +4,8 @@ import mdtraj
 import numpy as np
 import pytest
 
-from protenix_eba.eval.drawn import Drawn
-from protenix_eba.eval.soundness import SOUNDNESS, soundness, soundness_floor
+from protenix_eba.eval.extras.soundness import SOUNDNESS, soundness, soundness_floor
+from protenix_eba.eval.protocol.drawn import Drawn
 
 
 @pytest.fixture(scope="module")

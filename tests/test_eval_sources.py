@@ -19,7 +19,7 @@ from biotite.structure.io import pdbx
 from mdtraj.core.element import get_by_symbol
 
 from protenix_eba.errors import UserError
-from protenix_eba.eval.sources import Conformations, find_references, find_samples
+from protenix_eba.eval.inputs.sources import Conformations, find_references, find_samples
 
 _MDANALYSIS = importlib.util.find_spec("MDAnalysisTests")  # carries trajectories of MD programs
 REAL = Path(_MDANALYSIS.origin if _MDANALYSIS and _MDANALYSIS.origin else ".").parent / "data"
@@ -35,7 +35,8 @@ NAMES = {
 }
 N_FRAMES = 7
 EVERY_FORMAT = ("xtc", "dcd", "trr", "nc", "h5", "models.pdb", "models.cif", "files.pdb",
-                "files.cif", "predictions", "zip")  # fmt: skip
+                "files.cif", "predictions", "zip", "models.pdb.gz", "models.cif.gz",
+                "files.cif.gz")  # fmt: skip
 
 
 def molecule() -> mdtraj.Topology:
@@ -86,6 +87,12 @@ def save_single(trajectory: mdtraj.Trajectory, path: Path) -> None:
 
 def written(kind: str, root: Path, trajectory: mdtraj.Trajectory, name: str = "tiny") -> Path:
     """The ensemble below `root`, as one target in some layout."""
+    if kind.endswith(".gz"):
+        written(kind[:-3], root, trajectory, name)
+        for path in [*root.glob(f"{name}.*"), *root.glob(f"{name}/*")]:
+            path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+            path.unlink()
+        return root
     folder = root / name
     folder.mkdir(parents=True)
     if kind == "h5":
@@ -390,7 +397,9 @@ def truncate(path: Path, by: int) -> None:
     path.write_bytes(path.read_bytes()[:-by])
 
 
-@pytest.mark.parametrize("kind", ["xtc", "dcd", "trr", "nc", "h5", "models.pdb", "models.cif"])
+@pytest.mark.parametrize(
+    "kind", ["xtc", "dcd", "trr", "nc", "h5", "models.pdb", "models.cif", "models.pdb.gz"]
+)
 @pytest.mark.parametrize("by", [30, 700])
 def test_a_cut_file_is_an_error_that_names_it(kind: str, by: int, tmp_path: Path) -> None:
     root = written(kind, tmp_path, ensemble())
@@ -400,6 +409,32 @@ def test_a_cut_file_is_an_error_that_names_it(kind: str, by: int, tmp_path: Path
     with pytest.raises(UserError, match=path.name) as caught:
         everything(only(root))
     assert caught.value.hint
+
+
+def test_a_packed_file_that_is_none_is_an_error_of_its_target_alone(tmp_path: Path) -> None:
+    written("models.pdb.gz", tmp_path, ensemble())
+    (tmp_path / "other_0.pdb.gz").write_bytes(b"no gzip")
+    (tmp_path / "other_1.pdb.gz").write_bytes(b"no gzip")
+    usable, failed = find_samples([tmp_path])
+    assert list(usable) == ["tiny"]
+    assert "other_0.pdb.gz" in failed["other"]
+    assert "gzip" in failed["other"]
+
+
+def test_models_of_an_mmcif_file_may_list_their_atoms_in_other_orders(tmp_path: Path) -> None:
+    trajectory = ensemble()
+    path = written("models.cif", tmp_path, trajectory) / "tiny.cif"
+    lines = path.read_text().splitlines(keepends=True)
+    rows = [n for n, line in enumerate(lines) if line.startswith(("ATOM", "HETATM"))]
+    second = rows[trajectory.n_atoms : 2 * trajectory.n_atoms]
+    for place, row in zip(second, [lines[n] for n in reversed(second)], strict=True):
+        lines[place] = row
+    path.write_text("".join(lines))
+    assert everything(only(tmp_path)) == pytest.approx(angstrom(trajectory), abs=1e-5)
+    lines[rows[0]], lines[rows[-1]] = lines[rows[-1]], lines[rows[0]]
+    path.write_text("".join(lines))
+    with pytest.raises(UserError, match=r"tiny\.cif.*stand apart"):
+        everything(only(tmp_path))
 
 
 def test_a_model_of_which_only_the_first_line_was_copied_is_missed(tmp_path: Path) -> None:
@@ -472,11 +507,27 @@ def test_an_archive_that_breaks_while_it_is_unpacked_is_an_error(tmp_path: Path)
 # --- cost ---
 
 
+@pytest.mark.parametrize("kind", ["models.pdb", "models.cif", "models.cif.gz"])
+def test_models_are_read_one_by_one(kind: str, tmp_path: Path) -> None:
+    path = next(written(kind.removesuffix(".gz"), tmp_path, ensemble()).glob("tiny.*"))
+    last = f"{angstrom(ensemble())[-1, -1, 0]:.3f}"
+    start, _, rest = path.read_text().rpartition(last)
+    path.write_text(start + "x" * len(last) + rest)
+    if kind.endswith(".gz"):
+        path.with_name("tiny.cif.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    chunks = only(tmp_path).chunks(1, np.arange(4), 1)
+    for expected in angstrom(ensemble())[:-1, None, :4]:
+        assert next(chunks) == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(UserError, match=r"cannot read .*tiny"):
+        next(chunks)
+
+
 def test_memory_is_that_of_a_chunk_not_of_the_file(tmp_path: Path) -> None:
     frames = 4000
     found = only(written("xtc", tmp_path, ensemble(n_frames=frames)))
     every = np.arange(found.topology.n_atoms)
-    found.n_frames  # noqa: B018
+    next(found.chunks(1, every, 100))  # what is loaded once
     tracemalloc.start()
     n_read = sum(len(chunk) for chunk in found.chunks(1, every, 100))
     peak = tracemalloc.get_traced_memory()[1]

@@ -19,9 +19,9 @@ import pytest
 from protenix_eba.cli.main import run
 from protenix_eba.errors import UserError
 from protenix_eba.eval import evaluate as runner
-from protenix_eba.eval.energies import TargetEnergies
 from protenix_eba.eval.evaluate import evaluate
-from protenix_eba.eval.extended import ModelEnergies
+from protenix_eba.eval.extras.energies import TargetEnergies
+from protenix_eba.eval.extras.extended import ModelEnergies
 from protenix_eba.eval.store import target_path
 
 RESIDUES = ("ALA", "SER", "LEU", "ALA", "SER", "ALA")

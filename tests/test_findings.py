@@ -5,7 +5,7 @@ import pytest
 
 from protenix_eba.demo import Demo, copy_data
 from protenix_eba.errors import UserError
-from protenix_eba.eval.findings import findings, read_curve, training_settings
+from protenix_eba.eval.report.findings import findings, read_curve, training_settings
 
 
 def metrics(before, after):

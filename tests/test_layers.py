@@ -104,7 +104,7 @@ def test_imports_go_down(path):
         ("losses.py", "protenix_eba.energy.protocol", False),
         ("losses.py", "protenix.model.loss", False),
         ("energy/fast.py", "torch", False),
-        ("eval/metrics.py", "openmm.app", False),
+        ("eval/protocol/metrics.py", "openmm.app", False),
         ("config.py", "protenix.config.config", True),
         ("config.py", "protenix.model.protenix", False),
         ("compat.py", "scripts.gen_ccd_cache", True),

@@ -30,6 +30,7 @@ def test_md_is_valid_and_its_bonds_are_standard(peptide):
     found = Checker.of(topology).check(xyz)
     assert found.valid.all() and not any(found.reasons())
     assert found.bond_outliers.max() < 0.05
+    assert found.angle_outliers.mean() < 0.001
 
 
 def test_a_gap_in_the_chain_is_one_break_at_its_place_only(peptide):
@@ -126,6 +127,32 @@ def test_stretched_bonds_are_told_but_allowed(peptide):
     assert found.bond_outliers[0] > 0.5
 
 
+def test_an_angle_is_an_outlier_from_15_degrees_on():
+    """N-CA-C laid out on a plane: 111 degrees is standard, and the only angle of one residue."""
+    checker = Checker.of_arrays(["N", "CA", "C"], np.zeros(3, int), ["ALA"] * 3, np.zeros(3, int))
+
+    def outliers(degrees):
+        turn = np.deg2rad(degrees)
+        xyz = np.array([[1.46, 0, 0], [0, 0, 0], [1.52 * np.cos(turn), 1.52 * np.sin(turn), 0]])
+        return float(checker.check(xyz[None]).angle_outliers[0])
+
+    assert [outliers(111.0 + bend) for bend in (-15.1, -14.9, 0.0, 14.9, 15.1)] == [1, 0, 0, 0, 1]
+
+
+def test_bonds_to_the_next_residue_are_not_taken_across_a_gap(peptide):
+    topology, xyz = peptide
+    whole = Checker.of(topology)
+    moved = xyz[:1].copy()
+    moved[0][from_residue(topology, 3)] += 20.0
+    names = [atom.name for atom in topology.atoms]
+    numbers = np.array([a.residue.index + 7 * (a.residue.index >= 3) for a in topology.atoms])
+    gapped = Checker.of_arrays(
+        names, numbers, [a.residue.name for a in topology.atoms], np.zeros(len(names), int)
+    )
+    assert len(whole.angles) - len(gapped.angles) == 3
+    assert whole.check(moved).angle_outliers[0] > 0.0 == gapped.check(moved).angle_outliers[0]
+
+
 def test_atoms_in_any_order_give_the_same(peptide):
     topology, xyz = peptide
     atoms = list(topology.atoms)
@@ -143,6 +170,7 @@ def test_atoms_in_any_order_give_the_same(peptide):
         made.append(checker.check(broken[:, order]))
     assert made[0].reasons() == made[1].reasons()
     np.testing.assert_allclose(made[0].bond_outliers, made[1].bond_outliers)
+    np.testing.assert_allclose(made[0].angle_outliers, made[1].angle_outliers)
 
 
 def test_another_number_of_atoms_is_refused(peptide):

@@ -13,8 +13,8 @@ from protenix_eba.errors import UserError
 
 if TYPE_CHECKING:
     from protenix_eba.energy.table import EnergyLabels
-    from protenix_eba.eval.energies import TargetEnergies
-    from protenix_eba.eval.extended import ModelEnergies
+    from protenix_eba.eval.extras.energies import TargetEnergies
+    from protenix_eba.eval.extras.extended import ModelEnergies
 
 __all__ = ["evaluate"]
 
@@ -132,7 +132,7 @@ def _energies(labels: Path | None, samples: Sequence[Path]) -> ModelEnergies | N
     if labels is None:
         return None
     from protenix_eba.energy.table import read_labels
-    from protenix_eba.eval.extended import ModelEnergies
+    from protenix_eba.eval.extras.extended import ModelEnergies
 
     md = read_labels(labels)
     own: dict[str, TargetEnergies] = {}
@@ -166,7 +166,7 @@ def _check_comparable(md: EnergyLabels, samples: EnergyLabels, path: Path) -> No
 
 
 def _grouped(labels: EnergyLabels) -> dict[str, TargetEnergies]:
-    from protenix_eba.eval.energies import energies_by_target
+    from protenix_eba.eval.extras.energies import energies_by_target
 
     return energies_by_target(
         labels.target.tolist(), labels.replica, labels.energy_kj_mol, labels.n_residues

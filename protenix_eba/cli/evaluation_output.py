@@ -23,8 +23,8 @@ def write_outputs(comparison: Comparison, out: Path, *, stem: str) -> None:
         out: Folder.
         stem: Name of the tables.
     """
-    from protenix_eba.eval.report import render_report
-    from protenix_eba.eval.tables import write_csv, write_latex
+    from protenix_eba.eval.report.render import render_report
+    from protenix_eba.eval.report.tables import write_csv, write_latex
 
     write_csv(out / f"{stem}.csv", comparison)
     write_latex(out / f"{stem}.tex", comparison)
@@ -34,7 +34,7 @@ def write_outputs(comparison: Comparison, out: Path, *, stem: str) -> None:
 
 def _training(comparison: Comparison) -> dict[str, Any]:
     """Findings, and curves and settings of the training runs that are still there."""
-    from protenix_eba.eval.findings import findings, loss_curves, training_settings
+    from protenix_eba.eval.report.findings import findings, loss_curves, training_settings
 
     named = {label: e.settings.get("training") for label, e in comparison.evaluations.items()}
     runs = {label: Path(run) for label, run in named.items() if run and Path(run).is_dir()}
@@ -66,7 +66,7 @@ def _table(group: Group) -> Any:
     from rich.text import Text
 
     from protenix_eba.eval.definitions import PAPER_ROWS
-    from protenix_eba.eval.tables import headline
+    from protenix_eba.eval.report.tables import headline
 
     columns, rows = headline(group)
     single = len(group.summaries) == 1

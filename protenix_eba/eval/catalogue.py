@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from protenix_eba.eval.beyond import BEYOND
 from protenix_eba.eval.definitions import AGGREGATES, METRICS, PAPER_ROWS, Metric
-from protenix_eba.eval.soundness import SOUNDNESS
+from protenix_eba.eval.extras.beyond import BEYOND
+from protenix_eba.eval.extras.soundness import SOUNDNESS
 
 __all__ = ["TARGET_METRICS", "by_key"]
 

@@ -8,29 +8,29 @@ from typing import Final
 import numpy as np
 
 from protenix_eba.errors import UserError
-from protenix_eba.eval import kernels
-from protenix_eba.eval.alignment import Floats
-from protenix_eba.eval.arrays import residue_arrays, shown_frames, side_arrays
-from protenix_eba.eval.compat import ALPHAFLOW_1_9_9, alphaflow_values
-from protenix_eba.eval.drawn import Drawn
-from protenix_eba.eval.draws import ALPHAFLOW_SEED, Draws
-from protenix_eba.eval.ensemble import match_atoms
-from protenix_eba.eval.exposure import Bools, SideChains
-from protenix_eba.eval.extended import add_beyond
-from protenix_eba.eval.metrics import (
+from protenix_eba.eval.extras.extended import add_beyond
+from protenix_eba.eval.inputs.sources import Conformations
+from protenix_eba.eval.protocol import kernels
+from protenix_eba.eval.protocol.alignment import Floats
+from protenix_eba.eval.protocol.arrays import residue_arrays, shown_frames, side_arrays
+from protenix_eba.eval.protocol.compat import ALPHAFLOW_1_9_9, alphaflow_values
+from protenix_eba.eval.protocol.drawn import Drawn
+from protenix_eba.eval.protocol.draws import ALPHAFLOW_SEED, Draws
+from protenix_eba.eval.protocol.ensemble import match_atoms
+from protenix_eba.eval.protocol.exposure import Bools, SideChains
+from protenix_eba.eval.protocol.metrics import (
     PrincipalComponents,
     leading_axes,
     principal_components,
     rmsf,
 )
-from protenix_eba.eval.panel import (
+from protenix_eba.eval.protocol.panel import (
     CONTACT_ANGSTROM,
     Side,
     Structure,
     panel,
 )
-from protenix_eba.eval.sources import Conformations
-from protenix_eba.eval.stream import Kept, Moments, Placement, pool, read_frames
+from protenix_eba.eval.protocol.stream import Kept, Moments, Placement, pool, read_frames
 from protenix_eba.eval.target import Arrays, TargetResult
 
 __all__ = ["TargetSettings", "evaluate_target"]

@@ -14,9 +14,9 @@ from threadpoolctl import threadpool_limits
 
 from protenix_eba.errors import UserError
 from protenix_eba.eval.compare import TargetSettings, evaluate_target
-from protenix_eba.eval.extended import ModelEnergies, add_energies
+from protenix_eba.eval.extras.extended import ModelEnergies, add_energies
+from protenix_eba.eval.inputs.sources import Conformations, find_references, find_samples
 from protenix_eba.eval.results import Evaluation
-from protenix_eba.eval.sources import Conformations, find_references, find_samples
 from protenix_eba.eval.store import (
     make_folder,
     read_target,
@@ -193,7 +193,7 @@ def _state(conformations: Conformations) -> list[tuple[str, int, int]]:
 @cache
 def _code() -> str:
     """Between two releases the version says nothing: a changed metric is found by its source."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
     return fingerprint([source.read_text(encoding="utf-8") for source in sources])
 
 

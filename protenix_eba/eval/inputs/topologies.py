@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import mdtraj
 import numpy as np
@@ -13,21 +14,20 @@ from mdtraj.core.element import get_by_symbol, virtual
 from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
+from protenix_eba.eval.inputs.models import CIF_SUFFIXES, PDB_SUFFIXES, models_of
+from protenix_eba.eval.inputs.packed import format_of
 from protenix_eba.md_files import TOPOLOGY_SUFFIXES
 from protenix_eba.residue_names import standard_atom, standard_residue
 from protenix_eba.trajectories import ascii_path
 from protenix_eba.units import ANGSTROM_PER_NM
 
-__all__ = ["CIF_SUFFIXES", "PDB_SUFFIXES", "pdb_lines", "read_cif", "read_topology"]
-
-PDB_SUFFIXES: Final = (".pdb", ".ent")
-CIF_SUFFIXES: Final = (".cif", ".mmcif")
+__all__ = ["pdb_lines", "read_cif", "read_topology"]
 
 Loaded = tuple[mdtraj.Topology, NDArray[np.float32] | None]
 
 
 def read_topology(path: Path) -> Loaded:
-    """Read PDB or mmCIF (their first model), GRO, PSF or mdtraj's HDF5 (its first frame).
+    """Read PDB or mmCIF (their first model, also .gz), GRO, PSF or mdtraj's HDF5 (first frame).
 
     All atoms stay, in the order of the file; amino acids and their heavy atoms get the PDB's names.
 
@@ -37,7 +37,7 @@ def read_topology(path: Path) -> Loaded:
     Raises:
         UserError: The file is not there, is none of these, or cannot be read.
     """
-    suffix = path.suffix.lower()
+    suffix = format_of(path)
     if suffix not in TOPOLOGY_SUFFIXES:
         raise UserError(
             f"{path}: expected a topology ({', '.join(TOPOLOGY_SUFFIXES)})", "convert it to PDB"
@@ -62,9 +62,9 @@ def read_topology(path: Path) -> Loaded:
 
 def _read(path: Path, suffix: str) -> Loaded:
     if suffix in PDB_SUFFIXES:
-        return _from_pdb_text(_first_model(path))
+        return _from_pdb_text(models_of(path, at_most=1)[0].text())
     if suffix in CIF_SUFFIXES:
-        atoms = read_cif(path, model=1)
+        atoms = read_cif(models_of(path, at_most=1)[0].text())
         return _topology_of(atoms), np.asarray(atoms.coord, dtype=np.float32)
     with ascii_path(path) as name:
         if suffix == ".psf":
@@ -76,17 +76,6 @@ def _read(path: Path, suffix: str) -> Loaded:
 
 def _angstrom(frame: mdtraj.Trajectory) -> NDArray[np.float32]:
     return np.asarray(frame.xyz[0] * ANGSTROM_PER_NM, dtype=np.float32)
-
-
-def _first_model(path: Path) -> bytes:
-    """A PDB file up to the end of its first model; the rest is not read."""
-    lines = []
-    with open(path, "rb") as file:
-        for line in file:
-            if line.startswith(b"ENDMDL"):
-                break
-            lines.append(line)
-    return b"".join(lines)
 
 
 def pdb_lines(text: bytes) -> list[bytes]:
@@ -118,31 +107,18 @@ def _from_pdb_text(text: bytes) -> Loaded:
     return frame.topology, _angstrom(frame)
 
 
-def read_cif(path: Path, model: int | None = None) -> Any:
-    """Atoms of an mmCIF file with the authors' chains and numbers, alternates left out.
+def read_cif(text: bytes) -> Any:
+    """Atoms of an mmCIF model with the authors' chains and numbers, alternates left out.
 
     Args:
-        path: The file.
-        model: Its number from 1; all models when None.
+        text: A file of one model.
 
     Returns:
-        biotite's AtomArray, or AtomArrayStack for all models.
+        biotite's AtomArray.
     """
     from biotite.structure.io import pdbx
 
-    file = pdbx.CIFFile.read(path)
-    if model is None:
-        _check_order(file.block["atom_site"])
-    return pdbx.get_structure(file, model=model)
-
-
-def _check_order(atoms: Any) -> None:
-    """Refuse models that list their atoms in different orders: biotite takes the first one's."""
-    n_models = len(np.unique(atoms["pdbx_PDB_model_num"].as_array()))
-    for column in ("label_atom_id", "label_asym_id", "label_comp_id", "label_seq_id"):
-        models = atoms[column].as_array().reshape(n_models, -1)
-        if (models != models[0]).any():
-            raise ValueError(f"its models differ in {column}")
+    return pdbx.get_structure(pdbx.CIFFile.read(io.StringIO(text.decode())), model=1)
 
 
 def _topology_of(atoms: Any) -> mdtraj.Topology:

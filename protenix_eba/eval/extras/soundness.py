@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.eval.definitions import Metric
-from protenix_eba.eval.drawn import Drawn
+from protenix_eba.eval.protocol.drawn import Drawn
 from protenix_eba.validity import Checker
 
 __all__ = ["SOUNDNESS", "soundness", "soundness_floor"]
@@ -49,6 +49,15 @@ SOUNDNESS: Final[tuple[Metric, ...]] = (
         "Backbone bonds 0.2 angstrom or more from the standard length, mean over conformations.",
         digits=1,
     ),
+    Metric(
+        "angle_outlier_percent",
+        "Angle outliers",
+        "%",
+        "lower",
+        "Backbone bond angles 15 degrees or more from the standard value (Engh and Huber, 2001), "
+        "mean over conformations; MD of peptides at 300 K has 0.02.",
+        digits=2,
+    ),
 )
 
 
@@ -77,5 +86,6 @@ def _of(checker: Checker, xyz: NDArray[np.floating]) -> dict[str, float]:
             "d_residue_percent": found.d_residues > 0,
             "clash_percent": found.clashes > 0,
             "bond_outlier_percent": found.bond_outliers,
+            "angle_outlier_percent": found.angle_outliers,
         }
     return {key: 100.0 * float(np.mean(value)) for key, value in values.items()}

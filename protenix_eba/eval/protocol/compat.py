@@ -19,11 +19,11 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.eval import kernels
-from protenix_eba.eval.alignment import Floats
-from protenix_eba.eval.ensemble import AtomMatch
-from protenix_eba.eval.exposure import EXPOSED_NM2, SideChains
-from protenix_eba.eval.panel import exposure_metrics
+from protenix_eba.eval.protocol import kernels
+from protenix_eba.eval.protocol.alignment import Floats
+from protenix_eba.eval.protocol.ensemble import AtomMatch
+from protenix_eba.eval.protocol.exposure import EXPOSED_NM2, SideChains
+from protenix_eba.eval.protocol.panel import exposure_metrics
 
 __all__ = ["ALPHAFLOW_1_9_9", "alphaflow_values", "thread_starts"]
 

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from protenix_eba.eval.energies import effective_sample_size
-from protenix_eba.eval.plots.style import (
+from protenix_eba.eval.extras.energies import effective_sample_size
+from protenix_eba.eval.report.plots.style import (
     MD,
     MD_LIGHT,
     Drawing,

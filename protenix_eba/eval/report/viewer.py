@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.eval.plots.style import MD, Targets, label_colours
+from protenix_eba.eval.report.plots.style import MD, Targets, label_colours
 from protenix_eba.eval.target import TargetResult
 
 __all__ = ["viewer_data", "viewer_script"]
@@ -22,7 +22,7 @@ _MAX_FRAMES: Final = 12
 
 def viewer_script() -> str:
     """The viewer's source, to stand in the page."""
-    return resources.files("protenix_eba.eval").joinpath("viewer.js").read_text("utf-8")
+    return resources.files("protenix_eba.eval.report").joinpath("viewer.js").read_text("utf-8")
 
 
 def viewer_data(targets: Targets, labels: Sequence[str]) -> dict[str, Any]:

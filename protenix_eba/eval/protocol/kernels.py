@@ -13,7 +13,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["accessible_points", "add_moments", "carried_areas", "count_contacts", "exposed"]
+__all__ = [
+    "accessible_points",
+    "add_moments",
+    "carried_areas",
+    "count_contacts",
+    "exposed",
+    "placement_sums",
+]
 
 Floats = NDArray[np.float32]
 Float64s = NDArray[np.float64]
@@ -26,6 +33,41 @@ _compiled = njit(cache=True, error_model="numpy")
 _MARGIN = 1e-3
 # Atoms within this distance (nm, squared) hide most of each other: they are tried first.
 _NEAR_SQUARED = 0.3
+# Caps are tested by so many at a time, in the processor's wide registers.
+_WIDTH = 32
+
+
+@_compiled
+def placement_sums(
+    xyz: NDArray[np.floating], target: Float64s
+) -> tuple[Float64s, Float64s]:  # pragma: no cover
+    """What a superposition needs of each frame, in one pass and in float64.
+
+    Args:
+        xyz: `[F, N, 3]`.
+        target: `[N, 3]` centred.
+
+    Returns:
+        Centres `[F, 3]`, and `[F, 3, 3]` products of the frame's axes with the target's.
+    """
+    n_frames, n_atoms = xyz.shape[0], xyz.shape[1]
+    centres, products = np.empty((n_frames, 3)), np.empty((n_frames, 3, 3))
+    for f in range(n_frames):
+        # Relative to the first atom, so that a protein far from the origin keeps its digits.
+        ox, oy, oz = np.float64(xyz[f, 0, 0]), np.float64(xyz[f, 0, 1]), np.float64(xyz[f, 0, 2])
+        sx = sy = sz = xa = xb = xc = ya = yb = yc = za = zb = zc = 0.0
+        for n in range(n_atoms):
+            x, y, z = xyz[f, n, 0] - ox, xyz[f, n, 1] - oy, xyz[f, n, 2] - oz
+            a, b, c = target[n, 0], target[n, 1], target[n, 2]
+            sx, sy, sz = sx + x, sy + y, sz + z
+            xa, xb, xc = xa + x * a, xb + x * b, xc + x * c
+            ya, yb, yc = ya + y * a, yb + y * b, yc + y * c
+            za, zb, zc = za + z * a, zb + z * b, zc + z * c
+        centres[f] = ox + sx / n_atoms, oy + sy / n_atoms, oz + sz / n_atoms
+        products[f, 0] = xa, xb, xc
+        products[f, 1] = ya, yb, yc
+        products[f, 2] = za, zb, zc
+    return centres, products
 
 
 @_compiled
@@ -124,7 +166,8 @@ def accessible_points(
         groups: `[G + 1]` where each group of consecutive atoms begins.
         wanted: `[N]` atoms that are looked at; zero for the others.
         sphere: `(points [B, K, 3] float32, centres [B, 3], cosine, sine)`: unit vectors in B
-            blocks, the blocks' directions, and their common angular radius.
+            blocks, the blocks' directions, and their common angular radius; then `(first [A + 1],
+            centres [A, 3], cosine, sine)`: the same of the areas that the blocks make up.
     """
     counts = np.zeros((xyz.shape[0], xyz.shape[1]), dtype=np.int64)
     per_point = np.ones(xyz.shape[1])
@@ -170,7 +213,7 @@ def _count(
     centres, reach = _spheres_around(xyz, radii, groups)
     # Coordinates by axis, then radii: the loops over them run in the processor's wide registers.
     around, near = np.empty((4, n_atoms), np.float32), np.empty((4, n_atoms), np.float32)
-    caps, work = np.empty((5, n_atoms), np.float32), np.empty((2, n_atoms), np.int32)
+    caps, work = np.empty((6, n_atoms + _WIDTH), np.float32), np.empty((2, n_atoms), np.int32)
     counts[:] = 0
     for g in range(len(groups) - 1):
         n_around = -1
@@ -215,7 +258,7 @@ def _candidates(
     g: int, xyz: Floats, radii: Floats, groups: Ints, centres: Float64s, reach: Float64s,
     around: Floats,
 ) -> int:  # pragma: no cover  # fmt: skip
-    """Copy all atoms of the groups whose sphere meets that of group g; returns how many."""
+    """Copy the atoms whose sphere meets that of group g; returns how many."""
     n = 0
     for h in range(len(groups) - 1):
         square = 0.0
@@ -223,9 +266,12 @@ def _candidates(
             square += (centres[g, k] - centres[h, k]) ** 2
         if square <= (reach[g] + reach[h] + _MARGIN) ** 2:
             for j in range(groups[h], groups[h + 1]):
+                square = 0.0
+                for k in range(3):
+                    square += (centres[g, k] - xyz[j, k]) ** 2
                 around[0, n], around[1, n], around[2, n] = xyz[j, 0], xyz[j, 1], xyz[j, 2]
                 around[3, n] = radii[j]
-                n += 1
+                n += square <= (reach[g] + radii[j] + _MARGIN) ** 2
     return n
 
 
@@ -264,12 +310,14 @@ def _neighbours(
 def _caps(
     at: Floats, radius: float, near: Floats, first: int, last: int, sphere: Any, caps: Floats
 ) -> None:  # pragma: no cover
-    """The caps that some neighbours cover: direction, and two limits for a block's direction.
+    """The caps that some neighbours cover: direction, and three limits for another direction.
 
-    Above the first a block is covered entirely, below the second not at all.
+    Above the first a block is covered entirely, below the second not at all; above the third an
+    area is covered entirely.
     """
     one, two, margin = np.float32(1.0), np.float32(2.0), np.float32(_MARGIN)
     cosine, sine = np.float32(sphere[2]), np.float32(sphere[3])
+    wide_cosine, wide_sine = np.float32(sphere[6]), np.float32(sphere[7])
     x, y, z = at[0], at[1], at[2]
     for n in range(first, last):
         dx, dy, dz = near[0, n] - x, near[1, n] - y, near[2, n] - z
@@ -278,10 +326,13 @@ def _caps(
         edge = (square + radius * radius - near[3, n] * near[3, n]) * inverse / (radius + radius)
         edge = one if edge > one else edge
         edge = -one if edge < -one else edge
-        width = sine * np.sqrt(one - edge * edge)
+        slope = np.sqrt(one - edge * edge)
+        width = sine * slope
         caps[0, n], caps[1, n], caps[2, n] = dx * inverse, dy * inverse, dz * inverse
         caps[3, n] = edge * cosine + width + margin if edge < cosine else two
         caps[4, n] = edge * cosine - width - margin if edge > -cosine else -two
+        wide = edge * wide_cosine + wide_sine * slope + margin
+        caps[5, n] = wide if edge < wide_cosine else two
 
 
 @_compiled
@@ -291,58 +342,69 @@ def _uncovered(
 ) -> int:  # pragma: no cover  # fmt: skip
     """Accessible points of one atom; stops when they are more than enough.
 
-    Nearly every block of a buried atom is covered by a neighbour close by: the others are looked
-    at only where points are left.
+    Nearly every area or block of a buried atom is covered by a neighbour close by: the others are
+    looked at only where points are left.
     """
-    points, centres = sphere[0], sphere[1]
-    left = np.empty(points.shape[1], np.int32)
+    centres, first, areas = sphere[1], sphere[4], sphere[5]
+    left = np.empty(sphere[0].shape[1], np.int32)
     count, n_caps = 0, n_close
     _caps(at, radius, near, 0, n_close, sphere, caps)
-    for b in range(len(centres)):
-        x, y, z = centres[b, 0], centres[b, 1], centres[b, 2]
-        if _best(x, y, z, caps, n_close) > 0.0:
+    # Filled up with caps that cover nothing.
+    n_even = (n_close + _WIDTH - 1) // _WIDTH * _WIDTH
+    caps[:3, n_close:n_even] = np.float32(0.0)
+    caps[3:, n_close:n_even] = np.float32(2.0)
+    for a in range(len(areas)):
+        if _is_covered(areas[a, 0], areas[a, 1], areas[a, 2], caps, 5, n_even):
             continue
-        _, n_partly = _partly(x, y, z, caps, 0, n_close, work)
-        for p in range(len(left)):
-            left[p] = p
-        n_left = _still_open(at, radius, near, work, n_partly, points[b], left, len(left))
-        if n_left and n_near > n_close:
-            if n_caps < n_near:
-                _caps(at, radius, near, n_close, n_near, sphere, caps)
-                n_caps = n_near
-            found, n_partly = _partly(x, y, z, caps, n_close, n_near, work)
-            if found >= 0:
+        for b in range(first[a], first[a + 1]):
+            if _is_covered(centres[b, 0], centres[b, 1], centres[b, 2], caps, 3, n_even):
                 continue
-            n_left = _still_open(at, radius, near, work, n_partly, points[b], left, n_left)
-        count += n_left
-        if count > enough:
-            break
+            for p in range(len(left)):
+                left[p] = p
+            n_left = _open_points(
+                b, at, radius, near, 0, n_close, caps, sphere, left, len(left), work
+            )
+            if n_left and n_near > n_close:
+                if n_caps < n_near:
+                    _caps(at, radius, near, n_close, n_near, sphere, caps)
+                    n_caps = n_near
+                n_left = _open_points(
+                    b, at, radius, near, n_close, n_near, caps, sphere, left, n_left, work
+                )
+            count += n_left
+            if count > enough:
+                return count
     return count
 
 
 @njit(cache=True, error_model="numpy", fastmath=True)
-def _best(x: float, y: float, z: float, caps: Floats, n: int) -> Any:  # pragma: no cover
-    """How far the best of n caps reaches beyond a block: above zero if it covers it entirely."""
-    best = np.float32(-2.0)
+def _is_covered(
+    x: float, y: float, z: float, caps: Floats, limit: int, n: int
+) -> bool:  # pragma: no cover
+    """Whether one of n caps reaches beyond a block or an area: it covers it entirely."""
+    found = np.int32(0)
     for k in range(n):
-        best = max(best, x * caps[0, k] + y * caps[1, k] + z * caps[2, k] - caps[3, k])
-    return best
+        beyond = x * caps[0, k] + y * caps[1, k] + z * caps[2, k] - caps[limit, k]
+        found |= np.int32(beyond > np.float32(0.0))
+    return bool(found > 0)
 
 
 @_compiled
-def _partly(
-    x: float, y: float, z: float, caps: Floats, first: int, last: int, work: Any
-) -> tuple[int, int]:  # pragma: no cover
-    """A neighbour that covers a block entirely, or -1; and how many cover part of it, in `work`."""
+def _open_points(
+    block: int, at: Floats, radius: float, near: Floats, first: int, last: int, caps: Floats,
+    sphere: Any, left: Any, n_left: int, work: Any,
+) -> int:  # pragma: no cover  # fmt: skip
+    """Keep the points of a block that none of some neighbours covers: how many are left."""
+    x, y, z = sphere[1][block, 0], sphere[1][block, 1], sphere[1][block, 2]
     n_partly = 0
     for n in range(first, last):
         dot = x * caps[0, n] + y * caps[1, n] + z * caps[2, n]
         if dot > caps[4, n]:
             if dot > caps[3, n]:
-                return n, 0
+                return 0
             work[0, n_partly] = n
             n_partly += 1
-    return -1, n_partly
+    return _still_open(at, radius, near, work, n_partly, sphere[0][block], left, n_left)
 
 
 @_compiled

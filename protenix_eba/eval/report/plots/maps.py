@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 
 from protenix_eba.eval.definitions import Metric
-from protenix_eba.eval.plots.style import (
+from protenix_eba.eval.report.plots.style import (
     MD,
     MD_LIGHT,
     Drawing,

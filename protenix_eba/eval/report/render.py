@@ -15,15 +15,15 @@ from protenix_eba.eval.aggregate import CONFIDENCE_PERCENT, MIN_TARGETS, RESAMPL
 from protenix_eba.eval.catalogue import TARGET_METRICS
 from protenix_eba.eval.comparison import Comparison, Group
 from protenix_eba.eval.definitions import Metric
-from protenix_eba.eval.figures import (
+from protenix_eba.eval.report.figures import (
     detailed_targets,
     draw_figures,
     with_arrays,
     write_figures,
 )
+from protenix_eba.eval.report.tables import FLOOR_NAME, headline, leaderboard, number
+from protenix_eba.eval.report.viewer import viewer_data, viewer_script
 from protenix_eba.eval.results import mean_floor
-from protenix_eba.eval.tables import FLOOR_NAME, headline, leaderboard, number
-from protenix_eba.eval.viewer import viewer_data, viewer_script
 from protenix_eba.files import atomic_path
 
 __all__ = ["render_report"]
@@ -148,7 +148,7 @@ def _viewer(group: Group) -> str:
 
 
 def _environment() -> jinja2.Environment:
-    template = resources.files("protenix_eba.eval").joinpath("report.html.jinja")
+    template = resources.files("protenix_eba.eval.report").joinpath("report.html.jinja")
     loader = jinja2.DictLoader({"report.html.jinja": template.read_text(encoding="utf-8")})
     return jinja2.Environment(
         loader=loader,

@@ -7,6 +7,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from protenix_eba.eval.protocol import kernels
+
 __all__ = ["Floats", "centred", "placements", "superpose"]
 
 _CHUNK_FRAMES: Final = 256
@@ -53,16 +55,8 @@ def placements(xyz: Floats, target: Float64s) -> tuple[Float64s, Float64s]:
     Returns:
         Centres `[F, 3]` and turns `[F, 3, 3]`.
     """
-    n_atoms = len(target)
-    # One product gives the nine sums of a frame's covariance and the three of its centre.
-    columns = np.zeros((n_atoms, 3, 12))
-    for axis in range(3):
-        columns[:, axis, 3 * axis : 3 * axis + 3] = target
-        columns[:, axis, 9 + axis] = 1.0 / n_atoms
-    # Relative to the first atom, so that a protein far from the origin keeps its digits.
-    relative = np.subtract(xyz, xyz[:, :1], dtype=np.float64).reshape(len(xyz), -1)
-    sums = relative @ columns.reshape(3 * n_atoms, 12)
-    u, _, vt = np.linalg.svd(sums[:, :9].reshape(-1, 3, 3))
+    centres, products = kernels.placement_sums(xyz, target)
+    u, _, vt = np.linalg.svd(products)
     # A negative determinant is a reflection: turn the axis of the smallest singular value.
     u[:, :, 2] *= np.sign(np.linalg.det(u @ vt))[:, None]
-    return sums[:, 9:] + xyz[:, 0], u @ vt
+    return centres, u @ vt

@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
-from protenix_eba.eval.beyond import beyond_floor, beyond_protocol
-from protenix_eba.eval.drawn import Drawn
-from protenix_eba.eval.energies import (
+from protenix_eba.eval.extras.beyond import beyond_floor, beyond_protocol
+from protenix_eba.eval.extras.energies import (
     ROOM_TEMPERATURE_K,
     TargetEnergies,
     boltzmann_weights,
     energy_floor,
     energy_metrics,
 )
-from protenix_eba.eval.ensemble import AtomMatch
-from protenix_eba.eval.kinetics import compare_kinetics
-from protenix_eba.eval.soundness import soundness, soundness_floor
-from protenix_eba.eval.sources import Conformations
+from protenix_eba.eval.extras.kinetics import compare_kinetics
+from protenix_eba.eval.extras.soundness import soundness, soundness_floor
+from protenix_eba.eval.inputs.sources import Conformations
+from protenix_eba.eval.protocol.drawn import Drawn
+from protenix_eba.eval.protocol.ensemble import AtomMatch
 from protenix_eba.eval.target import TargetResult
 
 __all__ = ["ModelEnergies", "add_beyond", "add_energies"]

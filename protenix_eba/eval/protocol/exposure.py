@@ -3,7 +3,7 @@
 Source of the method: Shrake and Rupley, J Mol Biol 79 (1973). The sphere's points, the radii and
 the float32 arithmetic are mdtraj's, so that a side chain is exposed here if and only if
 `mdtraj.shrake_rupley` says so of that frame alone. (Given several frames, mdtraj adds the area of
-the frame before: `protenix_eba.eval.compat` repeats that where it is asked for.)
+the frame before: `protenix_eba.eval.protocol.compat` repeats that where it is asked for.)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from mdtraj.geometry.sasa import _ATOMIC_RADII
 from numpy.typing import NDArray
 
-from protenix_eba.eval import kernels
+from protenix_eba.eval.protocol import kernels
 from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["EXPOSED_NM2", "Bools", "SideChains", "mutual_information"]
@@ -26,6 +26,7 @@ EXPOSED_NM2: Final = 0.02
 _PROBE_NM: Final = 0.28
 _N_POINTS: Final = 960
 _POINTS_PER_BLOCK: Final = 8
+_POINTS_PER_AREA: Final = 64
 _MAIN_CHAIN: Final = frozenset({"CA", "C", "N", "O", "OXT"})
 
 Bools = NDArray[np.bool_]
@@ -106,13 +107,20 @@ class SideChains:
 
 
 @cache
-def _sphere() -> tuple[Any, Any, float, float]:
-    """The points in compact blocks, the blocks' directions, cosine and sine of their radius."""
-    blocks = np.array(_split(_spiral()))
-    centres = blocks.astype(np.float64).mean(axis=1)
+def _sphere() -> tuple[Any, ...]:
+    """The points in compact blocks, the blocks in compact areas, as `kernels` takes them."""
+    areas = [_split(area, _POINTS_PER_BLOCK) for area in _split(_spiral(), _POINTS_PER_AREA)]
+    blocks = [block for area in areas for block in area]
+    first = np.cumsum([0, *map(len, areas)])
+    return np.array(blocks), *_round(blocks), first, *_round([np.concatenate(a) for a in areas])
+
+
+def _round(parts: list[NDArray[np.float32]]) -> tuple[NDArray[np.float32], float, float]:
+    """Directions of the parts of a sphere, cosine and sine of the radius that holds any of them."""
+    centres = np.array([part.mean(axis=0, dtype=np.float64) for part in parts])
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-    cosine = float(np.einsum("bki,bi->bk", blocks, centres).min())
-    return blocks, centres.astype(np.float32), cosine, float(np.sqrt(1.0 - cosine**2))
+    cosine = min(float((part @ centre).min()) for part, centre in zip(parts, centres, strict=True))
+    return centres.astype(np.float32), cosine, float(np.sqrt(1.0 - cosine**2))
 
 
 def _spiral() -> NDArray[np.float32]:
@@ -125,14 +133,14 @@ def _spiral() -> NDArray[np.float32]:
     return np.stack([np.cos(phi) * r, y, np.sin(phi) * r], axis=1).astype(np.float32)
 
 
-def _split(points: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Halve along the widest axis until blocks of eight are left."""
-    if len(points) <= _POINTS_PER_BLOCK:
+def _split(points: NDArray[np.float32], most: int) -> list[NDArray[np.float32]]:
+    """Halve along the widest axis, in multiples of eight, until no part has more points."""
+    if len(points) <= most:
         return [points]
     widest = int(np.ptp(points, axis=0).argmax())
     in_order = points[np.argsort(points[:, widest], kind="stable")]
     middle = len(points) // _POINTS_PER_BLOCK // 2 * _POINTS_PER_BLOCK
-    return _split(in_order[:middle]) + _split(in_order[middle:])
+    return _split(in_order[:middle], most) + _split(in_order[middle:], most)
 
 
 def mutual_information(exposed: Bools) -> Float64s:

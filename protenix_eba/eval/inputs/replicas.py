@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
@@ -16,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
-from protenix_eba.eval.checks import check_finite, check_range
-from protenix_eba.eval.topologies import read_topology
+from protenix_eba.eval.inputs.checks import check_finite, check_range
+from protenix_eba.eval.inputs.packed import Scratch
+from protenix_eba.eval.inputs.topologies import read_topology
+from protenix_eba.eval.inputs.xtc import XtcFile
 from protenix_eba.md_files import (
     BROKEN,
     Source,
@@ -95,9 +94,9 @@ class TrajectoryConformations:
     ) -> Iterator[NDArray[np.float32]]:
         """All frames in order, see `Conformations`; `size` frames are in memory at a time."""
         with self._open(replica) as (handle, path):
-            start = 0
+            frames, start = _frames_of(handle, path), 0
             while start < self.n_frames[replica]:
-                xyz = _read(handle, min(size, self.n_frames[replica] - start), atoms)
+                xyz = frames.read(min(size, self.n_frames[replica] - start), atoms)
                 if not len(xyz):
                     raise OSError(f"it ends at frame {start} of {self.n_frames[replica]}")
                 check_finite(xyz, start, path)
@@ -113,11 +112,11 @@ class TrajectoryConformations:
         xyz = np.empty((len(wanted), len(atoms), 3), dtype=np.float32)
         with self._open(replica) as (handle, path):
             check_range(indices, self.n_frames[replica], f"target {self.name}: {path.name}")
-            at = -1
+            frames, at = _frames_of(handle, path), -1
             for row, frame in enumerate(wanted.tolist()):
                 if frame != at:
-                    handle.seek(frame)
-                xyz[row] = _read(handle, 1, atoms)[0]
+                    frames.seek(frame)
+                xyz[row] = frames.read(1, atoms)[0]
                 check_finite(xyz[row : row + 1], frame, path)
                 at = frame + 1
         return xyz[where]
@@ -169,6 +168,23 @@ class TrajectoryConformations:
         return n_frames
 
 
+class _Frames:
+    """What `XtcFile` does for other formats."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def seek(self, frame: int) -> None:
+        self._handle.seek(frame)
+
+    def read(self, n_frames: int, atoms: NDArray[np.int64]) -> NDArray[np.float32]:
+        return _read(self._handle, n_frames, atoms)
+
+
+def _frames_of(handle: Any, path: Path) -> XtcFile | _Frames:
+    return XtcFile(handle, path) if path.suffix.lower() == ".xtc" else _Frames(handle)
+
+
 def _read(handle: Any, n_frames: int, atoms: NDArray[np.int64] | None) -> NDArray[np.float32]:
     """The next frames, `[F, n, 3]` in angstrom."""
     found = handle.read(n_frames=n_frames, atom_indices=atoms)
@@ -192,15 +208,7 @@ def _is_cut(handle: Any, path: Path, n_frames: int, n_atoms: int) -> bool:
     return suffix == ".dcd" and dcd_has_rest(path, n_frames, n_atoms)
 
 
-class _Scratch:
-    """A temporary folder that goes with this object, or with the process."""
-
-    def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="protenix-eba-"))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
-
-
-def _files_of(source: Source) -> tuple[Source, _Scratch | None]:
+def _files_of(source: Source) -> tuple[Source, Scratch | None]:
     """The files on disk; whoever reads them holds the second as long."""
     if source.archive is None:
         return source, None
@@ -208,8 +216,8 @@ def _files_of(source: Source) -> tuple[Source, _Scratch | None]:
 
 
 @lru_cache(maxsize=1)  # the frames of an archive can take gigabytes
-def _unpacked(path: Path, modified_ns: int) -> tuple[Source, _Scratch]:
-    scratch = _Scratch()
+def _unpacked(path: Path, modified_ns: int) -> tuple[Source, Scratch]:
+    scratch = Scratch()
     try:
         return unpacked(from_archive(path), scratch.path), scratch
     except OSError as error:

@@ -13,10 +13,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.eval import kernels
-from protenix_eba.eval.alignment import Floats
-from protenix_eba.eval.exposure import mutual_information
-from protenix_eba.eval.metrics import (
+from protenix_eba.eval.protocol import kernels
+from protenix_eba.eval.protocol.alignment import Floats
+from protenix_eba.eval.protocol.exposure import mutual_information
+from protenix_eba.eval.protocol.metrics import (
     PrincipalComponents,
     gaussian_distances,
     jaccard,

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from protenix_eba.eval.distributions import evenly
-from protenix_eba.eval.sources import Conformations
+from protenix_eba.eval.extras.distributions import evenly
+from protenix_eba.eval.inputs.sources import Conformations
 
 __all__ = ["compare_kinetics", "effective_frames", "tica_axes"]
 

@@ -7,7 +7,7 @@ A target is whatever a folder or the names of files say it is:
 - `NAME_protein.zip` and `NAME_analysis.zip` as the ATLAS database publishes them;
 - `NAME.pdb` or `NAME.cif` with several models, AlphaFlow's layout;
 - `NAME/` with structure files, also below `seed_*/predictions` as Protenix writes them, or files
-  `NAME_0.pdb`, `NAME_1.pdb`: each is a conformation.
+  `NAME_0.pdb`, `NAME_1.pdb`: each is a conformation. Structure files may be packed by gzip.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
-from protenix_eba.eval.replicas import TrajectoryConformations
-from protenix_eba.eval.structures import StructureConformations, has_several_models
-from protenix_eba.eval.topologies import CIF_SUFFIXES, PDB_SUFFIXES
+from protenix_eba.eval.inputs.models import CIF_SUFFIXES, PDB_SUFFIXES
+from protenix_eba.eval.inputs.packed import format_of
+from protenix_eba.eval.inputs.replicas import TrajectoryConformations
+from protenix_eba.eval.inputs.structures import StructureConformations, has_several_models
 from protenix_eba.md_files import (
     TOPOLOGY_SUFFIXES,
     TRAJECTORY_SUFFIXES,
@@ -43,7 +44,7 @@ Floats = NDArray[np.floating]
 _STRUCTURE_SUFFIXES: Final = (*PDB_SUFFIXES, *CIF_SUFFIXES)
 _LAYOUTS: Final = (
     "give a folder of NAME/NAME.pdb and NAME/*.xtc, of NAME.pdb files with several models, of "
-    "NAME/*.cif, or such files themselves (.gz files: gunzip them first)"
+    "NAME/*.cif, or such files themselves (structures also as .gz)"
 )
 # What tells the conformations of one target apart: 2wnp_F_0.cif, 2wnp_F_seed_1_sample_4.cif.
 _NUMBER: Final = re.compile(r"(?:(?:^|[_.-])(?:model|frame|sample|seed|conf)?[_.-]?\d+)+$")
@@ -176,7 +177,7 @@ def _add_folder(folder: Path, findings: _Findings) -> None:
     """One target's folder; other folders are passed over."""
     try:
         files = _visible_files(folder)
-        structures = _with_suffix(files, _STRUCTURE_SUFFIXES) or _predictions(folder)
+        structures = _structures(files) or _predictions(folder)
     except OSError as error:
         findings.failed[folder.name] = f"cannot read {folder}: {error.strerror or error}"
         return
@@ -200,7 +201,7 @@ def _sort_files(files: list[Path], folder: Path | None, findings: _Findings) -> 
             return
     used = _pair(trajectories, topologies, findings)
     _group_structures(
-        [path for path in _with_suffix(files, _STRUCTURE_SUFFIXES) if path not in used],
+        [path for path in _structures(files) if path not in used],
         folder,
         findings,
     )
@@ -264,7 +265,11 @@ def _visible_files(folder: Path) -> list[Path]:
 def _predictions(folder: Path) -> list[Path]:
     """Structures of one target as `protenix pred` writes them."""
     found = folder.glob("seed_*/predictions/*")
-    return sorted(_with_suffix(list(found), _STRUCTURE_SUFFIXES), key=_natural)
+    return sorted(_structures(list(found)), key=_natural)
+
+
+def _structures(files: list[Path]) -> list[Path]:
+    return [path for path in files if format_of(path) in _STRUCTURE_SUFFIXES]
 
 
 def _with_suffix(files: list[Path], suffixes: Sequence[str]) -> list[Path]:

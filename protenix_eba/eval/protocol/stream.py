@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
-from protenix_eba.eval import kernels
-from protenix_eba.eval.alignment import Floats, centred, placements
-from protenix_eba.eval.ensemble import AtomMatch
-from protenix_eba.eval.metrics import fluctuation
-from protenix_eba.eval.sources import Conformations
+from protenix_eba.eval.inputs.sources import Conformations
+from protenix_eba.eval.protocol import kernels
+from protenix_eba.eval.protocol.alignment import Floats, centred, placements
+from protenix_eba.eval.protocol.ensemble import AtomMatch
+from protenix_eba.eval.protocol.metrics import fluctuation
 
 __all__ = ["Kept", "Moments", "Placement", "pool", "read_frames"]
 
@@ -166,13 +166,14 @@ def read_frames(
     size = max(1, _CHUNK_BYTES // (12 * len(atoms)))
     # Readers are asked for ascending atoms only: no reader's order can then be wrong.
     ascending, order = np.unique(atoms, return_inverse=True)
+    in_order = bool((np.diff(atoms) > 0).all())
     found = {}
     start = 0
     for replica in sorted(source.n_frames):
         n, heavy, squares = 0, np.zeros_like(placement.heavy), np.zeros(len(placement.heavy))
         ca, products = np.zeros(placement.ca.size), np.zeros((placement.ca.size,) * 2)
         for chunk in source.chunks(replica, ascending, size):
-            frames = np.ascontiguousarray(chunk[:, order], dtype=np.float32)
+            frames = chunk if in_order else np.ascontiguousarray(chunk[:, order])
             fit = _Fit(*placements(frames, placement.heavy))
             own = frames[:, placement.ca_index]
             fitted = _Fit(*placements(own, placement.ca)).moved(own, slice(None))

@@ -11,7 +11,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import wasserstein_distance
 
 from protenix_eba.errors import UserError
 from protenix_eba.units import thermal_energy_kj_mol
@@ -137,6 +136,8 @@ def energy_metrics(
                 f"{len(energy)} with {np.count_nonzero(~np.isfinite(energy))} not finite",
                 "leave out conformations whose minimisation failed",
             )
+    from scipy.stats import wasserstein_distance  # takes a second to import
+
     weights = boltzmann_weights(md_kj_mol, n_residues, temperature_K)
     return {
         "energy_above_md_kj_mol": float(np.mean(sample_kj_mol) - np.mean(md_kj_mol)),

@@ -7,9 +7,9 @@ from typing import Final
 import mdtraj
 import numpy as np
 
-from protenix_eba.eval.drawn import Drawn
-from protenix_eba.eval.ensemble import AtomMatch
-from protenix_eba.eval.panel import Side, Structure
+from protenix_eba.eval.protocol.drawn import Drawn
+from protenix_eba.eval.protocol.ensemble import AtomMatch
+from protenix_eba.eval.protocol.panel import Side, Structure
 from protenix_eba.eval.target import Arrays
 
 __all__ = ["residue_arrays", "shown_frames", "side_arrays"]

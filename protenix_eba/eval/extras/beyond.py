@@ -7,12 +7,18 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import wasserstein_distance
 
 from protenix_eba.eval.definitions import Metric
-from protenix_eba.eval.distributions import coverage, evenly, histogram, jsd_bits
-from protenix_eba.eval.drawn import Drawn
-from protenix_eba.eval.features import HELIX, STRAND, UNKNOWN, Features, features_of, torsions_of
+from protenix_eba.eval.extras.distributions import coverage, evenly, histogram, jsd_bits
+from protenix_eba.eval.extras.features import (
+    HELIX,
+    STRAND,
+    UNKNOWN,
+    Features,
+    features_of,
+    torsions_of,
+)
+from protenix_eba.eval.protocol.drawn import Drawn
 
 __all__ = ["BEYOND", "beyond_floor", "beyond_protocol"]
 
@@ -159,6 +165,8 @@ def beyond_floor(drawn: Drawn) -> list[dict[str, float]]:
 
 
 def _compare(md: Features, md_replica: NDArray[np.int64], samples: Features) -> dict[str, float]:
+    from scipy.stats import wasserstein_distance  # takes a second to import
+
     same_number = _thinned(md, samples)
     found = coverage(md.ca, md_replica, samples.ca)
     return {

@@ -13,7 +13,7 @@ import numpy as np
 
 from protenix_eba.eval.comparison import Group
 from protenix_eba.eval.definitions import METRICS
-from protenix_eba.eval.plots.curves import (
+from protenix_eba.eval.report.plots.curves import (
     distribution_figure,
     energy_figure,
     exposure_figure,
@@ -21,13 +21,13 @@ from protenix_eba.eval.plots.curves import (
     profile_figure,
     rmsf_figure,
 )
-from protenix_eba.eval.plots.maps import (
+from protenix_eba.eval.report.plots.maps import (
     contact_figure,
     overview_figure,
     plane_figure,
     ramachandran_figure,
 )
-from protenix_eba.eval.plots.style import Drawing
+from protenix_eba.eval.report.plots.style import Drawing
 from protenix_eba.eval.target import TargetResult
 from protenix_eba.files import atomic_path
 

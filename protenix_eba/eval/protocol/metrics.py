@@ -15,7 +15,7 @@ from scipy.linalg import eigh
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from protenix_eba.eval.alignment import Floats
+from protenix_eba.eval.protocol.alignment import Floats
 
 __all__ = [
     "PrincipalComponents",

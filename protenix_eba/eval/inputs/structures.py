@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
-from protenix_eba.eval.checks import check_finite, check_range
-from protenix_eba.eval.topologies import CIF_SUFFIXES, pdb_lines, read_cif, read_topology
+from protenix_eba.eval.inputs.checks import check_finite, check_range
+from protenix_eba.eval.inputs.models import CIF_SUFFIXES, Model, models_of
+from protenix_eba.eval.inputs.packed import format_of
+from protenix_eba.eval.inputs.topologies import pdb_lines, read_cif, read_topology
 
 __all__ = ["StructureConformations", "has_several_models"]
 
 _REPLICA: Final = 1
-_END: Final = b"\nENDMDL"
-
-
-class _Model(NamedTuple):
-    """Where one conformation stands: bytes of a PDB file, or the number in an mmCIF file."""
-
-    path: Path
-    start: int
-    end: int
 
 
 class StructureConformations:
-    """Models of PDB or mmCIF files, read when they are asked for; one mmCIF file is read whole.
+    """Models of PDB or mmCIF files, also packed by gzip, read when they are asked for.
 
     Args:
         name: Of the target.
@@ -76,7 +68,7 @@ class StructureConformations:
         return self._read(wanted.tolist(), atoms)[where]
 
     @cached_property
-    def _models(self) -> list[_Model]:
+    def _models(self) -> list[Model]:
         found = [model for path in self.paths for model in _models_of(path)]
         if not found:
             raise UserError(f"target {self.name}: no model in {self.paths[0]}", "sample it again")
@@ -88,17 +80,16 @@ class StructureConformations:
 
     def _read(self, numbers: Sequence[int], atoms: NDArray[np.int64]) -> NDArray[np.float32]:
         xyz = np.empty((len(numbers), len(atoms), 3), dtype=np.float32)
-        stacks: dict[Path, _Stack] = {}  # an mmCIF file is parsed once for all of its models
         for row, number in enumerate(numbers):
             model = self._models[number]
-            keys, coordinates = _parse(model, stacks)
+            keys, coordinates = _parse(model)
             if keys != self._keys:
                 coordinates = coordinates[self._order(keys, model, number)]
             xyz[row] = coordinates[atoms]
             check_finite(xyz[row : row + 1], number, model.path)
         return xyz
 
-    def _order(self, keys: list[bytes], model: _Model, number: int) -> NDArray[np.int64]:
+    def _order(self, keys: list[bytes], model: Model, number: int) -> NDArray[np.int64]:
         where = {key: i for i, key in enumerate(keys)}
         unlike = set(self._keys) ^ set(keys)
         if unlike or len(where) < len(keys):
@@ -112,9 +103,6 @@ class StructureConformations:
         return np.array([where[key] for key in self._keys], dtype=np.int64)
 
 
-_Stack = tuple[list[bytes], NDArray[np.float32]]
-
-
 def has_several_models(path: Path) -> bool:
     """Whether a PDB or mmCIF file holds an ensemble; reads as little as it can.
 
@@ -124,63 +112,37 @@ def has_several_models(path: Path) -> bool:
     return len(_models_of(path, at_most=2)) > 1
 
 
-def _models_of(path: Path, at_most: int | None = None) -> list[_Model]:
+def _models_of(path: Path, at_most: int | None = None) -> list[Model]:
     try:
-        if path.suffix.lower() in CIF_SUFFIXES:
-            return [_Model(path, i, i + 1) for i in range(len(_read_stack(path)[1]))]
-        if not path.stat().st_size:
-            raise ValueError("it is empty")
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            return [_Model(path, *ends) for ends in _pdb_models(text, at_most)]
-    except Exception as error:  # biotite raises many kinds for a broken file
+        return models_of(path, at_most)
+    except Exception as error:  # zlib and others raise many kinds for a broken file
         raise UserError(
             f"cannot read {path}: {type(error).__name__}: {error}",
             "check that the file is whole; leave it out otherwise",
         ) from error
 
 
-def _pdb_models(text: mmap.mmap, at_most: int | None) -> list[tuple[int, int]]:
-    """First and last byte of each model."""
-    models: list[tuple[int, int]] = []
-    start = 0
-    while (end := text.find(_END, start)) >= 0 and len(models) != at_most:
-        models.append((start, end))
-        start = end + len(_END)
-    if not models:
-        return [(0, len(text))]
-    begun = any(text.find(word, start) >= 0 for word in (b"\nMODEL", b"\nATOM", b"\nHETATM"))
-    if len(models) != at_most and begun:
-        raise ValueError(f"model {len(models) + 1} has no ENDMDL line: the file is cut")
-    return models
+def _parse(model: Model) -> tuple[list[bytes], NDArray[np.float32]]:
+    """Key and coordinates `[N, 3]` of each atom."""
+    parse = _parse_cif if format_of(model.path) in CIF_SUFFIXES else _parse_pdb
+    try:
+        return parse(model.text())
+    except Exception as error:  # biotite raises many kinds for a broken file
+        raise UserError(
+            f"cannot read {model.path}: {type(error).__name__}: {error}",
+            "check that the file is whole; a PDB file has coordinates in columns 31 to 54",
+        ) from error
 
 
-def _parse(model: _Model, stacks: dict[Path, _Stack] | None = None) -> _Stack:
-    """Key and coordinates `[N, 3]` of each atom of one model."""
-    if model.path.suffix.lower() in CIF_SUFFIXES:
-        stacks = {} if stacks is None else stacks
-        if model.path not in stacks:
-            stacks.clear()
-            stacks[model.path] = _read_stack(model.path)
-        keys, xyz = stacks[model.path]
-        return keys, xyz[model.start]
-    with open(model.path, "rb") as file:
-        file.seek(model.start)
-        text = file.read(model.end - model.start)
+def _parse_pdb(text: bytes) -> tuple[list[bytes], NDArray[np.float32]]:
     lines = [line for line in pdb_lines(text) if not line.startswith(b"TER")]
     fields = np.array([line[30:54] for line in lines], dtype="S24").view("S8")
-    try:
-        xyz = fields.astype(np.float64).reshape(-1, 3).astype(np.float32)
-    except ValueError as error:
-        raise UserError(
-            f"{model.path}: coordinates that are not numbers: {error}",
-            "a PDB file has them in columns 31 to 54, 8 for each; was it cut or edited?",
-        ) from error
+    xyz = fields.astype(np.float64).reshape(-1, 3).astype(np.float32)
     return [line[12:16].strip() + line[21:27] for line in lines], xyz
 
 
-def _read_stack(path: Path) -> _Stack:
-    """All models of an mmCIF file: keys of the atoms, and `[F, N, 3]`."""
-    atoms = read_cif(path)
+def _parse_cif(text: bytes) -> tuple[list[bytes], NDArray[np.float32]]:
+    atoms = read_cif(text)
     columns = (atoms.atom_name, atoms.chain_id, atoms.res_id, atoms.ins_code)
     # As they stand in a PDB file, so that a target may have files of both kinds.
     keys = [

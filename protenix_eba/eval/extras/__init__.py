@@ -1,0 +1,1 @@
+"""What the protocol lacks: torsions, shape, coverage, kinetics, soundness, energies."""

@@ -1,0 +1,1 @@
+"""The metrics of AlphaFlow's protocol, from matched atoms and one pass over the frames."""

@@ -1,0 +1,1 @@
+"""What readers see: tables, figures, the report, and findings for the console."""
