@@ -97,6 +97,7 @@ class Host:
             Passed and failed tests of each file.
         """
         out = self.folder.with_suffix(".xml")
+        out.unlink(missing_ok=True)
         files = [f"tests/{name}" for name in names]
         self.run(
             "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", self.folder,
