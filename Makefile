@@ -6,7 +6,7 @@ export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell python3 -m pip config get
 TORCH := $(if $(UV_FIND_LINKS),,--torch-backend cpu)
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: env demo test lint patches clean
+.PHONY: env demo test lint patches docs clean
 
 env: $(VENV)/.ready
 
@@ -27,6 +27,11 @@ lint: env
 # The patch series for upstream, checked on copies of the installed Protenix.
 patches: env
 	$(VENV)/bin/python scripts/check_patches.py
+
+# The documentation as a site, in build/site.
+docs: env
+	$(UV) pip install --python $(VENV) "mkdocs-material>=9.5" "latex2mathml>=3.77"
+	$(VENV)/bin/mkdocs build
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info

@@ -99,3 +99,11 @@ def test_equal_chains_are_copies_of_one_entity_as_in_stock_protenix():
     assert features["asym_id"].tolist() == [0] * 3 + [1] * 3 + [2] * 2
     alone = protein_features(Protein("x", ("GAG",)))
     torch.testing.assert_close(features["restype"][3:6], alone.features["restype"])
+
+
+@pytest.mark.parametrize("text", [">", ">\n", ">\nGAG\n"])
+def test_a_fasta_record_without_a_name_is_refused(tmp_path, text):
+    path = tmp_path / "x.fasta"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match="cannot be the name"):
+        read_proteins(path)

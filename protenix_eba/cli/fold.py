@@ -18,6 +18,8 @@ from protenix_eba.cli.folding import (
     decoy_seed,
     network_of,
     target_options,
+    weights_file,
+    weights_option,
     write_backbones,
 )
 from protenix_eba.cli.session import exit_with_failures, make_folder
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["fold"]
 
 # Those of ebmfold.sampling.SAMPLERS, listed here since torch takes seconds to import.
-_SAMPLERS: Final = ("churned", "churned64", "langevin", "algorithm1", "heun", "peer")
+_PEER: Final = "peer"
+_SAMPLERS: Final = ("churned", "churned64", "hybrid", "langevin", "algorithm1", "heun", _PEER)
 
 
 @click.command(
@@ -38,10 +41,9 @@ _SAMPLERS: Final = ("churned", "churned64", "langevin", "algorithm1", "heun", "p
 
     \b
     protenix-eba fold --predictions t1008.npz --sampler peer --decoys 4 --out folded
-    protenix-eba fold --predictions t1008.npz --weights ebmfold.safetensors \\
-        --fasta t1008.fasta --decoys 16 --out folded16
+    protenix-eba fold --predictions t1008.npz --fasta t1008.fasta --decoys 16 --out folded16
     protenix-eba fold --checkpoint model.pt --config configs/eba.yaml --fasta my.fasta \\
-        --weights ebmfold.safetensors --out folded_protenix
+        --out folded_protenix
 
 The decoy that is `selected` in scores.json is the one that the predictions make likeliest.
 
@@ -50,12 +52,7 @@ Exit status: 0 all decoys are there, 2 unusable input or none is, 3 some failed.
 @target_options
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Output folder.")
 @click.option("-n", "--decoys", default=4, show_default=True, help="How many traces.")
-@click.option(
-    "--weights",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="Trained network; not for the peer.",
-)
+@weights_option
 @click.option(
     "--sampler",
     type=click.Choice(_SAMPLERS),
@@ -80,20 +77,17 @@ def fold(
     """
     if decoys < 1:
         raise UserError(f"--decoys: expected at least 1, found {decoys}")
-    if (weights is None) != (sampler == "peer"):
-        needs = "needs --weights" if weights is None else "uses no --weights"
-        raise UserError(
-            f"--sampler {sampler} {needs}",
-            "give the weights of a trained network, or take --sampler peer, which has none",
-        )
+    if weights is not None and sampler == _PEER:
+        raise UserError("--sampler peer uses no --weights", "leave out one of the two")
     from protenix_eba.files import require_file, sha256_of_file
     from protenix_eba.progress import console
 
     if backbone:
         check_backbones()
     chosen = fold_target(choice)
+    used = None if sampler == _PEER else weights_file(weights)
     made = chosen.made | {
-        "weights_sha256": weights and sha256_of_file(require_file(weights, "weights of EBM-Fold")),
+        "weights_sha256": used and sha256_of_file(used),
         "native_sha256": choice.native and sha256_of_file(require_file(choice.native, "native")),
         "sampler": sampler,
         "seed": choice.seed,
@@ -102,7 +96,7 @@ def fold(
     folder = ScoreFolder(out, made, files)
     failures: dict[str, str] = {}
     if folder.missing:
-        make = _maker(weights, sampler)
+        make = _maker(used, sampler)
         make_folder(out)
         failures = _fold_missing(folder, chosen, choice, make)
         _tell(folder)

@@ -28,6 +28,8 @@ __all__ = [
     "decoy_seed",
     "network_of",
     "target_options",
+    "weights_file",
+    "weights_option",
     "write_backbones",
 ]
 
@@ -181,6 +183,28 @@ def write_backbones(folder: ScoreFolder) -> None:
         path = trace.with_name(f"{trace.stem}_backbone.pdb")
         if not path.is_file():
             write_backbone(path, trace)
+
+
+def weights_option(function: Callable[..., None]) -> Callable[..., None]:
+    """The option `--weights`."""
+    return click.option(
+        "--weights",
+        type=click.Path(path_type=Path),
+        default=None,
+        help="Trained network.  [default: the one that is shipped]",
+    )(function)
+
+
+def weights_file(weights: Path | None) -> Path:
+    """The file given, or the shipped one.
+
+    Raises:
+        UserError: It is absent.
+    """
+    from protenix_eba.ebmfold.checkpoint import SHIPPED_WEIGHTS
+    from protenix_eba.files import require_file
+
+    return require_file(weights or SHIPPED_WEIGHTS, "weights of EBM-Fold")
 
 
 def network_of(weights: Path) -> ScoreNetwork:

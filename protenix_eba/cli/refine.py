@@ -19,6 +19,8 @@ from protenix_eba.cli.folding import (
     decoy_seed,
     network_of,
     target_options,
+    weights_file,
+    weights_option,
     write_backbones,
 )
 from protenix_eba.cli.session import exit_with_failures, make_folder
@@ -46,9 +48,9 @@ _PATH = click.Path(path_type=Path)
 
     \b
     protenix-eba refine --structures sample_1.pdb --structures sample_2.cif \\
-        --predictions distogram.npz --weights ebmfold.safetensors --out refined
+        --predictions distogram.npz --out refined
     protenix-eba refine --structures samples/my --checkpoint model.pt --config configs/eba.yaml \\
-        --fasta my.fasta --weights ebmfold.safetensors --out refined_samples
+        --fasta my.fasta --out refined_samples
 
 Exit status: 0 all structures are refined, 2 unusable input or none is, 3 some failed."""
 )
@@ -61,7 +63,7 @@ Exit status: 0 all structures are refined, 2 unusable input or none is, 3 some f
     "pred`, of one protein. Repeat it for more.",
 )
 @target_options
-@click.option("--weights", type=_PATH, required=True, help="Trained network.")
+@weights_option
 @click.option("--out", type=_PATH, required=True, help="Output folder.")
 @click.option(
     "--level",
@@ -73,7 +75,7 @@ Exit status: 0 all structures are refined, 2 unusable input or none is, 3 some f
 def refine(
     structures: Sequence[Path],
     choice: TargetChoice,
-    weights: Path,
+    weights: Path | None,
     out: Path,
     level: float | None,
     backbone: bool,
@@ -91,9 +93,10 @@ def refine(
         check_backbones()
     found = _conformations(structures)
     chosen = fold_target(choice)
+    used = weights_file(weights)
     made = chosen.made | {
         "structures_sha256": sorted(map(sha256_of_file, {c.path for c in found})),
-        "weights_sha256": sha256_of_file(require_file(weights, "weights of EBM-Fold")),
+        "weights_sha256": sha256_of_file(used),
         "native_sha256": choice.native and sha256_of_file(require_file(choice.native, "native")),
         "level": level,
         "seed": choice.seed,
@@ -101,7 +104,7 @@ def refine(
     folder = ScoreFolder(out, made, [f"{conformation.name}.pdb" for conformation in found])
     failures: dict[str, str] = {}
     if folder.missing:
-        network = network_of(weights)
+        network = network_of(used)
         make_folder(out)
         target, chains = chosen.load(out)
         native = compared_with(choice.native, target, chains)

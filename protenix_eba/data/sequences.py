@@ -166,7 +166,7 @@ def _refuse(where: str, values: dict[str, Any], known: set[str]) -> None:
 
 
 def _from_fasta(text: str) -> list[tuple[str, str]]:
-    records = [record.splitlines() for record in text.lstrip()[1:].split("\n>")]
+    records = [record.splitlines() or [""] for record in text.lstrip()[1:].split("\n>")]
     return [
         ((lines[0].split() or [""])[0], "".join(lines[1:]).replace(" ", "").upper())
         for lines in records

@@ -17,13 +17,16 @@ from protenix_eba.ebmfold.network import ScoreNetwork
 from protenix_eba.errors import UserError
 from protenix_eba.files import atomic_path, require_file
 
-__all__ = ["NETWORKS", "build_network", "load_network", "save_network"]
+__all__ = ["NETWORKS", "SHIPPED_WEIGHTS", "build_network", "load_network", "save_network"]
 
 NETWORKS: Final[dict[str, tuple[type[ScoreNetwork], type[Any]]]] = {
     "distance": (DistanceNetwork, DistanceNetworkConfig),
     "equivariant": (EquivariantNetwork, EquivariantNetworkConfig),
 }
 """Name -> network and its configuration."""
+
+SHIPPED_WEIGHTS: Final = Path(__file__).parent / "weights.safetensors"
+"""Made by configs/ebmfold.yaml."""
 
 _KEY: Final = "ebmfold"
 
