@@ -278,4 +278,9 @@ def _length_row(target: Target, native: NDArray[np.float32], weights: Path, seed
 
 
 def _peak_mb() -> float:
+    """Of this process alone; `getrusage`, for other systems, counts the one that started it too."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        (line,) = [row for row in status.read_text().splitlines() if row.startswith("VmHWM")]
+        return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
