@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
@@ -251,23 +252,24 @@ def joined_domains(domains: Sequence[Domain], length: int) -> Domain:
 
 def length_row(domain: Domain, noise: float, weights: Path, seed: int) -> Row:
     """Time and memory of one decoy from distances, in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_length_row, domain, noise, weights, seed).result()
-
-
-def _length_row(domain: Domain, noise: float, weights: Path, seed: int) -> Row:
-    torch.set_num_threads(1)
-    network = load_network(weights)
+    # Made here: it would need more memory there than folding does.
     target = standin_target(domain, noise, False, seed)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_length_row, target, domain.ca.numpy(), weights, seed).result()
+
+
+def _length_row(target: Target, native: NDArray[np.float32], weights: Path, seed: int) -> Row:
+    torch.set_num_threads(1)
+    network, ca = load_network(weights), torch.as_tensor(native)
     before = _peak_mb()
     condition = network.prepare(target)
     sigma = torch.ones(1)
     begun = time.process_time()
     with torch.no_grad():
-        network(domain.ca[None], sigma, condition)
+        network(ca[None], sigma, condition)
     evaluation = time.process_time() - begun
     decoys = fold(network, target, SAMPLERS["hybrid"], 1, seed)
-    row = _row(target, "hybrid", decoys, domain.ca)
+    row = _row(target, "hybrid", decoys, ca)
     return row | {
         "evaluation_seconds": evaluation,
         "peak_mb": _peak_mb(),
@@ -276,4 +278,9 @@ def _length_row(domain: Domain, noise: float, weights: Path, seed: int) -> Row:
 
 
 def _peak_mb() -> float:
+    """Of this process alone; `getrusage`, for other systems, counts the one that started it too."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        (line,) = [row for row in status.read_text().splitlines() if row.startswith("VmHWM")]
+        return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
