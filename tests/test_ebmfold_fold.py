@@ -463,7 +463,6 @@ def test_chains_joined_by_a_colon_are_separate_in_the_output(tmp_path, helix):
     "words",
     [
         ["--predictions", "absent.npz", "--sampler", "peer"],
-        ["--predictions", "p.npz"],
         ["--predictions", "p.npz", "--weights", "p.npz"],
         ["--predictions", "p.npz", "--weights", "p.npz", "--sampler", "peer"],
         ["--predictions", "p.npz", "--sampler", "peer", "--fasta", "short.fasta"],
