@@ -50,7 +50,7 @@ log_interval: 1
 checkpoint_interval: 0
 eval_interval: 0
 use_wandb: false
-eba: {objective: eba_dpo, n_conformers: 3, n_noise: 2, diffusion_temperature: 10.0}
+eba: {objective: eba_dpo, n_conformers: 2, n_noise: 2, diffusion_temperature: 10.0}
 deepspeed: {zero_optimization: {stage: 0}}
 """
 
