@@ -20,6 +20,8 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
+from protenix_eba.compat import protenix_root
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 PATCHES = sorted((REPOSITORY / "patches").glob("*.patch"))
 PROBE = REPOSITORY / "scripts" / "check_patches_probe.py"
@@ -70,6 +72,8 @@ class Host:
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(self.folder), str(REPOSITORY)]),
+            # Our commands find the chemical components themselves, the host's is told.
+            "PROTENIX_ROOT_DIR": str(protenix_root()),
             "LAYERNORM_TYPE": "torch",
             "TRIANGLE_ATTENTION": "torch",
             "TRIANGLE_MULTIPLICATIVE": "torch",
@@ -262,8 +266,10 @@ def check_plugin(clean, patched, folder):
         for number, (name, (host, module)) in enumerate(runs.items())
     }
     first = results["protenix-train on the release"]
-    if any(result != first for result in results.values()):
-        raise CheckFailed("\n".join(f"{name}: {result}" for name, result in results.items()))
+    for name, result in results.items():
+        different = [key for key, value in result.items() if value != first[key]]
+        if different:
+            raise CheckFailed(f"{name}: another {', '.join(different)}")
     return f"{len(runs)} ways, configuration and weights equal, loss {first['loss']}"
 
 
