@@ -8,6 +8,7 @@ folder is written, except Protenix's chemical components in the user's cache if 
 """
 
 import argparse
+import hashlib
 import importlib.util
 import json
 import os
@@ -19,6 +20,8 @@ import tempfile
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
+
+from protenix_eba.compat import protenix_root
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PATCHES = sorted((REPOSITORY / "patches").glob("*.patch"))
@@ -50,7 +53,7 @@ log_interval: 1
 checkpoint_interval: 0
 eval_interval: 0
 use_wandb: false
-eba: {objective: eba_dpo, n_conformers: 3, n_noise: 2, diffusion_temperature: 10.0}
+eba: {objective: eba, n_conformers: 3, n_noise: 2, diffusion_temperature: 10.0}
 deepspeed: {zero_optimization: {stage: 0}}
 """
 
@@ -70,6 +73,8 @@ class Host:
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(self.folder), str(REPOSITORY)]),
+            # Our commands find the chemical components themselves, the host's is told.
+            "PROTENIX_ROOT_DIR": str(protenix_root()),
             "LAYERNORM_TYPE": "torch",
             "TRIANGLE_ATTENTION": "torch",
             "TRIANGLE_MULTIPLICATIVE": "torch",
@@ -262,16 +267,18 @@ def check_plugin(clean, patched, folder):
         for number, (name, (host, module)) in enumerate(runs.items())
     }
     first = results["protenix-train on the release"]
-    if any(result != first for result in results.values()):
-        raise CheckFailed("\n".join(f"{name}: {result}" for name, result in results.items()))
+    for name, result in results.items():
+        different = [key for key, value in result.items() if value != first[key]]
+        if different:
+            raise CheckFailed(f"{name}: another {', '.join(different)}")
     return f"{len(runs)} ways, configuration and weights equal, loss {first['loss']}"
 
 
 def one_step(host, module, words, base):
     """The configuration, the loss as it was logged, and a digest of the weights."""
-    import hashlib
-
     import yaml
+
+    from protenix_eba.weights import load_checkpoint
 
     words = ("-m", module, *words, "--base_dir", base)
     configs = yaml.safe_load(host.run(*words, "--print-config"))
@@ -284,8 +291,10 @@ def one_step(host, module, words, base):
     if not log.is_file() or not (base / "run" / "finished.json").is_file():
         raise CheckFailed(f"{module} did not train:\n{host.run(*words)[-2000:]}")
     header, row = (line.split(",") for line in log.read_text(encoding="utf-8").splitlines())
-    weights = hashlib.sha256((base / "run" / "model.pt").read_bytes()).hexdigest()
-    return {"configs": configs, "loss": row[header.index("loss")], "weights": weights}
+    digest = hashlib.sha256()
+    for _, tensor in sorted(load_checkpoint(base / "run" / "model.pt").items()):
+        digest.update(tensor.numpy().tobytes())
+    return {"configs": configs, "loss": row[header.index("loss")], "weights": digest.hexdigest()}
 
 
 def check(source, folder):

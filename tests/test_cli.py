@@ -14,12 +14,13 @@ from protenix_eba.errors import UserError
 
 REQUIRED = ["--run_name", "a", "--base_dir", "b", "--max_steps", "1", "--use_wandb", "false"]
 REQUIRED += ["--eval_interval", "-1", "--log_interval", "1"]
-SLOW_MODULES = {"torch", "protenix", "openmm", "rdkit", "biotite"}
+# `protenix` itself is only its version; it is asked for the plugin hook at import.
+SLOW_MODULES = {"torch", "protenix.config", "openmm", "rdkit", "biotite"}
 
 
 def imported_by(statement):
-    """Top-level modules that a fresh interpreter has after a statement."""
-    code = f"import sys\n{statement}\nprint(*{{m.partition('.')[0] for m in sys.modules}})"
+    """Modules that a fresh interpreter has after a statement."""
+    code = f"import sys\n{statement}\nprint(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return set(result.stdout.splitlines()[-1].split())
@@ -69,7 +70,7 @@ def test_help_imports_nothing_slow(command):
 
 def test_print_config_does_not_import_torch():
     statement = "from protenix_eba.cli import train\ntrain.run(['--print-config'])"
-    assert not imported_by(statement) & (SLOW_MODULES - {"protenix"})
+    assert not imported_by(statement) & (SLOW_MODULES - {"protenix.config"})
 
 
 def test_the_table_of_verbs_names_modules(capsys):
