@@ -82,13 +82,15 @@ class XtcFile:
         self._next = last
         xyz = np.empty((last - first, len(atoms), 3), dtype=np.float32)
         # In a box of water a few thousand wanted atoms stand among hundreds of thousands.
-        ends = np.append(self._handle.offsets[1:], self._path.stat().st_size)
         while first < last and len(atoms):
-            start = int(self._handle.offsets[first])
-            fitting = np.searchsorted(ends[first:last], start + _PIECE_BYTES, side="right")
-            stop = first + max(int(fitting), 1)
+            ends = self._handle.offsets[first + 1 : last + 1]
+            if last == len(self._handle):
+                ends = np.append(ends, self._path.stat().st_size)
+            limit = int(self._handle.offsets[first]) + _PIECE_BYTES
+            n_fitting = max(int(np.searchsorted(ends, limit, side="right")), 1)
+            stop = first + n_fitting
             rows = slice(len(xyz) + first - last, len(xyz) + stop - last)
-            self._read(first, stop, int(ends[stop - 1]), atoms, xyz[rows])
+            self._read(first, stop, int(ends[n_fitting - 1]), atoms, xyz[rows])
             first = stop
         return xyz
 
