@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protenix_eba.eval.inputs import xtc
 from protenix_eba.eval.inputs.xtc import XtcFile, _unpack
 
 N_FRAMES = 5
@@ -76,6 +77,13 @@ def test_other_systems_equal_mdtraj_bitwise(xyz_nm, tmp_path):
     every = np.arange(xyz_nm.shape[1])
     same_as_mdtraj(tmp_path / "a.xtc", xyz_nm, every)
     same_as_mdtraj(tmp_path / "b.xtc", xyz_nm, every[-3::-2])
+
+
+def test_large_files_are_read_in_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(xtc, "_PIECE_BYTES", 700)  # about two of five frames
+    same_as_mdtraj(tmp_path / "a.xtc", chain(60, 0.05, 1), np.arange(60))
+    monkeypatch.setattr(xtc, "_PIECE_BYTES", 1)
+    same_as_mdtraj(tmp_path / "b.xtc", chain(60, 0.05, 1), np.arange(0, 60, 7))
 
 
 def test_broken_bytes_are_refused_or_read_but_never_left(tmp_path):

@@ -212,7 +212,7 @@ def _count(
     n_atoms = len(xyz)
     centres, reach = _spheres_around(xyz, radii, groups)
     # Coordinates by axis, then radii: the loops over them run in the processor's wide registers.
-    around, near = np.empty((4, n_atoms), np.float32), np.empty((4, n_atoms), np.float32)
+    around, near = np.empty((6, n_atoms), np.float32), np.empty((4, n_atoms), np.float32)
     caps, work = np.empty((6, n_atoms + _WIDTH), np.float32), np.empty((2, n_atoms), np.int32)
     counts[:] = 0
     for g in range(len(groups) - 1):
@@ -285,18 +285,21 @@ def _neighbours(
         How many are close by, and how many there are.
     """
     x, y, z = at[0], at[1], at[2]
-    first, last = 0, 0
     for j in range(n_around):
         dx, dy, dz = around[0, j] - x, around[1, j] - y, around[2, j] - z
-        square = dx * dx + dy * dy + dz * dz
         reach = around[3, j] + radius
+        around[4, j] = dx * dx + dy * dy + dz * dz
+        around[5, j] = reach * reach + np.float32(_MARGIN)
+    first, last = 0, 0
+    for j in range(n_around):
+        square = around[4, j]
         close = square < np.float32(_NEAR_SQUARED)
         # Written in any case, counted where it holds: a branch here is guessed wrong too often.
         order[0, first] = j
         order[1, last] = j
         # The atom itself is at no distance.
         first += close & (square > np.float32(0.0))
-        last += (square < reach * reach + np.float32(_MARGIN)) & (not close)
+        last += (square < around[5, j]) & (not close)
     for k in range(first):
         for axis in range(4):
             near[axis, k] = around[axis, order[0, k]]
@@ -347,34 +350,41 @@ def _uncovered(
     """
     centres, first, areas = sphere[1], sphere[4], sphere[5]
     left = np.empty(sphere[0].shape[1], np.int32)
-    count, n_caps = 0, n_close
+    count, far = 0, False
     _caps(at, radius, near, 0, n_close, sphere, caps)
-    # Filled up with caps that cover nothing.
-    n_even = (n_close + _WIDTH - 1) // _WIDTH * _WIDTH
-    caps[:3, n_close:n_even] = np.float32(0.0)
-    caps[3:, n_close:n_even] = np.float32(2.0)
+    n_caps = _filled_up(caps, n_close)
     for a in range(len(areas)):
-        if _is_covered(areas[a, 0], areas[a, 1], areas[a, 2], caps, 5, n_even):
+        if _is_covered(areas[a, 0], areas[a, 1], areas[a, 2], caps, 5, n_caps):
             continue
         for b in range(first[a], first[a + 1]):
-            if _is_covered(centres[b, 0], centres[b, 1], centres[b, 2], caps, 3, n_even):
+            x, y, z = centres[b, 0], centres[b, 1], centres[b, 2]
+            if _is_covered(x, y, z, caps, 3, n_caps):
                 continue
             for p in range(len(left)):
                 left[p] = p
-            n_left = _open_points(
-                b, at, radius, near, 0, n_close, caps, sphere, left, len(left), work
-            )
-            if n_left and n_near > n_close:
-                if n_caps < n_near:
-                    _caps(at, radius, near, n_close, n_near, sphere, caps)
-                    n_caps = n_near
-                n_left = _open_points(
-                    b, at, radius, near, n_close, n_near, caps, sphere, left, n_left, work
-                )
+            n_partly = _partly(x, y, z, caps, 0, n_close, work)
+            n_left = _still_open(at, radius, near, work, n_partly, sphere[0][b], left, len(left))
+            if n_left and not far:
+                _caps(at, radius, near, n_close, n_near, sphere, caps)
+                n_caps, far = _filled_up(caps, n_near), True
+                if _is_covered(x, y, z, caps, 3, n_caps):
+                    continue
+            if n_left:
+                n_partly = _partly(x, y, z, caps, n_close, n_near, work)
+                n_left = _still_open(at, radius, near, work, n_partly, sphere[0][b], left, n_left)
             count += n_left
             if count > enough:
                 return count
     return count
+
+
+@_compiled
+def _filled_up(caps: Floats, n: int) -> int:  # pragma: no cover
+    """Fill up n caps with some that cover nothing; returns how many there are then."""
+    last = (n + _WIDTH - 1) // _WIDTH * _WIDTH
+    caps[:3, n:last] = np.float32(0.0)
+    caps[3:, n:last] = np.float32(2.0)
+    return last
 
 
 @njit(cache=True, error_model="numpy", fastmath=True)
@@ -390,21 +400,16 @@ def _is_covered(
 
 
 @_compiled
-def _open_points(
-    block: int, at: Floats, radius: float, near: Floats, first: int, last: int, caps: Floats,
-    sphere: Any, left: Any, n_left: int, work: Any,
-) -> int:  # pragma: no cover  # fmt: skip
-    """Keep the points of a block that none of some neighbours covers: how many are left."""
-    x, y, z = sphere[1][block, 0], sphere[1][block, 1], sphere[1][block, 2]
+def _partly(
+    x: float, y: float, z: float, caps: Floats, first: int, last: int, work: Any
+) -> int:  # pragma: no cover
+    """How many of some caps reach into a block, and which, in `work`."""
     n_partly = 0
     for n in range(first, last):
-        dot = x * caps[0, n] + y * caps[1, n] + z * caps[2, n]
-        if dot > caps[4, n]:
-            if dot > caps[3, n]:
-                return 0
-            work[0, n_partly] = n
-            n_partly += 1
-    return _still_open(at, radius, near, work, n_partly, sphere[0][block], left, n_left)
+        # Written in any case, counted where it holds, as above.
+        work[0, n_partly] = n
+        n_partly += x * caps[0, n] + y * caps[1, n] + z * caps[2, n] > caps[4, n]
+    return n_partly
 
 
 @_compiled
