@@ -20,8 +20,8 @@ from protenix_eba.ebmfold.checkpoint import load_network
 from protenix_eba.ebmfold.fold import Decoys, fold
 from protenix_eba.ebmfold.network import ScoreNetwork
 from protenix_eba.ebmfold.predictions import HOST_EDGES, Predictions, rebin_host_distogram
-from protenix_eba.ebmfold.refine import starting_level
-from protenix_eba.ebmfold.sampling import SAMPLERS, refiner
+from protenix_eba.ebmfold.refine import refining_sampler
+from protenix_eba.ebmfold.sampling import SAMPLERS
 from protenix_eba.ebmfold.structures import check_sizes, joined_numbers
 from protenix_eba.ebmfold.target import Target
 from protenix_eba.errors import UserError
@@ -182,9 +182,8 @@ def refine_trace(
     Returns:
         One decoy, and the level that it started from.
     """
-    start = starting_level(target, ca) if level is None else level
-    sampler = refiner(SAMPLERS["churned"], start)
-    return fold(network, target, sampler, 1, seed, start=ca), start
+    sampler = refining_sampler(SAMPLERS["hybrid"], target, ca, level)
+    return fold(network, target, sampler, 1, seed, start=ca), sampler.levels[0]
 
 
 class EBMFoldHead:
@@ -270,7 +269,7 @@ class EBMFoldHead:
         predictions = host_predictions(self._distogram(), residues.tokens)
         return Target(name, predictions, residues.sequence, residues.residue_index)
 
-    def fold(self, n_decoys: int, seed: int, sampler: str = "churned") -> Decoys:
+    def fold(self, n_decoys: int, seed: int, sampler: str = "hybrid") -> Decoys:
         """Decoys from the distogram alone.
 
         Args:

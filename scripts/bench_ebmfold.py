@@ -5,8 +5,9 @@ Every third test domain gets stand-in predictions of several widths, with orient
 --both-settings is given). Each method makes its decoys from the same predictions:
 
   peer        multidimensional scaling, then L-BFGS on the likelihood: no network
-  hybrid      the peer's rough start, then the network and short descents in turn
-  churned     the network alone, the commands' default; every fourth of the targets
+  hybrid      the peer's rough start, then the network and short descents in turn: the commands'
+              default
+  churned     the network alone; every fourth of the targets
   algorithm1  the paper's annealed Langevin dynamics, 2,048 evaluations; a few short targets
 
 Further sections refine bent native traces, look at hands, long chains, stages of the annealing

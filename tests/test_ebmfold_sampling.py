@@ -166,4 +166,4 @@ def test_refinement_starts_from_the_trace_at_the_small_level():
 
 def test_refinement_below_the_smallest_level_is_refused():
     with pytest.raises(UserError, match="start above"):
-        refiner(SAMPLERS["churned"], 0.01)
+        refiner(SAMPLERS["langevin"], 0.01)

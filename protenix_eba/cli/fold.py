@@ -33,7 +33,7 @@ __all__ = ["fold"]
 
 # Those of ebmfold.sampling.SAMPLERS, listed here since torch takes seconds to import.
 _PEER: Final = "peer"
-_SAMPLERS: Final = ("churned", "churned64", "hybrid", "langevin", "algorithm1", "heun", _PEER)
+_SAMPLERS: Final = ("hybrid", "churned", "churned64", "langevin", "algorithm1", "heun", _PEER)
 
 
 @click.command(
@@ -56,9 +56,10 @@ Exit status: 0 all decoys are there, 2 unusable input or none is, 3 some failed.
 @click.option(
     "--sampler",
     type=click.Choice(_SAMPLERS),
-    default="churned",
+    default="hybrid",
     show_default=True,
-    help="`peer` needs no network: scaling, then L-BFGS on the likelihood.",
+    help="`hybrid`: network and likelihood in turn; `churned`: the network alone; `peer`: no "
+    "network, scaling and then L-BFGS on the likelihood.",
 )
 @backbone_option
 def fold(

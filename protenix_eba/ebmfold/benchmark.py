@@ -26,8 +26,8 @@ from protenix_eba.ebmfold.handedness import is_mirrored
 from protenix_eba.ebmfold.metrics import gdt_ts, lddt_ca, tm_score
 from protenix_eba.ebmfold.network import ScoreNetwork
 from protenix_eba.ebmfold.predictions import read_predictions
-from protenix_eba.ebmfold.refine import starting_level
-from protenix_eba.ebmfold.sampling import SAMPLERS, anneal, refiner
+from protenix_eba.ebmfold.refine import refining_sampler
+from protenix_eba.ebmfold.sampling import SAMPLERS, anneal
 from protenix_eba.ebmfold.standin import standin_predictions
 from protenix_eba.ebmfold.structures import match_residues, read_trace
 from protenix_eba.ebmfold.target import Target
@@ -190,16 +190,14 @@ def refinement_rows(
     rows: list[Row] = []
     for lddt in lddts:
         trace = bent_trace(domain.ca, lddt, seed)
-        level = starting_level(target, trace)
-        before = {"asked": lddt, "level": level, "noise": noise}
+        before: Row = {"asked": lddt, "noise": noise}
         before["lddt_ca_before"] = float(lddt_ca(trace[None], domain.ca))
         before["gdt_ts_before"] = float(gdt_ts(trace[None], domain.ca))
         for name in _REFINERS:
-            whole = SAMPLERS[name]
-            # Without noise a level that is too high does no harm.
-            first = max(level, whole.levels[0]) if whole.with_likelihood else level
-            refined = fold(network, target, refiner(whole, first), 1, seed, start=trace)
-            rows.append(before | _row(target, name, refined, domain.ca))
+            sampler = refining_sampler(SAMPLERS[name], target, trace)
+            refined = fold(network, target, sampler, 1, seed, start=trace)
+            known = before | {"level": sampler.levels[0]}
+            rows.append(known | _row(target, name, refined, domain.ca))
     return rows
 
 

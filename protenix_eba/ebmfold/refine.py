@@ -9,9 +9,10 @@ from torch import Tensor
 
 from protenix_eba.ebmfold.likelihood import PairLikelihood
 from protenix_eba.ebmfold.predictions import DISTANCE_EDGES
+from protenix_eba.ebmfold.sampling import Sampler, refiner
 from protenix_eba.ebmfold.target import Target
 
-__all__ = ["starting_level"]
+__all__ = ["refining_sampler", "starting_level"]
 
 # Pairs that are surely within the bins, and not neighbours, whose distance says nothing.
 _NEAR: Final = 0.9
@@ -20,6 +21,28 @@ _SEPARATION: Final = 3
 _LEVEL_PER_ANGSTROM: Final = 0.5
 _LOWEST: Final = 0.3
 _HIGHEST: Final = 3.0
+
+
+def refining_sampler(
+    sampler: Sampler, target: Target, ca: Tensor, level: float | None = None
+) -> Sampler:
+    """The part of a sampler that refines a trace.
+
+    Args:
+        sampler: One of `SAMPLERS`.
+        target: The predictions.
+        ca: `[L, 3]`.
+        level: To start from, in angstrom; None for what the trace needs.
+
+    Raises:
+        UserError: The sampler has no level that small.
+    """
+    if level is None:
+        level = starting_level(target, ca)
+        if sampler.with_likelihood:
+            # It adds no noise, so that a level that is too high does no harm.
+            level = max(level, sampler.levels[0])
+    return refiner(sampler, level)
 
 
 @torch.no_grad()

@@ -226,7 +226,7 @@ SAMPLERS: Final[dict[str, Sampler]] = {
     # For comparison: a deterministic flow does not repair what an imperfect score did.
     "heun": Sampler(tuple(karras_levels(10.0, 0.1, 16)), predictor=Heun()),
 }
-"""Named samplers; "churned", 20 evaluations and 22 for the hand, is the commands' default."""
+"""Named samplers; "hybrid" is the commands' default."""
 
 
 def refiner(sampler: Sampler, sigma: float) -> Sampler:
@@ -236,10 +236,9 @@ def refiner(sampler: Sampler, sigma: float) -> Sampler:
         UserError: The sampler has no level that small.
     """
     below = [level for level in sampler.levels if level < sigma]
-    if not any(below):
-        smallest = min(level for level in sampler.levels if level > 0)
+    if not below:
         raise UserError(
-            f"refinement: expected to start above {smallest} angstrom, found {sigma}",
+            f"refinement: expected to start above {min(sampler.levels)} angstrom, found {sigma}",
             "choose a larger starting level",
         )
     return replace(sampler, levels=(sigma, *below))
