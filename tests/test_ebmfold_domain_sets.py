@@ -142,7 +142,7 @@ def test_splits_share_no_topology_and_have_the_sizes_asked_for(many):
     assert [d.name for d in made] == [d.name for d in split_by_topology(many, 12, 8, seed=0)]
     assert Counter(d.split for d in split_by_topology(many, 12, 8, 0, n_train=8))["train"] == 8
     with pytest.raises(UserError, match="too few"):
-        split_by_topology(many, 170, 5, seed=0)
+        split_by_topology(many, 200, 5, seed=0)
 
 
 def test_a_folder_with_a_broken_file_gives_the_others_and_says_so(tmp_path, cobrotoxin, capsys):
