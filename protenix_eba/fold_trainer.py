@@ -28,11 +28,8 @@ from protenix_eba.files import require_file, sha256_of_file
 from protenix_eba.fold_config import EBMFoldConfig
 from protenix_eba.loop import TrainingLoop
 from protenix_eba.model import make_optimizer
-from protenix_eba.ranks import any_rank
 
 __all__ = ["EBMFoldTrainer", "fresh_network"]
-
-_MOST_BAD_ITEMS = 20
 
 
 def fresh_network(config: EBMFoldConfig, seed: int) -> ScoreNetwork:
@@ -79,7 +76,6 @@ class EBMFoldTrainer(TrainingLoop):
                 "the network is small enough for any device",
             )
         self.checkpoint_keep = self.settings.checkpoint_keep
-        self._bad_in_a_row = 0
         self.start_processes()
         self.open_folder(".safetensors")
         self._pin()
@@ -171,17 +167,13 @@ class EBMFoldTrainer(TrainingLoop):
         )  # fmt: skip
         loss = losses.mean()
         value = float(loss.detach())
-        good = not any_rank(not math.isfinite(value), self.device)
-        self._bad_in_a_row = 0 if good else self._bad_in_a_row + 1
-        if self._bad_in_a_row >= _MOST_BAD_ITEMS:
-            raise UserError(
-                f"the loss of {self._bad_in_a_row} items in a row is not finite", self.advice()
-            )
-        # Skipped on all processes, which must take part in the same reductions.
+        reason = "" if math.isfinite(value) else f"the loss is {value}"
+        names = [domain.name for domain in self.loader.domains(index)]
+        skipped = self.skips(index, reason, {"domains": names})
         nothing = 0.0 * sum(p.sum() for p in self.raw_model.parameters())
-        self.engine.backward(loss if good else nothing)
+        self.engine.backward(nothing if skipped else loss)
         self.engine.step()
-        return {"loss": value}, good
+        return {"loss": value}, not skipped
 
     @torch.no_grad()
     def evaluate(self) -> None:

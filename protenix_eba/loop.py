@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from protenix_eba.checkpoints import Checkpoints, wants_universal
 from protenix_eba.ema import Ema
 from protenix_eba.engine import engine_settings, make_engine, start_distributed, trainable
 from protenix_eba.errors import UserError
+from protenix_eba.files import write_json
 from protenix_eba.progress import console, progress_bar
 from protenix_eba.ranks import any_rank, average
 from protenix_eba.run_folder import RunFolder
@@ -27,6 +28,8 @@ from protenix_eba.signals import StopSignals
 
 __all__ = ["TrainingLoop"]
 
+# So many in a row, and the data or the settings are at fault.
+MOST_BAD_ITEMS = 20
 # Metrics of an item, and whether it was good on all processes.
 ItemResult = tuple[dict[str, float], bool]
 
@@ -109,6 +112,7 @@ class TrainingLoop(ABC):
         self.signals = StopSignals()
         self._stop = False  # what all processes agreed on
         self._saved_step = -1
+        self._bad_in_a_row = 0
         self.step = 0
         self.iters_to_accumulate = self.configs.iters_to_accumulate
         self.folder = RunFolder(Path(self.configs.base_dir) / self.configs.run_name, suffix)
@@ -228,6 +232,32 @@ class TrainingLoop(ABC):
         metrics["seconds"] = time.perf_counter() - started
         self.step += 1
         return metrics
+
+    def skips(self, index: int, reason: str, about: Mapping[str, Any]) -> bool:
+        """Whether an item is skipped, by all processes: one of them cannot use its own.
+
+        All take part in the same reductions, so a skipped item has to have a gradient of zero.
+
+        Args:
+            index: Number of this process's item.
+            reason: Why it cannot be used; empty if it can.
+            about: What else is written down beside the reason.
+
+        Raises:
+            UserError: Too many in a row.
+        """
+        if reason:
+            path = self.folder.errors / f"item_{index}.json"
+            write_json(path, {"step": self.step, **about, "reason": reason})
+        skipped = any_rank(bool(reason), self.device)
+        self._bad_in_a_row = self._bad_in_a_row + 1 if skipped else 0
+        if self._bad_in_a_row >= MOST_BAD_ITEMS:
+            raise UserError(
+                f"{self._bad_in_a_row} items in a row had a loss that is not finite, or could not "
+                f"be read; they are listed in {self.folder.errors}",
+                f"look at what is listed; if it is whole, {self.advice()}",
+            )
+        return skipped
 
     def record_validation(self, metrics: dict[str, float], rows: list[dict[str, Any]]) -> None:
         """Log a validation; the weights with the lowest held-out loss are kept.

@@ -18,6 +18,7 @@ from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.embeddings import TrunkEmbeddings
 from protenix_eba.errors import UserError
 from protenix_eba.geometry import random_rotations
+from protenix_eba.streams import stream_generator
 
 __all__ = [
     "PRESETS",
@@ -179,7 +180,7 @@ class TargetSampler:
 
     def __call__(self, numbers: Sequence[int]) -> NDArray[np.float32]:
         """The samples of these numbers, `[B, N_atom, 3]` in angstrom."""
-        generators = [_generator(self._seed, number) for number in numbers]
+        generators = [stream_generator(self._seed, number) for number in numbers]
         device = self._embeddings.s_trunk.device
         n_atoms = len(self._protein.atoms)
         x = sample_coordinates(self._denoise, n_atoms, generators, self._settings, device)
@@ -191,11 +192,6 @@ class TargetSampler:
             self._protein.features, self._embeddings, x[:, None], sigma[:1], self._shared
         )
         return out[:, 0].float()
-
-
-def _generator(seed: int, number: int) -> torch.Generator:
-    state = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state) % 2**63)
 
 
 def in_chunks(

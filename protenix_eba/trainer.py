@@ -22,13 +22,12 @@ from protenix_eba.data.prefetch import prefetch
 from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.engine import gathered, trainable, zero_stage
 from protenix_eba.errors import UserError
-from protenix_eba.files import sha256_of_file, write_json
+from protenix_eba.files import sha256_of_file
 from protenix_eba.loop import TrainingLoop
 from protenix_eba.lora import merged_state
 from protenix_eba.model import build_denoiser, frozen_digest, make_optimizer
 from protenix_eba.objectives import Objective
 from protenix_eba.progress import console
-from protenix_eba.ranks import any_rank
 from protenix_eba.reference import make_reference
 from protenix_eba.step import ItemStep, NoiseSettings, backwards_per_item
 from protenix_eba.validation import Validation
@@ -40,8 +39,6 @@ from protenix_eba.weights import (
 )
 
 __all__ = ["EBATrainer"]
-
-MOST_BAD_ITEMS = 20
 
 
 @TRAINERS.register("eba")
@@ -62,7 +59,6 @@ class EBATrainer(TrainingLoop, AF3Trainer):
         check_ranges(configs)
         self.deepspeed = configs.deepspeed.to_dict()
         self.checkpoint_keep = self.eba.checkpoint_keep
-        self._bad_in_a_row = 0
         super().__init__(configs)
 
     # The host's __init__ calls what follows, in this order.
@@ -181,18 +177,12 @@ class EBATrainer(TrainingLoop, AF3Trainer):
         view = self.items.look(item, self.loader.generator(index))
         loss = self.items.loss(view)
         metrics = self.items.metrics(view, loss)
-        bad = bool(item.problem) or not math.isfinite(metrics["loss"])
-        if bad:
-            self._record_bad(index, item, metrics["loss"])
-        skipped = any_rank(bad, self.device)
-        self._bad_in_a_row = self._bad_in_a_row + 1 if skipped else 0
-        if self._bad_in_a_row >= MOST_BAD_ITEMS:
-            raise UserError(
-                f"{self._bad_in_a_row} items in a row had a loss that is not finite, or could not "
-                f"be read; they are listed in {self.folder.errors}",
-                f"look at the frames listed; if they are whole, {self.advice()}",
-            )
-        # Skipped on all processes, which must take part in the same reductions.
+        reason = item.problem
+        if reason:
+            console.print(f"skipped an item: {reason}", markup=False, soft_wrap=True)
+        elif not math.isfinite(metrics["loss"]):
+            reason = f"the loss is {metrics['loss']}"
+        skipped = self.skips(index, reason, {"target": item.target, "frames": item.frames})
         for term in self.items.nothing(view) if skipped else self.items.terms(view, loss):
             self.engine.backward(term)
             self.engine.step()
@@ -213,16 +203,6 @@ class EBATrainer(TrainingLoop, AF3Trainer):
         if not math.isfinite(metrics["loss"]):
             bad = [str(row["target"]) for row in rows if not math.isfinite(row["loss"])]
             self.print(f"the held-out loss at step {self.step} is not finite: {', '.join(bad)}")
-
-    def _record_bad(self, index: int, item: Item, loss: float) -> None:
-        """Write down an item that could not be read, or whose loss is not finite."""
-        reason = item.problem or f"the loss is {loss}"
-        if item.problem:
-            console.print(f"skipped an item: {item.problem}", markup=False, soft_wrap=True)
-        write_json(
-            self.folder.errors / f"item_{index}.json",
-            {"step": self.step, "target": item.target, "frames": item.frames, "reason": reason},
-        )
 
     def export(self, path: Path) -> None:
         """Write the start with what was trained replaced, as stock Protenix loads it."""

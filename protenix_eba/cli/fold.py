@@ -15,7 +15,6 @@ from protenix_eba.cli.folding import (
     backbone_option,
     check_backbones,
     compared_with,
-    decoy_seed,
     network_of,
     target_options,
     weights_file,
@@ -117,6 +116,7 @@ def _fold_missing(
     """Fold what is not there, with a bar; why some failed, by the name of the file."""
     from protenix_eba.ebmfold.structures import write_trace
     from protenix_eba.progress import progress_bar
+    from protenix_eba.streams import stream_seed
 
     target, chains = chosen.load(folder.out)
     compared = compared_with(choice.native, target, chains) or ()
@@ -126,7 +126,7 @@ def _fold_missing(
         for n, file in enumerate(folder.files):
             if file in missing:
                 try:
-                    decoy = make(target, decoy_seed(choice.seed, n))
+                    decoy = make(target, stream_seed(choice.seed, n))
                 except UserError as error:
                     failures[file] = str(error)
                 else:

@@ -25,7 +25,6 @@ __all__ = [
     "backbone_option",
     "check_backbones",
     "compared_with",
-    "decoy_seed",
     "network_of",
     "target_options",
     "weights_file",
@@ -218,13 +217,6 @@ def network_of(weights: Path) -> ScoreNetwork:
     from protenix_eba.ebmfold.checkpoint import load_network
 
     return load_network(weights).to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def decoy_seed(seed: int, number: int) -> int:
-    """A seed for one decoy, so that it is the same whichever decoys are made before it."""
-    import numpy as np
-
-    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0])
 
 
 def compared_with(

@@ -16,7 +16,6 @@ from protenix_eba.cli.folding import (
     backbone_option,
     check_backbones,
     compared_with,
-    decoy_seed,
     network_of,
     target_options,
     weights_file,
@@ -124,6 +123,7 @@ def _refine_missing(
 ) -> dict[str, str]:
     """Refine what is not there, with a bar; why some failed, by name."""
     from protenix_eba.progress import track
+    from protenix_eba.streams import stream_seed
 
     failures: dict[str, str] = {}
     missing = folder.missing
@@ -131,7 +131,7 @@ def _refine_missing(
         file = f"{conformation.name}.pdb"
         if file in missing:
             try:
-                row = refine_one(conformation, folder.out / file, decoy_seed(seed, number))
+                row = refine_one(conformation, folder.out / file, stream_seed(seed, number))
                 folder.add(file, row)
             except UserError as error:
                 failures[conformation.name] = str(error)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from protenix_eba.ebmfold.domains import Domain
 from protenix_eba.ebmfold.score_matching import Batch, CropSettings, draw_batch
+from protenix_eba.streams import stream_generator
 
 __all__ = ["DomainLoader"]
 
@@ -58,15 +59,12 @@ class DomainLoader:
 
     def __getitem__(self, index: int) -> Batch:
         """Item `index`."""
-        return draw_batch(self.domains(index), self._crops, self._generator(index))
+        generator = stream_generator(self._seed, index)
+        return draw_batch(self.domains(index), self._crops, generator)
 
     def noise(self, index: int) -> torch.Generator:
         """For the noise of item `index`."""
-        return self._generator(index + _NOISE)
-
-    def _generator(self, stream: int) -> torch.Generator:
-        state = np.random.SeedSequence([self._seed, stream]).generate_state(1, np.uint64)[0]
-        return torch.Generator().manual_seed(int(state) % 2**63)
+        return stream_generator(self._seed, index + _NOISE)
 
     def share(self, steps: Iterable[int], rank: int, world_size: int) -> Iterator[int]:
         """The numbers of one process's items, all of a step before those of the next."""

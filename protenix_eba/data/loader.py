@@ -8,7 +8,6 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,6 +35,7 @@ from protenix_eba.embeddings import EmbeddingFolder, TrunkEmbeddings
 from protenix_eba.energy.table import read_labels
 from protenix_eba.errors import UserError
 from protenix_eba.progress import track
+from protenix_eba.streams import stream_generator
 from protenix_eba.trajectories import find_targets
 
 __all__ = ["SequenceCoupledLoader", "eba_loader"]
@@ -162,8 +162,7 @@ class SequenceCoupledLoader:
 
     def generator(self, index: int) -> torch.Generator:
         """The generator of item `index`: its noise is the same on any number of ranks."""
-        seed = int(np.random.SeedSequence([self._seed, index]).generate_state(1, np.uint64)[0])
-        return torch.Generator().manual_seed(seed % 2**63)
+        return stream_generator(self._seed, index)
 
     def __getitem__(self, index: int) -> Item:
         item = self._whole(index)

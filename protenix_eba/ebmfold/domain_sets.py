@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from protenix_eba.ebmfold.domains import Domain
+from protenix_eba.ebmfold.structures import one_letter
 from protenix_eba.errors import UserError
 from protenix_eba.files import require_file
 from protenix_eba.progress import console, track
@@ -138,7 +139,6 @@ def structure_chains(path: Path | str) -> Iterator[tuple[str, str, NDArray[np.fl
     Raises:
         UserError: It cannot be read.
     """
-    from biotite.sequence import ProteinSequence
     from biotite.structure import filter_amino_acids, get_chains
     from biotite.structure.io import load_structure
 
@@ -149,13 +149,22 @@ def structure_chains(path: Path | str) -> Iterator[tuple[str, str, NDArray[np.fl
         raise UserError(f"structure: cannot read {path}: {error}") from error
     atoms = atoms[filter_amino_acids(atoms)]
     for chain in get_chains(atoms):
-        of_chain = atoms[atoms.chain_id == chain]
-        parts = [of_chain[of_chain.atom_name == name] for name in ("N", "CA", "C")]
-        if len({len(part) for part in parts}) > 1 or len(parts[0]) == 0:
-            continue
-        letters = [ProteinSequence.convert_letter_3to1(name) for name in parts[1].res_name]
-        coordinates = np.stack([part.coord for part in parts], axis=1).astype(np.float32)
-        yield f"{path.name.split('.')[0].lower()}.{chain or 'A'}", "".join(letters), coordinates
+        residues = _backbones(atoms[atoms.chain_id == chain])
+        letters = "".join(one_letter(name) for name, _ in residues)
+        coordinates = np.array([xyz for _, xyz in residues], dtype=np.float32).reshape(-1, 3, 3)
+        yield f"{path.name.split('.')[0].lower()}.{chain or 'A'}", letters, coordinates
+
+
+def _backbones(chain: Any) -> list[tuple[str, NDArray[np.float32]]]:
+    """Name and N, CA, C of the residues that have all three; without one a chain is broken."""
+    from biotite.structure import residue_iter
+
+    found = []
+    for residue in residue_iter(chain):
+        atoms = dict(zip(residue.atom_name.tolist(), residue.coord, strict=True))
+        if atoms.keys() >= {"N", "CA", "C"}:
+            found.append((str(residue.res_name[0]), np.stack([atoms[a] for a in ("N", "CA", "C")])))
+    return found
 
 
 def folder_chains(

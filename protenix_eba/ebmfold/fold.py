@@ -25,6 +25,7 @@ from protenix_eba.ebmfold.peer import PeerFolder
 from protenix_eba.ebmfold.sampling import Denoiser, Generators, Sampler, anneal, noised, refiner
 from protenix_eba.ebmfold.target import Target
 from protenix_eba.errors import UserError
+from protenix_eba.streams import stream_generator
 
 __all__ = ["Decoys", "decoy_generators", "fold", "fold_by_peer", "score_table"]
 
@@ -61,8 +62,7 @@ class Decoys:
 
 def decoy_generators(seed: int, numbers: range) -> list[torch.Generator]:
     """Decoy n draws from (seed, n): it is the same in whatever batch it is made."""
-    states = [np.random.SeedSequence([seed, n]).generate_state(1, np.uint64)[0] for n in numbers]
-    return [torch.Generator().manual_seed(int(state) % 2**63) for state in states]
+    return [stream_generator(seed, number) for number in numbers]
 
 
 @torch.no_grad()
