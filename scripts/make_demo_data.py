@@ -68,7 +68,7 @@ def run(
         for found in track(results, label, len(tasks)):
             faults += found
     for name, origin in peptides.items():
-        write_provenance(out / name, origin, settings)
+        write_provenance(out / name, origin, settings, made_by="scripts/make_demo_data.py")
     for fault in faults:
         console.print(f"geometry: {fault}")
     return 1 if faults else 0

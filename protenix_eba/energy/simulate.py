@@ -1,7 +1,8 @@
-"""Small MD ensembles: peptides (or any PDB file) in CHARMM36 + GBn2, in the layout of ATLAS.
+"""Small MD ensembles of peptides (or any PDB file), in the layout of ATLAS.
 
-Used to make the demonstration data. Every replica starts from its own random conformer with its
-own seed, so agreement between replicas says something about sampling.
+Used to make the data that the package ships. Every replica starts from its own random conformer
+with its own seed, so agreement between replicas says something about sampling. A known potential
+may be added, so that the ensemble without it can be written down: see `EndBias`.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from protenix_eba.errors import UserError
 from protenix_eba.files import atomic_path, require_file, write_json
 
 __all__ = [
+    "EndBias",
     "SimulationSettings",
     "embed_peptide",
     "geometry_faults",
+    "native_obc",
     "simulate_replica",
     "write_provenance",
 ]
@@ -38,7 +41,42 @@ _L_CENTRES = {
     "ILE": ("CA", "CG1", "CG2", "CB"),
     "THR": ("CA", "OG1", "CG2", "CB"),
 }
-_FORCE_FIELD = ("charmm36.xml", "implicit/gbn2.xml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndBias:
+    """V = -depth / (1 + exp((d - centre) / width)): it draws the ends of a chain together.
+
+    d is the distance from the N of the first residue to the C of the last one. V is smooth and
+    bounded, so that weights exp(V / kT) lead back to the ensemble without it.
+
+    Attributes:
+        depth_kj_mol: Of the well.
+        centre_angstrom: Where V is half as deep.
+        width_angstrom: Of the step.
+    """
+
+    depth_kj_mol: float
+    centre_angstrom: float = 7.0
+    width_angstrom: float = 1.0
+
+    def energy_kj_mol(self, distance_angstrom: NDArray[np.floating]) -> NDArray[np.float64]:
+        """V at each distance, in float64."""
+        steps = (distance_angstrom - self.centre_angstrom) / self.width_angstrom
+        return -self.depth_kj_mol / (1.0 + np.exp(np.asarray(steps, dtype=np.float64)))
+
+    def force(self, topology: app.Topology) -> openmm.CustomBondForce:
+        """The same as a force of OpenMM, in kJ/mol and nm."""
+        force = openmm.CustomBondForce("-depth / (1 + exp((r - centre) / width))")
+        force.addGlobalParameter("depth", self.depth_kj_mol)
+        force.addGlobalParameter("centre", self.centre_angstrom / 10)
+        force.addGlobalParameter("width", self.width_angstrom / 10)
+        residues = list(topology.residues())
+        ends = ((residues[0], "N"), (residues[-1], "C"))
+        force.addBond(
+            *(next(a.index for a in res.atoms() if a.name == name) for res, name in ends), []
+        )
+        return force
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +92,8 @@ class SimulationSettings:
         temperature_K: Of the thermostat.
         friction_per_ps: Of the thermostat.
         seed: Of replica 1; replica r takes seed + 1000 r.
+        force_field: Names of OpenMM's force field files.
+        bias: Added to the force field, or None.
     """
 
     frames: int = 200
@@ -64,6 +104,8 @@ class SimulationSettings:
     temperature_K: float = 300.0
     friction_per_ps: float = 1.0
     seed: int = 20
+    force_field: tuple[str, ...] = ("charmm36.xml", "implicit/gbn2.xml")
+    bias: EndBias | None = None
 
     def steps(self, time_ps: float) -> int:
         """Integration steps in `time_ps`."""
@@ -184,14 +226,18 @@ def _simulation(
     structure: CompleteStructure, settings: SimulationSettings, seed: int
 ) -> app.Simulation:
     """A minimised, equilibrated simulation on one CPU thread."""
-    system = app.ForceField(*_FORCE_FIELD).createSystem(
+    system = app.ForceField(*settings.force_field).createSystem(
         structure.topology,
         nonbondedMethod=app.NoCutoff,
         constraints=app.HBonds,
         hydrogenMass=settings.hydrogen_mass_amu * unit.amu,
     )
-    if can_accelerate():
+    if "implicit/obc2.xml" in settings.force_field:
+        native_obc(system)
+    elif can_accelerate():
         system = accelerate(system)
+    if settings.bias:
+        system.addForce(settings.bias.force(structure.topology))
     integrator = openmm.LangevinMiddleIntegrator(
         settings.temperature_K, settings.friction_per_ps, settings.timestep_fs * 1e-3
     )
@@ -203,6 +249,23 @@ def _simulation(
     simulation.context.setVelocitiesToTemperature(settings.temperature_K, seed)
     simulation.step(settings.steps(settings.equilibration_ps))
     return simulation
+
+
+def native_obc(system: openmm.System) -> None:
+    """Put OpenMM's own OBC force (Onufriev, Bashford and Case, 2004, model II) where a file has it.
+
+    `implicit/obc2.xml` writes the same energy, its surface term included, as a general expression,
+    which takes twice the time. Without salt only.
+    """
+    where = [isinstance(force, openmm.CustomGBForce) for force in system.getForces()].index(True)
+    general = system.getForce(where)
+    native = openmm.GBSAOBCForce()
+    native.setSolventDielectric(78.5)
+    for particle in range(general.getNumParticles()):
+        charge, offset_radius, scaled_radius = general.getParticleParameters(particle)
+        native.addParticle(charge, offset_radius + 0.009, scaled_radius / offset_radius)
+    system.removeForce(where)
+    system.addForce(native)
 
 
 def _positions_nm(simulation: app.Simulation) -> NDArray[np.float64]:
@@ -235,7 +298,9 @@ def _save(trajectory: mdtraj.Trajectory, settings: SimulationSettings, path: Pat
     trajectory.save_xtc(str(path))
 
 
-def write_provenance(folder: Path, origin: str | Path, settings: SimulationSettings) -> None:
+def write_provenance(
+    folder: Path, origin: str | Path, settings: SimulationSettings, *, made_by: str
+) -> None:
     """Write `provenance.json`: everything needed to run the same simulation again."""
     versions = {
         "openmm": openmm.__version__,
@@ -246,8 +311,7 @@ def write_provenance(folder: Path, origin: str | Path, settings: SimulationSetti
         "start": f"the PDB file {origin.name}, for all replicas"
         if isinstance(origin, Path)
         else f"random ETKDG conformers of {origin}, one for each replica",
-        "made_by": "scripts/make_demo_data.py",
-        "force_field": list(_FORCE_FIELD),
+        "made_by": made_by,
         "constraints": "X-H bonds",
         "integrator": "LangevinMiddle",
         "protonation": "PDBFixer, pH 7",

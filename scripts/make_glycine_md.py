@@ -1,0 +1,92 @@
+"""Make the MD of the proof: glycine chains with and without a known bias, at 300 K and hotter.
+
+Amber ff14SB + OBC2, charged ends, Langevin dynamics with steps of 4 fs. One nanosecond of four
+residues takes about a minute of one CPU core. Finished replicas are kept.
+
+Sets, each a folder of targets gly3, gly4 ... in the layout of ATLAS:
+    biased    300 K, with a well 3 kT deep that draws the ends together: what training sees
+    unbiased  300 K: the truth, never shown to training
+    strong    300 K, with a well 7 kT deep
+    hot       450 K, without a bias
+
+Example:
+    python scripts/make_glycine_md.py --out runs/glycine --jobs 2
+    python scripts/make_glycine_md.py --out runs/glycine --sets unbiased --lengths 4 --replicas 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from joblib import Parallel, delayed
+
+from protenix_eba.energy.simulate import (
+    EndBias,
+    SimulationSettings,
+    simulate_replica,
+    write_provenance,
+)
+from protenix_eba.progress import console, track
+from protenix_eba.units import thermal_energy_kj_mol
+
+KT = thermal_energy_kj_mol(300.0)
+PLAIN = SimulationSettings(
+    frames=2000,
+    interval_ps=1.0,
+    equilibration_ps=50.0,
+    force_field=("amber14-all.xml", "implicit/obc2.xml"),
+)
+# The seeds differ, so that the truth shares no random number with what is trained on.
+SETS = {
+    "biased": replace(PLAIN, bias=EndBias(depth_kj_mol=3 * KT), seed=100),
+    "unbiased": replace(PLAIN, seed=200),
+    "strong": replace(PLAIN, bias=EndBias(depth_kj_mol=7 * KT), seed=300),
+    "hot": replace(PLAIN, temperature_K=450.0, seed=400),
+}
+
+
+def main() -> int:
+    """Run the replicas that are not there yet; exit status 1 on a geometry fault."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--lengths", nargs="+", type=int, default=[3, 4, 5, 6])
+    parser.add_argument("--replicas", type=int, default=3)
+    parser.add_argument("--frames", type=int, default=PLAIN.frames)
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args()
+    faults: list[str] = []
+    for name in options.sets:
+        settings = replace(SETS[name], frames=options.frames)
+        faults += run(options.out / name, options.lengths, options.replicas, settings, options.jobs)
+    for fault in faults:
+        console.print(f"geometry: {fault}")
+    return 1 if faults else 0
+
+
+def run(
+    out: Path, lengths: list[int], replicas: int, settings: SimulationSettings, jobs: int
+) -> list[str]:
+    """Simulate one set; the geometry faults that were found."""
+    peptides = {f"gly{length}": "G" * length for length in lengths}
+    faults: list[str] = []
+    for numbers in ([1], range(2, replicas + 1)):  # the others are superposed on replica 1
+        tasks = [(name, replica) for replica in numbers for name in peptides]
+        results = Parallel(n_jobs=jobs, return_as="generator", batch_size=1)(
+            delayed(simulate_replica)(out / name, peptides[name], replica, settings)
+            for name, replica in tasks
+        )
+        for found in track(results, f"{out.name}, from replica {numbers[0]}", len(tasks)):
+            faults += found
+    for name, sequence in peptides.items():
+        write_provenance(out / name, sequence, settings, made_by="scripts/make_glycine_md.py")
+    return faults
+
+
+if __name__ == "__main__":
+    sys.exit(main())
