@@ -72,6 +72,8 @@ class EBAConfig:
             energy. "diverse": one from each of K clusters by C-alpha RMSD.
         n_conformers: K, conformers that are compared with each other in one step.
         n_noise: S, noise samples, each at its own level, shared by the K conformers.
+        stratified_noise: Whether the S levels of an item are drawn from S equal shares of their
+            distribution, one from each, instead of independently: a steadier gradient.
         crop_size: Largest number of residues of an item; longer ones are cropped. 0 for no crop.
         crop_spatial: Share of crops that are spatial (AlphaFold 3, section 2.7); the others are
             contiguous.
@@ -92,9 +94,13 @@ class EBAConfig:
         sft_weight: Weight of the mean denoising error added to the objectives that compare errors,
             which do not hold their size; 0, as in the paper, adds none.
         error_weights: Weights of the denoising error's terms: "paper", "upstream", or "custom"
-            for the two that follow.
+            for the four that follow.
         weight_mse: Weight of the aligned squared error, which the EDM weight multiplies.
         weight_lddt: Weight of the smooth LDDT.
+        weight_bond: Weight of the squared error of bonds and angles, which the EDM weight
+            multiplies; what a small model learns last.
+        weight_sigma_data: sigma_d of the EDM weight, angstrom, about the size of the molecule, so
+            that noise that moves it as a whole does not drown the rest; 0 for the network's 16.
         symmetric_atoms: Whether atoms whose names are a convention (OD1 and OD2 of ASP, and so on)
             are compared in the better order of each structure, as the paper does.
         low_memory: Whether each item is passed twice, first without gradients, then one conformer
@@ -124,6 +130,7 @@ class EBAConfig:
     sampler: str = "structures"
     n_conformers: int = 3
     n_noise: int = 8
+    stratified_noise: bool = False
     crop_size: int = 0
     crop_spatial: float = 0.5
     temperature_K: float = 300.0
@@ -138,6 +145,8 @@ class EBAConfig:
     error_weights: str = "custom"
     weight_mse: float = 1.0
     weight_lddt: float = 1.0
+    weight_bond: float = 0.0
+    weight_sigma_data: float = 0.0
     symmetric_atoms: bool = True
     low_memory: bool = False
     trainable: tuple[str, ...] = ("diffusion_module.*",)
@@ -160,7 +169,8 @@ class EBAConfig:
         for key in ("temperature_K", "diffusion_temperature", "lora_alpha"):
             self._require(key, getattr(self, key) > 0, "a number above 0")
         for key in (
-            *("length_exponent", "sft_weight", "weight_mse", "weight_lddt"),
+            *("length_exponent", "sft_weight", "weight_mse", "weight_lddt", "weight_bond"),
+            "weight_sigma_data",
             *("sampling_temperature_K", "outlier_z", "crop_spatial"),
         ):
             self._require(key, getattr(self, key) >= 0, "0 or above")

@@ -19,6 +19,7 @@ __all__ = [
     "DenoisingErrors",
     "ErrorWeights",
     "aligned_mse",
+    "bond_error",
     "edm_weight",
     "smooth_lddt",
 ]
@@ -27,6 +28,8 @@ __all__ = [
 # protein atoms, both in angstrom.
 LDDT_THRESHOLDS: Final = (0.5, 1.0, 2.0, 4.0)
 LDDT_RADIUS: Final = 15.0
+# Angstrom: atoms one or two bonds apart, and few others.
+BOND_RADIUS: Final = 2.7
 # Pairs that smooth LDDT looks at in one go: what fits a CPU's cache, few launches on a GPU.
 _PAIRS_AT_ONCE_CPU: Final = 2**13
 _PAIRS_AT_ONCE_GPU: Final = 2**17
@@ -39,12 +42,16 @@ class ErrorWeights:
     Attributes:
         mse: Of the aligned squared error.
         lddt: Of 1 - smooth LDDT.
-        edm: Whether the EDM weight multiplies the squared error.
+        edm: Whether the EDM weight multiplies the squared error and the bond error.
+        bond: Of the bond error.
+        sigma_data: sigma_d of the EDM weight, angstrom; 0 for the network's own.
     """
 
     mse: float
     lddt: float
     edm: bool
+    bond: float = 0.0
+    sigma_data: float = 0.0
 
 
 # The paper speaks of a constant weight. The published code has AlphaFold 3's alpha_diffusion = 4
@@ -62,22 +69,26 @@ class DenoisingErrors:
     Attributes:
         mse: Rigid-aligned mean squared error, with AlphaFold 3's factor 1/3, in square angstrom.
         lddt: Smooth LDDT, 0 to about 0.9 (its sigmoids never reach 1).
+        bond: Mean squared error of bonds and angles as distances, in square angstrom.
         sigma: `[S]` noise levels in angstrom.
     """
 
     mse: Tensor
     lddt: Tensor
+    bond: Tensor
     sigma: Tensor
 
     def total(self, weights: ErrorWeights, *, sigma_data: float) -> Tensor:
-        """l_is: the weighted sum of both terms. `[K, S]`.
+        """l_is: the weighted sum of the terms. `[K, S]`.
 
         Args:
             weights: Of the terms.
-            sigma_data: sigma_d of the EDM weight, angstrom.
+            sigma_data: The network's sigma_d, angstrom.
         """
-        scaled = edm_weight(self.sigma, sigma_data) * self.mse if weights.edm else self.mse
-        return weights.mse * scaled + weights.lddt * (1.0 - self.lddt)
+        squared = weights.mse * self.mse + weights.bond * self.bond
+        if weights.edm:
+            squared = edm_weight(self.sigma, weights.sigma_data or sigma_data) * squared
+        return squared + weights.lddt * (1.0 - self.lddt)
 
 
 def edm_weight(sigma: Tensor, sigma_data: float) -> Tensor:
@@ -104,6 +115,29 @@ def aligned_mse(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return (weight * squared).sum(dim=-1) / weight.sum(dim=-1).clamp_min(1.0) / 3.0
 
 
+def bond_error(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error of the distances between atoms within 2.7 angstrom in the target.
+
+    These are bonds and angles. AlphaFold 3 has the same term for the bonds of ligands (Abramson et
+    al., 2024, supplement, Eq. 5): an aligned error alone says little about them where most of it is
+    the place of whole groups.
+
+    Args:
+        predicted: `[K, S, N, 3]` in angstrom.
+        target: `[K, N, 3]`.
+        mask: `[K, N]`, 1 where the true coordinate exists.
+
+    Returns:
+        `[K, S]` in square angstrom; 0 for a conformer without such pairs.
+    """
+    errors = []
+    for x, y, present in zip(predicted, target.detach(), mask.bool(), strict=True):
+        first, second, true = _neighbours(y, present, BOND_RADIUS)
+        gap = (x.index_select(1, first) - x.index_select(1, second)).norm(dim=-1) - true
+        errors.append(gap.square().sum(dim=-1) / max(len(true), 1))
+    return torch.stack(errors)
+
+
 def smooth_lddt(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Smooth LDDT with each conformer's own neighbours (AlphaFold 3, Algorithm 27).
 
@@ -121,15 +155,15 @@ def smooth_lddt(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """
     scores = []
     for x, y, present in zip(predicted, target.detach(), mask.bool(), strict=True):
-        pairs = _neighbours(y, present)
+        pairs = _neighbours(y, present, LDDT_RADIUS)
         scores.append(_SmoothLDDT.apply(x, *pairs, torch.is_grad_enabled()))
     return torch.stack(scores)
 
 
-def _neighbours(target: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _neighbours(target: Tensor, present: Tensor, radius: float) -> tuple[Tensor, Tensor, Tensor]:
     """Both atoms and the distance of each pair within the radius, each `[P]`."""
     distance = torch.cdist(target, target, compute_mode="donot_use_mm_for_euclid_dist")
-    near = (distance < LDDT_RADIUS) & present[:, None] & present[None, :]
+    near = (distance < radius) & present[:, None] & present[None, :]
     first, second = torch.nonzero(torch.tril(near, diagonal=-1), as_tuple=True)
     return first, second, distance[first, second]
 

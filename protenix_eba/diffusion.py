@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from protenix_eba.denoising import DenoisingErrors, aligned_mse, smooth_lddt
+from protenix_eba.denoising import DenoisingErrors, aligned_mse, bond_error, smooth_lddt
 from protenix_eba.embeddings import TrunkEmbeddings
 from protenix_eba.geometry import random_rotations
 from protenix_eba.symmetry import with_best_order
+from protenix_eba.windows import one_window, window_size, with_one_window
 
 __all__ = ["ConformerDenoiser", "NoisyConformers", "add_noise", "denoising_errors"]
 
@@ -124,10 +125,13 @@ class ConformerDenoiser(nn.Module):
 
     def _prepare(self, features: dict[str, Any], z_trunk: Tensor) -> Shared:
         module: Any = self.diffusion_module
+        size = window_size(module, len(features["ref_pos"]))
+        windowed = with_one_window(features, size)
         pair_z = module.diffusion_conditioning.prepare_cache(features["relp"], z_trunk, False)
-        p_lm, c_l = module.atom_attention_encoder.prepare_cache(
-            **{name: features[name] for name in _ATOM_FEATURES}, r_l=True, z=pair_z
-        )
+        with one_window(module, size):
+            p_lm, c_l = module.atom_attention_encoder.prepare_cache(
+                **{name: windowed[name] for name in _ATOM_FEATURES}, r_l=True, z=pair_z
+            )
         return pair_z, p_lm, c_l
 
     def forward(
@@ -166,17 +170,18 @@ class ConformerDenoiser(nn.Module):
                 shared = tuple(part[None] for part in shared)  # the dimension of the conformers
             pair_z, p_lm, c_l = shared
             ratio = (sigma / module.sigma_data)[..., None, None]
-            update = module.f_forward(
-                r_noisy=coordinates / (module.sigma_data * (1 + ratio**2).sqrt()),
-                t_hat_noise_level=sigma,
-                input_feature_dict=features,
-                s_inputs=self._s_inputs(features, embeddings),
-                s_trunk=embeddings.s_trunk,
-                z_trunk=None,
-                pair_z=pair_z,
-                p_lm=p_lm,
-                c_l=c_l,
-            )
+            with one_window(module, window_size(module, coordinates.shape[-2])):
+                update = module.f_forward(
+                    r_noisy=coordinates / (module.sigma_data * (1 + ratio**2).sqrt()),
+                    t_hat_noise_level=sigma,
+                    input_feature_dict=features,
+                    s_inputs=self._s_inputs(features, embeddings),
+                    s_trunk=embeddings.s_trunk,
+                    z_trunk=None,
+                    pair_z=pair_z,
+                    p_lm=p_lm,
+                    c_l=c_l,
+                )
         # The host combines both in the update's type (Karras et al., 2022, Eq. 7); coordinates of
         # 50 angstrom in bfloat16 are a quarter of an angstrom apart.
         scale = sigma[..., None, None] / (1 + ratio**2).sqrt()
@@ -216,12 +221,11 @@ def denoising_errors(
             of each structure; None compares them by their names.
 
     Returns:
-        `mse` and `lddt`, each `[K, S]`.
+        Their parts, each `[K, S]`.
     """
     predicted = denoiser(features, embeddings, noisy.coordinates, noisy.sigma).float()
     if partners is not None:
         residue = features["atom_to_token_idx"]
         predicted = with_best_order(predicted, target, mask, partners, residue)
-    return DenoisingErrors(
-        aligned_mse(predicted, target, mask), smooth_lddt(predicted, target, mask), noisy.sigma
-    )
+    parts = (error(predicted, target, mask) for error in (aligned_mse, smooth_lddt, bond_error))
+    return DenoisingErrors(*parts, noisy.sigma)

@@ -58,6 +58,7 @@ def make_optimizer(configs: Any, module: nn.Module) -> torch.optim.Optimizer:
         lr=adam.lr,
         betas=(adam.beta1, adam.beta2),
         weight_decay=adam.weight_decay,
+        fused=True,  # in one pass: on a CPU the plain loop takes as long as a small step
     )
 
 

@@ -74,7 +74,8 @@ class Objective:
 def error_weights(config: EBAConfig) -> ErrorWeights:
     """The weights of the denoising error that `config.error_weights` names."""
     if config.error_weights == "custom":
-        return ErrorWeights(config.weight_mse, config.weight_lddt, edm=True)
+        own = (config.weight_bond, config.weight_sigma_data)
+        return ErrorWeights(config.weight_mse, config.weight_lddt, True, *own)
     return ERROR_WEIGHTS[config.error_weights]
 
 

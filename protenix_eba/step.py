@@ -48,10 +48,17 @@ class NoiseSettings:
     std: float
     sigma_data: float
 
-    def quantiles(self, n_levels: int) -> Tensor:
-        """Noise levels that stand for equal shares of the distribution, `[n_levels]`."""
-        middle = (torch.arange(n_levels) + 0.5) / n_levels
-        return self.sigma_data * torch.exp(self.mean + self.std * torch.special.ndtri(middle))
+    def quantiles(self, n_levels: int, generator: torch.Generator | None = None) -> Tensor:
+        """Noise levels that stand for equal shares of the distribution, `[n_levels]`.
+
+        Args:
+            n_levels: Number of shares.
+            generator: Draws a level from each share; None takes their middles.
+        """
+        within = 0.5 if generator is None else torch.rand(n_levels, generator=generator)
+        # In float32 a level of the last share can round to 1, whose quantile is infinite.
+        rank = ((torch.arange(n_levels) + within) / n_levels).clamp(1e-6, 1 - 1e-6)
+        return self.sigma_data * torch.exp(self.mean + self.std * torch.special.ndtri(rank))
 
 
 @dataclass(frozen=True)
@@ -180,6 +187,7 @@ class ItemStep:
             "loss": float(loss.detach()),
             "mse": float(view.errors.mse.detach().mean()),
             "lddt": float(view.errors.lddt.detach().mean()),
+            "bond": float(view.errors.bond.detach().mean()),
             **alignment_metrics(self._config, view.seen),
         }
 
@@ -210,6 +218,8 @@ class ItemStep:
         self, item: Item, generator: torch.Generator, levels: Tensor | None
     ) -> NoisyItem:
         coordinates, mask = item.coordinates.to(self._device), item.mask.to(self._device)
+        if levels is None and self._config.stratified_noise:
+            levels = self.noise.quantiles(self._config.n_noise, generator)
         noisy = add_noise(
             coordinates,
             mask,
@@ -234,9 +244,11 @@ class ItemStep:
                 for part in item.parts(self._noise_at_once)
             ]
             shape = item.noisy.coordinates.shape[:2]
-            mse = torch.cat([part.mse.flatten() for part in parts]).view(shape)
-            lddt = torch.cat([part.lddt.flatten() for part in parts]).view(shape)
-            return DenoisingErrors(mse, lddt, item.noisy.sigma)
+            rows = (
+                (part.mse.flatten(), part.lddt.flatten(), part.bond.flatten()) for part in parts
+            )
+            joined = (torch.cat(some).view(shape) for some in zip(*rows, strict=True))
+            return DenoisingErrors(*joined, item.noisy.sigma)
         rest = (item.features, item.embeddings, item.noisy, item.target, item.mask, item.partners)
         return denoising_errors(denoiser, *rest)
 

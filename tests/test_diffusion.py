@@ -57,6 +57,30 @@ def test_one_pass_over_all_conformers_equals_upstreams_plain_forward(parts):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("n_residues", [8, 15, 16])  # 33, 61 and 65 atoms
+def test_one_window_for_few_atoms_equals_upstreams_windows(awake, n_residues):
+    configs, state, _ = awake()
+    protein = protein_features(Protein("x", ("G" * n_residues,)))
+    embeddings = compute_embeddings(build_model(configs, state), protein, 1)
+    module = build_diffusion_module(configs, state).eval()
+    _, _, batch = noisy(len(protein.atoms), n_conformers=1)
+    ours = ConformerDenoiser(module)(protein.features, embeddings, batch.coordinates, batch.sigma)
+    theirs = module(
+        x_noisy=batch.coordinates[0],
+        t_hat_noise_level=batch.sigma,
+        input_feature_dict=protein.features,
+        s_inputs=embeddings.s_inputs,
+        s_trunk=embeddings.s_trunk,
+        z_trunk=embeddings.z_trunk,
+        pair_z=None,
+        p_lm=None,
+        c_l=None,
+    )
+    torch.testing.assert_close(ours[0], theirs, rtol=1e-4, atol=1e-4)
+    assert module.atom_attention_encoder.n_keys == 128  # upstream's own again
+
+
+@torch.no_grad()
 def test_a_trained_input_embedder_starts_from_the_trunks_own_output(parts):
     configs, state, protein, embeddings = parts
     module = build_diffusion_module(configs, state)

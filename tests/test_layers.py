@@ -15,7 +15,8 @@ LAYERS = {
     "streams",
     1: "losses denoising symmetry energy eval importing ebmfold",
     2: "compat",
-    3: "objectives data diffusion weights embeddings engine ranks step reference lora ema model",
+    3: "objectives data diffusion windows weights embeddings engine ranks step reference lora ema "
+    "model",
     4: "trainer fold_trainer fold_head loop sample sampling_run ensembles chunk_size relaxation "
     "checkpoints validation",
     5: "cli plugin demo",

@@ -16,6 +16,7 @@ from protenix_eba.denoising import (
     DenoisingErrors,
     ErrorWeights,
     aligned_mse,
+    bond_error,
     edm_weight,
     smooth_lddt,
 )
@@ -531,9 +532,9 @@ def test_the_mse_takes_one_decomposition_for_all_structures(structures, monkeypa
 
 
 def test_error_weights_are_those_of_the_paper_and_of_the_published_code():
-    mse, lddt = torch.rand(2, K, S, generator=generator())
+    mse, lddt, bond = torch.rand(3, K, S, generator=generator())
     sigma = torch.tensor([0.1, 1.0, 16.0, 300.0])
-    errors = DenoisingErrors(mse, lddt, sigma)
+    errors = DenoisingErrors(mse, lddt, bond, sigma)
     paper = errors.total(ERROR_WEIGHTS["paper"], sigma_data=16.0)
     torch.testing.assert_close(paper, mse + 1 - lddt)
     upstream = errors.total(ERROR_WEIGHTS["upstream"], sigma_data=16.0)
@@ -541,6 +542,26 @@ def test_error_weights_are_those_of_the_paper_and_of_the_published_code():
     torch.testing.assert_close(upstream, 4 * edm * mse + 4 * (1 - lddt))
     own = errors.total(ErrorWeights(mse=0.0, lddt=3.0, edm=True), sigma_data=16.0)
     torch.testing.assert_close(own, 3 * (1 - lddt))
+    bonds = errors.total(
+        ErrorWeights(1.0, 0.0, edm=True, bond=2.0, sigma_data=4.0), sigma_data=16.0
+    )
+    torch.testing.assert_close(bonds, (sigma**2 + 16) / (4 * sigma) ** 2 * (mse + 2 * bond))
+
+
+def test_bonds_are_compared_by_their_lengths_alone():
+    """Three atoms in a row, bonds of 1.5: the ends, 3.0 apart, do not count."""
+    target = torch.tensor([[[0.0, 0, 0], [1.5, 0, 0], [3.0, 0, 0]]])
+    turned = torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, -1]])  # with a reflection
+    stretched = target.clone()
+    stretched[0, 2, 0] += 0.4
+    predicted = torch.stack([target[0] @ turned + 5, stretched[0]])[None].requires_grad_()
+    error = bond_error(predicted, target, torch.ones(1, 3))
+    torch.testing.assert_close(error, torch.tensor([[0.0, 0.4**2 / 2]]))
+    error.sum().backward()
+    expected = torch.tensor([[-0.4, 0, 0], [0.4, 0, 0]])  # d/dx of 0.16 / 2 at both ends
+    torch.testing.assert_close(predicted.grad[0, 1, 1:], expected)
+    alone = bond_error(predicted, target, torch.tensor([[1.0, 0, 0]]))
+    torch.testing.assert_close(alone, torch.zeros(1, 2))
 
 
 def test_edm_weight_is_upstreams_formula():

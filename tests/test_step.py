@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from scipy.stats import kstest
 
 from protenix_eba.compat import LOSSES
 from protenix_eba.config import EBAConfig
@@ -152,3 +153,20 @@ def test_noise_level_quantiles_have_the_distributions_moments():
     logs = torch.log(NOISE.quantiles(1000) / 16.0)
     assert logs.mean().item() == pytest.approx(-1.2, abs=1e-3)
     assert logs.std().item() == pytest.approx(1.5, rel=0.01)
+
+
+def test_stratified_levels_take_one_of_each_share_and_keep_the_distribution():
+    draw = torch.Generator().manual_seed(0)
+    rounds = torch.stack([NOISE.quantiles(8, draw) for _ in range(500)])
+    standard = (torch.log(rounds / 16.0) - NOISE.mean) / NOISE.std
+    share = (torch.special.ndtr(standard) * 8).floor()
+    assert (share == torch.arange(8)).all()
+    assert kstest(standard.flatten().numpy(), "norm").pvalue > 0.01
+
+
+def test_stratified_levels_are_those_of_the_items_own_generator(parts):
+    items = [make(parts, stratified_noise=True) for _ in range(2)]
+    views = [step.look(parts[2], torch.Generator().manual_seed(3)) for _, step in items]
+    torch.testing.assert_close(*(view.errors.sigma for view in views), rtol=0, atol=0)
+    low, high = views[0].errors.sigma
+    assert low < 16 * math.exp(NOISE.mean) < high  # one below the median, one above
