@@ -1,0 +1,137 @@
+"""Ensembles along one coordinate: populations, free energies, and how far two of them are apart.
+
+For systems whose answer is known. The coordinate here is the distance between the ends of a chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protenix_eba.eval.extras.distributions import jsd_bits
+
+__all__ = [
+    "Interval",
+    "blocks_of",
+    "closed_share",
+    "distribution_jsd",
+    "end_distance",
+    "free_energy_kT",
+    "interval",
+    "log_odds",
+    "w1_angstrom",
+]
+
+Floats = NDArray[np.floating]
+Sample = Sequence[Floats]
+"""Distances in blocks that are independent of each other: single samples, or pieces of MD."""
+
+CLOSED_ANGSTROM: Final = 6.0
+# Of the ion pair of charged ends: the distance's own correlation time is about 20 ps.
+MD_BLOCK_FRAMES: Final = 200
+_BIN_ANGSTROM: Final = 0.5
+_N_BOOTSTRAPS: Final = 1000
+
+
+def end_distance(topology: Any, xyz: Floats) -> Floats:
+    """Distance from the first residue's N to the last one's C.
+
+    Args:
+        topology: `mdtraj.Topology` of a single chain.
+        xyz: `[F, N, 3]` in angstrom.
+
+    Returns:
+        `[F]` in angstrom.
+    """
+    residues = list(topology.residues)
+    first, last = (
+        next(atom.index for atom in residue.atoms if atom.name == name)
+        for residue, name in ((residues[0], "N"), (residues[-1], "C"))
+    )
+    distance: Floats = np.linalg.norm(xyz[:, first] - xyz[:, last], axis=-1)
+    return distance
+
+
+def blocks_of(replicas: Sequence[Floats], size: int = MD_BLOCK_FRAMES) -> list[Floats]:
+    """Pieces of each replica that follow each other, for the bootstrap."""
+    return [r[i : i + size] for r in replicas for i in range(0, len(r), size)]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with the 95% of its bootstrap distribution around it."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+def interval(
+    statistic: Callable[..., float], *samples: Sample, seed: int = 0, n: int = _N_BOOTSTRAPS
+) -> Interval:
+    """A statistic of one or more samples and its interval, each sample resampled by its blocks.
+
+    Args:
+        statistic: Of as many arrays `[F]` as there are samples.
+        samples: Each in blocks.
+        seed: Of the resampling.
+        n: Resamplings.
+    """
+    draw = np.random.default_rng(seed)
+
+    def again(sample: Sample) -> Floats:
+        return np.concatenate([sample[i] for i in draw.integers(len(sample), size=len(sample))])
+
+    value = statistic(*(np.concatenate(list(sample)) for sample in samples))
+    made = [statistic(*map(again, samples)) for _ in range(n)]
+    low, high = np.quantile(made, (0.025, 0.975))
+    return Interval(float(value), float(low), float(high))
+
+
+def closed_share(distance: Floats) -> float:
+    """Share of the conformations whose ends are within 6 angstrom."""
+    return float((distance < CLOSED_ANGSTROM).mean())
+
+
+def log_odds(distance: Floats) -> float:
+    """ln(closed / open), with half a conformation added to both (Haldane and Anscombe)."""
+    closed = int((distance < CLOSED_ANGSTROM).sum())
+    return float(np.log((closed + 0.5) / (len(distance) - closed + 0.5)))
+
+
+def w1_angstrom(first: Floats, second: Floats) -> float:
+    """1-Wasserstein distance of two samples of a distance."""
+    from scipy.stats import wasserstein_distance  # takes a second to import
+
+    return float(wasserstein_distance(first, second))
+
+
+def distribution_jsd(first: Floats, second: Floats) -> float:
+    """Jensen-Shannon divergence in bits of the distances' histograms, bins of 0.5 angstrom."""
+    top = max(float(first.max()), float(second.max())) + _BIN_ANGSTROM
+    edges = np.arange(0.0, top + _BIN_ANGSTROM, _BIN_ANGSTROM)
+    counts = [np.histogram(sample, edges)[0] / len(sample) for sample in (first, second)]
+    return float(jsd_bits(counts[0][None], counts[1][None])[0])
+
+
+def free_energy_kT(distance: Floats, edges: Floats) -> Floats:
+    """-ln of the density in each bin, in kT; infinite where no conformation is.
+
+    Args:
+        distance: `[F]` in angstrom.
+        edges: `[B + 1]` of the bins.
+
+    Returns:
+        `[B]`, not shifted: of normalised densities, so that ensembles compare without a fit.
+    """
+    counts, _ = np.histogram(distance, edges)
+    density = counts / (len(distance) * np.diff(edges))
+    with np.errstate(divide="ignore"):
+        return np.asarray(-np.log(density))
