@@ -10,6 +10,8 @@ from protenix_eba.weights import (
     build_diffusion_module,
     build_input_embedder,
     build_model,
+    load_checkpoint,
+    quick_start,
     with_depth,
 )
 
@@ -142,3 +144,38 @@ def test_random_references_keep_each_residues_shape(parts):
         )
     assert (moved["ref_pos"] - protein.features["ref_pos"]).abs().max() > 0.1
     assert not torch.equal(moved["d_lm"], protein.features["d_lm"])
+
+
+def entering(state, protein):
+    """Root mean square, between atoms, of what identity and reference positions add to them."""
+    features = protein.features
+    names = ("ref_mask", "ref_element", "ref_atom_name_chars")
+    n_atoms = len(protein.atoms)
+    parts = {
+        "f": torch.cat([features[name].reshape(n_atoms, -1).float() for name in names], dim=1),
+        "ref_pos": features["ref_pos"],
+    }
+    prefix = "diffusion_module.atom_attention_encoder.linear_no_bias_"
+    added = {key: value @ state[f"{prefix}{key}.weight"].T for key, value in parts.items()}
+    return {key: (x - x.mean(0)).square().mean().sqrt().item() for key, x in added.items()}
+
+
+def test_a_quick_start_tells_atoms_apart_by_what_they_are_not_by_their_reference(small_run):
+    fresh = load_checkpoint(small_run / "start.pt")
+    protein = protein_features(Protein("x", ("YGGFM",)))
+    before, after = entering(fresh, protein), entering(quick_start(fresh), protein)
+    assert before["f"] < 0.1 * before["ref_pos"]
+    assert after["f"] > after["ref_pos"]
+
+
+def test_a_quick_start_scales_four_maps_opens_the_gates_and_leaves_the_rest(small_run):
+    fresh = load_checkpoint(small_run / "start.pt")
+    changed = quick_start(fresh)
+    encoder = "diffusion_module.atom_attention_encoder.linear_no_bias_"
+    for name, factor in {"r": 8.0, "f": 20.0, "ref_pos": 0.1, "d": 0.1}.items():
+        key = f"{encoder}{name}.weight"
+        torch.testing.assert_close(changed.pop(key), factor * fresh[key])
+    others = {key for key, value in changed.items() if not torch.equal(value, fresh[key])}
+    assert others
+    assert all(key.endswith((".linear_a_last.bias", ".linear_s.bias")) for key in others)
+    assert all(key.startswith("diffusion_module.") for key in others)
