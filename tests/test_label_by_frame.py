@@ -125,6 +125,7 @@ def test_options_that_do_not_belong_together_are_refused(tmp_path, capsys) -> No
     path = write_csv(tmp_path / "b.csv", HEADER + "pep,1,0,1\n")
     plumed = colvar(tmp_path / "COLVAR", TIMES, BIAS)
     assert "names its target" in refused(capsys, data, path, "--bias", "--energy-unit", "kT")
+    assert "is of the unit kT" in refused(capsys, data, plumed, "--bias", "--temperature-K", "310")
     assert "given together" in refused(capsys, data, path, plumed, "--bias")
     assert "--structures is for" in refused(capsys, data, path, "--bias", "--structures", tmp_path)
     assert "which column" in refused(capsys, data, plumed)

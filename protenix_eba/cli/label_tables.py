@@ -178,6 +178,10 @@ def _by_frame(
             "--structures is for published energies, --input for those of trajectories",
             "give one of them",
         )
+    if "temperature_K" in chosen and chosen.get("unit") != "kT":
+        raise UserError(
+            "--temperature-K is of the unit kT", "add --energy-unit kT, or leave it out"
+        )
     colvar = ColvarChoice(**chosen) if chosen else None
     imported = labels_by_frame(paths, data, bias=bias, colvar=colvar)
     for remark in imported.remarks:
