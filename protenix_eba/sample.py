@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -50,9 +51,9 @@ class SamplerSettings:
         noise_scale: lambda, on the added noise; AlphaFold 3 takes 1.003.
         step_scale: eta, on the step; 1 is the Euler step, AlphaFold 3 takes 1.5, which narrows
             the samples.
-        s_max: Largest noise level in units of sigma_data.
-        s_min: Smallest one.
-        rho: Exponent of the schedule.
+        s_max: Largest noise level in units of sigma_data, above s_min.
+        s_min: Smallest one, above 0.
+        rho: Exponent of the schedule, above 0.
         sigma_data: In angstrom.
     """
 
@@ -69,22 +70,30 @@ class SamplerSettings:
     def __post_init__(self) -> None:
         if self.n_steps < 1:
             raise UserError(f"expected at least 1 denoising step, found {self.n_steps}")
-        for name in ("gamma0", "noise_scale", "step_scale"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{name}: expected 0 or above, found {getattr(self, name)}")
+        for name in ("gamma0", "gamma_min", "noise_scale", "step_scale"):
+            self._require(name, getattr(self, name) >= 0, "0 or above")
+        for name in ("s_min", "rho"):
+            self._require(name, 0 < getattr(self, name) < math.inf, "a number above 0")
+        above = self.s_min < self.s_max < math.inf
+        self._require("s_max", above, f"a number above s_min, which is {self.s_min}")
+
+    def _require(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise UserError(f"{name}: expected {expected}, found {getattr(self, name)}")
 
 
 PRESETS: Final[dict[str, dict[str, float]]] = {
     # The sampling script in the EBA authors' repository (lujiarui/eba, sh/sample_demo.sh), run on
     # their released checkpoint: noise_scale_lambda 1.75, step_scale_eta 1.25, N_step 20; gamma0
-    # from configs/configs_base.py there.
+    # from configs/configs_base.py there. The script's lines for the pre-trained weights, commented
+    # out, leave the sampler as it is. Not compared with the paper's text.
     "tuned": {"gamma0": 0.8, "noise_scale": 1.75, "step_scale": 1.25},
-    # The same script: its lines for the pre-trained weights, commented out, name another
-    # checkpoint and leave the sampler as it is. Not compared with the paper's text.
-    "pretrained": {"gamma0": 0.8, "noise_scale": 1.75, "step_scale": 1.25},
     # Abramson et al., Nature 2024, supplement, Algorithm 18; the defaults of Protenix, with 200
     # steps.
     "alphafold3": {"gamma0": 0.8, "noise_scale": 1.003, "step_scale": 1.5},
+    # The probability-flow equation (Karras et al., 2022, Eq. 1): with enough steps it samples the
+    # model's own distribution, while churn and a step scale other than 1 move populations.
+    "exact": {"gamma0": 0.0, "noise_scale": 1.0, "step_scale": 1.0},
 }
 """Settings of the sampler by name; the number of steps is no part of them."""
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import mdtraj
 import numpy as np
@@ -25,10 +25,12 @@ from protenix_eba.errors import UserError
 from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = [
+    "FrameTimes",
     "Target",
     "ascii_path",
     "find_targets",
     "frame_count",
+    "frame_times",
     "has_rest",
     "is_cut",
     "load_topology",
@@ -40,6 +42,7 @@ _REPLICA = re.compile(r"_R(\d+)(?:_fit)?$")
 # Frames of more atoms than this are packed, behind a longer header.
 _XTC_UNPACKED_ATOMS: Final = 9
 _XTC_HEADER_BYTES: Final = 92
+_FRAMES_AT_A_TIME: Final = 500
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,19 @@ class Target:
     name: str
     topology_path: Path
     trajectory_paths: dict[int, Path]
+
+
+class FrameTimes(NamedTuple):
+    """Times of a replica's F frames.
+
+    Attributes:
+        time_ps: `[F]` as the file has them.
+        stored: Whether they are times of the MD. Programs that know none write the number of the
+            frame, or the step that the file counts beside them.
+    """
+
+    time_ps: NDArray[np.float64]
+    stored: bool
 
 
 def find_targets(root: Path | str) -> list[Target]:
@@ -147,6 +163,24 @@ def is_cut(target: Target, replica: int) -> bool:
     """
     with _open_xtc(target, replica) as (handle, n_whole):
         return has_rest(handle, target.trajectory_paths[replica], n_whole)
+
+
+def frame_times(target: Target, replica: int) -> FrameTimes:
+    """Times of the whole frames of a replica.
+
+    Raises:
+        UserError: The file cannot be read, or has no whole frame.
+    """
+    times, steps = [], []
+    with _open_xtc(target, replica) as (handle, n_whole):
+        for start in range(0, n_whole, _FRAMES_AT_A_TIME):
+            _, time, step, _ = handle.read(min(_FRAMES_AT_A_TIME, n_whole - start))
+            times.append(time)
+            steps.append(step)
+    time_ps = np.concatenate(times).astype(np.float64)
+    counted = (np.arange(len(time_ps)), np.concatenate(steps))
+    numbers = any(np.allclose(time_ps, count, atol=1e-3) for count in counted)
+    return FrameTimes(time_ps, bool(np.all(np.diff(time_ps) > 0)) and not numbers)
 
 
 def read_frames(

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ANGSTROM_PER_NM", "GAS_CONSTANT_KJ_MOL_K", "thermal_energy_kj_mol"]
+__all__ = ["ANGSTROM_PER_NM", "GAS_CONSTANT_KJ_MOL_K", "KJ_PER_KCAL", "thermal_energy_kj_mol"]
 
 ANGSTROM_PER_NM: Final = 10.0
+KJ_PER_KCAL: Final = 4.184  # the thermochemical calorie, exact
 # CODATA 2018: N_A * k_B, exact since the SI of 2019.
 GAS_CONSTANT_KJ_MOL_K: Final = 8.31446261815324e-3
 

@@ -267,3 +267,18 @@ def test_every_recipe_resolves_and_its_section_is_in_range(recipe):
 def test_a_recipe_resolves_for_every_model(model_name):
     configs = resolve_config([plugin], RECIPES / "eba.yaml", {"model_name": model_name})
     assert configs.model_name == model_name
+
+
+def test_the_recipe_without_the_bias_uses_the_weights_of_reweighting():
+    """exp(-E / kT) with E = -V, relative to the start, each frame counted once."""
+    section = section_from(resolve_config([plugin], RECIPES / "eba_unbias.yaml").eba, EBAConfig)
+    assert (section.objective, section.eba_with_ref) == ("eba", True)
+    assert (section.temperature_K, section.length_exponent) == (300.0, 0.0)
+    assert (section.sampling_temperature_K, section.outlier_z) == (0.0, 0.0)
+
+
+def test_every_key_of_the_recipe_without_the_bias_has_a_reason():
+    lines = (RECIPES / "eba_unbias.yaml").read_text(encoding="utf-8").splitlines()
+    section = lines.index("eba:")
+    for before, line in zip(lines[section:], lines[section + 1 :], strict=False):
+        assert "#" in line or before.lstrip().startswith("#"), line

@@ -1,4 +1,5 @@
 import json
+import math
 
 import mdtraj
 import numpy as np
@@ -145,6 +146,14 @@ def test_presets_are_settings_and_alphafolds_are_upstreams_defaults():
         "step_scale": theirs["step_scale_eta"].default,
     }
     assert SamplerSettings().gamma_min == theirs["gamma_min"].default
+    assert len({tuple(values.items()) for values in PRESETS.values()}) == len(PRESETS)
+
+
+def test_the_exact_preset_alone_leaves_a_gaussians_spread():
+    spread = {name: spread_of_gaussian_samples(4.0, **PRESETS[name]) for name in PRESETS}
+    wrong = {name: abs(value / 4.0 - 1) for name, value in spread.items()}
+    assert wrong.pop("exact") < 0.015
+    assert min(wrong.values()) > 0.05
 
 
 def test_noise_levels_are_upstreams():
@@ -158,6 +167,22 @@ def test_noise_levels_are_upstreams():
 def test_no_step_is_refused():
     with pytest.raises(UserError, match="at least 1 denoising step"):
         SamplerSettings(n_steps=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"s_max": 4e-4}, "s_max: expected a number above s_min"),
+        ({"s_max": math.inf}, "s_max: expected a number above s_min"),
+        ({"s_max": math.nan}, "s_max: expected a number above s_min"),
+        ({"s_min": 0.0}, "s_min: expected a number above 0"),
+        ({"rho": 0.0}, "rho: expected a number above 0"),
+        ({"gamma_min": -1.0}, "gamma_min: expected 0 or above"),
+    ],
+)
+def test_a_schedule_that_cannot_be_sampled_is_refused(values, message):
+    with pytest.raises(UserError, match=message):
+        SamplerSettings(**values)
 
 
 @pytest.fixture
@@ -257,6 +282,7 @@ def test_too_few_valid_samples_are_exit_status_3(command, tmp_path, capsys):
         (["--batch", "many"], "expected 'auto' or a number"),
         (["--seed", "-1"], "--seed: expected 0 or above"),
         (["--noise-scale", "nan"], "noise_scale: expected 0 or above"),
+        (["--s-max", "1e-5"], "s_max: expected a number above s_min, which is 0.0004"),
         (["--config", "absent.yaml"], "expected a file at absent.yaml"),
     ],
 )
@@ -275,6 +301,19 @@ def test_other_settings_do_not_overwrite_samples(command, tmp_path, capsys):
     out = ["--out", str(tmp_path / "out")]
     assert run([*command, *out, "-n", "2"]) == 0
     assert run([*command, *out, "-n", "2", "--preset", "tuned"]) == 2
+    assert "samples made with other sampler" in capsys.readouterr().err
+
+
+def test_the_schedule_is_recorded_and_another_one_is_refused(command, tmp_path, capsys):
+    words = [*command, "--out", str(tmp_path / "out"), "-n", "1", "--preset", "exact"]
+    schedule = {"s_max": 40.0, "s_min": 0.001, "gamma_min": 0.5, "rho": 5.0}
+    for name, value in schedule.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    assert run(words) == 0
+    recorded = json.loads((tmp_path / "out/other/other.json").read_text())["sampler"]
+    assert {name: recorded[name] for name in schedule} == schedule
+    assert recorded["gamma0"] == 0.0
+    assert run([*words, "--rho", "7"]) == 2
     assert "samples made with other sampler" in capsys.readouterr().err
 
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from protenix_eba.energy.table import EnergyLabels
+
 __all__ = ["import_csv", "merge", "report"]
 
+_EXIT_SOME_FAILED = 3
+_SHOWN = 5
 _TABLE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -57,22 +63,138 @@ def merge(out: Path) -> None:
 
 @click.command(
     "import-csv",
-    epilog="Example: protenix-eba label import-csv energies.csv --structures cif --out l.parquet",
-)
-@click.argument("path", metavar="CSV", type=_TABLE)
-@click.option("--structures", type=click.Path(path_type=Path, file_okay=False),
-              help="Folder of the structure files that the rows name: adds residues and the "
-              "identity of each frame.")  # fmt: skip
-@click.option("--out", required=True, type=_TABLE, help="Label table (Parquet).")
-def import_csv(path: Path, structures: Path | None, out: Path) -> None:
-    """Make a label table of published energies.
+    epilog="""Examples:
 
-    The columns are frame (NAME_<number>.cif), initial_e and final_e in kJ/mol, and rmsd in
-    angstrom, as the EBA authors published theirs.
+    \b
+    protenix-eba label import-csv energies.csv --structures cif --out l.parquet
+    protenix-eba label import-csv energies.csv --input md --out l.parquet
+    protenix-eba label import-csv bias.csv --bias --input md --out l.parquet
+    protenix-eba label import-csv COLVAR.1 COLVAR.2 --bias --target gly4 --replica 1 \\
+        --replica 2 --input md --out l.parquet
+
+Exit status: 0 all rows ok, 2 unusable input, 3 some rows of --input have no energy.""",
+)
+@click.argument("paths", metavar="FILES", nargs=-1, required=True, type=_TABLE)
+@click.option("--structures", type=click.Path(path_type=Path, file_okay=False),
+              help="Of published energies: folder of the structure files that the rows name; adds "
+              "residues and the identity of each frame.")  # fmt: skip
+@click.option("--input", "data", type=click.Path(path_type=Path, file_okay=False),
+              help="Folder of the trajectories that the rows are of, by target, replica and "
+              "frame.")  # fmt: skip
+@click.option("--bias", is_flag=True,
+              help="The numbers are a bias potential V of the MD: the labels are -V, which align a "
+              "model to the ensemble without it.")  # fmt: skip
+@click.option("--target", "targets", multiple=True,
+              help="Of COLVAR files: one for all, or one for each.  "
+              "[default: the only one]")  # fmt: skip
+@click.option("--replica", "replicas", multiple=True, type=int,
+              help="Of COLVAR files: one for each, in their order.  "
+              "[default: the only one]")  # fmt: skip
+@click.option("--column", help="Of COLVAR files.  [default: the only one named *.bias]")
+@click.option("--energy-unit", "unit", type=click.Choice(["kj/mol", "kcal/mol", "kT"]),
+              help="Of that column.  [default: kj/mol]")  # fmt: skip
+@click.option("--temperature-K", "temperature_K", type=click.FloatRange(min=0, min_open=True),
+              help="Of kT.  [default: 300]")  # fmt: skip
+@click.option("--match", type=click.Choice(["auto", "time", "row"]),
+              help="How rows of COLVAR files and frames are matched; auto: by time where the "
+              "trajectory has times, else row by row.  [default: auto]")  # fmt: skip
+@click.option("--out", required=True, type=_TABLE, help="Label table (Parquet).")
+def import_csv(
+    paths: tuple[Path, ...],
+    structures: Path | None,
+    data: Path | None,
+    bias: bool,
+    targets: tuple[str, ...],
+    replicas: tuple[int, ...],
+    column: str | None,
+    unit: str | None,
+    temperature_K: float | None,
+    match: str | None,
+    out: Path,
+) -> None:
+    """Make a label table of energies that you have.
+
+    Without --input FILES is a CSV file as the EBA authors published theirs: frame
+    (NAME_<number>.cif), initial_e and final_e in kJ/mol, and rmsd in angstrom.
+
+    With --input FILES are CSV files with the columns target, replica, frame (from 0) and
+    energy_kj_mol, or bias_kj_mol with --bias; or PLUMED's COLVAR files, one for each replica. A
+    bias must not change with time: give that of the converged metadynamics, not the growing one.
     """
-    from protenix_eba.energy.published import labels_from_csv
+    given = {
+        "targets": targets,
+        "replicas": replicas,
+        "column": column,
+        "unit": unit,
+        "temperature_K": temperature_K,
+        "match": match,
+    }
+    chosen = {name: value for name, value in given.items() if value not in (None, ())}
+    if data is None:
+        _refuse_without_input(paths, bias or bool(chosen))
+        labels = _published(paths[0], structures)
+    else:
+        labels = _by_frame(paths, data, structures, bias, chosen)
     from protenix_eba.energy.table import write_labels
 
-    labels = labels_from_csv(path, structures)
     write_labels(out, labels)
     click.echo(f"{out}: {len(labels)} rows of {len(labels.targets)} targets")
+    if data is not None:
+        _tell_failures(labels)
+
+
+def _refuse_without_input(paths: tuple[Path, ...], by_frame: bool) -> None:
+    from protenix_eba.errors import UserError
+
+    if by_frame:
+        raise UserError(
+            "energies of trajectory frames need their trajectories",
+            "give --input, the folder with NAME/NAME.pdb and NAME/NAME_R1.xtc",
+        )
+    if len(paths) > 1:
+        raise UserError(
+            f"expected one CSV file of published energies, found {len(paths)}", "give one"
+        )
+
+
+def _published(path: Path, structures: Path | None) -> EnergyLabels:
+    from protenix_eba.energy.published import labels_from_csv
+
+    return labels_from_csv(path, structures)
+
+
+def _by_frame(
+    paths: tuple[Path, ...],
+    data: Path,
+    structures: Path | None,
+    bias: bool,
+    chosen: dict[str, Any],
+) -> EnergyLabels:
+    from protenix_eba.energy.by_frame import ColvarChoice, labels_by_frame
+    from protenix_eba.errors import UserError
+
+    if structures is not None:
+        raise UserError(
+            "--structures is for published energies, --input for those of trajectories",
+            "give one of them",
+        )
+    if "temperature_K" in chosen and chosen.get("unit") != "kT":
+        raise UserError(
+            "--temperature-K is of the unit kT", "add --energy-unit kT, or leave it out"
+        )
+    colvar = ColvarChoice(**chosen) if chosen else None
+    imported = labels_by_frame(paths, data, bias=bias, colvar=colvar)
+    for remark in imported.remarks:
+        click.echo(remark)
+    return imported.labels
+
+
+def _tell_failures(labels: EnergyLabels) -> None:
+    """Name the rows without an energy, the first few, and end with status 3 if there are any."""
+    failed = labels.select(~labels.ok).rows()
+    for row in failed[:_SHOWN]:
+        frame = f"{row['target']} replica {row['replica']} frame {row['frame']}"
+        click.echo(f"{row['status']}: {frame}: {row['reason']}")
+    if failed:
+        click.echo(f"{len(failed)} rows have no energy")
+        raise click.exceptions.Exit(_EXIT_SOME_FAILED)

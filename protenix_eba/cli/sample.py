@@ -22,7 +22,7 @@ from protenix_eba.errors import UserError
 if TYPE_CHECKING:
     from protenix_eba.sample import SamplerSettings
 
-_PRESETS = ("tuned", "pretrained", "alphafold3")
+_PRESETS = ("tuned", "alphafold3", "exact")
 _EXIT_SOME_FAILED = 3
 
 
@@ -67,12 +67,16 @@ samples than asked for."""
 @click.option(
     "--preset",
     type=click.Choice(_PRESETS),
-    help="gamma0, lambda and eta of the EBA authors' script for tuned or pre-trained models, or of "
-    "AlphaFold 3; options win over it.",
+    help="gamma0, lambda and eta of the EBA authors' script, of AlphaFold 3, or of the "
+    "probability-flow equation (exact: judge populations under it); options win over it.",
 )
 @click.option("--gamma0", type=float, help="Churn.  [default: 0.8]")
 @click.option("--noise-scale", type=float, help="lambda.  [default: 1]")
 @click.option("--step-scale", type=float, help="eta.  [default: 1]")
+@click.option("--gamma-min", type=float, help="Churn ends below it, angstrom.  [default: 1]")
+@click.option("--s-max", type=float, help="Largest noise level / sigma_data.  [default: 160]")
+@click.option("--s-min", type=float, help="Smallest noise level / sigma_data.  [default: 0.0004]")
+@click.option("--rho", type=float, help="Exponent of the noise levels.  [default: 7]")
 @click.option(
     "--seed",
     type=int,
@@ -141,6 +145,10 @@ def sample(
     gamma0: float | None,
     noise_scale: float | None,
     step_scale: float | None,
+    gamma_min: float | None,
+    s_max: float | None,
+    s_min: float | None,
+    rho: float | None,
 ) -> None:
     """Sample ensembles from sequences alone: NAME/NAME.pdb and NAME/NAME.xtc.
 
@@ -166,7 +174,15 @@ def sample(
         n_samples=samples,
         settings=_settings(
             preset,
-            {"gamma0": gamma0, "noise_scale": noise_scale, "step_scale": step_scale},
+            {
+                "gamma0": gamma0,
+                "noise_scale": noise_scale,
+                "step_scale": step_scale,
+                "gamma_min": gamma_min,
+                "s_max": s_max,
+                "s_min": s_min,
+                "rho": rho,
+            },
             n_steps=steps,
             sigma_data=configs.sigma_data,
         ),

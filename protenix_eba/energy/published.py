@@ -64,7 +64,8 @@ def _read(path: Path) -> list[tuple[int, Mapping[str, str]]]:
         if missing:
             raise UserError(
                 f"{path} lacks {', '.join(missing)}; it has {', '.join(reader.fieldnames or [])}",
-                "expected the columns frame, initial_e, final_e and rmsd",
+                "expected the columns frame, initial_e, final_e and rmsd; a table by target, "
+                "replica and frame needs --input",
             )
         return [(reader.line_num, row) for row in reader]
 
