@@ -1,0 +1,431 @@
+"""The proof: MD under a bias in, the ensemble without it out, and how near each method comes.
+
+Glycine chains are simulated under U + V (`biased`, `strong`) or hot, a model learns that, and is
+then aligned; the ensemble under U at 300 K was simulated apart and is never shown to training.
+Everything runs through the commands that users have. A run that is stopped goes on from what is
+finished. All that the document shows is derived from docs/proof/results.json, which this writes.
+
+Examples:
+    python scripts/proof.py --out runs/proof --jobs 2     # hours of CPU time; then the document
+    python scripts/proof.py --out runs/proof --arms eba dpo --seeds 1
+    python scripts/proof.py --check                       # the document against the stored results
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mdtraj
+import numpy as np
+import proof_report
+from joblib import Parallel, delayed
+from make_glycine_md import SETS
+from make_glycine_md import run as simulate
+
+from protenix_eba.errors import UserError
+from protenix_eba.eval.coordinate import end_distance
+from protenix_eba.eval.extras.features import torsions_of
+from protenix_eba.files import atomic_path
+from protenix_eba.progress import console
+from protenix_eba.trajectories import Target, find_targets, frame_count, read_frames
+from protenix_eba.validity import Checker
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPES = ROOT / "protenix_eba" / "recipes"
+CONFIG = RECIPES / "demo_eba.yaml"
+LENGTHS = (3, 4, 5, 6)
+REPLICAS = 3
+STEPS = 200
+N_SAMPLES = 500
+SAMPLERS = {
+    "exact": ("--preset", "exact", "--steps", "40"),
+    "default": ("--steps", "20"),
+}
+# Frames drawn uniformly: a proposal that is flat in energy.
+UNIFORM = "1e9"
+
+
+@dataclass(frozen=True)
+class System:
+    """What is trained on.
+
+    Attributes:
+        lengths: Residues of the chains that training sees.
+        temperature_K: Of the weights exp(-E / kT) of what its labels hold.
+        sft_steps: Supervised steps from the shipped start; 0 where that is the model already.
+        energies: Whether labels are minimised energies; else minus the bias.
+    """
+
+    lengths: tuple[int, ...]
+    temperature_K: float = 300.0
+    sft_steps: int = 0
+    energies: bool = False
+
+
+SYSTEMS = {
+    # The shipped start was trained on these very frames.
+    "biased": System((3, 4, 6)),
+    "strong": System((4,), sft_steps=1500),
+    # exp(-E / k 300) / exp(-E / k 450) = exp(-E / k 900)
+    "hot": System((4,), temperature_K=900.0, sft_steps=1500, energies=True),
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+        title: In tables.
+        options: Keys of the configuration, over those of the recipe.
+        systems: Where it is tried.
+        minimised: Whether its labels are minimised energies, as in the paper.
+    """
+
+    title: str
+    options: dict[str, str] = field(default_factory=dict)
+    systems: tuple[str, ...] = ("biased",)
+    minimised: bool = False
+
+
+EVERYWHERE = ("biased", "strong", "hot")
+ARMS = {
+    "plain": Arm("plain fine-tuning, as long", {"objective": "denoising"}),
+    "weighted": Arm(
+        "importance-weighted fine-tuning",
+        {"objective": "denoising", "sampling_temperature_K": UNIFORM},
+        EVERYWHERE,
+    ),
+    "eba": Arm("EBA", {}, EVERYWHERE),
+    "eba_bound": Arm("EBA, expectation `bound`", {"expectation": "bound"}),
+    "eba_likelihood": Arm(
+        "EBA, likelihood weights, T = 1",
+        {"error_weights": "likelihood", "diffusion_temperature": "1", "sft_weight": "0.02"},
+    ),
+    "eba_T50": Arm("EBA, T = 50", {"diffusion_temperature": "50"}),
+    "eba_T5000": Arm("EBA, T = 5000", {"diffusion_temperature": "5000"}),
+    "eba_no_reference": Arm("EBA without reference", {"eba_with_ref": "false"}),
+    "dpo": Arm(
+        "EBA-DPO", {"objective": "eba_dpo", "n_conformers": "2", "n_noise": "64"}, EVERYWHERE
+    ),
+    "plackett_luce": Arm("Plackett-Luce", {"objective": "plackett_luce"}),
+    "paper": Arm(
+        "EBA with the paper's weights",
+        {"eba_with_ref": "false", "length_exponent": "0.5"},
+        minimised=True,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Where the experiment keeps its files, and how it runs commands.
+
+    Attributes:
+        out: Its folder.
+        start: Checkpoint to begin from; None for the shipped one.
+    """
+
+    out: Path
+    start: Path | None
+
+    def run(self, *words: str | Path, log: Path, partial: bool = False) -> None:
+        """Run a command of this installation on one core, its output in a file.
+
+        Raises:
+            UserError: It failed; with the end of its output.
+        """
+        line = [str(word) for word in words]
+        log.parent.mkdir(parents=True, exist_ok=True)
+        program = Path(sys.executable).parent / line[0]
+        env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        with log.open("w", encoding="utf-8") as handle:
+            done = subprocess.run(
+                [program, *line[1:]], stdout=handle, stderr=subprocess.STDOUT, env=env, check=False
+            )
+        if done.returncode and not (partial and done.returncode == 3):
+            tail = log.read_text(encoding="utf-8", errors="replace")[-600:]
+            raise UserError(f"exit status {done.returncode}: {' '.join(line)}\n{tail}", f"see {log}")
+
+    def md(self, name: str) -> Path:
+        """The MD of one set."""
+        return self.out / "md" / name
+
+    def labels(self, system: str, *, minimised: bool = False) -> Path:
+        """Its label table."""
+        kind = "energies" if minimised or SYSTEMS[system].energies else "bias"
+        return self.out / "labels" / f"{system}_{kind}.parquet"
+
+    def data(self, system: str) -> Path:
+        """The targets that training sees."""
+        return self.out / "data" / system
+
+    def base(self, system: str) -> Path:
+        """The model before alignment."""
+        if not SYSTEMS[system].sft_steps:
+            return self.out / "start.pt"
+        return self.out / "runs" / f"{system}_sft" / "model.pt"
+
+
+def prepare(proof: Proof, systems: Sequence[str], jobs: int) -> None:
+    """MD, labels, start, embeddings, and the supervised models."""
+    wanted = [*systems, "unbiased"]
+    for name in wanted:
+        lengths = list(LENGTHS if name in ("biased", "unbiased") else SYSTEMS[name].lengths)
+        simulate(proof.md(name), lengths, REPLICAS, SETS[name], jobs)
+    for system in systems:
+        link_data(proof, system)
+        label(proof, system, jobs)
+    if "biased" in systems:
+        label_minimised(proof, "biased", jobs)
+    if not (proof.out / "start.pt").is_file():
+        source = ("--start", "glycine")
+        words = ("protenix-eba", "init", "--config", CONFIG, *source, "--out")
+        proof.run(*words, proof.out / "start.pt", log=proof.out / "logs" / "init.log")
+    proof.run(
+        "protenix-eba", "embed", "--config", CONFIG, "--checkpoint", proof.out / "start.pt",
+        "--input", proof.md("unbiased"), "--out", proof.out / "embeddings",
+        log=proof.out / "logs" / "embed.log",
+    )  # fmt: skip
+    fasta = "".join(f">gly{n}\n{'G' * n}\n" for n in (4, 5))
+    (proof.out / "sequences.fasta").write_text(fasta, encoding="utf-8")
+    for system in systems:
+        if SYSTEMS[system].sft_steps and not proof.base(system).is_file():
+            options = {"objective": "denoising", "sft_weight": "0"}
+            steps = str(SYSTEMS[system].sft_steps)
+            train(proof, system, f"{system}_sft", proof.out / "start.pt", options, 0, steps, "2e-4")
+
+
+def link_data(proof: Proof, system: str) -> None:
+    """A folder with the targets that training sees, and no others."""
+    folder = proof.data(system)
+    folder.mkdir(parents=True, exist_ok=True)
+    for length in SYSTEMS[system].lengths:
+        link = folder / f"gly{length}"
+        if not link.exists():
+            link.symlink_to(proof.md(system).resolve() / link.name)
+
+
+def label(proof: Proof, system: str, jobs: int) -> None:
+    """Minus the bias of each frame, or its minimised energy."""
+    if SYSTEMS[system].energies:
+        label_minimised(proof, system, jobs)
+        return
+    out, bias = proof.labels(system), SETS[system].bias
+    if out.is_file():
+        return
+    table = out.with_suffix(".csv")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with table.open("w", newline="", encoding="utf-8") as handle:
+        rows = csv.writer(handle)
+        rows.writerow(["target", "replica", "frame", "bias_kj_mol"])
+        for target in find_targets(proof.data(system)):
+            for replica, distance in distances(target).items():
+                energy = bias.energy_kj_mol(distance)
+                rows.writerows(
+                    [target.name, replica, n, f"{v:.5f}"] for n, v in enumerate(energy)
+                )
+    words = ("--bias", "--input", proof.data(system), "--out", out)
+    proof.run(
+        "protenix-eba", "label", "import-csv", table, *words,
+        log=proof.out / "logs" / f"label_{system}.log",
+    )  # fmt: skip
+
+
+def label_minimised(proof: Proof, system: str, jobs: int) -> None:
+    """Minimised energies in the MD's own force field, of 600 frames of each chain."""
+    out = proof.labels(system, minimised=True)
+    if not out.is_file():
+        proof.run(
+            "protenix-eba", "label", "--input", proof.data(system), "--out", out,
+            "--force-field", "amber14", "--solvent", "obc2", "--protocol", "two-stage",
+            "--per-target", "600", "--jobs", str(jobs), partial=True,
+            log=proof.out / "logs" / f"energies_{system}.log",
+        )  # fmt: skip
+
+
+def distances(target: Target) -> dict[int, np.ndarray]:
+    """End-to-end distances of each replica, angstrom."""
+    topology = mdtraj.load_pdb(str(target.topology_path)).topology
+    return {
+        replica: end_distance(
+            topology, read_frames(target, replica, np.arange(frame_count(target, replica)))
+        )
+        for replica in target.trajectory_paths
+    }
+
+
+def train(
+    proof: Proof,
+    system: str,
+    name: str,
+    start: Path,
+    options: dict[str, str],
+    seed: int,
+    steps: str,
+    lr: str,
+    minimised: bool = False,
+) -> None:
+    """One run of protenix-train."""
+    keys = {
+        "temperature_K": str(SYSTEMS[system].temperature_K),
+        "data_dir": str(proof.data(system)),
+        "labels": str(proof.labels(system, minimised=minimised)),
+        "embeddings": str(proof.out / "embeddings"),
+        **options,
+    }
+    words = [word for key, value in keys.items() for word in (f"--eba.{key}", value)]
+    proof.run(
+        "protenix-train", "--plugin", "protenix_eba", "--config", CONFIG,
+        "--base_dir", proof.out / "runs", "--run_name", name, "--load_checkpoint_path", start,
+        "--seed", str(seed), "--max_steps", steps, "--lr", lr,
+        "--checkpoint_interval", "100000", *words,
+        log=proof.out / "logs" / f"{name}.log",
+    )  # fmt: skip
+
+
+def one_run(proof: Proof, system: str, arm: str, seed: int) -> None:
+    """Train one arm with one seed, sample, keep the numbers and let the weights go."""
+    name = f"{system}_{arm}_{seed}"
+    results = proof.out / "results" / f"{name}.json"
+    if results.is_file():
+        return
+    chosen = ARMS[arm]
+    train(
+        proof, system, name, proof.base(system), chosen.options, seed + 1, str(STEPS), "5e-5",
+        chosen.minimised,
+    )  # fmt: skip
+    folder = proof.out / "runs" / name
+    rows = sampled(proof, folder / "model.pt", name, seed)
+    save(results, [row | {"system": system, "arm": arm, "seed": seed} for row in rows])
+    shutil.rmtree(folder)
+
+
+def sampled(proof: Proof, checkpoint: Path, name: str, seed: int) -> list[dict[str, Any]]:
+    """What a model samples under each of the samplers."""
+    rows = []
+    for sampler, words in SAMPLERS.items():
+        folder = proof.out / "samples" / name / sampler
+        proof.run(
+            "protenix-eba", "sample", "--config", CONFIG, "--checkpoint", checkpoint,
+            "--input", proof.out / "sequences.fasta", "--embeddings", proof.out / "embeddings",
+            "--out", folder, "-n", str(N_SAMPLES), "--seed", str(1000 + seed), *words,
+            "--precision", "bf16", log=proof.out / "logs" / f"sample_{name}_{sampler}.log",
+        )  # fmt: skip
+        rows += [described(target) | {"sampler": sampler} for target in find_targets(folder)]
+    return rows
+
+
+def described(target: Target) -> dict[str, Any]:
+    """Counts and distances of an ensemble, from which all that is shown is derived."""
+    topology = mdtraj.load_pdb(str(target.topology_path)).topology
+    heavy = np.array([atom.index for atom in topology.atoms if atom.element.symbol != "H"])
+    topology, checker = topology.subset(heavy), Checker.of(topology.subset(heavy))
+    replicas = []
+    for replica in target.trajectory_paths:
+        frames = np.arange(frame_count(target, replica))
+        replicas.append(read_frames(target, replica, frames)[:, heavy])
+    xyz = np.concatenate(replicas)
+    bonds = np.linalg.norm(xyz[:, checker.bonds[:, 0]] - xyz[:, checker.bonds[:, 1]], axis=-1)
+    return {
+        "target": target.name,
+        "valid": int(checker.check(xyz).valid.sum()),
+        "bond_rms_angstrom": float(np.sqrt(((bonds - checker.bond_lengths) ** 2).mean())),
+        "distance_pm": [
+            np.rint(100 * end_distance(topology, part)).astype(int).tolist() for part in replicas
+        ],
+        "torsions": torsion_counts(topology, xyz),
+    }
+
+
+def torsion_counts(topology: mdtraj.Topology, xyz: np.ndarray) -> list[int]:
+    """Joint histogram of phi and psi, 12 x 12, over all residues."""
+    torsions = torsions_of(topology, xyz)
+    trajectory = mdtraj.Trajectory(xyz / 10, topology)
+    phi, psi = (
+        mdtraj.compute_dihedrals(trajectory, rows, periodic=False).ravel()
+        for rows in (torsions.phi, torsions.psi)
+    )
+    cells = [np.floor((a + np.pi) / (2 * np.pi) * 12).astype(int) % 12 for a in (phi, psi)]
+    return np.bincount(12 * cells[0] + cells[1], minlength=144).tolist()
+
+
+def save(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows, all or nothing."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(rows), encoding="utf-8")
+
+
+def references(proof: Proof, systems: Sequence[str]) -> None:
+    """The MD itself, and the models before alignment."""
+    for name in [*systems, "unbiased"]:
+        results = proof.out / "results" / f"md_{name}.json"
+        if not results.is_file():
+            rows = [described(target) for target in find_targets(proof.md(name))]
+            rows = [row for row in rows if row["target"] in ("gly4", "gly5")]
+            save(results, [row | {"system": name, "arm": "md", "seed": 0} for row in rows])
+    for system in systems:
+        results = proof.out / "results" / f"{system}_sft.json"
+        if not results.is_file():
+            rows = sampled(proof, proof.base(system), f"{system}_sft", 0)
+            save(results, [row | {"system": system, "arm": "sft", "seed": 0} for row in rows])
+
+
+def collect(proof: Proof) -> list[dict[str, Any]]:
+    """All results, in the order of their names."""
+    files = sorted((proof.out / "results").glob("*.json"))
+    return [row for path in files for row in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def jobs_of(
+    arms: Iterable[str], systems: Sequence[str], seeds: int
+) -> list[tuple[str, str, int]]:
+    """Every run, seed by seed, so that a part of them is a whole comparison."""
+    return [
+        (system, arm, seed)
+        for seed in range(seeds)
+        for arm in arms
+        for system in ARMS[arm].systems
+        if system in systems
+    ]
+
+
+def main() -> int:
+    """Run what is not there yet, then write the results and the document."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/proof"))
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--check", action="store_true", help="derive the document anew and compare")
+    options = parser.parse_args()
+    if options.check:
+        return proof_report.check()
+    proof = Proof(options.out.resolve(), None)
+    prepare(proof, options.systems, options.jobs)
+    references(proof, options.systems)
+    runs = jobs_of(options.arms, options.systems, options.seeds)
+    made = Parallel(n_jobs=options.jobs, backend="threading", return_as="generator_unordered")(
+        delayed(one_run)(proof, *run) for run in runs
+    )
+    for number, _ in enumerate(made, start=1):
+        console.print(f"{number} of {len(runs)} runs")
+    proof_report.write(collect(proof), {name: arm.title for name, arm in ARMS.items()})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
