@@ -222,6 +222,5 @@ def denoising_errors(
     if partners is not None:
         residue = features["atom_to_token_idx"]
         predicted = with_best_order(predicted, target, mask, partners, residue)
-    return DenoisingErrors(
-        aligned_mse(predicted, target, mask), smooth_lddt(predicted, target, mask), noisy.sigma
-    )
+    mse, lddt = aligned_mse(predicted, target, mask), smooth_lddt(predicted, target, mask)
+    return DenoisingErrors(mse, lddt, noisy.sigma, mask.sum(dim=-1))

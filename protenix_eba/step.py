@@ -20,9 +20,10 @@ from protenix_eba.data.item import Item
 from protenix_eba.denoising import DenoisingErrors
 from protenix_eba.diffusion import NoisyConformers, add_noise, denoising_errors
 from protenix_eba.embeddings import TrunkEmbeddings
+from protenix_eba.noise import NoiseSettings
 from protenix_eba.objectives import Objective, ObjectiveInput, alignment_metrics, error_weights
 
-__all__ = ["ItemStep", "NoiseSettings", "NoisyItem", "View", "backwards_per_item"]
+__all__ = ["ItemStep", "NoisyItem", "View", "backwards_per_item"]
 
 Denoiser = Callable[..., Tensor]
 
@@ -32,26 +33,6 @@ def backwards_per_item(config: EBAConfig, noise_at_once: int) -> int:
     if not config.low_memory:
         return 1
     return config.n_conformers * math.ceil(config.n_noise / noise_at_once)
-
-
-@dataclass(frozen=True)
-class NoiseSettings:
-    """AlphaFold 3's noise in training: sigma = sigma_data exp(mean + std n), n normal.
-
-    Attributes:
-        mean: Of ln(sigma / sigma_data).
-        std: Its standard deviation.
-        sigma_data: In angstrom.
-    """
-
-    mean: float
-    std: float
-    sigma_data: float
-
-    def quantiles(self, n_levels: int) -> Tensor:
-        """Noise levels that stand for equal shares of the distribution, `[n_levels]`."""
-        middle = (torch.arange(n_levels) + 0.5) / n_levels
-        return self.sigma_data * torch.exp(self.mean + self.std * torch.special.ndtri(middle))
 
 
 @dataclass(frozen=True)
@@ -236,9 +217,9 @@ class ItemStep:
             shape = item.noisy.coordinates.shape[:2]
             mse = torch.cat([part.mse.flatten() for part in parts]).view(shape)
             lddt = torch.cat([part.lddt.flatten() for part in parts]).view(shape)
-            return DenoisingErrors(mse, lddt, item.noisy.sigma)
+            return DenoisingErrors(mse, lddt, item.noisy.sigma, item.mask.sum(dim=-1))
         rest = (item.features, item.embeddings, item.noisy, item.target, item.mask, item.partners)
         return denoising_errors(denoiser, *rest)
 
     def _total(self, errors: DenoisingErrors) -> Tensor:
-        return errors.total(self._weights, sigma_data=self.noise.sigma_data)
+        return errors.total(self._weights, self.noise)

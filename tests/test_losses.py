@@ -16,6 +16,7 @@ from protenix_eba.denoising import (
     DenoisingErrors,
     ErrorWeights,
     aligned_mse,
+    by_edm,
     edm_weight,
     smooth_lddt,
 )
@@ -29,6 +30,7 @@ from protenix_eba.losses import (
     plackett_luce,
     reduced_energies,
 )
+from protenix_eba.noise import NoiseSettings
 
 K, S, N = 3, 4, 30
 # kT at 300 K from CODATA 2018, as energy.md's published beta = 0.4009 mol/kJ.
@@ -533,13 +535,14 @@ def test_the_mse_takes_one_decomposition_for_all_structures(structures, monkeypa
 def test_error_weights_are_those_of_the_paper_and_of_the_published_code():
     mse, lddt = torch.rand(2, K, S, generator=generator())
     sigma = torch.tensor([0.1, 1.0, 16.0, 300.0])
-    errors = DenoisingErrors(mse, lddt, sigma)
-    paper = errors.total(ERROR_WEIGHTS["paper"], sigma_data=16.0)
+    errors = DenoisingErrors(mse, lddt, sigma, torch.full((K,), N))
+    noise = NoiseSettings(-1.2, 1.5, 16.0)
+    paper = errors.total(ERROR_WEIGHTS["paper"], noise)
     torch.testing.assert_close(paper, mse + 1 - lddt)
-    upstream = errors.total(ERROR_WEIGHTS["upstream"], sigma_data=16.0)
+    upstream = errors.total(ERROR_WEIGHTS["upstream"], noise)
     edm = (sigma**2 + 16**2) / (sigma * 16) ** 2
     torch.testing.assert_close(upstream, 4 * edm * mse + 4 * (1 - lddt))
-    own = errors.total(ErrorWeights(mse=0.0, lddt=3.0, edm=True), sigma_data=16.0)
+    own = errors.total(ErrorWeights(mse=0.0, lddt=3.0, by_level=by_edm), noise)
     torch.testing.assert_close(own, 3 * (1 - lddt))
 
 
