@@ -15,7 +15,7 @@ import os
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from protenix_eba.errors import UserError
 from protenix_eba.plugin_api import Plugin, did_you_mean, merge_sections
@@ -27,6 +27,7 @@ from protenix_eba.settings import (
     flatten,
     list_value,
     load_yaml,
+    number_or_word,
     take_section,
 )
 
@@ -79,7 +80,9 @@ class EBAConfig:
             contiguous.
         temperature_K: Temperature of the Boltzmann weights, kelvin.
         length_exponent: a of the energies' factor 1 / N_res**a; 0.5 in the paper, 0 for none.
-        diffusion_temperature: T, the scale from denoising errors to the model's energies.
+        diffusion_temperature: T, the scale from denoising errors to the model's energies: a number
+            above 0, 1 for the weights "likelihood"; or "auto", which takes it from the start's
+            errors on the training conformers once, and keeps it.
         expectation: For all objectives that compare errors: "bound" averages over noise outside of
             the logarithm, as the paper's derivation; "official" averages the errors first, as the
             published code.
@@ -93,8 +96,9 @@ class EBAConfig:
             from their target's median are left out of the objective; 0 keeps all.
         sft_weight: Weight of the mean denoising error added to the objectives that compare errors,
             which do not hold their size; 0, as in the paper, adds none.
-        error_weights: Weights of the denoising error's terms: "paper", "upstream", or "custom"
-            for the four that follow.
+        error_weights: Weights of the denoising error's terms: "paper"; "upstream"; "likelihood",
+            with which the mean error is -log p up to a constant, so that T is 1 (take `expectation`
+            "official"); or "custom" for the four that follow.
         weight_mse: Weight of the aligned squared error, which the EDM weight multiplies.
         weight_lddt: Weight of the smooth LDDT.
         weight_bond: Weight of the squared error of bonds and angles, which the EDM weight
@@ -135,7 +139,7 @@ class EBAConfig:
     crop_spatial: float = 0.5
     temperature_K: float = 300.0
     length_exponent: float = 0.5
-    diffusion_temperature: float = 5000.0
+    diffusion_temperature: float | Literal["auto"] = 5000.0
     expectation: str = "bound"
     eba_with_ref: bool = False
     linear_energy_weight: bool = False
@@ -166,8 +170,11 @@ class EBAConfig:
             ("lora_rank", 0),
         ):
             self._require(key, getattr(self, key) >= lowest, f"at least {lowest}")
-        for key in ("temperature_K", "diffusion_temperature", "lora_alpha"):
+        for key in ("temperature_K", "lora_alpha"):
             self._require(key, getattr(self, key) > 0, "a number above 0")
+        temperature = self.diffusion_temperature
+        fits = temperature == "auto" if isinstance(temperature, str) else 0 < temperature < math.inf
+        self._require("diffusion_temperature", fits, "a number above 0, or auto")
         for key in (
             *("length_exponent", "sft_weight", "weight_mse", "weight_lddt", "weight_bond"),
             "weight_sigma_data",
@@ -178,7 +185,7 @@ class EBAConfig:
         for key, words in (
             ("sampler", ("structures", "targets", "energy", "diverse")),
             ("expectation", ("bound", "official")),
-            ("error_weights", ("custom", "paper", "upstream")),
+            ("error_weights", ("custom", "paper", "upstream", "likelihood")),
         ):
             self._require(key, getattr(self, key) in words, f"one of {', '.join(words)}")
         self._require("weight_mse", self.weight_mse + self.weight_lddt > 0, "one weight above 0")
@@ -195,16 +202,19 @@ def section_defaults(section: type[Any]) -> dict[str, Any]:
     """The fields of a dataclass as a section of configuration in Protenix's notation.
 
     Args:
-        section: A dataclass whose fields have defaults and are bool, int, float, str or a tuple
-            of one of these (`tuple[int, ...]`).
+        section: A dataclass whose fields have defaults and are bool, int, float, str, a tuple of
+            one of these (`tuple[int, ...]`), or a number or a word (`float | Literal["auto"]`).
     """
     hints = typing.get_type_hints(section)
-    return {
-        f.name: list_value(list(f.default), typing.get_args(hints[f.name])[0])
-        if isinstance(f.default, tuple)
-        else f.default
-        for f in dataclasses.fields(section)
-    }
+    return {f.name: _default(f.default, hints[f.name]) for f in dataclasses.fields(section)}
+
+
+def _default(value: Any, hint: Any) -> Any:
+    inside = typing.get_args(hint)
+    if isinstance(value, tuple):
+        return list_value(list(value), inside[0])
+    words = [word for part in inside for word in typing.get_args(part)]
+    return number_or_word(value, words) if words else value
 
 
 def section_from(values: Mapping[str, Any], section: type[C]) -> C:

@@ -5,6 +5,7 @@ Letters: K conformers of one sequence, S noise samples, N atoms, P pairs of atom
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,13 +14,18 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from protenix_eba.geometry import rigid_align
+from protenix_eba.noise import NoiseSettings
 
 __all__ = [
     "ERROR_WEIGHTS",
+    "LIKELIHOOD_RANGE",
     "DenoisingErrors",
     "ErrorWeights",
     "aligned_mse",
     "bond_error",
+    "by_edm",
+    "by_likelihood",
+    "by_nothing",
     "edm_weight",
     "smooth_lddt",
 ]
@@ -30,36 +36,12 @@ LDDT_THRESHOLDS: Final = (0.5, 1.0, 2.0, 4.0)
 LDDT_RADIUS: Final = 15.0
 # Angstrom: atoms one or two bonds apart, and few others.
 BOND_RADIUS: Final = 2.7
+# Standard deviations of ln sigma within which noise levels count for the likelihood: 99.7% of those
+# drawn; with AlphaFold 3's noise 0.05 to 434 angstrom.
+LIKELIHOOD_RANGE: Final = 3.0
 # Pairs that smooth LDDT looks at in one go: what fits a CPU's cache, few launches on a GPU.
 _PAIRS_AT_ONCE_CPU: Final = 2**13
 _PAIRS_AT_ONCE_GPU: Final = 2**17
-
-
-@dataclass(frozen=True)
-class ErrorWeights:
-    """Weights of the denoising error's terms.
-
-    Attributes:
-        mse: Of the aligned squared error.
-        lddt: Of 1 - smooth LDDT.
-        edm: Whether the EDM weight multiplies the squared error and the bond error.
-        bond: Of the bond error.
-        sigma_data: sigma_d of the EDM weight, angstrom; 0 for the network's own.
-    """
-
-    mse: float
-    lddt: float
-    edm: bool
-    bond: float = 0.0
-    sigma_data: float = 0.0
-
-
-# The paper speaks of a constant weight. The published code has AlphaFold 3's alpha_diffusion = 4
-# before both terms and the EDM weight (Abramson et al., 2024, Eq. 6 and 15).
-ERROR_WEIGHTS: Final = {
-    "paper": ErrorWeights(mse=1.0, lddt=1.0, edm=False),
-    "upstream": ErrorWeights(mse=4.0, lddt=4.0, edm=True),
-}
 
 
 @dataclass(frozen=True)
@@ -71,24 +53,84 @@ class DenoisingErrors:
         lddt: Smooth LDDT, 0 to about 0.9 (its sigmoids never reach 1).
         bond: Mean squared error of bonds and angles as distances, in square angstrom.
         sigma: `[S]` noise levels in angstrom.
+        n_atoms: `[K]` atoms that the mean was taken over.
     """
 
     mse: Tensor
     lddt: Tensor
     bond: Tensor
     sigma: Tensor
+    n_atoms: Tensor
 
-    def total(self, weights: ErrorWeights, *, sigma_data: float) -> Tensor:
+    def total(self, weights: ErrorWeights, noise: NoiseSettings) -> Tensor:
         """l_is: the weighted sum of the terms. `[K, S]`.
 
         Args:
             weights: Of the terms.
-            sigma_data: The network's sigma_d, angstrom.
+            noise: What the noise levels are drawn from.
         """
         squared = weights.mse * self.mse + weights.bond * self.bond
-        if weights.edm:
-            squared = edm_weight(self.sigma, weights.sigma_data or sigma_data) * squared
-        return squared + weights.lddt * (1.0 - self.lddt)
+        return weights.by_level(self, noise) * squared + weights.lddt * (1.0 - self.lddt)
+
+
+def by_nothing(errors: DenoisingErrors, noise: NoiseSettings) -> Tensor:
+    """The same weight at all noise levels, `[S]`."""
+    return torch.ones_like(errors.sigma)
+
+
+def by_edm(errors: DenoisingErrors, noise: NoiseSettings, sigma_data: float = 0.0) -> Tensor:
+    """The EDM weight, `[S]`, with the network's sigma_d or another one (angstrom)."""
+    return edm_weight(errors.sigma, sigma_data or noise.sigma_data)
+
+
+def by_likelihood(errors: DenoisingErrors, noise: NoiseSettings) -> Tensor:
+    """3 N / (sigma^2 p(ln sigma)), with which the mean error is -log p(x) + constant. `[K, S]`.
+
+    -log p(x) = C + 1/2 int E|x - D(x + sigma n)|^2 d(sigma^-2) for the best denoiser D (Guo,
+    Shamai, Verdu, IEEE Trans. Inf. Theory 51, 1261, 2005; for one point, Kong, Brekelmans, Ver
+    Steeg, ICLR 2023), and |d(sigma^-2)| = 2 sigma^-2 d(ln sigma). Levels are drawn with
+    p(ln sigma), by which each is divided. 3 N times the mean squared error is |x - D|^2.
+
+    Levels beyond `LIKELIHOOD_RANGE` count 0: the integral is one over the levels within. Without
+    it the variance is infinite, as 1 / p grows faster than any power of sigma falls. C depends on
+    the number of atoms: conformers can be compared if the same atoms are absent in all of them.
+    The best rigid motion takes 6 of 3 N directions out of the error. Three are the translation,
+    which is independent of the shape; three the rotation, whose share is that of the uncertainty
+    about the orientation, nearly the same for all conformers of a sequence.
+
+    Args:
+        errors: Of K conformers at S noise levels.
+        noise: What the levels are drawn from, one by one or in strata: only p of one counts.
+    """
+    within = noise.deviations(errors.sigma).abs() <= LIKELIHOOD_RANGE
+    of_level = within / (errors.sigma**2 * noise.density(errors.sigma))
+    return 3.0 * errors.n_atoms[:, None] * of_level
+
+
+@dataclass(frozen=True)
+class ErrorWeights:
+    """Weights of the denoising error's terms.
+
+    Attributes:
+        mse: Of the aligned squared error.
+        lddt: Of 1 - smooth LDDT.
+        by_level: What multiplies squared and bond error besides, by noise level: `[S]` or `[K, S]`.
+        bond: Of the bond error.
+    """
+
+    mse: float
+    lddt: float
+    by_level: Callable[[DenoisingErrors, NoiseSettings], Tensor]
+    bond: float = 0.0
+
+
+# The paper speaks of a constant weight. The published code has AlphaFold 3's alpha_diffusion = 4
+# before both terms and the EDM weight (Abramson et al., 2024, Eq. 6 and 15).
+ERROR_WEIGHTS: Final = {
+    "paper": ErrorWeights(mse=1.0, lddt=1.0, by_level=by_nothing),
+    "upstream": ErrorWeights(mse=4.0, lddt=4.0, by_level=by_edm),
+    "likelihood": ErrorWeights(mse=1.0, lddt=0.0, by_level=by_likelihood),
+}
 
 
 def edm_weight(sigma: Tensor, sigma_data: float) -> Tensor:

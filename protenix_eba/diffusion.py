@@ -228,4 +228,4 @@ def denoising_errors(
         residue = features["atom_to_token_idx"]
         predicted = with_best_order(predicted, target, mask, partners, residue)
     parts = (error(predicted, target, mask) for error in (aligned_mse, smooth_lddt, bond_error))
-    return DenoisingErrors(*parts, noisy.sigma)
+    return DenoisingErrors(*parts, noisy.sigma, mask.sum(dim=-1))

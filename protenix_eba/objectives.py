@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from protenix_eba.compat import LOSSES
 from protenix_eba.config import EBAConfig
-from protenix_eba.denoising import ERROR_WEIGHTS, ErrorWeights
+from protenix_eba.denoising import ERROR_WEIGHTS, ErrorWeights, by_edm
 from protenix_eba.errors import UserError
 from protenix_eba.losses import (
     eba,
@@ -65,17 +66,20 @@ class Objective:
     Attributes:
         loss: From an item to a scalar.
         needs_reference: Whether a frozen copy of the start must be evaluated beside the model.
+        temperature_factor: T at which the objective takes the model for what it is, over the slope
+            of -log p by the errors: 1 for weights softmax(-T l), 2 for rewards -T/2 l.
     """
 
     loss: Callable[[ObjectiveInput], Tensor]
     needs_reference: bool = False
+    temperature_factor: float = 1.0
 
 
 def error_weights(config: EBAConfig) -> ErrorWeights:
     """The weights of the denoising error that `config.error_weights` names."""
     if config.error_weights == "custom":
-        own = (config.weight_bond, config.weight_sigma_data)
-        return ErrorWeights(config.weight_mse, config.weight_lddt, True, *own)
+        by_level = partial(by_edm, sigma_data=config.weight_sigma_data)
+        return ErrorWeights(config.weight_mse, config.weight_lddt, by_level, config.weight_bond)
     return ERROR_WEIGHTS[config.error_weights]
 
 
@@ -111,12 +115,12 @@ def eba_dpo_objective(config: EBAConfig) -> Objective:
             item.errors,
             _reference(item),
             _reduced(config, item),
-            diffusion_temperature=config.diffusion_temperature,
+            diffusion_temperature=_temperature(config),
             expectation=config.expectation,
             linear_energy_weight=config.linear_energy_weight,
         )
 
-    return _objective(config, preferred, needs_reference=True)
+    return _objective(config, preferred, needs_reference=True, temperature_factor=2.0)
 
 
 @LOSSES.register("plackett_luce")
@@ -128,11 +132,11 @@ def plackett_luce_objective(config: EBAConfig) -> Objective:
             item.errors,
             _reference(item),
             _reduced(config, item),
-            diffusion_temperature=config.diffusion_temperature,
+            diffusion_temperature=_temperature(config),
             expectation=config.expectation,
         )
 
-    return _objective(config, preferred, needs_reference=True)
+    return _objective(config, preferred, needs_reference=True, temperature_factor=2.0)
 
 
 @torch.no_grad()
@@ -164,7 +168,11 @@ def alignment_metrics(config: EBAConfig, item: ObjectiveInput) -> dict[str, floa
 
 
 def _objective(
-    config: EBAConfig, term: Callable[[ObjectiveInput], Tensor], *, needs_reference: bool
+    config: EBAConfig,
+    term: Callable[[ObjectiveInput], Tensor],
+    *,
+    needs_reference: bool,
+    temperature_factor: float = 1.0,
 ) -> Objective:
     """A comparison of conformers, with `sft_weight` times their mean denoising error."""
     if config.n_conformers < 2:
@@ -179,7 +187,7 @@ def _objective(
         # The second term ties the loss to the model, with a gradient of 0 if need be.
         return compared + config.sft_weight * _denoising(config, kept)
 
-    return Objective(loss, needs_reference)
+    return Objective(loss, needs_reference, temperature_factor)
 
 
 def _denoising(config: EBAConfig, item: ObjectiveInput) -> Tensor:
@@ -205,6 +213,12 @@ def _log_proposal(config: EBAConfig, item: ObjectiveInput) -> Tensor | None:
     return -_reduced(config, item, sampled_at) if sampled_at > 0 else None
 
 
+def _temperature(config: EBAConfig) -> float:
+    if isinstance(config.diffusion_temperature, str):
+        raise ValueError("T is auto: the trainer puts a number in its place before the first item")
+    return config.diffusion_temperature
+
+
 def _weights(config: EBAConfig, item: ObjectiveInput) -> Tensor:
     return energy_weights(_reduced(config, item), _log_proposal(config, item))
 
@@ -212,7 +226,7 @@ def _weights(config: EBAConfig, item: ObjectiveInput) -> Tensor:
 def _model(config: EBAConfig, item: ObjectiveInput) -> dict[str, Any]:
     """Arguments of `eba` and `log_model_weights`."""
     return {
-        "diffusion_temperature": config.diffusion_temperature,
+        "diffusion_temperature": _temperature(config),
         "expectation": config.expectation,
         "reference_errors": item.reference_errors if config.eba_with_ref else None,
         "log_proposal": _log_proposal(config, item),
@@ -245,7 +259,7 @@ def _preferences(config: EBAConfig, item: ObjectiveInput) -> dict[str, float]:
     reward = implicit_reward(
         item.errors.double(),
         item.reference_errors,
-        diffusion_temperature=config.diffusion_temperature,
+        diffusion_temperature=_temperature(config),
         expectation=config.expectation,
     )
     win, lose = torch.nonzero(

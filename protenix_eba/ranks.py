@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-__all__ = ["any_rank", "average", "gather_rows"]
+__all__ = ["any_rank", "average", "from_first", "gather_rows"]
+
+T = TypeVar("T")
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:
@@ -36,3 +38,12 @@ def gather_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     parts: list[list[dict[str, Any]]] = [[] for _ in range(dist.get_world_size())]
     dist.all_gather_object(parts, list(rows))
     return [row for part in parts for row in part]
+
+
+def from_first(value: T) -> T:
+    """The first process's value, to the last bit."""
+    if dist.get_world_size() == 1:
+        return value
+    shared = [value]
+    dist.broadcast_object_list(shared)
+    return shared[0]

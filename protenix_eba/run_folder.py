@@ -16,7 +16,7 @@ import yaml
 from protenix_eba.errors import UserError
 from protenix_eba.files import atomic_path, write_json
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "read_json"]
 
 # Keys that may differ between the first start of a run and its resumption. What accumulation and
 # the number of processes make together is compared as the global batch.
@@ -51,6 +51,7 @@ class RunFolder:
         self.average = path / f"model_ema{suffix}"
         self.best = path / f"best{suffix}"
         self.reference = path / "reference.safetensors"
+        self.temperature = path / "temperature.json"
         self.samples = path / "validation"
         self.log = path / "log.csv"
         self.validation = path / "validation.csv"
@@ -64,7 +65,7 @@ class RunFolder:
         """
         config_path = self.path / "config.yaml"
         if not self._has_begun():
-            for stale in (self.reference, self.path / "start.json"):
+            for stale in (self.reference, self.temperature, self.path / "start.json"):
                 stale.unlink(missing_ok=True)
         elif config_path.is_file():
             try:
@@ -113,7 +114,7 @@ class RunFolder:
             UserError: One of them is another one now.
         """
         path = self.path / "start.json"
-        before = _read_json(path) if path.is_file() else facts
+        before = read_json(path) if path.is_file() else facts
         for name, value in facts.items():
             if before.get(name) != value:
                 raise UserError(
@@ -130,7 +131,7 @@ class RunFolder:
     def is_finished(self, step: int) -> bool:
         """Whether the run was finished at `step`."""
         path = self.path / "finished.json"
-        return path.is_file() and _read_json(path)["step"] == step
+        return path.is_file() and read_json(path)["step"] == step
 
     def is_best(self, step: int, loss: float) -> bool:
         """Whether a validation is the best so far."""
@@ -139,7 +140,7 @@ class RunFolder:
             return False
         if not path.is_file():
             return True
-        best = _read_json(path)
+        best = read_json(path)
         # A resumed run meets the validations after its checkpoint again.
         return bool(best["step"] >= step or loss < best["loss"])
 
@@ -179,7 +180,7 @@ class RunFolder:
 
     def world_size(self, step: int) -> int:
         """How many processes wrote a checkpoint."""
-        return int(_read_json(self.checkpoints / self.tag(step) / _DONE)["world_size"])
+        return int(read_json(self.checkpoints / self.tag(step) / _DONE)["world_size"])
 
     def truncate_logs(self, step: int) -> None:
         """Forget the lines of steps after `step`, where a resumed run goes on."""
@@ -211,7 +212,12 @@ def _damaged(path: Path) -> UserError:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """What a file of a run folder holds.
+
+    Raises:
+        UserError: It is no JSON.
+    """
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

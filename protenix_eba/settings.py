@@ -18,7 +18,7 @@ from protenix_eba.files import require_file
 from protenix_eba.plugin_api import did_you_mean
 
 if TYPE_CHECKING:
-    from protenix.config.extend_types import ListValue
+    from protenix.config.extend_types import ListValue, ValueMaybeNone
 
 __all__ = [
     "COMMAND_LINE",
@@ -29,6 +29,7 @@ __all__ = [
     "flatten",
     "list_value",
     "load_yaml",
+    "number_or_word",
     "take_section",
 ]
 
@@ -49,9 +50,11 @@ class Declared(NamedTuple):
     dtype: type
     is_list: bool
     nullable: bool
+    words: tuple[str, ...] = ()  # that may stand in the place of a number
 
     def __str__(self) -> str:
         name = f"list of {self.dtype.__name__}" if self.is_list else self.dtype.__name__
+        name = " or ".join([name, *self.words])
         return f"{name} or null" if self.nullable else name
 
 
@@ -180,6 +183,8 @@ def _declaration(default: Any, top: Mapping[str, Any]) -> Declared:
         return Declared(type(default[0]), is_list=True, nullable=False)
     if isinstance(default, host.ListValue):
         return Declared(default.dtype, is_list=True, nullable=False)
+    if words := getattr(default, "words", ()):
+        return Declared(default.dtype, is_list=False, nullable=False, words=words)
     if isinstance(default, host.DefaultNoneWithType | host.ValueMaybeNone | host.RequiredValue):
         return Declared(default.dtype, is_list=False, nullable=True)
     return Declared(type(default), is_list=False, nullable=False)
@@ -237,6 +242,8 @@ def _hint(key: str, declared: Iterable[str]) -> str:
 
 
 def _checked(key: str, setting: Setting, kind: Declared) -> Any:
+    if isinstance(setting.value, str) and setting.value in kind.words:
+        return setting.value
     try:
         read = _from_word if setting.origin == COMMAND_LINE else _from_yaml
         return read(setting.value, kind)
@@ -284,4 +291,13 @@ def list_value(value: list[Any], dtype: type) -> ListValue:
 
     mark = ListValue(None, dtype)
     mark.value = value
+    return mark
+
+
+def number_or_word(value: float, words: Iterable[str]) -> ValueMaybeNone:
+    """A default that words may replace; Protenix reads a value that null may replace."""
+    from protenix.config.extend_types import ValueMaybeNone
+
+    mark = ValueMaybeNone(value)
+    mark.words = tuple(words)
     return mark

@@ -20,9 +20,10 @@ from protenix_eba.data.item import Item
 from protenix_eba.denoising import DenoisingErrors
 from protenix_eba.diffusion import NoisyConformers, add_noise, denoising_errors
 from protenix_eba.embeddings import TrunkEmbeddings
+from protenix_eba.noise import NoiseSettings
 from protenix_eba.objectives import Objective, ObjectiveInput, alignment_metrics, error_weights
 
-__all__ = ["ItemStep", "NoiseSettings", "NoisyItem", "View", "backwards_per_item"]
+__all__ = ["ItemStep", "NoisyItem", "View", "backwards_per_item"]
 
 Denoiser = Callable[..., Tensor]
 
@@ -32,33 +33,6 @@ def backwards_per_item(config: EBAConfig, noise_at_once: int) -> int:
     if not config.low_memory:
         return 1
     return config.n_conformers * math.ceil(config.n_noise / noise_at_once)
-
-
-@dataclass(frozen=True)
-class NoiseSettings:
-    """AlphaFold 3's noise in training: sigma = sigma_data exp(mean + std n), n normal.
-
-    Attributes:
-        mean: Of ln(sigma / sigma_data).
-        std: Its standard deviation.
-        sigma_data: In angstrom.
-    """
-
-    mean: float
-    std: float
-    sigma_data: float
-
-    def quantiles(self, n_levels: int, generator: torch.Generator | None = None) -> Tensor:
-        """Noise levels that stand for equal shares of the distribution, `[n_levels]`.
-
-        Args:
-            n_levels: Number of shares.
-            generator: Draws a level from each share; None takes their middles.
-        """
-        within = 0.5 if generator is None else torch.rand(n_levels, generator=generator)
-        # In float32 a level of the last share can round to 1, whose quantile is infinite.
-        rank = ((torch.arange(n_levels) + within) / n_levels).clamp(1e-6, 1 - 1e-6)
-        return self.sigma_data * torch.exp(self.mean + self.std * torch.special.ndtri(rank))
 
 
 @dataclass(frozen=True)
@@ -244,13 +218,11 @@ class ItemStep:
                 for part in item.parts(self._noise_at_once)
             ]
             shape = item.noisy.coordinates.shape[:2]
-            rows = (
-                (part.mse.flatten(), part.lddt.flatten(), part.bond.flatten()) for part in parts
-            )
-            joined = (torch.cat(some).view(shape) for some in zip(*rows, strict=True))
-            return DenoisingErrors(*joined, item.noisy.sigma)
+            terms = ([getattr(part, name) for part in parts] for name in ("mse", "lddt", "bond"))
+            joined = (torch.cat([t.flatten() for t in term]).view(shape) for term in terms)
+            return DenoisingErrors(*joined, item.noisy.sigma, item.mask.sum(dim=-1))
         rest = (item.features, item.embeddings, item.noisy, item.target, item.mask, item.partners)
         return denoising_errors(denoiser, *rest)
 
     def _total(self, errors: DenoisingErrors) -> Tensor:
-        return errors.total(self._weights, sigma_data=self.noise.sigma_data)
+        return errors.total(self._weights, self.noise)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch.distributed as dist
 from protenix.utils.distributed import DIST_WRAPPER
 from protenix.utils.lr_scheduler import get_lr_scheduler
 from runner.train import AF3Trainer
+from torch import Tensor
 
 from protenix_eba.compat import DATALOADERS, LOSSES, TRAINERS
 from protenix_eba.config import EBAConfig, check_ranges, section_from
@@ -26,10 +28,12 @@ from protenix_eba.files import sha256_of_file
 from protenix_eba.loop import TrainingLoop
 from protenix_eba.lora import merged_state
 from protenix_eba.model import build_denoiser, frozen_digest, make_optimizer
-from protenix_eba.objectives import Objective
+from protenix_eba.noise import NoiseSettings
+from protenix_eba.objectives import Objective, error_weights
 from protenix_eba.progress import console
 from protenix_eba.reference import make_reference
-from protenix_eba.step import ItemStep, NoiseSettings, backwards_per_item
+from protenix_eba.step import ItemStep, backwards_per_item
+from protenix_eba.temperature import Calibration, measure_items, settle
 from protenix_eba.validation import Validation
 from protenix_eba.weights import (
     count_parameters,
@@ -124,20 +128,48 @@ class EBATrainer(TrainingLoop, AF3Trainer):
                 f"eba.validation_items: expected at least one for each of the "
                 f"{DIST_WRAPPER.world_size} processes, found {self.eba.validation_items}"
             )
+        if self.eba.diffusion_temperature == "auto":
+            self._settle_temperature()
+
+    def _settle_temperature(self) -> None:
+        """Put a number in the place of `auto`, from the start: no checkpoint is loaded yet."""
+        found = settle(self.folder.temperature, self._measure_start)
+        temperature = self.objective.temperature_factor * found.slope
+        self.eba = replace(self.eba, diffusion_temperature=temperature)
+        self.objective = LOSSES.get(self.eba.objective)(self.eba)
+        self.print(
+            f"T = {temperature:.4g} (eba.diffusion_temperature: auto), from the start's errors on "
+            f"{found.n_items} groups of conformers: slope {found.slope:.4g} with a standard error "
+            f"of {found.standard_error:.2g}, correlation with the bound on -log p "
+            f"{found.correlation:.2f}; kept in {self.folder.temperature}"
+        )
+
+    def _measure_start(self) -> Calibration:
+        self.raw_model.eval()
+        weights, n_noise = error_weights(self.eba), self.eba.n_noise
+        step = self._item_step(self.raw_model, None)
+        return measure_items(step, self.loader, weights, n_noise)
 
     def try_load_checkpoint(self) -> None:
         """The engine, where the run goes on, and what a step does with an item."""
-        at_once = self.configs.diffusion_chunk_size or self.eba.n_noise
-        self.start_engine(backwards_per_item(self.eba, at_once))
+        self.start_engine(backwards_per_item(self.eba, self._noise_at_once()))
+        self.items = self._item_step(self.engine, self.reference)
+
+    def _noise_at_once(self) -> int:
+        return self.configs.diffusion_chunk_size or self.eba.n_noise
+
+    def _item_step(
+        self, denoiser: Callable[..., Tensor], reference: Callable[..., Tensor] | None
+    ) -> ItemStep:
         noise = self.configs.train_noise_sampler
-        self.items = ItemStep(
-            self.engine,
+        return ItemStep(
+            denoiser,
             self.objective,
             self.eba,
             NoiseSettings(noise.p_mean, noise.p_std, noise.sigma_data),
             self.device,
-            self.reference,
-            at_once,
+            reference,
+            self._noise_at_once(),
         )
 
     # What the loop asks for.

@@ -206,8 +206,9 @@ def our_step(setting: Setting, low_memory: bool):
 
     from protenix_eba.config import EBAConfig
     from protenix_eba.diffusion import ConformerDenoiser
+    from protenix_eba.noise import NoiseSettings
     from protenix_eba.objectives import eba_objective
-    from protenix_eba.step import ItemStep, NoiseSettings, NoisyItem
+    from protenix_eba.step import ItemStep, NoisyItem
 
     config = EBAConfig(
         n_conformers=len(setting.target),

@@ -155,7 +155,9 @@ class Proof:
             )
         if done.returncode and not (partial and done.returncode == 3):
             tail = log.read_text(encoding="utf-8", errors="replace")[-600:]
-            raise UserError(f"exit status {done.returncode}: {' '.join(line)}\n{tail}", f"see {log}")
+            raise UserError(
+                f"exit status {done.returncode}: {' '.join(line)}\n{tail}", f"see {log}"
+            )
 
     def md(self, name: str) -> Path:
         """The MD of one set."""
@@ -232,9 +234,7 @@ def label(proof: Proof, system: str, jobs: int) -> None:
         for target in find_targets(proof.data(system)):
             for replica, distance in distances(target).items():
                 energy = bias.energy_kj_mol(distance)
-                rows.writerows(
-                    [target.name, replica, n, f"{v:.5f}"] for n, v in enumerate(energy)
-                )
+                rows.writerows([target.name, replica, n, f"{v:.5f}"] for n, v in enumerate(energy))
     words = ("--bias", "--input", proof.data(system), "--out", out)
     proof.run(
         "protenix-eba", "label", "import-csv", table, *words,
@@ -387,9 +387,7 @@ def collect(proof: Proof) -> list[dict[str, Any]]:
     return [row for path in files for row in json.loads(path.read_text(encoding="utf-8"))]
 
 
-def jobs_of(
-    arms: Iterable[str], systems: Sequence[str], seeds: int
-) -> list[tuple[str, str, int]]:
+def jobs_of(arms: Iterable[str], systems: Sequence[str], seeds: int) -> list[tuple[str, str, int]]:
     """Every run, seed by seed, so that a part of them is a whole comparison."""
     return [
         (system, arm, seed)

@@ -175,6 +175,11 @@ def test_the_printed_configuration_reads_back(model_name, write):
         ("max_steps: 1.5", r"max_steps: expected int or null, found 1.5"),
         ("max_steps: true", r"max_steps: expected int or null, found True"),
         ("lr: null", r"lr: expected float, found None"),
+        (
+            "eba: {diffusion_temperature: automatic}",
+            r"eba.diffusion_temperature: expected float or auto, found 'automatic' \(str\)",
+        ),
+        ("eba: {diffusion_temperature: null}", r"expected float or auto, found None"),
         ("run_name: 12", r"run_name: expected str or null, found 12 \(int\)"),
         ("eba: {replicas: 1}", r"eba.replicas: expected list of int, found 1"),
         ("eba: {replicas: [1, x]}", r"eba.replicas: expected list of int"),
@@ -199,6 +204,7 @@ def test_a_wrong_file_says_where_and_what(text, message, write):
         ({"use_wandb": "maybe"}, r"use_wandb: expected bool"),
         ({"max_steps": ""}, r"max_steps: expected int or null, found ''"),
         ({"eba.replicas": "1,,2"}, r"eba.replicas: expected list of int"),
+        ({"eba.diffusion_temperature": "none"}, r"expected float or auto, found 'none'"),
         ({"data": "x"}, r"data is a section"),
         ({"model_name": "nope"}, r"command line: model_name: Protenix has no model 'nope'"),
     ],
@@ -206,6 +212,18 @@ def test_a_wrong_file_says_where_and_what(text, message, write):
 def test_a_wrong_word_on_the_command_line(overrides, message):
     with pytest.raises(UserError, match=message):
         resolve_config([PLUGIN], overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("word", "value"), [("auto", "auto"), ("40", 40.0), ("1e3", 1000.0), ("", 5000.0)]
+)
+def test_t_is_a_number_or_the_word_auto_in_a_file_and_on_the_command_line(word, value, write):
+    path = write(f"eba: {{diffusion_temperature: {word}}}" if word else "eba: {}")
+    by_word = resolve_config([PLUGIN], None, {"eba.diffusion_temperature": word} if word else {})
+    for configs in (resolve_config([PLUGIN], path), by_word):
+        again = resolve_config([PLUGIN], write(yaml.safe_dump(configs.to_dict())))
+        assert again.eba.diffusion_temperature == configs.eba.diffusion_temperature == value
+        assert section_from(configs.eba, EBAConfig).diffusion_temperature == value
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -236,6 +254,9 @@ def test_a_section_becomes_its_dataclass():
         ("n_noise", 0),
         ("temperature_K", 0.0),
         ("diffusion_temperature", -1.0),
+        ("diffusion_temperature", 0.0),
+        ("diffusion_temperature", float("nan")),
+        ("diffusion_temperature", "Auto"),
         ("crop_size", -1),
         ("trainable", ()),
         ("checkpoint_keep", 0),

@@ -12,11 +12,11 @@ HOST = {"protenix", "runner", "configs", "scripts"}
 LAYERS = {
     0: "errors units files progress trajectories md_files residue_names plugin_api settings config "
     "run_folder records geometry runlog sharding signals stereo validity fold_config "
-    "streams",
+    "streams noise",
     1: "losses denoising symmetry energy eval importing ebmfold",
     2: "compat",
     3: "objectives data diffusion windows weights embeddings engine ranks step reference lora ema "
-    "model",
+    "model temperature",
     4: "trainer fold_trainer fold_head loop sample sampling_run ensembles chunk_size relaxation "
     "checkpoints validation",
     5: "cli plugin demo",

@@ -1,5 +1,6 @@
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from protenix_eba.denoising import (
     ErrorWeights,
     aligned_mse,
     bond_error,
+    by_edm,
     edm_weight,
     smooth_lddt,
 )
@@ -30,6 +32,7 @@ from protenix_eba.losses import (
     plackett_luce,
     reduced_energies,
 )
+from protenix_eba.noise import NoiseSettings
 
 K, S, N = 3, 4, 30
 # kT at 300 K from CODATA 2018, as energy.md's published beta = 0.4009 mol/kJ.
@@ -534,17 +537,17 @@ def test_the_mse_takes_one_decomposition_for_all_structures(structures, monkeypa
 def test_error_weights_are_those_of_the_paper_and_of_the_published_code():
     mse, lddt, bond = torch.rand(3, K, S, generator=generator())
     sigma = torch.tensor([0.1, 1.0, 16.0, 300.0])
-    errors = DenoisingErrors(mse, lddt, bond, sigma)
-    paper = errors.total(ERROR_WEIGHTS["paper"], sigma_data=16.0)
+    errors = DenoisingErrors(mse, lddt, bond, sigma, torch.full((K,), N))
+    noise = NoiseSettings(-1.2, 1.5, 16.0)
+    paper = errors.total(ERROR_WEIGHTS["paper"], noise)
     torch.testing.assert_close(paper, mse + 1 - lddt)
-    upstream = errors.total(ERROR_WEIGHTS["upstream"], sigma_data=16.0)
+    upstream = errors.total(ERROR_WEIGHTS["upstream"], noise)
     edm = (sigma**2 + 16**2) / (sigma * 16) ** 2
     torch.testing.assert_close(upstream, 4 * edm * mse + 4 * (1 - lddt))
-    own = errors.total(ErrorWeights(mse=0.0, lddt=3.0, edm=True), sigma_data=16.0)
+    own = errors.total(ErrorWeights(mse=0.0, lddt=3.0, by_level=by_edm), noise)
     torch.testing.assert_close(own, 3 * (1 - lddt))
-    bonds = errors.total(
-        ErrorWeights(1.0, 0.0, edm=True, bond=2.0, sigma_data=4.0), sigma_data=16.0
-    )
+    small = ErrorWeights(1.0, 0.0, partial(by_edm, sigma_data=4.0), bond=2.0)
+    bonds = errors.total(small, noise)
     torch.testing.assert_close(bonds, (sigma**2 + 16) / (4 * sigma) ** 2 * (mse + 2 * bond))
 
 

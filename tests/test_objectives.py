@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from protenix_eba.compat import LOSSES
 from protenix_eba.config import EBAConfig
-from protenix_eba.denoising import ERROR_WEIGHTS, ErrorWeights
+from protenix_eba.denoising import ERROR_WEIGHTS, ErrorWeights, by_edm
 from protenix_eba.errors import UserError
 from protenix_eba.losses import eba, eba_dpo, energy_weights, plackett_luce
 from protenix_eba.objectives import ObjectiveInput, alignment_metrics, error_weights
@@ -68,6 +68,10 @@ def with_left_out(view, places, error, energy):
         energy_kj_mol=energies,
         keep=keep,
     )
+
+
+def energy_weights_of(view):
+    return torch.softmax(-view.energy_kj_mol / KT, dim=0)
 
 
 def value_and_gradient(objective, view):
@@ -256,9 +260,41 @@ def test_one_conformer_left_gives_its_own_denoising_error_and_none_gives_0(name,
 def test_error_weights_are_resolved_from_the_configuration():
     own = {"weight_mse": 0.5, "weight_lddt": 2.0}
     custom = error_weights(EBAConfig(error_weights="custom", **own))
-    assert custom == ErrorWeights(mse=0.5, lddt=2.0, edm=True)
-    for name in ("paper", "upstream"):
+    assert custom == ErrorWeights(mse=0.5, lddt=2.0, by_level=by_edm)
+    for name in ("paper", "upstream", "likelihood"):
         assert error_weights(EBAConfig(error_weights=name, **own)) == ERROR_WEIGHTS[name]
+
+
+# T of `auto`.
+
+
+@pytest.mark.parametrize("name", ALIGNMENT)
+@pytest.mark.parametrize("expectation", ["official", "bound"])
+def test_t_is_the_slope_times_what_the_objective_makes_of_it(name, expectation):
+    """Errors that are -log p / slope: with slope x factor as T they are taken as log p."""
+    slope = 7.0
+    factor = setup(name)[1].temperature_factor
+    config, objective, k = setup(
+        name, diffusion_temperature=factor * slope, expectation=expectation
+    )
+    log_ratio = torch.linspace(-1.0, 1.0, k, dtype=torch.float64)[:, None].expand(k, S)
+    view = item(k)
+    reference = view.reference_errors if objective.needs_reference else torch.zeros(k, S)
+    view = replace(view, errors=reference - log_ratio / slope, reference_errors=reference)
+    order = view.energy_kj_mol.argsort()
+    ranked = log_ratio[order, 0]
+    expected = {
+        "eba": -(energy_weights_of(view) * log_ratio[:, 0].log_softmax(0)).sum(),
+        "eba_dpo": -torch.nn.functional.logsigmoid(ranked[0] - ranked[1]),
+        "plackett_luce": -sum(ranked[i:].log_softmax(0)[0] for i in range(k)),
+    }[name]
+    torch.testing.assert_close(objective.loss(view), expected)
+
+
+def test_t_has_to_be_settled_before_the_first_item():
+    _, objective, k = setup("eba", diffusion_temperature="auto")
+    with pytest.raises(ValueError, match="T is auto"):
+        objective.loss(item(k))
 
 
 # Metrics.

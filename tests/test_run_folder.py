@@ -30,8 +30,10 @@ def test_a_copy_of_a_checkpoint_is_none(folder):
 
 def test_a_run_without_a_step_takes_any_configuration(folder):
     folder.pin({"trunk": "a"})
+    folder.temperature.write_text("{}")
     folder.claim({"lr": 0.2})
     folder.pin({"trunk": "b"})
+    assert not folder.temperature.exists()
 
 
 def test_what_may_change_between_starts_changes(folder):

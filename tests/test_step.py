@@ -12,7 +12,8 @@ from protenix_eba.data.item import Item
 from protenix_eba.data.sequences import Protein
 from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.embeddings import compute_embeddings
-from protenix_eba.step import ItemStep, NoiseSettings
+from protenix_eba.noise import NoiseSettings
+from protenix_eba.step import ItemStep
 from protenix_eba.symmetry import symmetric_partners
 from protenix_eba.weights import build_diffusion_module, build_model
 
