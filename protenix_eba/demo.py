@@ -1,4 +1,8 @@
-"""The whole way on the shipped peptides: every stage is a command that stands for itself."""
+"""The whole way on glycine chains whose answer is known: each stage is a command of its own.
+
+MD under U + V in, a model of it, alignment with E = -V, and the samples against MD under U, which
+training never saw.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from protenix_eba.errors import UserError
 from protenix_eba.files import atomic_path
@@ -20,8 +24,12 @@ from protenix_eba.progress import console
 __all__ = ["run_demo"]
 
 MODEL_NAME: Final = "protenix_tiny_default_v0.5.0"
-FRAMES_TO_RELABEL: Final = 8
-SAMPLES: Final = 50
+SAMPLES: Final = 200
+SAMPLER_STEPS: Final = 40
+# Residues of the chain that training does not see.
+HELD_OUT: Final = 5
+# Energies in the MD's own force field.
+MINIMISED: Final = (*("--force-field", "amber14", "--solvent", "obc2", "--protocol", "two-stage"),)
 MODELS: Final = {"SFT": "sft", "EBA": "eba"}
 
 
@@ -32,17 +40,25 @@ class Demo:
     Attributes:
         out: Output folder.
         jobs: Processes for energies.
-        relabel: Label every shipped conformer afresh instead of a sample.
     """
 
     out: Path
     jobs: int
-    relabel: bool
 
     @property
     def data(self) -> Path:
-        """The MD, copied from the package."""
-        return self.out / "data"
+        """MD under U + V, copied from the package."""
+        return self.out / "md" / "biased"
+
+    @property
+    def truth(self) -> Path:
+        """MD under U, likewise."""
+        return self.out / "md" / "unbiased"
+
+    @property
+    def labels(self) -> Path:
+        """Minus the bias of each frame."""
+        return self.out / "labels.parquet"
 
     def command(
         self, *words: str | Path, env: dict[str, str] | None = None, partial: bool = False
@@ -71,21 +87,20 @@ class Demo:
             )
 
 
-def run_demo(out: Path, *, jobs: int, relabel: bool) -> None:
+def run_demo(out: Path, *, jobs: int) -> None:
     """Run all stages; those that are finished are skipped by their own commands.
 
     Args:
         out: Output folder, `runs/demo` by default.
         jobs: Processes for energies.
-        relabel: Label every shipped conformer afresh instead of a sample.
 
     Raises:
         UserError: A stage failed.
     """
-    demo = Demo(out, jobs, relabel)
+    demo = Demo(out, jobs)
     stages = (
         ("data", copy_data),
-        ("label", label_again),
+        ("label", label),
         ("embed", embed),
         ("train", train),
         ("sample", sample),
@@ -108,42 +123,46 @@ def recipe(name: str) -> Path:
 
 
 def copy_data(demo: Demo) -> None:
-    """Stage 1: the shipped MD, in ATLAS's layout."""
-    if not demo.data.is_dir():
-        with atomic_path(demo.data) as temporary:
-            shutil.copytree(str(importlib.resources.files("protenix_eba") / "demo_data"), temporary)
-    from protenix_eba.data.sequences import protein_of_target
+    """Stage 1: the shipped MD, in ATLAS's layout: what training sees, and the truth apart."""
+    shipped = importlib.resources.files("protenix_eba") / "glycine" / "md"
+    for folder in (demo.data, demo.truth):
+        if not folder.is_dir():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(folder) as temporary:
+                shutil.copytree(str(shipped / folder.name), temporary)
     from protenix_eba.trajectories import find_targets, frame_count
 
-    lines = []
-    for target in find_targets(demo.data):
-        sequence = ":".join(protein_of_target(target).chains)
-        lines.append(f">{target.name}\n{sequence}\n")
-        frames = [frame_count(target, replica) for replica in target.trajectory_paths]
-        console.print(
-            f"{target.name}: {sequence}, {len(frames)} replicas of {min(frames)} frames",
-            highlight=False,
-        )
+    for folder, what in ((demo.data, "MD under U + V"), (demo.truth, "MD under U")):
+        for target in find_targets(folder):
+            frames = [frame_count(target, replica) for replica in target.trajectory_paths]
+            console.print(
+                f"{what}: {target.name}, {len(frames)} replicas of {min(frames)} ps",
+                highlight=False,
+            )
     with atomic_path(demo.out / "sequences.fasta") as path:
+        lines = [f">gly{n}\n{'G' * n}\n" for n in (4, HELD_OUT)]
         path.write_text("".join(lines), encoding="utf-8")
 
 
-def label_again(demo: Demo) -> None:
-    """Stage 2: energies of a sample of frames, compared with the shipped ones."""
-    chosen = () if demo.relabel else ("--per-target", str(FRAMES_TO_RELABEL))
+def label(demo: Demo) -> None:
+    """Stage 2: minus the bias of each frame as its label, from a table as users have it."""
+    from protenix_eba.energy.bias import write_bias_csv
+    from protenix_eba.trajectories import find_targets
+
+    table = demo.out / "bias.csv"
+    if not table.is_file():
+        write_bias_csv(table, find_targets(demo.data))
     demo.command(
-        "protenix-eba", "label", "--input", demo.data, "--jobs", str(demo.jobs), *chosen,
-        "--protocol", "two-stage",  # the shipped labels' own
-        "--out", demo.out / ("labels_all.parquet" if demo.relabel else "labels_check.parquet"),
-        "--compare", demo.data / "labels.parquet",
+        "protenix-eba", "label", "import-csv", table, "--bias",
+        "--input", demo.data, "--out", demo.labels,
     )  # fmt: skip
 
 
 def embed(demo: Demo) -> None:
-    """Stage 3: a random start (no upstream weights here) and its trunk's embeddings."""
+    """Stage 3: the shipped start (no upstream weights here) and its trunk's embeddings."""
     config = recipe("demo_sft.yaml")
     start = demo.out / "start.pt"
-    demo.command("protenix-eba", "init", "--config", config, "--out", start, "--quick-start")
+    demo.command("protenix-eba", "init", "--config", config, "--start", "glycine", "--out", start)
     demo.command(
         "protenix-eba", "embed", "--config", config, "--checkpoint", start,
         "--input", demo.data, "--out", demo.out / "embeddings",
@@ -158,42 +177,46 @@ def train(demo: Demo) -> None:
             "protenix-train", "--plugin", "protenix_eba",
             "--config", recipe(f"demo_{name}.yaml"),
             "--base_dir", demo.out, "--load_checkpoint_path", start,
-            "--eba.data_dir", demo.data, "--eba.labels", demo.data / "labels.parquet",
+            "--eba.data_dir", demo.data, "--eba.labels", demo.labels,
             "--eba.embeddings", demo.out / "embeddings",
+            f"--eba.validation_targets=gly{HELD_OUT}",
         )  # fmt: skip
 
 
 def sample(demo: Demo) -> None:
     """Stage 5: ensembles of both models from the sequences alone, and their energies."""
+    checkpoints = [f"{name}={demo.out / name / 'model.pt'}" for name in MODELS.values()]
+    demo.command(
+        "protenix-eba", "sample", "--config", recipe("demo_eba.yaml"),
+        "--checkpoint", checkpoints[0], "--checkpoint", checkpoints[1],
+        "--input", demo.out / "sequences.fasta", "--embeddings", demo.out / "embeddings",
+        "--out", demo.out / "samples", "-n", str(SAMPLES), "--preset", "exact",
+        "--steps", str(SAMPLER_STEPS), "--precision", "bf16",
+    )  # fmt: skip
     for name in MODELS.values():
         folder = demo.out / "samples" / name
+        # A sample that cannot be minimised is reported and left out.
         demo.command(
-            "protenix-eba", "sample", "--config", recipe(f"demo_{name}.yaml"),
-            "--checkpoint", demo.out / name / "model.pt",
-            "--input", demo.out / "sequences.fasta", "--embeddings", demo.out / "embeddings",
-            "--out", folder, "-n", str(SAMPLES),
+            "protenix-eba", "label", "--input", folder, "--reference", demo.truth,
+            *MINIMISED, "--out", folder / "energies.parquet", "--jobs", str(demo.jobs),
+            partial=True,
         )  # fmt: skip
-        _label_samples(demo, folder)
-
-
-def _label_samples(demo: Demo, folder: Path) -> None:
-    # A model's sample may have atoms in one place: such rows are reported and left out.
     demo.command(
-        "protenix-eba", "label", "--input", folder, "--reference", demo.data,
-        "--protocol", "two-stage",
-        "--out", folder / "energies.parquet", "--jobs", str(demo.jobs), partial=True,
+        "protenix-eba", "label", "--input", demo.truth, *MINIMISED,
+        "--per-target", str(SAMPLES), "--out", demo.out / "truth_energies.parquet",
+        "--jobs", str(demo.jobs),
     )  # fmt: skip
 
 
 def evaluate(demo: Demo) -> None:
     """Stage 6: each ensemble against MD, then both side by side, and the report."""
     folders = []
-    for label, name in MODELS.items():
+    for title, name in MODELS.items():
         folders.append(demo.out / "evaluation" / name)
         demo.command(
-            "protenix-eba", "evaluate", "--reference", demo.data,
-            "--samples", demo.out / "samples" / name, "--label", label,
-            "--training", demo.out / name, "--labels", demo.data / "labels.parquet",
+            "protenix-eba", "evaluate", "--reference", demo.truth,
+            "--samples", demo.out / "samples" / name, "--label", title,
+            "--training", demo.out / name, "--labels", demo.out / "truth_energies.parquet",
             "--out", folders[-1], "--jobs", str(demo.jobs),
         )  # fmt: skip
     comparison = demo.out / "evaluation" / "comparison"
@@ -239,16 +262,53 @@ def export(demo: Demo) -> None:
 
 
 def summarise(demo: Demo, seconds: float) -> None:
-    """Print what the numbers say, the unpleasant ones too."""
+    """Draw where the ensembles stand, and print what the numbers say, the unpleasant ones too."""
     from protenix_eba.eval.comparison import compare_evaluations
     from protenix_eba.eval.report.findings import findings
     from protenix_eba.eval.results import load_evaluation
 
+    for name in ("gly4", f"gly{HELD_OUT}"):
+        _show_populations(demo, name)
     folders = [demo.out / "evaluation" / name for name in MODELS.values()]
     comparison = compare_evaluations([load_evaluation(folder) for folder in folders])
-    training = {label: demo.out / name for label, name in MODELS.items()}
+    training = {title: demo.out / name for title, name in MODELS.items()}
     for sentence in findings(comparison.groups[0].summaries, training):
         console.print(f"- {sentence}", markup=False, highlight=False)
     console.print(
         f"report: {demo.out / 'report.html'}   ({seconds / 60:.1f} minutes)", markup=False
     )
+
+
+def _show_populations(demo: Demo, name: str) -> None:
+    """Free energy along the distance of the ends, and the share of closed chains."""
+    from protenix_eba.energy.bias import replica_distances
+    from protenix_eba.eval.coordinate import blocks_of, closed_share, interval, w1_angstrom
+    from protenix_eba.eval.report.plots.coordinate import profile_figure
+    from protenix_eba.trajectories import find_targets
+
+    def blocks(folder: Path, size: int | None = None) -> list[Any]:
+        (target,) = (t for t in find_targets(folder) if t.name == name)
+        replicas = list(replica_distances(target).values())
+        return blocks_of(replicas, size) if size else blocks_of(replicas)
+
+    samples = demo.out / "samples"
+    ensembles = {
+        "MD with the bias": blocks(demo.data),
+        **{title: blocks(samples / folder, size=1) for title, folder in MODELS.items()},
+        "MD without it (the truth)": blocks(demo.truth),
+    }
+    drawing = profile_figure(ensembles)
+    for suffix, data in (("svg", drawing.svg), ("png", drawing.png)):
+        (demo.out / f"free_energy_{name}.{suffix}").write_bytes(data)
+    seen = "not trained on" if name == f"gly{HELD_OUT}" else "trained on"
+    console.print(f"{name} ({seen}): ends within 6 angstrom, W1 of their distance to the truth")
+    *_, truth = ensembles.values()
+    for title, ensemble in ensembles.items():
+        closed = interval(closed_share, ensemble)
+        w1 = interval(w1_angstrom, ensemble, truth, n=200)
+        console.print(
+            f"  {title:28}{100 * closed.value:5.1f}% ({100 * closed.low:.1f} to "
+            f"{100 * closed.high:.1f}){'' if ensemble is truth else f'   {w1} angstrom'}",
+            highlight=False,
+        )
+    console.print(f"  drawn in {demo.out / f'free_energy_{name}.png'}", markup=False)

@@ -31,6 +31,8 @@ __all__ = [
     "quick_start",
     "random_state",
     "save_checkpoint",
+    "shipped_start",
+    "silent_trunk",
     "start_fingerprints",
     "trains_embedder",
     "trunk_fingerprint",
@@ -130,6 +132,46 @@ def quick_start(state: StateDict) -> StateDict:
         if key.startswith(DIFFUSION_PREFIX) and key.endswith(_GATE_BIASES):
             changed[key] = torch.zeros_like(value)
     return changed
+
+
+def silent_trunk(state: StateDict) -> StateDict:
+    """The same diffusion module behind a trunk that says nothing: all its weights are 0.
+
+    Embeddings are then the same on every machine, and the diffusion module reads the sequence from
+    its own features. A random trunk says nothing either, but differently for each seed and version.
+    """
+    return {
+        key: value if key.startswith(DIFFUSION_PREFIX) else torch.zeros_like(value)
+        for key, value in state.items()
+    }
+
+
+def shipped_start(configs: Any, name: str) -> StateDict:
+    """A whole model around a small diffusion module that this package ships, with a silent trunk.
+
+    Args:
+        configs: Resolved configuration of the sizes that the module was trained with.
+        name: Folder in this package that holds `start.safetensors`.
+
+    Raises:
+        UserError: The configuration has other sizes.
+    """
+    import importlib.resources
+
+    from protenix.model.protenix import Protenix
+    from safetensors.torch import load_file
+
+    path = importlib.resources.files("protenix_eba") / name / "start.safetensors"
+    module = {f"{DIFFUSION_PREFIX}{k}": v.float() for k, v in load_file(str(path)).items()}
+    with _uninitialised():
+        sizes = Protenix(configs).state_dict()
+    wanted = {key: value.shape for key, value in sizes.items() if key.startswith(DIFFUSION_PREFIX)}
+    if wanted != {key: value.shape for key, value in module.items()}:
+        raise UserError(
+            f"the start {name!r} does not fit the configured sizes",
+            "give configs/demo_sft.yaml, or a configuration with its model_name and sizes",
+        )
+    return silent_trunk(sizes | module)
 
 
 def load_checkpoint(path: Path | str) -> StateDict:

@@ -14,7 +14,6 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import shutil
@@ -32,8 +31,9 @@ from joblib import Parallel, delayed
 from make_glycine_md import SETS
 from make_glycine_md import run as simulate
 
+from protenix_eba.ends import end_distance
+from protenix_eba.energy.bias import write_bias_csv
 from protenix_eba.errors import UserError
-from protenix_eba.eval.coordinate import end_distance
 from protenix_eba.eval.extras.features import torsions_of
 from protenix_eba.files import atomic_path
 from protenix_eba.progress import console
@@ -133,11 +133,9 @@ class Proof:
 
     Attributes:
         out: Its folder.
-        start: Checkpoint to begin from; None for the shipped one.
     """
 
     out: Path
-    start: Path | None
 
     def run(self, *words: str | Path, log: Path, partial: bool = False) -> None:
         """Run a command of this installation on one core, its output in a file.
@@ -191,8 +189,7 @@ def prepare(proof: Proof, systems: Sequence[str], jobs: int) -> None:
     if "biased" in systems:
         label_minimised(proof, "biased", jobs)
     if not (proof.out / "start.pt").is_file():
-        source = ("--start", "glycine")
-        words = ("protenix-eba", "init", "--config", CONFIG, *source, "--out")
+        words = ("protenix-eba", "init", "--config", CONFIG, "--start", "glycine", "--out")
         proof.run(*words, proof.out / "start.pt", log=proof.out / "logs" / "init.log")
     proof.run(
         "protenix-eba", "embed", "--config", CONFIG, "--checkpoint", proof.out / "start.pt",
@@ -223,18 +220,12 @@ def label(proof: Proof, system: str, jobs: int) -> None:
     if SYSTEMS[system].energies:
         label_minimised(proof, system, jobs)
         return
-    out, bias = proof.labels(system), SETS[system].bias
+    out = proof.labels(system)
     if out.is_file():
         return
     table = out.with_suffix(".csv")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with table.open("w", newline="", encoding="utf-8") as handle:
-        rows = csv.writer(handle)
-        rows.writerow(["target", "replica", "frame", "bias_kj_mol"])
-        for target in find_targets(proof.data(system)):
-            for replica, distance in distances(target).items():
-                energy = bias.energy_kj_mol(distance)
-                rows.writerows([target.name, replica, n, f"{v:.5f}"] for n, v in enumerate(energy))
+    write_bias_csv(table, find_targets(proof.data(system)))
     words = ("--bias", "--input", proof.data(system), "--out", out)
     proof.run(
         "protenix-eba", "label", "import-csv", table, *words,
@@ -252,17 +243,6 @@ def label_minimised(proof: Proof, system: str, jobs: int) -> None:
             "--per-target", "600", "--jobs", str(jobs), partial=True,
             log=proof.out / "logs" / f"energies_{system}.log",
         )  # fmt: skip
-
-
-def distances(target: Target) -> dict[int, np.ndarray]:
-    """End-to-end distances of each replica, angstrom."""
-    topology = mdtraj.load_pdb(str(target.topology_path)).topology
-    return {
-        replica: end_distance(
-            topology, read_frames(target, replica, np.arange(frame_count(target, replica)))
-        )
-        for replica in target.trajectory_paths
-    }
 
 
 def train(
@@ -344,7 +324,7 @@ def described(target: Target) -> dict[str, Any]:
         "distance_pm": [
             np.rint(100 * end_distance(topology, part)).astype(int).tolist() for part in replicas
         ],
-        "torsions": torsion_counts(topology, xyz),
+        "torsions": [torsion_counts(topology, part) for part in replicas],
     }
 
 
@@ -412,7 +392,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.check:
         return proof_report.check()
-    proof = Proof(options.out.resolve(), None)
+    proof = Proof(options.out.resolve())
     prepare(proof, options.systems, options.jobs)
     references(proof, options.systems)
     runs = jobs_of(options.arms, options.systems, options.seeds)

@@ -1,4 +1,3 @@
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -6,6 +5,7 @@ import pytest
 from protenix_eba.demo import Demo, copy_data
 from protenix_eba.errors import UserError
 from protenix_eba.eval.report.findings import findings, read_curve, training_settings
+from protenix_eba.trajectories import find_targets
 
 
 def metrics(before, after):
@@ -49,15 +49,12 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
         read_curve(tmp_path / "log.csv")
 
 
-def test_the_demo_starts_with_the_shipped_data_and_its_sequences(tmp_path):
-    demo = Demo(tmp_path / "demo", jobs=1, relabel=False)
+def test_the_demo_starts_with_the_shipped_md_and_the_sequences_it_samples(tmp_path):
+    demo = Demo(tmp_path / "demo", jobs=1)
     copy_data(demo)
     fasta = (tmp_path / "demo/sequences.fasta").read_text().split()
-    assert dict(zip(fasta[::2], fasta[1::2], strict=True)) == {
-        ">grgds": "GRGDS",
-        ">met_enkephalin": "YGGFM",
-        ">penta_alanine": "AAAAA",
-        ">thymopentin": "RKDVY",
-    }
-    shipped = sum(f.stat().st_size for f in Path(demo.data).rglob("*") if f.is_file())
-    assert shipped < 5_000_000
+    assert fasta == [">gly4", "GGGG", ">gly5", "GGGGG"]
+    seen, truth = ({t.name for t in find_targets(f)} for f in (demo.data, demo.truth))
+    assert seen == {"gly3", "gly4", "gly5", "gly6"} and truth == {"gly4", "gly5"}
+    shipped = sum(f.stat().st_size for f in (tmp_path / "demo").rglob("*") if f.is_file())
+    assert shipped < 10_000_000

@@ -3,43 +3,57 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from protenix_eba.cli.session import config_option, load_configuration
 
+if TYPE_CHECKING:
+    from protenix_eba.weights import StateDict
+
 
 @click.command(
-    epilog="""Example:
+    epilog="""Examples:
 
     \b
-    protenix-eba init --config configs/demo_sft.yaml --out runs/start.pt"""
+    protenix-eba init --config configs/demo_sft.yaml --start glycine --out runs/start.pt
+    protenix-eba init --config configs/pretrain_peptides.yaml --quick-start --out runs/init.pt"""
 )
 @config_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Checkpoint to write.")
-@click.option("--seed", default=0, show_default=True, help="Of the weights.")
-@click.option("--quick-start", "quick", is_flag=True, help="For peptides learnt in minutes.")
-def init(config_path: Path, out: Path, seed: int, quick: bool) -> None:
-    """Write a randomly initialised Protenix of the configured sizes.
+@click.option("--seed", default=0, show_default=True, help="Of random weights.")
+@click.option("--quick-start", "quick", is_flag=True,
+              help="Random weights from which peptides are learnt in an hour.")  # fmt: skip
+@click.option("--start", type=click.Choice(["glycine"]),
+              help="The diffusion module that this package ships, trained on MD of glycine chains; "
+              "its trunk is silent (all weights 0).")  # fmt: skip
+def init(config_path: Path, out: Path, seed: int, quick: bool, start: str | None) -> None:
+    """Write a Protenix of the configured sizes where no upstream checkpoint is at hand.
 
-    For tests and for the demo, where no upstream checkpoint is at hand. An existing file is kept.
+    Randomly initialised, or around the small diffusion module that this package ships: for tests,
+    the demo and the proof. An existing file is kept.
     """
+    from protenix_eba.errors import UserError
     from protenix_eba.progress import console
 
+    if start and quick:
+        raise UserError("--start has its own weights, --quick-start random ones", "give one")
     if out.is_file():
         console.print(f"{out} exists already", markup=False)
         return
     configs = load_configuration(config_path)
-    from protenix_eba.weights import (
-        count_parameters,
-        quick_start,
-        random_state,
-        save_checkpoint,
-    )
+    from protenix_eba import weights
 
-    with console.status("drawing weights"):
-        state = random_state(configs, seed)
-    if quick:
-        state = quick_start(state)
-    save_checkpoint(out, state)
-    console.print(f"wrote {out}: {count_parameters(state):,} random weights", markup=False)
+    with console.status("making weights"):
+        state = weights.shipped_start(configs, start) if start else _random(configs, seed, quick)
+    weights.save_checkpoint(out, state)
+    kind = f"around the start {start}" if start else "random"
+    console.print(f"wrote {out}: {weights.count_parameters(state):,} weights, {kind}", markup=False)
+
+
+def _random(configs: Any, seed: int, quick: bool) -> StateDict:
+    from protenix_eba.weights import quick_start, random_state, silent_trunk
+
+    state = random_state(configs, seed)
+    return silent_trunk(quick_start(state)) if quick else state

@@ -2,7 +2,7 @@
 
 Used to make the data that the package ships. Every replica starts from its own random conformer
 with its own seed, so agreement between replicas says something about sampling. A known potential
-may be added, so that the ensemble without it can be written down: see `EndBias`.
+may be added, so that the ensemble without it can be written down: see `bias.EndBias`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from openmm import app, unit
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom
 
+from protenix_eba.energy.bias import EndBias
 from protenix_eba.energy.fast import accelerate, can_accelerate
 from protenix_eba.energy.structure import CompleteStructure, complete_structure
 from protenix_eba.errors import UserError
 from protenix_eba.files import atomic_path, require_file, write_json
 
 __all__ = [
-    "EndBias",
     "SimulationSettings",
     "embed_peptide",
     "geometry_faults",
@@ -41,42 +41,6 @@ _L_CENTRES = {
     "ILE": ("CA", "CG1", "CG2", "CB"),
     "THR": ("CA", "OG1", "CG2", "CB"),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class EndBias:
-    """V = -depth / (1 + exp((d - centre) / width)): it draws the ends of a chain together.
-
-    d is the distance from the N of the first residue to the C of the last one. V is smooth and
-    bounded, so that weights exp(V / kT) lead back to the ensemble without it.
-
-    Attributes:
-        depth_kj_mol: Of the well.
-        centre_angstrom: Where V is half as deep.
-        width_angstrom: Of the step.
-    """
-
-    depth_kj_mol: float
-    centre_angstrom: float = 7.0
-    width_angstrom: float = 1.0
-
-    def energy_kj_mol(self, distance_angstrom: NDArray[np.floating]) -> NDArray[np.float64]:
-        """V at each distance, in float64."""
-        steps = (distance_angstrom - self.centre_angstrom) / self.width_angstrom
-        return -self.depth_kj_mol / (1.0 + np.exp(np.asarray(steps, dtype=np.float64)))
-
-    def force(self, topology: app.Topology) -> openmm.CustomBondForce:
-        """The same as a force of OpenMM, in kJ/mol and nm."""
-        force = openmm.CustomBondForce("-depth / (1 + exp((r - centre) / width))")
-        force.addGlobalParameter("depth", self.depth_kj_mol)
-        force.addGlobalParameter("centre", self.centre_angstrom / 10)
-        force.addGlobalParameter("width", self.width_angstrom / 10)
-        residues = list(topology.residues())
-        ends = ((residues[0], "N"), (residues[-1], "C"))
-        force.addBond(
-            *(next(a.index for a in res.atoms() if a.name == name) for res, name in ends), []
-        )
-        return force
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,10 @@ from protenix_eba.eval.extras.distributions import jsd_bits
 
 __all__ = [
     "Interval",
+    "Sample",
     "blocks_of",
     "closed_share",
     "distribution_jsd",
-    "end_distance",
     "free_energy_kT",
     "interval",
     "log_odds",
@@ -35,25 +35,6 @@ CLOSED_ANGSTROM: Final = 6.0
 MD_BLOCK_FRAMES: Final = 200
 _BIN_ANGSTROM: Final = 0.5
 _N_BOOTSTRAPS: Final = 1000
-
-
-def end_distance(topology: Any, xyz: Floats) -> Floats:
-    """Distance from the first residue's N to the last one's C.
-
-    Args:
-        topology: `mdtraj.Topology` of a single chain.
-        xyz: `[F, N, 3]` in angstrom.
-
-    Returns:
-        `[F]` in angstrom.
-    """
-    residues = list(topology.residues)
-    first, last = (
-        next(atom.index for atom in residue.atoms if atom.name == name)
-        for residue, name in ((residues[0], "N"), (residues[-1], "C"))
-    )
-    distance: Floats = np.linalg.norm(xyz[:, first] - xyz[:, last], axis=-1)
-    return distance
 
 
 def blocks_of(replicas: Sequence[Floats], size: int = MD_BLOCK_FRAMES) -> list[Floats]:

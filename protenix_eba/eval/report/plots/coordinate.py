@@ -1,0 +1,62 @@
+"""Free energies along one coordinate, of models and of MD."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protenix_eba.eval.coordinate import Sample, free_energy_kT
+from protenix_eba.eval.report.plots.style import (
+    MD,
+    MD_LIGHT,
+    Drawing,
+    label_colours,
+    small_multiples,
+)
+
+__all__ = ["profile_figure"]
+
+Floats = NDArray[np.floating]
+
+
+def profile_figure(ensembles: Mapping[str, Sample]) -> Drawing:
+    """Free energies along the distance, with the 95% of their bootstrap distributions.
+
+    Args:
+        ensembles: Title to an ensemble in blocks; titles that begin with "MD" are drawn in grey.
+    """
+    highest = max(float(np.concatenate(list(sample)).max()) for sample in ensembles.values())
+    edges = np.arange(2.0, highest + 1.0)
+    models = label_colours([title for title in ensembles if not title.startswith("MD")])
+    greys = iter((MD_LIGHT, MD))
+
+    def draw(axes: Any, sample_of: Mapping[str, Sample]) -> None:
+        for title, sample in sample_of.items():
+            colour = models.get(title) or next(greys)
+            value, low, high = _profile(sample, edges)
+            centres = (edges[1:] + edges[:-1]) / 2
+            axes.plot(centres, value, color=colour, label=title)
+            axes.fill_between(centres, low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.legend(loc="best")
+
+    return small_multiples(
+        {"": ensembles}, draw, "distance of the ends, Å", "free energy, kT", panel_size=(4.0, 2.8)
+    )
+
+
+def _profile(sample: Sample, edges: Floats) -> tuple[Floats, Floats, Floats]:
+    """Free energy and the ends of its interval, NaN in bins that are empty in the sample."""
+    draw = np.random.default_rng(0)
+    n = len(sample)
+    made = [
+        free_energy_kT(np.concatenate([sample[i] for i in draw.integers(n, size=n)]), edges)
+        for _ in range(200)
+    ]
+    value = free_energy_kT(np.concatenate(list(sample)), edges)
+    made = np.where(np.isinf(made), np.nan, made)
+    with np.errstate(all="ignore"):
+        low, high = np.nanquantile(made, (0.025, 0.975), axis=0)
+    return tuple(np.where(np.isinf(value), np.nan, part) for part in (value, low, high))  # type: ignore[return-value]

@@ -1,0 +1,246 @@
+"""Tables and figures of docs/proof.md, derived from docs/proof/results.json.
+
+Imported by proof.py; `python scripts/proof.py --check` derives all of it anew and compares.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from protenix_eba.eval.coordinate import (
+    Interval,
+    blocks_of,
+    closed_share,
+    distribution_jsd,
+    interval,
+    log_odds,
+    w1_angstrom,
+)
+from protenix_eba.eval.extras.distributions import jsd_bits
+from protenix_eba.eval.report.plots.coordinate import profile_figure
+from protenix_eba.files import atomic_path
+from protenix_eba.progress import console
+
+DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
+RESULTS: Final = DOCS / "proof" / "results.json"
+PAGE: Final = DOCS / "proof.md"
+FIGURES: Final = {
+    "gly4": DOCS / "proof" / "gly4.svg",
+    "gly5": DOCS / "proof" / "gly5.svg",
+}
+HEADINGS: Final = (
+    *("arm", "closed, %", "by seed", "shift of log-odds", "W1, Å", "JSD distance, bits"),
+    *("JSD torsions, bits", "valid, %", "bond rms, Å"),
+)
+TITLES: Final = {"biased": "biased MD", "strong": "biased MD", "hot": "MD at 450 K"}
+
+Rows = Sequence[dict[str, Any]]
+
+
+class Results:
+    """All ensembles of the experiment, by what they are.
+
+    Args:
+        rows: As `proof.py` stores them.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    def find(self, **wanted: Any) -> list[dict[str, Any]]:
+        """Rows with these values."""
+        return [row for row in self.rows if all(row.get(k) == v for k, v in wanted.items())]
+
+    def md(self, system: str, target: str) -> list[np.ndarray]:
+        """Distances of each replica of the MD, angstrom."""
+        (row,) = self.find(system=system, arm="md", target=target)
+        return [np.array(part) / 100 for part in row["distance_pm"]]
+
+
+def distances(rows: Rows) -> list[np.ndarray]:
+    """Distances of each row's samples, angstrom."""
+    return [np.concatenate([np.array(part) for part in row["distance_pm"]]) / 100 for row in rows]
+
+
+def singly(samples: Sequence[np.ndarray]) -> np.ndarray:
+    """Samples of all seeds as blocks of one, `[F, 1]`."""
+    return np.concatenate(samples)[:, None]
+
+
+def percent(value: Interval) -> str:
+    """A share with its interval."""
+    return f"{100 * value.value:.1f} ({100 * value.low:.1f} to {100 * value.high:.1f})"
+
+
+def torsion_jsd(rows: Rows, truth: dict[str, Any]) -> float:
+    """Jensen-Shannon divergence of phi and psi from the truth's, bits."""
+    counts = np.sum([np.sum(row["torsions"], axis=0) for row in rows], axis=0)
+    other = np.sum(truth["torsions"], axis=0)
+    return float(jsd_bits((counts / counts.sum())[None], (other / other.sum())[None])[0])
+
+
+def table(results: Results, system: str, target: str, sampler: str, arms: dict[str, str]) -> str:
+    """One line for the MD, the model before alignment and each arm."""
+    truth = results.md("unbiased", target)
+    lines = [f"| {' | '.join(HEADINGS)} |", "|---" * len(HEADINGS) + "|"]
+    (true_row,) = results.find(system="unbiased", arm="md", target=target)
+    for name in ("unbiased", system):
+        found = results.find(system=name, arm="md", target=target)
+        if found:
+            title = "MD without bias (the truth)" if name == "unbiased" else TITLES[system]
+            lines.append(md_line(title, results.md(name, target), found[0], truth, true_row))
+    before = results.find(system=system, arm="sft", target=target, sampler=sampler)
+    expected = shift_expected(results, system, target)
+    for arm, title in {"sft": "before alignment (supervised)", **arms}.items():
+        rows = results.find(system=system, arm=arm, target=target, sampler=sampler)
+        if rows:
+            lines.append(model_line(title, rows, before, truth, true_row))
+    text = "\n".join(lines)
+    return f"{text}\n\nExpected shift of the log-odds: {expected}.\n" if expected else f"{text}\n"
+
+
+def shift_expected(results: Results, system: str, target: str) -> Interval | None:
+    """What alignment should do to ln(closed / open): MD without the bias less MD with it."""
+    if not results.find(system=system, arm="md", target=target):
+        return None
+    truth, biased = results.md("unbiased", target), results.md(system, target)
+    return interval(shift, blocks_of(truth), blocks_of(biased))
+
+
+def shift(after: np.ndarray, before: np.ndarray) -> float:
+    """Difference of the log-odds of being closed."""
+    return log_odds(after) - log_odds(before)
+
+
+def md_line(
+    title: str, replicas: Sequence[np.ndarray], row: dict[str, Any], truth: Any, true_row: Any
+) -> str:
+    """A row of the table for MD; the truth's own distances are those between its replicas."""
+    blocks, itself = blocks_of(replicas), row is true_row
+    pooled = np.concatenate(replicas)
+    each = ", ".join(f"{100 * closed_share(part):.1f}" for part in replicas)
+    cells = [title, percent(interval(closed_share, blocks)), each, ""]
+    if itself:
+        cells += [f"{among(replicas, w1_angstrom):.2f} (between replicas)"]
+        cells += [f"{among(replicas, distribution_jsd):.3f} (between replicas)"]
+        cells += [f"{torsions_among(row):.3f} (between replicas)"]
+    else:
+        cells += [str(interval(w1_angstrom, blocks, blocks_of(truth), n=200))]
+        cells += [f"{distribution_jsd(pooled, np.concatenate(truth)):.3f}"]
+        cells += [f"{torsion_jsd([row], true_row):.3f}"]
+    cells += [f"{100 * row['valid'] / len(pooled):.1f}", f"{row['bond_rms_angstrom']:.3f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def among(
+    replicas: Sequence[np.ndarray], measure: Callable[[np.ndarray, np.ndarray], float]
+) -> float:
+    """Mean over replicas of each one's distance from the others."""
+    return float(np.mean([measure(*parts) for parts in one_and_others(replicas)]))
+
+
+def one_and_others(parts: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each part, and the others together."""
+    for n, part in enumerate(parts):
+        yield part, np.concatenate([other for m, other in enumerate(parts) if m != n])
+
+
+def torsions_among(row: dict[str, Any]) -> float:
+    """`torsion_jsd` of each replica from the others, the mean."""
+    counts = [np.array(part) for part in row["torsions"]]
+    pairs = [({"torsions": [c]}, {"torsions": [sum(counts) - c]}) for c in counts]
+    return float(np.mean([torsion_jsd([one], others) for one, others in pairs]))
+
+
+def model_line(title: str, rows: Rows, before: Rows, truth: Any, true_row: Any) -> str:
+    """A row of the table for a model, its seeds together."""
+    samples = distances(rows)
+    blocks, pooled = singly(samples), np.concatenate(samples)
+    each = ", ".join(f"{100 * closed_share(part):.1f}" for part in samples)
+    moved = "" if rows is before else str(interval(shift, blocks, singly(distances(before))))
+    valid = sum(row["valid"] for row in rows) / len(pooled)
+    bonds = np.sqrt(np.mean([row["bond_rms_angstrom"] ** 2 for row in rows]))
+    cells = (
+        title,
+        percent(interval(closed_share, blocks)),
+        each,
+        moved,
+        str(interval(w1_angstrom, blocks, blocks_of(truth), n=200)),
+        f"{distribution_jsd(pooled, np.concatenate(truth)):.3f}",
+        f"{torsion_jsd(rows, true_row):.3f}",
+        f"{100 * valid:.1f}",
+        f"{bonds:.3f}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def figure(results: Results, target: str) -> bytes:
+    """Free energy along the distance: MD with and without the bias, before and after."""
+    find = {"system": "biased", "target": target, "sampler": "exact"}
+    before, after = (distances(results.find(arm=arm, **find)) for arm in ("sft", "eba"))
+    return profile_figure(
+        {
+            "MD with the bias": blocks_of(results.md("biased", target)),
+            "before alignment": singly(before),
+            "after EBA": singly(after),
+            "MD without it": blocks_of(results.md("unbiased", target)),
+        }
+    ).svg
+
+
+def blocks(results: Results, titles: dict[str, str]) -> dict[str, str]:
+    """Every generated part of the page, by its name."""
+    made = {}
+    for system in ("biased", "strong", "hot"):
+        if results.find(system=system, arm="sft"):
+            made[system] = table(results, system, "gly4", "exact", titles)
+    made["held-out"] = table(results, "biased", "gly5", "exact", titles)
+    made["default-sampler"] = table(results, "biased", "gly4", "default", titles)
+    return made
+
+
+def page_with(parts: dict[str, str], page: str) -> str:
+    """The page with its generated parts replaced."""
+    for name, text in parts.items():
+        pattern = rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)"
+        page = re.sub(pattern, lambda m, t=text: f"{m[1]}\n{t}\n{m[2]}", page, flags=re.DOTALL)
+    return page
+
+
+def write(rows: Rows, titles: dict[str, str]) -> None:
+    """Store the results, draw the figures and fill in the page."""
+    content = {"titles": titles, "ensembles": rows}
+    RESULTS.parent.mkdir(exist_ok=True)
+    with atomic_path(RESULTS) as temporary:
+        temporary.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
+    results = Results(rows)
+    for target, path in FIGURES.items():
+        path.write_bytes(figure(results, target))
+        console.print(f"wrote {path}", markup=False)
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(page_with(blocks(results, titles), page), encoding="utf-8")
+    console.print(f"wrote {PAGE}", markup=False)
+
+
+def check() -> int:
+    """Compare the page and the figures with what the stored results give; 1 on a difference."""
+    content = json.loads(RESULTS.read_text(encoding="utf-8"))
+    results, titles = Results(content["ensembles"]), content["titles"]
+    page = PAGE.read_text(encoding="utf-8")
+    wrong = [
+        name
+        for name, text in blocks(results, titles).items()
+        if f"<!-- generated: {name} -->\n\n{text}\n<!-- end -->" not in page
+    ]
+    wrong += [p.name for t, p in FIGURES.items() if p.read_bytes() != figure(results, t)]
+    for name in wrong:
+        console.print(f"{name}: not what the stored results give", markup=False)
+    if not wrong:
+        console.print(f"{PAGE.name}: all tables and figures follow from {RESULTS.name}")
+    return 1 if wrong else 0
