@@ -101,10 +101,13 @@ class EBAConfig:
             "official"); or "custom" for the four that follow.
         weight_mse: Weight of the aligned squared error, which the EDM weight multiplies.
         weight_lddt: Weight of the smooth LDDT.
-        weight_bond: Weight of the squared error of bonds and angles, which the EDM weight
-            multiplies; what a small model learns last.
+        weight_bond: Weight of the squared error of bonds and angles at noise below 0.5 angstrom,
+            which the EDM weight multiplies; what a small model learns last.
         weight_sigma_data: sigma_d of the EDM weight, angstrom, about the size of the molecule, so
             that noise that moves it as a whole does not drown the rest; 0 for the network's 16.
+        aligned: Whether the squared error is that of the best superposition of the true structure
+            on the denoised one, as in AlphaFold 3. false compares them where the noise was added:
+            its minimum is the posterior mean, which samplers need to give the learnt populations.
         symmetric_atoms: Whether atoms whose names are a convention (OD1 and OD2 of ASP, and so on)
             are compared in the better order of each structure, as the paper does.
         low_memory: Whether each item is passed twice, first without gradients, then one conformer
@@ -151,6 +154,7 @@ class EBAConfig:
     weight_lddt: float = 1.0
     weight_bond: float = 0.0
     weight_sigma_data: float = 0.0
+    aligned: bool = True
     symmetric_atoms: bool = True
     low_memory: bool = False
     trainable: tuple[str, ...] = ("diffusion_module.*",)

@@ -28,6 +28,7 @@ __all__ = [
     "by_nothing",
     "edm_weight",
     "smooth_lddt",
+    "squared_error",
 ]
 
 # AlphaFold 3 (Abramson et al., Nature 2024), Algorithm 27: thresholds and the inclusion radius of
@@ -36,6 +37,8 @@ LDDT_THRESHOLDS: Final = (0.5, 1.0, 2.0, 4.0)
 LDDT_RADIUS: Final = 15.0
 # Angstrom: atoms one or two bonds apart, and few others.
 BOND_RADIUS: Final = 2.7
+# Angstrom: the mean of what more noise leaves possible has no sound bonds, and must not.
+BOND_NOISE: Final = 0.5
 # Standard deviations of ln sigma within which noise levels count for the likelihood: 99.7% of those
 # drawn; with AlphaFold 3's noise 0.05 to 434 angstrom.
 LIKELIHOOD_RANGE: Final = 3.0
@@ -49,7 +52,8 @@ class DenoisingErrors:
     """The parts of the denoising error, each `[K, S]`.
 
     Attributes:
-        mse: Rigid-aligned mean squared error, with AlphaFold 3's factor 1/3, in square angstrom.
+        mse: Mean squared error, superposed or not, with AlphaFold 3's factor 1/3, in square
+            angstrom.
         lddt: Smooth LDDT, 0 to about 0.9 (its sigmoids never reach 1).
         bond: Mean squared error of bonds and angles as distances, in square angstrom.
         sigma: `[S]` noise levels in angstrom.
@@ -69,7 +73,8 @@ class DenoisingErrors:
             weights: Of the terms.
             noise: What the noise levels are drawn from.
         """
-        squared = weights.mse * self.mse + weights.bond * self.bond
+        bond = self.bond * (self.sigma < BOND_NOISE)
+        squared = weights.mse * self.mse + weights.bond * bond
         return weights.by_level(self, noise) * squared + weights.lddt * (1.0 - self.lddt)
 
 
@@ -115,7 +120,7 @@ class ErrorWeights:
         mse: Of the aligned squared error.
         lddt: Of 1 - smooth LDDT.
         by_level: What multiplies squared and bond error besides, by noise level: `[S]` or `[K, S]`.
-        bond: Of the bond error.
+        bond: Of the bond error, at noise below 0.5 angstrom.
     """
 
     mse: float
@@ -154,6 +159,27 @@ def aligned_mse(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     weight = mask.to(predicted.dtype)[:, None]
     moved = rigid_align(target[:, None], predicted.detach(), weight)
     squared = ((predicted - moved) ** 2).sum(dim=-1)
+    return (weight * squared).sum(dim=-1) / weight.sum(dim=-1).clamp_min(1.0) / 3.0
+
+
+def squared_error(predicted: Tensor, clean: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error where the noise was added, without a superposition.
+
+    Its minimum is the posterior mean, so that the probability flow samples the distribution that
+    was learnt. `aligned_mse` has another minimum: where noise hides the orientation, it is not
+    shrunk by that, and samplers that follow it sample too many extended conformations
+    (docs/theory.md).
+
+    Args:
+        predicted: `[K, S, N, 3]` denoised coordinates in angstrom.
+        clean: `[K, S, N, 3]` true ones, in the orientation of each noisy structure.
+        mask: `[K, N]`, 1 where the true coordinate exists.
+
+    Returns:
+        `[K, S]`, a third of the mean squared distance, in square angstrom.
+    """
+    weight = mask.to(predicted.dtype)[:, None]
+    squared = ((predicted - clean) ** 2).sum(dim=-1)
     return (weight * squared).sum(dim=-1) / weight.sum(dim=-1).clamp_min(1.0) / 3.0
 
 

@@ -13,7 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from protenix_eba.denoising import DenoisingErrors, aligned_mse, bond_error, smooth_lddt
+from protenix_eba.denoising import (
+    DenoisingErrors,
+    aligned_mse,
+    bond_error,
+    smooth_lddt,
+    squared_error,
+)
 from protenix_eba.embeddings import TrunkEmbeddings
 from protenix_eba.geometry import random_rotations
 from protenix_eba.symmetry import with_best_order
@@ -39,10 +45,12 @@ class NoisyConformers:
     Attributes:
         coordinates: `[K, S, N, 3]` in angstrom.
         sigma: `[S]` noise levels in angstrom, shared by the conformers.
+        clean: `[K, S, N, 3]` the same without the noise, each in its own place and orientation.
     """
 
     coordinates: Tensor
     sigma: Tensor
+    clean: Tensor
 
 
 def add_noise(
@@ -82,7 +90,7 @@ def add_noise(
     centre = (coordinates * present).sum(1, keepdim=True) / present.sum(1, keepdim=True)
     centred = (coordinates - centre) * present
     moved = centred[:, None] @ rotation + shift
-    return NoisyConformers(moved + noise, sigma)
+    return NoisyConformers(moved + noise, sigma, moved)
 
 
 class ConformerDenoiser(nn.Module):
@@ -207,6 +215,8 @@ def denoising_errors(
     target: Tensor,
     mask: Tensor,
     partners: Tensor | None = None,
+    *,
+    aligned: bool = True,
 ) -> DenoisingErrors:
     """Errors of all K x S structures, from one forward pass of `denoiser`.
 
@@ -219,6 +229,7 @@ def denoising_errors(
         mask: `[K, N]`.
         partners: `[N]` from `symmetric_partners`, to compare symmetric atoms in the better order
             of each structure; None compares them by their names.
+        aligned: Whether the squared error is that of the best superposition; see `squared_error`.
 
     Returns:
         Their parts, each `[K, S]`.
@@ -227,5 +238,10 @@ def denoising_errors(
     if partners is not None:
         residue = features["atom_to_token_idx"]
         predicted = with_best_order(predicted, target, mask, partners, residue)
-    parts = (error(predicted, target, mask) for error in (aligned_mse, smooth_lddt, bond_error))
-    return DenoisingErrors(*parts, noisy.sigma, mask.sum(dim=-1))
+    mse = (
+        aligned_mse(predicted, target, mask)
+        if aligned
+        else squared_error(predicted, noisy.clean, mask)
+    )
+    parts = (error(predicted, target, mask) for error in (smooth_lddt, bond_error))
+    return DenoisingErrors(mse, *parts, noisy.sigma, mask.sum(dim=-1))

@@ -61,7 +61,11 @@ class NoisyItem:
         starts = range(0, len(self.noisy.sigma), n_noise)
         for k, first in itertools.product(range(len(self.target)), starts):
             one, some = slice(k, k + 1), slice(first, first + n_noise)
-            noisy = NoisyConformers(self.noisy.coordinates[one, some], self.noisy.sigma[some])
+            noisy = NoisyConformers(
+                coordinates=self.noisy.coordinates[one, some],
+                sigma=self.noisy.sigma[some],
+                clean=self.noisy.clean[one, some],
+            )
             yield replace(self, noisy=noisy, target=self.target[one], mask=self.mask[one])
 
 
@@ -222,7 +226,7 @@ class ItemStep:
             joined = (torch.cat([t.flatten() for t in term]).view(shape) for term in terms)
             return DenoisingErrors(*joined, item.noisy.sigma, item.mask.sum(dim=-1))
         rest = (item.features, item.embeddings, item.noisy, item.target, item.mask, item.partners)
-        return denoising_errors(denoiser, *rest)
+        return denoising_errors(denoiser, *rest, aligned=self._config.aligned)
 
     def _total(self, errors: DenoisingErrors) -> Tensor:
         return errors.total(self._weights, self.noise)

@@ -159,7 +159,8 @@ def test_conformers_that_differ_by_names_only_have_equal_errors(protein, partner
     order = order_of([1, 3], partners, residue)
     both = torch.cat([target, target[:, order]])
     same = (target + 0.3 * torch.randn(S, *target.shape[1:], generator=draw)).expand(2, -1, -1, -1)
-    noisy = NoisyConformers(torch.zeros(2, S, len(partners), 3), torch.ones(S))
+    nowhere = torch.zeros(2, S, len(partners), 3)
+    noisy = NoisyConformers(nowhere, torch.ones(S), nowhere)
     rest = (lambda *_: same, protein.features, None, noisy, both, torch.ones(2, len(partners)))
     with_names, without = denoising_errors(*rest), denoising_errors(*rest, partners)
     for name in ("mse", "lddt"):
