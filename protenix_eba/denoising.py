@@ -100,8 +100,9 @@ def by_likelihood(errors: DenoisingErrors, noise: NoiseSettings) -> Tensor:
     it the variance is infinite, as 1 / p grows faster than any power of sigma falls. C depends on
     the number of atoms: conformers can be compared if the same atoms are absent in all of them.
     The best rigid motion takes 6 of 3 N directions out of the error. Three are the translation,
-    which is independent of the shape; three the rotation, whose share is that of the uncertainty
-    about the orientation, nearly the same for all conformers of a sequence.
+    which is independent of the shape; three the rotation, whose share is nearly the same for all
+    conformers if the model is narrow beside the molecule, and not if it is as wide
+    (docs/theory.md, "What T is").
 
     Args:
         errors: Of K conformers at S noise levels.

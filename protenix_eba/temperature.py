@@ -5,6 +5,7 @@ Letters: K conformers of one sequence, S noise levels, B groups of conformers.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -30,7 +31,7 @@ from protenix_eba.step import ItemStep
 
 __all__ = ["Calibration", "calibrate", "measure_items", "moments", "settle"]
 
-# Groups of conformers and noise levels of each half: about a tenth of a percent of a training run.
+# Groups of conformers and noise levels of each half: about ten steps of a recipe.
 N_ITEMS: Final = 64
 N_LEVELS: Final = 32
 # Stream of an item's noise here, beside those of its training and of its loader.
@@ -135,16 +136,17 @@ def measure_items(
     Raises:
         UserError: No slope can be found.
     """
-    world, rank = dist.get_world_size(), dist.get_rank()
-    mine = range(rank, N_ITEMS, world)
+    rank = dist.get_rank()
+    mine = range(rank, N_ITEMS, dist.get_world_size())
     rows: list[dict[str, Any]] = []
-    coming = prefetch(loader, mine)
-    for index, item in track(coming, "measuring the start", len(mine), visible=rank == 0):
-        if item.problem:
-            continue
-        generator = loader.generator(index + _STREAM)
-        halves = [_errors(step, item, n_noise, generator) for _ in range(2)]
-        rows.append({"index": index, **moments(halves, weights, step.noise, item.keep)})
+    with contextlib.closing(prefetch(loader, mine)) as coming:
+        for index, item in track(coming, "measuring the start", len(mine), visible=rank == 0):
+            if item.problem:
+                continue
+            generator = loader.generator(index + _STREAM)
+            halves = [_errors(step, item, n_noise, generator) for _ in range(2)]
+            row = moments(halves, weights, step.noise, item.keep)
+            rows.append({"index": index, **row})
     return calibrate(sorted(gather_rows(rows), key=lambda row: int(row["index"])))
 
 

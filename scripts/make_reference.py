@@ -157,6 +157,7 @@ def _section(section: type[Any]) -> str:
     for field in dataclasses.fields(section):
         shown = list(field.default) if isinstance(field.default, tuple) else field.default
         kind = re.sub(r"tuple\[(\w+), \.\.\.\]", r"list of \1", str(field.type))
+        kind = re.sub(r" \| Literal\[['\"](\w+)['\"]\]", r" or \1", kind)
         default = yaml.safe_dump(shown, default_flow_style=True).split("\n")[0]
         rows.append(f"| `{field.name}` | {kind} | `{default}` | {_escaped(meanings[field.name])} |")
     return "\n".join(rows) + "\n"

@@ -274,9 +274,7 @@ def test_t_is_the_slope_times_what_the_objective_makes_of_it(name, expectation):
     """Errors that are -log p / slope: with slope x factor as T they are taken as log p."""
     slope = 7.0
     factor = setup(name)[1].temperature_factor
-    config, objective, k = setup(
-        name, diffusion_temperature=factor * slope, expectation=expectation
-    )
+    _, objective, k = setup(name, diffusion_temperature=factor * slope, expectation=expectation)
     log_ratio = torch.linspace(-1.0, 1.0, k, dtype=torch.float64)[:, None].expand(k, S)
     view = item(k)
     reference = view.reference_errors if objective.needs_reference else torch.zeros(k, S)

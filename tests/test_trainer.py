@@ -257,10 +257,7 @@ def test_a_run_goes_on_with_another_number_of_processes(train, tmp_path, read_lo
 def test_t_of_auto_is_settled_once_for_all_processes_and_starts(
     train, tmp_path, small_run, read_log
 ):
-    """The random start is a Gaussian of 16 angstrom: T can be written down.
-
-    Up to the motion that is taken out of the errors: it hides a part of the large noise.
-    """
+    """Two processes begin, one goes on."""
     words = ("--eba.diffusion_temperature", "auto", "--eba.weight_lddt", "0", "--max_steps")
     finish(train(tmp_path, *words, "2", "--iters_to_accumulate", "1", launcher=TORCHRUN))
     path = tmp_path / "run/temperature.json"
@@ -269,7 +266,6 @@ def test_t_of_auto_is_settled_once_for_all_processes_and_starts(
     output = " ".join(finish(train(tmp_path, *words, "4", "--iters_to_accumulate", "2")).split())
     assert f"T = {slope:.4g} (eba.diffusion_temperature: auto)" in output
     assert path.read_text() == known and len(read_log(tmp_path / "run/log.csv")) == 4
-    print(known)
 
 
 def test_low_memory_gives_the_same_run(train, tmp_path, read_log, four_steps):
