@@ -238,10 +238,12 @@ def denoising_errors(
     if partners is not None:
         residue = features["atom_to_token_idx"]
         predicted = with_best_order(predicted, target, mask, partners, residue)
-    mse = (
-        aligned_mse(predicted, target, mask)
+    return DenoisingErrors(
+        mse=aligned_mse(predicted, target, mask)
         if aligned
-        else squared_error(predicted, noisy.clean, mask)
+        else squared_error(predicted, noisy.clean, mask),
+        lddt=smooth_lddt(predicted, target, mask),
+        bond=bond_error(predicted, target, mask),
+        sigma=noisy.sigma,
+        n_atoms=mask.sum(dim=-1),
     )
-    parts = (error(predicted, target, mask) for error in (smooth_lddt, bond_error))
-    return DenoisingErrors(mse, *parts, noisy.sigma, mask.sum(dim=-1))

@@ -222,9 +222,12 @@ class ItemStep:
                 for part in item.parts(self._noise_at_once)
             ]
             shape = item.noisy.coordinates.shape[:2]
-            terms = ([getattr(part, name) for part in parts] for name in ("mse", "lddt", "bond"))
-            joined = (torch.cat([t.flatten() for t in term]).view(shape) for term in terms)
-            return DenoisingErrors(*joined, item.noisy.sigma, item.mask.sum(dim=-1))
+            joined = {
+                name: torch.cat([getattr(part, name).flatten() for part in parts]).view(shape)
+                for name in ("mse", "lddt", "bond")
+            }
+            n_atoms = item.mask.sum(dim=-1)
+            return DenoisingErrors(**joined, sigma=item.noisy.sigma, n_atoms=n_atoms)
         rest = (item.features, item.embeddings, item.noisy, item.target, item.mask, item.partners)
         return denoising_errors(denoiser, *rest, aligned=self._config.aligned)
 

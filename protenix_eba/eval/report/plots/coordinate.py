@@ -51,12 +51,10 @@ def _profile(sample: Sample, edges: Floats) -> tuple[Floats, Floats, Floats]:
     """Free energy and the ends of its interval, NaN in bins that are empty in the sample."""
     draw = np.random.default_rng(0)
     n = len(sample)
-    made = [
-        free_energy_kT(np.concatenate([sample[i] for i in draw.integers(n, size=n)]), edges)
-        for _ in range(200)
-    ]
+    again = (np.concatenate([sample[i] for i in draw.integers(n, size=n)]) for _ in range(200))
+    made = np.array([free_energy_kT(one, edges) for one in again])
+    made[np.isinf(made)] = np.nan
     value = free_energy_kT(np.concatenate(list(sample)), edges)
-    made = np.where(np.isinf(made), np.nan, made)
     with np.errstate(all="ignore"):
         low, high = np.nanquantile(made, (0.025, 0.975), axis=0)
     return tuple(np.where(np.isinf(value), np.nan, part) for part in (value, low, high))  # type: ignore[return-value]
