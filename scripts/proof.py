@@ -45,8 +45,8 @@ RECIPES = ROOT / "protenix_eba" / "recipes"
 CONFIG = RECIPES / "demo_eba.yaml"
 LENGTHS = (3, 4, 5, 6)
 REPLICAS = 3
-STEPS = 200
-N_SAMPLES = 500
+STEPS = 150
+N_SAMPLES = 400
 SAMPLERS = {
     "exact": ("--preset", "exact", "--steps", "40"),
     "default": ("--steps", "20"),
