@@ -90,12 +90,14 @@ class Arm:
         options: Keys of the configuration, over those of the recipe.
         systems: Where it is tried.
         minimised: Whether its labels are minimised energies, as in the paper.
+        default_sampler: Whether it is judged under the default sampler as well.
     """
 
     title: str
     options: dict[str, str] = field(default_factory=dict)
     systems: tuple[str, ...] = ("biased",)
     minimised: bool = False
+    default_sampler: bool = False
 
 
 EVERYWHERE = ("biased", "strong", "hot")
@@ -286,20 +288,23 @@ def one_run(proof: Proof, system: str, arm: str, seed: int) -> None:
         chosen.minimised,
     )  # fmt: skip
     folder = proof.out / "runs" / name
-    rows = sampled(proof, folder / "model.pt", name, seed)
+    samplers = list(SAMPLERS) if chosen.default_sampler else ["exact"]
+    rows = sampled(proof, folder / "model.pt", name, seed, samplers)
     save(results, [row | {"system": system, "arm": arm, "seed": seed} for row in rows])
     shutil.rmtree(folder)
 
 
-def sampled(proof: Proof, checkpoint: Path, name: str, seed: int) -> list[dict[str, Any]]:
-    """What a model samples under each of the samplers."""
+def sampled(
+    proof: Proof, checkpoint: Path, name: str, seed: int, samplers: Sequence[str]
+) -> list[dict[str, Any]]:
+    """What a model samples under each of some samplers."""
     rows = []
-    for sampler, words in SAMPLERS.items():
+    for sampler in samplers:
         folder = proof.out / "samples" / name / sampler
         proof.run(
             "protenix-eba", "sample", "--config", CONFIG, "--checkpoint", checkpoint,
             "--input", proof.out / "sequences.fasta", "--embeddings", proof.out / "embeddings",
-            "--out", folder, "-n", str(N_SAMPLES), "--seed", str(1000 + seed), *words,
+            "--out", folder, "-n", str(N_SAMPLES), "--seed", str(1000 + seed), *SAMPLERS[sampler],
             "--precision", "bf16", log=proof.out / "logs" / f"sample_{name}_{sampler}.log",
         )  # fmt: skip
         rows += [described(target) | {"sampler": sampler} for target in find_targets(folder)]
@@ -357,7 +362,7 @@ def references(proof: Proof, systems: Sequence[str]) -> None:
     for system in systems:
         results = proof.out / "results" / f"{system}_sft.json"
         if not results.is_file():
-            rows = sampled(proof, proof.base(system), f"{system}_sft", 0)
+            rows = sampled(proof, proof.base(system), f"{system}_sft", 0, list(SAMPLERS))
             save(results, [row | {"system": system, "arm": "sft", "seed": 0} for row in rows])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -180,6 +181,42 @@ def model_line(title: str, rows: Rows, before: Rows, truth: Any, true_row: Any) 
     return f"| {' | '.join(cells)} |"
 
 
+def start_table(results: Results) -> str:
+    """The model before alignment against the biased MD that it was trained on."""
+    headings = ("chain", "sampler", "closed, %", "W1, Å", "JSD torsions, bits", "valid, %")
+    lines = [f"| {' | '.join((*headings, 'bond rms, Å'))} |", "|---" * 7 + "|"]
+    for target in FIGURES:
+        md = results.md("biased", target)
+        (row,) = results.find(system="biased", arm="md", target=target)
+        cells = (
+            *(target, "MD itself", percent(interval(closed_share, blocks_of(md)))),
+            f"{among(md, w1_angstrom):.2f} (between replicas)",
+            f"{torsions_among(row):.3f} (between replicas)",
+            f"{100 * row['valid'] / sum(map(len, md)):.1f}",
+            f"{row['bond_rms_angstrom']:.3f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+        for sampler in ("exact", "default"):
+            lines += [start_line(one, md, row) for one in results.find(
+                system="biased", arm="sft", target=target, sampler=sampler
+            )]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def start_line(sampled: dict[str, Any], md: Sequence[np.ndarray], row: dict[str, Any]) -> str:
+    """What one sampler makes of one chain."""
+    (distance,) = distances([sampled])
+    cells = (
+        *(sampled["target"], sampled["sampler"]),
+        percent(interval(closed_share, distance[:, None])),
+        str(interval(w1_angstrom, distance[:, None], blocks_of(md), n=200)),
+        f"{torsion_jsd([sampled], row):.3f}",
+        f"{100 * sampled['valid'] / len(distance):.1f}",
+        f"{sampled['bond_rms_angstrom']:.3f}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
 def figure(results: Results, target: str) -> bytes:
     """Free energy along the distance: MD with and without the bias, before and after."""
     find = {"system": "biased", "target": target, "sampler": "exact"}
@@ -200,6 +237,7 @@ def blocks(results: Results, titles: dict[str, str]) -> dict[str, str]:
     for system in ("biased", "strong", "hot"):
         if results.find(system=system, arm="sft"):
             made[system] = table(results, system, "gly4", "exact", titles)
+    made["start"] = start_table(results)
     made["held-out"] = table(results, "biased", "gly5", "exact", titles)
     made["default-sampler"] = table(results, "biased", "gly4", "default", titles)
     return made
@@ -209,8 +247,13 @@ def page_with(parts: dict[str, str], page: str) -> str:
     """The page with its generated parts replaced."""
     for name, text in parts.items():
         pattern = rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)"
-        page = re.sub(pattern, lambda m, t=text: f"{m[1]}\n{t}\n{m[2]}", page, flags=re.DOTALL)
+        filled = partial(_filled, text)
+        page = re.sub(pattern, filled, page, flags=re.DOTALL)
     return page
+
+
+def _filled(text: str, found: re.Match[str]) -> str:
+    return f"{found[1]}\n{text}\n{found[2]}"
 
 
 def write(rows: Rows, titles: dict[str, str]) -> None:
