@@ -45,14 +45,11 @@ RECIPES = ROOT / "protenix_eba" / "recipes"
 CONFIG = RECIPES / "demo_eba.yaml"
 LENGTHS = (3, 4, 5, 6)
 REPLICAS = 3
-STEPS = 150
 N_SAMPLES = 400
 SAMPLERS = {
     "exact": ("--preset", "exact", "--steps", "40"),
     "default": ("--steps", "20"),
 }
-# Frames drawn uniformly: a proposal that is flat in energy.
-UNIFORM = "1e9"
 
 
 @dataclass(frozen=True)
@@ -101,21 +98,29 @@ class Arm:
 
 
 EVERYWHERE = ("biased", "strong", "hot")
+# The recipe's own: EBA with reference, likelihood weights, T = 0.25, and denoising under the weights.
+CUSTOM = {
+    "error_weights": "custom",
+    "weight_lddt": "0",
+    "weight_sigma_data": "4",
+    "sft_weight": "10",
+}
 ARMS = {
-    "plain": Arm("plain fine-tuning, as long", {"objective": "denoising"}),
+    "plain": Arm(
+        "plain fine-tuning, as long", {"objective": "denoising", "sampling_temperature_K": "0"}
+    ),
     "weighted": Arm(
-        "importance-weighted fine-tuning",
-        {"objective": "denoising", "sampling_temperature_K": UNIFORM},
-        EVERYWHERE,
+        "importance-weighted fine-tuning", {"objective": "denoising"}, EVERYWHERE,
+        default_sampler=True,
     ),
-    "eba": Arm("EBA", {}, EVERYWHERE),
+    "eba": Arm("EBA", {}, EVERYWHERE, default_sampler=True),
+    "eba_T1": Arm("EBA, T = 1", {"diffusion_temperature": "1"}),
     "eba_bound": Arm("EBA, expectation `bound`", {"expectation": "bound"}),
-    "eba_likelihood": Arm(
-        "EBA, likelihood weights, T = 1",
-        {"error_weights": "likelihood", "diffusion_temperature": "1", "sft_weight": "0.02"},
+    "eba_auto": Arm(
+        "EBA, EDM weights, T `auto`", CUSTOM | {"diffusion_temperature": "auto"}
     ),
-    "eba_T50": Arm("EBA, T = 50", {"diffusion_temperature": "50"}),
-    "eba_T5000": Arm("EBA, T = 5000", {"diffusion_temperature": "5000"}),
+    "eba_T50": Arm("EBA, EDM weights, T = 50", CUSTOM | {"diffusion_temperature": "50"}),
+    "eba_T5000": Arm("EBA, EDM weights, T = 5000", CUSTOM | {"diffusion_temperature": "5000"}),
     "eba_no_reference": Arm("EBA without reference", {"eba_with_ref": "false"}),
     "dpo": Arm(
         "EBA-DPO", {"objective": "eba_dpo", "n_conformers": "2", "n_noise": "64"}, EVERYWHERE
@@ -123,10 +128,10 @@ ARMS = {
     "plackett_luce": Arm("Plackett-Luce", {"objective": "plackett_luce"}),
     "paper": Arm(
         "EBA with the paper's weights",
-        {"eba_with_ref": "false", "length_exponent": "0.5"},
+        {"eba_with_ref": "false", "length_exponent": "0.5", "sampling_temperature_K": "0"},
         minimised=True,
     ),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -179,8 +184,15 @@ class Proof:
         return self.out / "runs" / f"{system}_sft" / "model.pt"
 
 
-def prepare(proof: Proof, systems: Sequence[str], jobs: int) -> None:
-    """MD, labels, start, embeddings, and the supervised models."""
+def prepare(proof: Proof, systems: Sequence[str], jobs: int, *, minimised: bool) -> None:
+    """MD, labels, start, embeddings, and the supervised models.
+
+    Args:
+        proof: The experiment.
+        systems: Which.
+        jobs: Processes.
+        minimised: Whether an arm needs minimised energies of the biased MD.
+    """
     wanted = [*systems, "unbiased"]
     for name in wanted:
         lengths = list(LENGTHS if name in ("biased", "unbiased") else SYSTEMS[name].lengths)
@@ -188,7 +200,7 @@ def prepare(proof: Proof, systems: Sequence[str], jobs: int) -> None:
     for system in systems:
         link_data(proof, system)
         label(proof, system, jobs)
-    if "biased" in systems:
+    if "biased" in systems and minimised:
         label_minimised(proof, "biased", jobs)
     if not (proof.out / "start.pt").is_file():
         words = ("protenix-eba", "init", "--config", CONFIG, "--start", "glycine", "--out")
@@ -204,7 +216,7 @@ def prepare(proof: Proof, systems: Sequence[str], jobs: int) -> None:
         if SYSTEMS[system].sft_steps and not proof.base(system).is_file():
             options = {"objective": "denoising", "sft_weight": "0"}
             steps = str(SYSTEMS[system].sft_steps)
-            train(proof, system, f"{system}_sft", proof.out / "start.pt", options, 0, steps, "2e-4")
+            train(proof, system, f"{system}_sft", proof.out / "start.pt", options, 0, steps)
 
 
 def link_data(proof: Proof, system: str) -> None:
@@ -236,13 +248,13 @@ def label(proof: Proof, system: str, jobs: int) -> None:
 
 
 def label_minimised(proof: Proof, system: str, jobs: int) -> None:
-    """Minimised energies in the MD's own force field, of 600 frames of each chain."""
+    """Minimised energies in the MD's own force field, of 200 frames of each chain."""
     out = proof.labels(system, minimised=True)
     if not out.is_file():
         proof.run(
             "protenix-eba", "label", "--input", proof.data(system), "--out", out,
             "--force-field", "amber14", "--solvent", "obc2", "--protocol", "two-stage",
-            "--per-target", "600", "--jobs", str(jobs), partial=True,
+            "--per-target", "200", "--jobs", str(jobs), partial=True,
             log=proof.out / "logs" / f"energies_{system}.log",
         )  # fmt: skip
 
@@ -254,8 +266,7 @@ def train(
     start: Path,
     options: dict[str, str],
     seed: int,
-    steps: str,
-    lr: str,
+    steps: str | None = None,
     minimised: bool = False,
 ) -> None:
     """One run of protenix-train."""
@@ -270,8 +281,7 @@ def train(
     proof.run(
         "protenix-train", "--plugin", "protenix_eba", "--config", CONFIG,
         "--base_dir", proof.out / "runs", "--run_name", name, "--load_checkpoint_path", start,
-        "--seed", str(seed), "--max_steps", steps, "--lr", lr,
-        "--checkpoint_interval", "100000", *words,
+        "--seed", str(seed), *(("--max_steps", steps) if steps else ()), *words,
         log=proof.out / "logs" / f"{name}.log",
     )  # fmt: skip
 
@@ -284,8 +294,8 @@ def one_run(proof: Proof, system: str, arm: str, seed: int) -> None:
         return
     chosen = ARMS[arm]
     train(
-        proof, system, name, proof.base(system), chosen.options, seed + 1, str(STEPS), "5e-5",
-        chosen.minimised,
+        proof, system, name, proof.base(system), chosen.options, seed + 1,
+        minimised=chosen.minimised,
     )  # fmt: skip
     folder = proof.out / "runs" / name
     samplers = list(SAMPLERS) if chosen.default_sampler else ["exact"]
@@ -398,7 +408,8 @@ def main() -> int:
     if options.check:
         return proof_report.check()
     proof = Proof(options.out.resolve())
-    prepare(proof, options.systems, options.jobs)
+    minimised = any(ARMS[arm].minimised for arm in options.arms)
+    prepare(proof, options.systems, options.jobs, minimised=minimised)
     references(proof, options.systems)
     runs = jobs_of(options.arms, options.systems, options.seeds)
     made = Parallel(n_jobs=options.jobs, backend="threading", return_as="generator_unordered")(
