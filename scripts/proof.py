@@ -98,7 +98,7 @@ class Arm:
 
 
 EVERYWHERE = ("biased", "strong", "hot")
-# The recipe's own: EBA with reference, likelihood weights, T = 0.25, and denoising under the weights.
+# In the place of the recipe's likelihood weights: those of the supervised stage.
 CUSTOM = {
     "error_weights": "custom",
     "weight_lddt": "0",
