@@ -247,7 +247,7 @@ def export(demo: Demo) -> None:
     demo.command(
         "protenix", "pred", "-i", query, "-o", predictions, "-n", MODEL_NAME,
         "--use_msa", "false", "--trimul_kernel", "torch", "--triatt_kernel", "torch",
-        "--dtype", "fp32", "--sample", "2", "--step", "20", "--cycle", "1",
+        "--dtype", "fp32", "--sample", "4", "--step", "20", "--cycle", "1",
         env=protenix_pred_environment(root),
     )  # fmt: skip
     # `protenix pred` exits with 0 whatever happens: only its files tell.
@@ -258,7 +258,21 @@ def export(demo: Demo) -> None:
             "its messages stand above",
         )
     for path in structures:
-        console.print(f"stock Protenix wrote {path}", markup=False, highlight=False)
+        console.print(
+            f"stock Protenix wrote {path}: {_verdict(path)}", markup=False, highlight=False
+        )
+
+
+def _verdict(path: Path) -> str:
+    """Whether a structure file could be a protein's, in words."""
+    from protenix_eba.eval.inputs.topologies import read_topology
+    from protenix_eba.validity import Checker
+
+    topology, xyz = read_topology(path)
+    if xyz is None:
+        return "no coordinates"
+    (reason,) = Checker.of(topology).check(xyz[None]).reasons()
+    return f"invalid ({reason})" if reason else "a valid structure"
 
 
 def summarise(demo: Demo, seconds: float) -> None:
