@@ -273,17 +273,27 @@ def write(rows: Rows, titles: dict[str, str]) -> None:
 
 def check() -> int:
     """Compare the page and the figures with what the stored results give; 1 on a difference."""
-    content = json.loads(RESULTS.read_text(encoding="utf-8"))
-    results, titles = Results(content["ensembles"]), content["titles"]
-    page = PAGE.read_text(encoding="utf-8")
-    wrong = [
-        name
-        for name, text in blocks(results, titles).items()
-        if f"<!-- generated: {name} -->\n\n{text}\n<!-- end -->" not in page
-    ]
-    wrong += [p.name for t, p in FIGURES.items() if p.read_bytes() != figure(results, t)]
+    wrong = wrong_tables() + wrong_figures()
     for name in wrong:
         console.print(f"{name}: not what the stored results give", markup=False)
     if not wrong:
         console.print(f"{PAGE.name}: all tables and figures follow from {RESULTS.name}")
     return 1 if wrong else 0
+
+
+def wrong_tables() -> list[str]:
+    """Names of the page's generated parts that differ from what the stored results give."""
+    content = json.loads(RESULTS.read_text(encoding="utf-8"))
+    page = PAGE.read_text(encoding="utf-8")
+    parts = blocks(Results(content["ensembles"]), content["titles"])
+    return [
+        name
+        for name, text in parts.items()
+        if f"<!-- generated: {name} -->\n\n{text}\n<!-- end -->" not in page
+    ]
+
+
+def wrong_figures() -> list[str]:
+    """Likewise of the figures, which other versions of matplotlib may draw otherwise."""
+    results = Results(json.loads(RESULTS.read_text(encoding="utf-8"))["ensembles"])
+    return [path.name for t, path in FIGURES.items() if path.read_bytes() != figure(results, t)]

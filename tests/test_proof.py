@@ -1,6 +1,8 @@
 """What docs/proof.md says, on models in closed form and, for a few steps, on the shipped start."""
 
+import importlib
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,3 +120,22 @@ def test_eba_with_minus_the_bias_reaches_the_populations_without_it_at_t_of_1():
 def divergence_of_truth(share):
     """Of the truth from a share of closed pairs, nats."""
     return TRUTH * math.log(TRUTH / share) + (1 - TRUTH) * math.log((1 - TRUTH) / (1 - share))
+
+
+def test_the_tables_of_the_proof_follow_from_its_stored_results(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "scripts"))
+    report = importlib.import_module("proof_report")
+    assert report.wrong_tables() == []
+    page = report.PAGE.read_text(encoding="utf-8")
+    monkeypatch.setattr(report, "PAGE", Changed(page.replace("| EBA |", "| EBA | 0", 1)))
+    assert report.wrong_tables()  # a number that is changed is noticed
+
+
+class Changed:
+    """A page with other numbers."""
+
+    def __init__(self, text):
+        self._text = text
+
+    def read_text(self, **_):
+        return self._text
