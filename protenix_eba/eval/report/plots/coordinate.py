@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,6 +56,8 @@ def _profile(sample: Sample, edges: Floats) -> tuple[Floats, Floats, Floats]:
     made = np.array([free_energy_kT(one, edges) for one in again])
     made[np.isinf(made)] = np.nan
     value = free_energy_kT(np.concatenate(list(sample)), edges)
-    with np.errstate(all="ignore"):
+    with warnings.catch_warnings():  # bins that are empty each time stay NaN
+        warnings.simplefilter("ignore", RuntimeWarning)
         low, high = np.nanquantile(made, (0.025, 0.975), axis=0)
-    return tuple(np.where(np.isinf(value), np.nan, part) for part in (value, low, high))  # type: ignore[return-value]
+    value[np.isinf(value)] = np.nan
+    return value, low, high
