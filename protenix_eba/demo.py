@@ -324,5 +324,6 @@ def _show_populations(demo: Demo, name: str) -> None:
             f"  {title:28}{100 * closed.value:5.1f}% ({100 * closed.low:.1f} to "
             f"{100 * closed.high:.1f}){'' if ensemble is truth else f'   {w1} angstrom'}",
             highlight=False,
+            soft_wrap=True,
         )
     console.print(f"  drawn in {demo.out / f'free_energy_{name}.png'}", markup=False)
