@@ -33,6 +33,21 @@ def noisy(n_atoms, n_conformers=2, n_noise=3, seed=0):
     return target, mask, add_noise(target, mask, generator=generator, **kwargs)
 
 
+def upstream(module, protein, embeddings, batch, k):
+    """The host's plain forward of conformer k at all noise levels."""
+    return module(
+        x_noisy=batch.coordinates[k],
+        t_hat_noise_level=batch.sigma,
+        input_feature_dict=protein.features,
+        s_inputs=embeddings.s_inputs,
+        s_trunk=embeddings.s_trunk,
+        z_trunk=embeddings.z_trunk,
+        pair_z=None,
+        p_lm=None,
+        c_l=None,
+    )
+
+
 @torch.no_grad()
 def test_one_pass_over_all_conformers_equals_upstreams_plain_forward(parts):
     configs, state, protein, embeddings = parts
@@ -42,17 +57,7 @@ def test_one_pass_over_all_conformers_equals_upstreams_plain_forward(parts):
         protein.features, embeddings, batch.coordinates.flatten(0, 1), batch.sigma.repeat(2)
     ).unflatten(0, (2, 3))
     for k in range(2):
-        theirs = denoiser.diffusion_module(
-            x_noisy=batch.coordinates[k],
-            t_hat_noise_level=batch.sigma,
-            input_feature_dict=protein.features,
-            s_inputs=embeddings.s_inputs,
-            s_trunk=embeddings.s_trunk,
-            z_trunk=embeddings.z_trunk,
-            pair_z=None,
-            p_lm=None,
-            c_l=None,
-        )
+        theirs = upstream(denoiser.diffusion_module, protein, embeddings, batch, k)
         torch.testing.assert_close(ours[k], theirs, rtol=1e-4, atol=1e-4)
 
 
@@ -65,17 +70,7 @@ def test_one_window_for_few_atoms_equals_upstreams_windows(awake, n_residues):
     module = build_diffusion_module(configs, state).eval()
     _, _, batch = noisy(len(protein.atoms), n_conformers=1)
     ours = ConformerDenoiser(module)(protein.features, embeddings, batch.coordinates, batch.sigma)
-    theirs = module(
-        x_noisy=batch.coordinates[0],
-        t_hat_noise_level=batch.sigma,
-        input_feature_dict=protein.features,
-        s_inputs=embeddings.s_inputs,
-        s_trunk=embeddings.s_trunk,
-        z_trunk=embeddings.z_trunk,
-        pair_z=None,
-        p_lm=None,
-        c_l=None,
-    )
+    theirs = upstream(module, protein, embeddings, batch, 0)
     torch.testing.assert_close(ours[0], theirs, rtol=1e-4, atol=1e-4)
     assert module.atom_attention_encoder.n_keys == 128  # upstream's own again
 
@@ -103,7 +98,7 @@ def test_errors_do_not_depend_on_the_order_of_conformers(parts):
     denoiser = ConformerDenoiser(build_diffusion_module(configs, state)).eval()
     target, mask, batch = noisy(len(protein.atoms))
     errors = denoising_errors(denoiser, protein.features, embeddings, batch, target, mask)
-    flipped = type(batch)(batch.coordinates.flip(0), batch.sigma)
+    flipped = type(batch)(batch.coordinates.flip(0), batch.sigma, batch.clean.flip(0))
     again = denoising_errors(denoiser, protein.features, embeddings, flipped, target.flip(0), mask)
     torch.testing.assert_close(errors.mse, again.mse.flip(0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(errors.lddt, again.lddt.flip(0), rtol=1e-4, atol=1e-5)
