@@ -405,15 +405,22 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--check", action="store_true", help="derive the document anew and compare")
     options = parser.parse_args()
-    if options.check:
-        return proof_report.check()
+    try:
+        return proof_report.check() if options.check else run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def run(options: argparse.Namespace) -> int:
+    """Make what is missing, then the document; 0."""
     proof = Proof(options.out.resolve())
     minimised = any(ARMS[arm].minimised for arm in options.arms)
     prepare(proof, options.systems, options.jobs, minimised=minimised)
     references(proof, options.systems)
     runs = jobs_of(options.arms, options.systems, options.seeds)
     made = Parallel(n_jobs=options.jobs, backend="threading", return_as="generator_unordered")(
-        delayed(one_run)(proof, *run) for run in runs
+        delayed(one_run)(proof, *each) for each in runs
     )
     for number, _ in enumerate(made, start=1):
         console.print(f"{number} of {len(runs)} runs")
