@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from protenix_eba.compat import CPU_KERNELS, Plugin
@@ -17,7 +18,10 @@ from protenix_eba.config import (
 )
 from protenix_eba.errors import UserError
 from protenix_eba.fold_config import EBMFoldConfig
+from protenix_eba.losses import effective_number
+from protenix_eba.objectives import ObjectiveInput, alignment_metrics
 from protenix_eba.plugin import plugin
+from protenix_eba.units import thermal_energy_kj_mol
 
 RECIPES = Path(__file__).parents[1] / "configs"
 PLUGIN = Plugin("protenix_eba", {"eba": section_defaults(EBAConfig)})
@@ -295,7 +299,13 @@ def test_the_recipe_without_the_bias_uses_the_weights_of_reweighting():
     section = section_from(resolve_config([plugin], RECIPES / "eba_unbias.yaml").eba, EBAConfig)
     assert (section.objective, section.eba_with_ref) == ("eba", True)
     assert (section.temperature_K, section.length_exponent) == (300.0, 0.0)
-    assert (section.sampling_temperature_K, section.outlier_z) == (0.0, 0.0)
+    assert section.outlier_z == 0.0
+    # A proposal that is flat in energy: importance weights are those of the target, to 1e-6.
+    energy = torch.tensor([7.5, 3.0, 0.0], dtype=torch.float64)
+    seen = ObjectiveInput(torch.zeros(3, 2), torch.zeros(3, 2), energy, 4, energy >= 0)
+    weights = torch.softmax(-energy / thermal_energy_kj_mol(300.0), dim=0)
+    found = alignment_metrics(section, seen)["effective_energy"]
+    assert found == pytest.approx(effective_number(weights).item(), rel=1e-5)
 
 
 def test_every_key_of_the_recipe_without_the_bias_has_a_reason():
