@@ -180,8 +180,10 @@ def make_engine(
         raise UserError(
             f"the section deepspeed: {place}: {first['msg']}", "see DeepSpeed's documentation"
         ) from error
-    if engine.dp_world_size == 1 and zero_stage(settings) == 0:
-        # Nothing to reduce: copying all gradients for it is a tenth of a small step.
+    alone = engine.dp_world_size == 1 and zero_stage(settings) == 0
+    if alone and settings["gradient_accumulation_steps"] == 1:
+        # Nothing to reduce: copying all gradients for it is a tenth of a small step. With several
+        # items in a step DeepSpeed would leave their sum undivided.
         engine.enable_backward_allreduce = False
     return engine
 
