@@ -258,9 +258,8 @@ def export(demo: Demo) -> None:
             "its messages stand above",
         )
     for path in structures:
-        console.print(
-            f"stock Protenix wrote {path}: {_verdict(path)}", markup=False, highlight=False
-        )
+        told = f"stock Protenix wrote {path}: {_verdict(path)}"
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
 def _verdict(path: Path) -> str:
