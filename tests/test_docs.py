@@ -33,6 +33,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from joblib.externals.loky import get_reusable_executor
 
 from protenix_eba.cli import train as protenix_train
 from protenix_eba.cli.main import cli
@@ -293,6 +294,8 @@ def session(tmp_path, monkeypatch, request):
     for registry in (LOSSES, ENERGIES):  # what a page registers goes with it
         monkeypatch.setattr(registry, "_components", dict(registry._components))
     before = set(sys.modules)
+    # Processes that an earlier page left behind would read relative paths in its folder.
+    get_reusable_executor().shutdown()
     yield Session(request.getfixturevalue)
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):

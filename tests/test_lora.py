@@ -148,7 +148,8 @@ def test_activation_checkpointing_gives_the_same_gradients(parts):
         denoise(module).square().mean().backward()
         gradients.append([p.grad for p in module.parameters() if p.requires_grad])
     for plain, checkpointed in zip(*gradients, strict=True):
-        torch.testing.assert_close(plain, checkpointed, rtol=1e-5, atol=1e-6)
+        # The plain one sees its atoms in one window, the other in several: sums in another order.
+        torch.testing.assert_close(plain, checkpointed, rtol=2e-4, atol=2e-5)
 
 
 @torch.no_grad()

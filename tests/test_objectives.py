@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from protenix_eba.compat import LOSSES
 from protenix_eba.config import EBAConfig
-from protenix_eba.denoising import ERROR_WEIGHTS, ErrorWeights, by_edm
+from protenix_eba.denoising import ERROR_WEIGHTS, by_edm
 from protenix_eba.errors import UserError
 from protenix_eba.losses import eba, eba_dpo, energy_weights, plackett_luce
 from protenix_eba.objectives import ObjectiveInput, alignment_metrics, error_weights
@@ -258,9 +258,10 @@ def test_one_conformer_left_gives_its_own_denoising_error_and_none_gives_0(name,
 
 
 def test_error_weights_are_resolved_from_the_configuration():
-    own = {"weight_mse": 0.5, "weight_lddt": 2.0}
+    own = {"weight_mse": 0.5, "weight_lddt": 2.0, "weight_sigma_data": 4.0}
     custom = error_weights(EBAConfig(error_weights="custom", **own))
-    assert custom == ErrorWeights(mse=0.5, lddt=2.0, by_level=by_edm)
+    assert (custom.mse, custom.lddt, custom.bond) == (0.5, 2.0, 0.0)
+    assert custom.by_level.func is by_edm and custom.by_level.keywords == {"sigma_data": 4.0}
     for name in ("paper", "upstream", "likelihood"):
         assert error_weights(EBAConfig(error_weights=name, **own)) == ERROR_WEIGHTS[name]
 

@@ -228,7 +228,7 @@ def test_the_rigid_motion_does_not_matter_where_the_model_knows_the_fold():
             noisy = x[:, None] + sigma[:, None, None] * torch.randn(32, n, 3, generator=draw)
             denoised = fold + (noisy - fold) / (1 + sigma**2)[:, None, None]
             mse = aligned_mse(denoised, x, torch.ones(3, n))
-            halves.append(DenoisingErrors(mse, mse, sigma, torch.full((3,), n)))
+            halves.append(DenoisingErrors(mse, mse, mse, sigma, torch.full((3,), n)))
         rows.append(moments(halves, weights, noise, torch.ones(3, dtype=torch.bool)))
     found, density = calibrate(rows), noise.density(sigma)
     slope = density * edm_weight(sigma, 16.0) * sigma**4 / (1 + sigma**2) ** 2
