@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -54,6 +54,8 @@ class SamplerSettings:
         s_max: Largest noise level in units of sigma_data, above s_min.
         s_min: Smallest one, above 0.
         rho: Exponent of the schedule, above 0.
+        order: 1, Euler's step; or 2, Heun's (Karras et al., 2022, Algorithm 1), which denoises
+            twice in a step and needs far fewer steps for the same error.
         sigma_data: In angstrom.
     """
 
@@ -65,6 +67,7 @@ class SamplerSettings:
     s_max: float = 160.0
     s_min: float = 4e-4
     rho: float = 7.0
+    order: int = 1
     sigma_data: float = 16.0
 
     def __post_init__(self) -> None:
@@ -74,6 +77,7 @@ class SamplerSettings:
             self._require(name, getattr(self, name) >= 0, "0 or above")
         for name in ("s_min", "rho"):
             self._require(name, 0 < getattr(self, name) < math.inf, "a number above 0")
+        self._require("order", self.order in (1, 2), "1 or 2")
         above = self.s_min < self.s_max < math.inf
         self._require("s_max", above, f"a number above s_min, which is {self.s_min}")
 
@@ -82,7 +86,7 @@ class SamplerSettings:
             raise UserError(f"{name}: expected {expected}, found {getattr(self, name)}")
 
 
-PRESETS: Final[dict[str, dict[str, float]]] = {
+PRESETS: Final[dict[str, dict[str, Any]]] = {
     # The sampling script in the EBA authors' repository (lujiarui/eba, sh/sample_demo.sh), run on
     # their released checkpoint: noise_scale_lambda 1.75, step_scale_eta 1.25, N_step 20; gamma0
     # from configs/configs_base.py there. The script's lines for the pre-trained weights, commented
@@ -93,7 +97,7 @@ PRESETS: Final[dict[str, dict[str, float]]] = {
     "alphafold3": {"gamma0": 0.8, "noise_scale": 1.003, "step_scale": 1.5},
     # The probability-flow equation (Karras et al., 2022, Eq. 1): with enough steps it samples the
     # model's own distribution, while churn and a step scale other than 1 move populations.
-    "exact": {"gamma0": 0.0, "noise_scale": 1.0, "step_scale": 1.0},
+    "exact": {"gamma0": 0.0, "noise_scale": 1.0, "step_scale": 1.0, "order": 2},
 }
 """Settings of the sampler by name; the number of steps is no part of them."""
 
@@ -145,9 +149,17 @@ def sample_coordinates(
         sigma = previous * (1.0 + gamma)
         added = settings.noise_scale * (sigma**2 - previous**2) ** 0.5
         noisy = x + added * normal()
-        denoised = denoise(noisy, torch.full((len(x),), sigma, device=device))
-        x = noisy + settings.step_scale * (following - sigma) * (noisy - denoised) / sigma
+        step = settings.step_scale * (following - sigma)
+        slope = _slope(denoise, noisy, sigma)
+        x = noisy + step * slope
+        if settings.order == 2 and following > 0.0:
+            x = noisy + step * (slope + _slope(denoise, x, following)) / 2.0
     return x
+
+
+def _slope(denoise: Denoise, x: Tensor, sigma: float) -> Tensor:
+    """dx / dsigma of the probability-flow equation at noise `sigma`, `[B, N, 3]`."""
+    return (x - denoise(x, torch.full((len(x),), sigma, device=x.device))) / sigma
 
 
 def _random_motion(x: Tensor, generators: list[torch.Generator]) -> Tensor:

@@ -78,6 +78,11 @@ samples than asked for."""
 @click.option("--s-min", type=float, help="Smallest noise level / sigma_data.  [default: 0.0004]")
 @click.option("--rho", type=float, help="Exponent of the noise levels.  [default: 7]")
 @click.option(
+    "--order",
+    type=click.IntRange(1, 2),
+    help="1: Euler's step, 2: Heun's, which denoises twice.  [default: 1; exact: 2]",
+)
+@click.option(
     "--seed",
     type=int,
     help="Sample n is made from (seed, n).  [default: modelSeeds of a JSON, else 0]",
@@ -149,6 +154,7 @@ def sample(
     s_max: float | None,
     s_min: float | None,
     rho: float | None,
+    order: int | None,
 ) -> None:
     """Sample ensembles from sequences alone: NAME/NAME.pdb and NAME/NAME.xtc.
 
@@ -182,6 +188,7 @@ def sample(
                 "s_max": s_max,
                 "s_min": s_min,
                 "rho": rho,
+                "order": order,
             },
             n_steps=steps,
             sigma_data=configs.sigma_data,
