@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -245,14 +246,21 @@ def _rank_correlation(energy_kj_mol: Tensor, errors: Tensor) -> float:
     return float(spearmanr(energy_kj_mol.cpu(), errors.cpu()).statistic)
 
 
+def _leak(drift: Tensor) -> float:
+    """-ln mean exp(-drift), of K conformers' drift in units of -ln p."""
+    return math.log(len(drift)) - float(torch.logsumexp(-drift.double(), dim=0))
+
+
 def _preferences(config: EBAConfig, item: ObjectiveInput) -> dict[str, float]:
     """What the implicit reward prefers in pairs of conformers that differ in energy.
 
     Returns:
-        `drift`: mean of the errors minus the reference's; `accuracy`: share of pairs and noise
-        samples in which the lower energy has the higher reward, equal rewards as half (0.5 for a
-        model that equals its reference, and without pairs); `margin`: the mean difference of
-        rewards, 0 without pairs. Nothing if there is no reference.
+        `drift`: mean of the errors minus the reference's; `leak`: -ln of the mean over conformers
+        of exp(-T drift), by which probability went to what none of them is: 0 where a distribution
+        became another one, of conformers that were drawn from the reference; `accuracy`: share of
+        pairs and noise samples in which the lower energy has the higher reward, equal rewards as
+        half (0.5 for a model that equals its reference, and without pairs); `margin`: the mean
+        difference of rewards, 0 without pairs. Nothing if there is no reference.
     """
     if item.reference_errors is None:
         return {}
@@ -269,6 +277,7 @@ def _preferences(config: EBAConfig, item: ObjectiveInput) -> dict[str, float]:
     drift = item.errors - item.reference_errors
     return {
         "drift": float(drift.sum() / max(drift.numel(), 1)),
+        "leak": _leak(_temperature(config) * drift.mean(dim=1)) if len(drift) else 0.0,
         "accuracy": 0.5 + 0.5 * float(margin.sign().sum() / max(margin.numel(), 1)),
         "margin": float(margin.sum() / max(margin.numel(), 1)),
     }

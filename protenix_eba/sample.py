@@ -158,7 +158,7 @@ def sample_coordinates(
 
 
 def _slope(denoise: Denoise, x: Tensor, sigma: float) -> Tensor:
-    """dx / dsigma of the probability-flow equation at noise `sigma`, `[B, N, 3]`."""
+    """The slope dx / dsigma of the probability-flow equation at noise `sigma`, `[B, N, 3]`."""
     return (x - denoise(x, torch.full((len(x),), sigma, device=x.device))) / sigma
 
 

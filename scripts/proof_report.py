@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from make_glycine_md import SETS
 
 from protenix_eba.eval.coordinate import (
+    CLOSED_ANGSTROM,
     Interval,
     blocks_of,
     closed_share,
@@ -24,9 +26,10 @@ from protenix_eba.eval.coordinate import (
     w1_angstrom,
 )
 from protenix_eba.eval.extras.distributions import jsd_bits
-from protenix_eba.eval.report.plots.coordinate import profile_figure
+from protenix_eba.eval.report.plots.coordinate import profile_figure, shifts_figure
 from protenix_eba.files import atomic_path
 from protenix_eba.progress import console
+from protenix_eba.units import thermal_energy_kj_mol
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
 RESULTS: Final = DOCS / "proof" / "results.json"
@@ -35,6 +38,7 @@ FIGURES: Final = {
     "gly4": DOCS / "proof" / "gly4.svg",
     "gly5": DOCS / "proof" / "gly5.svg",
 }
+FOLLOWS: Final = DOCS / "proof" / "follows.svg"
 HEADINGS: Final = (
     *("arm", "closed, %", "by seed", "shift of log-odds", "W1, Å", "JSD distance, bits"),
     *("JSD torsions, bits", "valid, %", "bond rms, Å"),
@@ -102,8 +106,38 @@ def table(results: Results, system: str, target: str, sampler: str, arms: dict[s
         rows = results.find(system=system, arm=arm, target=target, sampler=sampler)
         if rows:
             lines.append(model_line(title, rows, before, truth, true_row))
-    text = "\n".join(lines)
-    return f"{text}\n\nExpected shift of the log-odds: {expected}.\n" if expected else f"{text}\n"
+    text = "\n".join(lines) + "\n"
+    if expected:
+        text += f"\nExpected shift of the log-odds: {expected}, from MD to MD.\n"
+    if SETS[system].bias and before:
+        text += f"\n{reachable(before, system)}\n"
+    return text
+
+
+def reachable(before: Rows, system: str) -> str:
+    """What alignment by weights exp(V / kT) can make of this model, whose samples are not MD's."""
+    share, moved = (
+        interval(partial(statistic, system), singly(distances(before)))
+        for statistic in (reweighted_share, reweighted_shift)
+    )
+    return (
+        f"The samples before alignment, weighted by exp(V / kT), hold {percent(share)}% of closed "
+        f"chains: a shift of {moved}. This is what alignment of this model can reach."
+    )
+
+
+def reweighted_share(system: str, distance: np.ndarray) -> float:
+    """Share of closed chains among samples with the bias, weighted to be without it."""
+    bias = SETS[system].bias
+    assert bias is not None
+    weight = np.exp(bias.energy_kj_mol(distance) / thermal_energy_kj_mol(300.0))
+    return float(weight[distance < CLOSED_ANGSTROM].sum() / weight.sum())
+
+
+def reweighted_shift(system: str, distance: np.ndarray) -> float:
+    """Change of the log-odds by these weights."""
+    share = reweighted_share(system, distance)
+    return float(np.log(share / (1 - share))) - log_odds(distance)
 
 
 def shift_expected(results: Results, system: str, target: str) -> Interval | None:
@@ -231,6 +265,50 @@ def figure(results: Results, target: str) -> bytes:
     ).svg
 
 
+def implied_shift(frames: np.ndarray) -> float:
+    """Change of the log-odds that the errors say, from frames `[F, 2]` of distance and ln ratio."""
+    distance, log_ratio = frames.T
+    weight = np.exp(log_ratio - log_ratio.max())
+    share = weight[distance < CLOSED_ANGSTROM].sum() / weight.sum()
+    return float(np.log(share / (1 - share))) - log_odds(distance)
+
+
+def leak(frames: np.ndarray) -> float:
+    """-ln of the mean ratio: 0 for a distribution that became another one."""
+    return float(-np.log(np.exp(frames[:, 1]).mean()))
+
+
+def implied(results: Results, system: str, arm: str) -> np.ndarray | None:
+    """Distance and ln ratio of each held-out frame, the mean over seeds, `[F, 2]`."""
+    rows = [row["implied"] for row in results.find(system=system, arm=arm) if "implied" in row]
+    if not rows:
+        return None
+    ratio = np.mean([row["log_ratio"] for row in rows], axis=0)
+    return np.stack([np.array(rows[0]["distance_pm"]) / 100, ratio], axis=1)
+
+
+def follows(results: Results, titles: dict[str, str]) -> dict[str, tuple[Interval, ...]]:
+    """Of each arm: the shift that the errors say, the sampled one, and what leaked."""
+    wanted = {"system": "biased", "target": "gly4", "sampler": "exact"}
+    before = singly(distances(results.find(arm="sft", **wanted)))
+    made = {}
+    for arm, title in titles.items():
+        frames, rows = implied(results, "biased", arm), results.find(arm=arm, **wanted)
+        if frames is not None and rows:
+            said, leaked = (interval(f, frames[:, None]) for f in (implied_shift, leak))
+            made[title] = (said, interval(shift, singly(distances(rows)), before), leaked)
+    return made
+
+
+def follows_table(results: Results, titles: dict[str, str]) -> str:
+    """Whether the samples follow the errors."""
+    headings = ("arm", "shift by the errors", "shift of the samples", "leak, nats")
+    lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
+    for title, values in follows(results, titles).items():
+        lines.append(f"| {' | '.join([title, *map(str, values)])} |")
+    return "\n".join(lines) + "\n"
+
+
 def blocks(results: Results, titles: dict[str, str]) -> dict[str, str]:
     """Every generated part of the page, by its name."""
     made = {}
@@ -238,6 +316,7 @@ def blocks(results: Results, titles: dict[str, str]) -> dict[str, str]:
         if results.find(system=system, arm="sft"):
             made[system] = table(results, system, "gly4", "exact", titles)
     made["start"] = start_table(results)
+    made["follows"] = follows_table(results, titles)
     made["held-out"] = table(results, "biased", "gly5", "exact", titles)
     made["default-sampler"] = table(results, "biased", "gly4", "default", titles)
     return made
@@ -266,6 +345,7 @@ def write(rows: Rows, titles: dict[str, str]) -> None:
     for target, path in FIGURES.items():
         path.write_bytes(figure(results, target))
         console.print(f"wrote {path}", markup=False)
+    FOLLOWS.write_bytes(shifts_figure(follows(results, titles)).svg)
     page = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(page_with(blocks(results, titles), page), encoding="utf-8")
     console.print(f"wrote {PAGE}", markup=False)
@@ -295,5 +375,8 @@ def wrong_tables() -> list[str]:
 
 def wrong_figures() -> list[str]:
     """Likewise of the figures, which other versions of matplotlib may draw otherwise."""
-    results = Results(json.loads(RESULTS.read_text(encoding="utf-8"))["ensembles"])
-    return [path.name for t, path in FIGURES.items() if path.read_bytes() != figure(results, t)]
+    content = json.loads(RESULTS.read_text(encoding="utf-8"))
+    results = Results(content["ensembles"])
+    drawn = {path: figure(results, target) for target, path in FIGURES.items()}
+    drawn[FOLLOWS] = shifts_figure(follows(results, content["titles"])).svg
+    return [path.name for path, svg in drawn.items() if path.read_bytes() != svg]

@@ -18,7 +18,7 @@ K, S, N_RESIDUES = 4, 3, 16
 NAMES = ("denoising", "eba", "eba_dpo", "plackett_luce")
 ALIGNMENT = NAMES[1:]
 METRICS = {"effective_energy", "effective_model", "cross_entropy", "kl", "rank_correlation"}
-WITH_REFERENCE = {"drift", "accuracy", "margin"}
+WITH_REFERENCE = {"drift", "leak", "accuracy", "margin"}
 KT = 2.494338785 * N_RESIDUES**0.5  # at 300 K, kJ/mol
 
 # Everything that changes what an objective computes, each with what else there is.
@@ -351,7 +351,19 @@ def test_a_model_that_equals_its_reference_has_no_preference_and_no_drift():
     config, _, k = setup("plackett_luce")
     view = item(k)
     metrics = alignment_metrics(config, replace(view, reference_errors=view.errors.detach()))
-    assert [metrics[name] for name in ("drift", "accuracy", "margin")] == [0, 0.5, 0]
+    assert [metrics[name] for name in ("drift", "leak", "accuracy", "margin")] == [0, 0, 0.5, 0]
+
+
+def test_nothing_leaks_where_a_distribution_becomes_another():
+    """Ratios w / mean(w) of K conformers have mean 1; errors that all rise by c leak T c."""
+    config, _, k = setup("eba", eba_with_ref=True, diffusion_temperature=3.0)
+    weight = torch.linspace(0.5, 4.0, k, dtype=torch.float64)[:, None].expand(k, S)
+    reference = torch.rand(k, S, dtype=torch.float64)
+    moved = reference - (weight / weight.mean()).log() / 3.0
+    view = replace(item(k), reference_errors=reference)
+    for rise in (0.0, 0.5):
+        metrics = alignment_metrics(config, replace(view, errors=moved + rise))
+        assert metrics["leak"] == pytest.approx(3.0 * rise, abs=1e-9)
 
 
 def test_accuracy_and_margin_are_over_pairs_that_differ_in_energy():

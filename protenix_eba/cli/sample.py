@@ -241,7 +241,7 @@ def _settings(
 
     chosen = PRESETS[preset] if preset else {}
     chosen = chosen | {key: value for key, value in given.items() if value is not None}
-    return replace(SamplerSettings(n_steps=n_steps, sigma_data=sigma_data), **chosen)  # type: ignore[arg-type]
+    return replace(SamplerSettings(n_steps=n_steps, sigma_data=sigma_data), **chosen)
 
 
 def _chunk(batch: str) -> int | None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from protenix_eba.eval.extras.distributions import jsd_bits
 
 __all__ = [
+    "CLOSED_ANGSTROM",
     "Interval",
     "Sample",
     "blocks_of",

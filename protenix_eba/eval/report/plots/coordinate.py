@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.eval.coordinate import Sample, free_energy_kT
+from protenix_eba.eval.coordinate import Interval, Sample, free_energy_kT
 from protenix_eba.eval.report.plots.style import (
     MD,
     MD_LIGHT,
@@ -18,9 +18,12 @@ from protenix_eba.eval.report.plots.style import (
     small_multiples,
 )
 
-__all__ = ["profile_figure"]
+__all__ = ["profile_figure", "shifts_figure"]
 
 Floats = NDArray[np.floating]
+
+# More models than colours: those of the second round have other markers.
+_MARKERS: Final = ("o", "s", "^")
 
 
 def profile_figure(ensembles: Mapping[str, Sample]) -> Drawing:
@@ -45,6 +48,30 @@ def profile_figure(ensembles: Mapping[str, Sample]) -> Drawing:
 
     return small_multiples(
         {"": ensembles}, draw, "distance of the ends, Å", "free energy, kT", panel_size=(4.0, 2.8)
+    )
+
+
+def shifts_figure(shifts: Mapping[str, tuple[Interval, ...]]) -> Drawing:
+    """Shifts of log-odds that samples show against those that errors say.
+
+    Args:
+        shifts: Title to the shift by the errors and that of the samples.
+    """
+    colours = label_colours(list(shifts))
+
+    def draw(axes: Any, points: Mapping[str, tuple[Interval, ...]]) -> None:
+        for number, (title, (said, seen, *_)) in enumerate(points.items()):
+            look = {"color": colours[title], "marker": _MARKERS[number // 6 % len(_MARKERS)]}
+            bars = {
+                f"{name}err": [[one.value - one.low], [one.high - one.value]]
+                for name, one in (("x", said), ("y", seen))
+            }
+            axes.errorbar(said.value, seen.value, linestyle="", label=title, **look, **bars)
+        axes.axline((0.0, 0.0), slope=1.0, color=MD_LIGHT, zorder=0)
+        axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+
+    return small_multiples(
+        {"": shifts}, draw, "shift by the errors", "shift of the samples", panel_size=(5.0, 3.6)
     )
 
 
