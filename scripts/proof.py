@@ -118,6 +118,9 @@ ARMS = {
         "importance-weighted fine-tuning", {"objective": "denoising"}, EVERYWHERE,
         default_sampler=True,
     ),
+    "weighted_900": Arm(
+        "importance-weighted fine-tuning, 900 steps", {"objective": "denoising"}, steps="900"
+    ),
     "eba": Arm("EBA", {}, EVERYWHERE, default_sampler=True),
     "eba_T025": Arm("EBA, T = 0.25", {"diffusion_temperature": "0.25"}),
     "eba_900": Arm("EBA, 900 steps", steps="900"),
@@ -312,7 +315,8 @@ def one_run(proof: Proof, system: str, arm: str, seed: int) -> None:
     folder = proof.out / "runs" / name
     samplers = list(SAMPLERS) if chosen.default_sampler else ["exact"]
     rows = sampled(proof, folder / "model.pt", name, seed, samplers)
-    rows.append({"target": "gly4", "implied": implied(proof, system, folder)})
+    ratios = errors(proof, system, folder / "model.pt")
+    rows.append({"target": "gly4", "implied": ratios})
     save(results, [row | {"system": system, "arm": arm, "seed": seed} for row in rows])
     shutil.rmtree(folder)
 
@@ -334,14 +338,16 @@ def sampled(
     return rows
 
 
-def implied(proof: Proof, system: str, run: Path) -> dict[str, Any]:
-    """What the errors say of the populations of four residues, on the replica for validation."""
-    out = run / "implied.json"
+def errors(proof: Proof, system: str, after: Path | None = None) -> dict[str, Any]:
+    """What proof_errors.py says of four residues, on the replica for validation."""
+    name = after.parent.name if after else system
+    out = proof.out / "errors" / f"{name}.json"
+    out.parent.mkdir(exist_ok=True)
     proof.run(
         "python", Path(__file__).with_name("proof_errors.py"), "--config", CONFIG,
         "--embeddings", proof.out / "embeddings", "--before", proof.base(system),
-        "--after", run / "model.pt", "--md", proof.data(system), "--target", "gly4",
-        "--out", out, log=proof.out / "logs" / f"implied_{run.name}.log",
+        *(("--after", after) if after else ()), "--md", proof.data(system), "--target", "gly4",
+        "--out", out, log=proof.out / "logs" / f"errors_{name}.log",
     )  # fmt: skip
     return dict(json.loads(out.read_text(encoding="utf-8")))
 
@@ -398,6 +404,8 @@ def references(proof: Proof, systems: Sequence[str]) -> None:
         results = proof.out / "results" / f"{system}_sft.json"
         if not results.is_file():
             rows = sampled(proof, proof.base(system), f"{system}_sft", 0, list(SAMPLERS))
+            if system == "biased":
+                rows.append({"target": "gly4", "kernel": errors(proof, system)})
             save(results, [row | {"system": system, "arm": "sft", "seed": 0} for row in rows])
 
 

@@ -38,6 +38,8 @@ N_LEVELS: Final = 24
 N_DRAWS: Final = 2
 FRAMES: Final = slice(0, 2000, 8)
 CHUNK: Final = 25
+# Where shapes are decided.
+KERNEL_SIGMA: Final = (0.7, 1.0, 1.4, 2.0, 3.0)
 
 
 def log_ratios(
@@ -58,9 +60,8 @@ def log_ratios(
         closed and of open frames, and `sigma_angstrom` `[S]`.
     """
     configs, states = load_configuration(config), [load_checkpoint(p) for p in (before, after)]
-    protein = Protein(target.name, ("G" * int(target.name.removeprefix("gly")),))
-    inputs = Trunk(configs, states[0], embeddings).inputs(protein)
-    xyz, distance = _frames(target, replica, inputs[0].atoms)
+    inputs = _inputs(configs, states[0], embeddings, target)
+    xyz, distance = _frames(target, replica, inputs[0].atoms, FRAMES)
     sigma = torch.logspace(*(math.log10(s) for s in SIGMA_ANGSTROM), N_LEVELS)
     errors = []
     for state in states:
@@ -80,15 +81,86 @@ def log_ratios(
     }
 
 
+def against_kernel(
+    config: Path, embeddings: Path, checkpoint: Path, target: Target, replica: int
+) -> dict[str, Any]:
+    """Errors of a model and of the posterior mean over all other frames, on held-out frames.
+
+    What the frames alone say is no better than the best denoiser; a model whose error is larger has
+    not learnt all that they hold.
+
+    Args:
+        config: YAML file of the model.
+        embeddings: Of the trunk.
+        checkpoint: The model.
+        target: MD of a glycine chain.
+        replica: Which no training saw; the frames of the others are those of the posterior mean.
+
+    Returns:
+        `sigma_angstrom`, and mean squared errors of `frames` and `model` about the centre, in
+        square angstrom.
+    """
+    configs, state = load_configuration(config), load_checkpoint(checkpoint)
+    protein, embedded = _inputs(configs, state, embeddings, target)
+    module = ConformerDenoiser(build_diffusion_module(configs, state), torch.bfloat16).eval()
+    others = [r for r in target.trajectory_paths if r != replica]
+    known = torch.cat(
+        [_centred(_frames(target, r, protein.atoms, slice(0, 2000, 1))[0]) for r in others]
+    )
+    true = _centred(_frames(target, replica, protein.atoms, slice(0, 2000, 20))[0])
+    generator = torch.Generator().manual_seed(0)
+    made: dict[str, Any] = {"sigma_angstrom": list(KERNEL_SIGMA), "frames": [], "model": []}
+    for sigma in KERNEL_SIGMA:
+        noisy = _centred(true + sigma * torch.randn(true.shape, generator=generator))
+        with torch.no_grad():
+            denoised = module(protein.features, embedded, noisy[:, None], torch.tensor([sigma]))
+        for name, found in (
+            ("frames", torch.stack([posterior_mean(x, known, sigma) for x in noisy])),
+            ("model", _centred(denoised[:, 0].float())),
+        ):
+            made[name].append(round(float(((found - true) ** 2).mean()), 4))
+    return made
+
+
+def posterior_mean(noisy: Tensor, known: Tensor, sigma: float) -> Tensor:
+    """Mean of known conformers in all orientations, given one with noise, `[N, 3]`.
+
+    The integral over rotations is taken about the best one (Laplace): its width goes with the
+    singular values of the covariance of the two.
+
+    Args:
+        noisy: `[N, 3]` about its centre.
+        known: `[F, N, 3]` about theirs.
+        sigma: Noise, angstrom.
+    """
+    u, values, vt = torch.linalg.svd(known.transpose(1, 2) @ noisy)
+    sign = torch.ones_like(values)
+    sign[:, 2] = torch.det(u @ vt)
+    s1, s2, s3 = (values * sign).unbind(dim=1)
+    width = ((s1 + s2) * (s1 + s3) * (s2 + s3).clamp(min=1e-3)).log()
+    log_weight = (s1 + s2 + s3 - 0.5 * (known**2).sum((1, 2))) / sigma**2 - 0.5 * width
+    rotated = known @ (u * sign[:, None, :] @ vt)
+    return (torch.softmax(log_weight, dim=0)[:, None, None] * rotated).sum(dim=0)
+
+
+def _centred(xyz: Tensor) -> Tensor:
+    return xyz - xyz.mean(dim=-2, keepdim=True)
+
+
+def _inputs(configs: Any, state: Any, embeddings: Path, target: Target) -> Any:
+    protein = Protein(target.name, ("G" * int(target.name.removeprefix("gly")),))
+    return Trunk(configs, state, embeddings).inputs(protein)
+
+
 def _rounded(values: Tensor) -> list[float]:
     return [round(value, 4) for value in values.tolist()]
 
 
-def _frames(target: Target, replica: int, atoms: Any) -> tuple[Tensor, np.ndarray]:
+def _frames(target: Target, replica: int, atoms: Any, rows: slice) -> tuple[Tensor, np.ndarray]:
     """Heavy atoms in Protenix's order, `[F, N, 3]`, and the distance of the ends, `[F]`."""
     topology = mdtraj.load_pdb(str(target.topology_path)).topology
     index = {(a.residue.index, a.name): a.index for a in topology.atoms}
-    xyz = read_frames(target, replica, np.arange(FRAMES.start, FRAMES.stop, FRAMES.step))
+    xyz = read_frames(target, replica, np.arange(rows.start, rows.stop, rows.step))
     order = [index[residue, name] for _, residue, name in atoms]
     return torch.from_numpy(xyz[:, order]).float(), end_distance(topology, xyz)
 
@@ -122,17 +194,19 @@ def _noisy(xyz: Tensor, sigma: Tensor, seed: int) -> Iterator[tuple[Tensor, Tens
 
 
 def main() -> None:
-    """Write what `log_ratios` returns as JSON."""
+    """Write what `log_ratios` or `against_kernel` returns as JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name in ("config", "embeddings", "before", "after", "md", "out"):
+    for name in ("config", "embeddings", "before", "md", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--after", type=Path, help="without it `before` is held against the frames")
     parser.add_argument("--target", required=True)
     parser.add_argument("--replica", type=int, default=3)
     args = parser.parse_args()
     (target,) = (found for found in find_targets(args.md) if found.name == args.target)
-    made = log_ratios(args.config, args.embeddings, args.before, args.after, target, args.replica)
+    first, last = (args.config, args.embeddings, args.before), (target, args.replica)
+    made = log_ratios(*first, args.after, *last) if args.after else against_kernel(*first, *last)
     with atomic_path(args.out) as temporary:
         temporary.write_text(json.dumps(made), encoding="utf-8")
 

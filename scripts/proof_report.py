@@ -309,6 +309,17 @@ def follows_table(results: Results, titles: dict[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def kernel_table(results: Results) -> str:
+    """The denoiser before alignment against what the MD's own frames say."""
+    (row,) = [r["kernel"] for r in results.find(system="biased", arm="sft") if "kernel" in r]
+    lines = ["| noise, Å | " + " | ".join(map(str, row["sigma_angstrom"])) + " |"]
+    lines.append("|---" * (len(row["sigma_angstrom"]) + 1) + "|")
+    titles = {"frames": "posterior mean over 4,000 frames", "model": "model before alignment"}
+    for name, title in titles.items():
+        lines.append(f"| {title} | " + " | ".join(f"{value:.3f}" for value in row[name]) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def blocks(results: Results, titles: dict[str, str]) -> dict[str, str]:
     """Every generated part of the page, by its name."""
     made = {}
@@ -316,6 +327,7 @@ def blocks(results: Results, titles: dict[str, str]) -> dict[str, str]:
         if results.find(system=system, arm="sft"):
             made[system] = table(results, system, "gly4", "exact", titles)
     made["start"] = start_table(results)
+    made["kernel"] = kernel_table(results)
     made["follows"] = follows_table(results, titles)
     made["held-out"] = table(results, "biased", "gly5", "exact", titles)
     made["default-sampler"] = table(results, "biased", "gly4", "default", titles)

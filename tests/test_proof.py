@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from protenix_eba.denoising import ERROR_WEIGHTS, DenoisingErrors, squared_error
+from protenix_eba.geometry import random_rotations
 from protenix_eba.losses import eba, energy_weights
 from protenix_eba.noise import NoiseSettings
 from protenix_eba.sample import SamplerSettings, sample_coordinates
@@ -139,3 +140,38 @@ class Changed:
 
     def read_text(self, **_):
         return self._text
+
+
+@pytest.fixture
+def errors(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "scripts"))
+    return importlib.import_module("proof_errors")
+
+
+def two_shapes():
+    draw = torch.Generator().manual_seed(0)
+    shapes = 4.0 * torch.randn(2, 12, 3, generator=draw)
+    return shapes - shapes.mean(dim=1, keepdim=True), random_rotations((), draw), draw
+
+
+def test_the_posterior_mean_of_a_known_shape_is_that_shape_turned_towards_the_noise(errors):
+    shapes, rotation, draw = two_shapes()
+    true = shapes[1] @ rotation
+    noisy = true + 0.1 * torch.randn(true.shape, generator=draw)
+    found = errors.posterior_mean(noisy - noisy.mean(dim=0), shapes, 0.1)
+    assert float((found - true).square().mean().sqrt()) < 0.1
+    torch.testing.assert_close(torch.cdist(found, found), torch.cdist(true, true))
+
+
+def test_the_posterior_mean_weighs_two_shapes_by_their_likelihoods(errors):
+    """Against a sum over 20,000 random rotations of both, where noise hides which one it was."""
+    shapes, _, draw = two_shapes()
+    shapes = torch.stack([shapes[0], shapes[0] + 0.3 * (shapes[1] - shapes[0])])
+    sigma = 2.0
+    noisy = shapes[0] + sigma * torch.randn(12, 3, generator=draw)
+    noisy = noisy - noisy.mean(dim=0)
+    turned = shapes[:, None] @ random_rotations((20_000,), draw)
+    log_weight = -(noisy - turned).square().sum((-1, -2)).flatten() / (2 * sigma**2)
+    expected = (log_weight.softmax(0)[:, None, None] * turned.flatten(0, 1)).sum(0)
+    found = errors.posterior_mean(noisy, shapes, sigma)
+    assert float((found - expected).square().mean().sqrt()) < 0.15 * sigma
