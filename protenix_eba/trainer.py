@@ -17,8 +17,8 @@ from protenix.utils.lr_scheduler import get_lr_scheduler
 from runner.train import AF3Trainer
 from torch import Tensor
 
-from protenix_eba.compat import DATALOADERS, LOSSES, TRAINERS
-from protenix_eba.config import EBAConfig, check_ranges, section_from
+from protenix_eba.compat import DATALOADERS, LOSSES, SAMPLERS, TRAINERS
+from protenix_eba.config import check_ranges, eba_config
 from protenix_eba.data.item import Item
 from protenix_eba.data.prefetch import prefetch
 from protenix_eba.diffusion import ConformerDenoiser
@@ -59,11 +59,21 @@ class EBATrainer(TrainingLoop, AF3Trainer):
     raw_model: ConformerDenoiser
 
     def __init__(self, configs: Any) -> None:
-        self.eba = section_from(configs.eba, EBAConfig)
+        self.eba = eba_config(configs)
         check_ranges(configs)
+        self._check_names()
         self.deepspeed = configs.deepspeed.to_dict()
         self.checkpoint_keep = self.eba.checkpoint_keep
         super().__init__(configs)
+
+    def _check_names(self) -> None:
+        """That what the section names is registered, before anything is read."""
+        for registry, name in (
+            (LOSSES, self.eba.objective),
+            (DATALOADERS, self.eba.dataloader),
+            (SAMPLERS, self.eba.sampler),
+        ):
+            registry.get(name)
 
     # The host's __init__ calls what follows, in this order.
 

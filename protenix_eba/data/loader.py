@@ -11,7 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from protenix_eba.compat import DATALOADERS
+from protenix_eba.compat import DATALOADERS, SAMPLERS
 from protenix_eba.config import EBAConfig
 from protenix_eba.data.clusters import conformer_clusters
 from protenix_eba.data.conformers import (
@@ -21,7 +21,7 @@ from protenix_eba.data.conformers import (
     within_deviations,
 )
 from protenix_eba.data.crop import choose_crop
-from protenix_eba.data.epochs import SAMPLERS, Epoch, Pool
+from protenix_eba.data.epochs import BatchSampler, Epoch, Pool, structures
 from protenix_eba.data.features import (
     ProteinFeatures,
     complete,
@@ -57,7 +57,7 @@ class SequenceCoupledLoader:
         embeddings: Gives a protein's; called when an item of it is asked for.
         n_conformers: K.
         seed: Of the run.
-        sampler: Name of one of `epochs.SAMPLERS`.
+        sampler: Chooses the K conformers of each item.
         batch_items: Items of one optimizer step, on all ranks.
         crop_size: Largest number of residues of an item; 0 for no crop.
         crop_spatial: Share of crops that are spatial.
@@ -79,7 +79,7 @@ class SequenceCoupledLoader:
         *,
         n_conformers: int,
         seed: int,
-        sampler: str = "structures",
+        sampler: BatchSampler = structures,
         batch_items: int = 1,
         crop_size: int = 0,
         crop_spatial: float = 0.5,
@@ -96,7 +96,7 @@ class SequenceCoupledLoader:
         self._embeddings = embeddings
         self._n_conformers = n_conformers
         self._seed = seed
-        self._sampler = SAMPLERS[sampler]
+        self._sampler = sampler
         self._batch_items = batch_items
         self._crop_size = crop_size
         self._crop_spatial = crop_spatial
@@ -247,7 +247,7 @@ def eba_loader(
         n_conformers=config.n_conformers,
         seed=seed,
         # What is measured does not depend on how the model is trained.
-        sampler="structures" if held_out else config.sampler,
+        sampler=structures if held_out else SAMPLERS.get(config.sampler)(config),
         batch_items=batch_items,
         crop_size=config.crop_size,
         crop_spatial=config.crop_spatial,
