@@ -58,6 +58,8 @@ class EBAConfig:
     Attributes:
         objective: Name of a registered loss: "denoising", "eba", "eba_dpo" or "plackett_luce".
         dataloader: Name of a registered dataloader.
+        dataset: Name of a registered dataset: how `data_dir` and `labels` are read. "atlas": MD in
+            the layout of ATLAS, which `protenix-eba import` writes.
         data_dir: Folder with the trajectories, one folder per protein.
         labels: Energy labels, the Parquet file that `protenix-eba label` writes.
         embeddings: Folder that `protenix-eba embed` writes.
@@ -130,6 +132,7 @@ class EBAConfig:
 
     objective: str = "eba"
     dataloader: str = "eba"
+    dataset: str = "atlas"
     data_dir: str = ""
     labels: str = ""
     embeddings: str = ""
@@ -200,6 +203,16 @@ class EBAConfig:
         self._require("trainable", bool(self.trainable), "at least one pattern")
         shared = set(self.replicas) & set(self.validation_replicas)
         self._require("validation_replicas", not shared, "replicas that are not trained on")
+
+    def path(self, key: str) -> Path:
+        """The path that a key holds.
+
+        Raises:
+            UserError: The key is not set.
+        """
+        if not getattr(self, key):
+            raise UserError(f"eba.{key} is not set", f"add it to the configuration or --eba.{key}")
+        return Path(getattr(self, key))
 
     def _require(self, key: str, holds: bool, expected: str) -> None:
         if not holds:

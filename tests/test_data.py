@@ -24,7 +24,7 @@ from protenix_eba.data.split import check_split, replicas_of
 from protenix_eba.embeddings import TrunkEmbeddings, save_embeddings
 from protenix_eba.energy.table import read_labels
 from protenix_eba.errors import UserError
-from protenix_eba.trajectories import Target, find_targets, read_frames
+from protenix_eba.trajectories import find_targets, read_frames
 
 BATCH_SAMPLERS = (epochs.structures, epochs.targets, epochs.energy, epochs.diverse)
 
@@ -304,18 +304,17 @@ def test_more_conformers_than_there_are_is_an_error(source):
         loader_of(source, n_conformers=10**6)
 
 
-def a_target(name, *replicas):
-    return Target(name, None, dict.fromkeys(replicas))
-
-
 def test_no_frame_is_both_trained_on_and_held_out():
-    targets = [a_target("a", 1, 2, 3), a_target("b", 1, 3), a_target("c", 3)]
+    targets = {"a": (1, 2, 3), "b": (1, 3), "c": (3,)}
     config = EBAConfig(validation_targets=("b",), validation_replicas=(3,))
     check_split(config, targets)
-    parts = [[replicas_of(config, t, held_out=held) for t in targets] for held in (False, True)]
+    parts = [
+        [replicas_of(config, *target, held_out=held) for target in targets.items()]
+        for held in (False, True)
+    ]
     assert parts == [[(1, 2), (), ()], [(3,), (1, 3), (3,)]]
     config = EBAConfig(validation_replicas=(3,), replicas=(2,))
-    assert replicas_of(config, targets[0], held_out=False) == (2,)
+    assert replicas_of(config, "a", targets["a"], held_out=False) == (2,)
 
 
 @pytest.mark.parametrize(
@@ -328,7 +327,7 @@ def test_no_frame_is_both_trained_on_and_held_out():
 )
 def test_names_and_numbers_that_are_not_there_are_errors(values, message):
     with pytest.raises(UserError, match=message):
-        check_split(EBAConfig(**values), [a_target("a", 1, 2, 3), a_target("b", 1, 3)])
+        check_split(EBAConfig(**values), {"a": (1, 2, 3), "b": (1, 3)})
 
 
 @pytest.fixture(scope="module")

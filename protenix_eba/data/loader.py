@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache, partial
-from pathlib import Path
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from protenix_eba.compat import DATALOADERS, SAMPLERS
+import protenix_eba.data.atlas  # noqa: F401  the dataset that is there without a plugin
+from protenix_eba.compat import DATALOADERS, DATASETS, SAMPLERS
 from protenix_eba.config import EBAConfig
 from protenix_eba.data.clusters import conformer_clusters
-from protenix_eba.data.conformers import (
-    Conformers,
-    labels_by_target,
-    load_conformers,
-    within_deviations,
-)
+from protenix_eba.data.conformers import within_deviations
 from protenix_eba.data.crop import choose_crop
 from protenix_eba.data.epochs import BatchSampler, Epoch, Pool, structures
 from protenix_eba.data.features import (
@@ -28,15 +23,14 @@ from protenix_eba.data.features import (
     with_random_references,
     with_relative_positions,
 )
+from protenix_eba.data.interfaces import Dataset, LabelledConformers
 from protenix_eba.data.item import Item
-from protenix_eba.data.sequences import Protein, protein_of_target
+from protenix_eba.data.sequences import Protein
 from protenix_eba.data.split import check_split, replicas_of
 from protenix_eba.embeddings import EmbeddingFolder, TrunkEmbeddings
-from protenix_eba.energy.table import read_labels
 from protenix_eba.errors import UserError
 from protenix_eba.progress import track
 from protenix_eba.streams import stream_generator
-from protenix_eba.trajectories import find_targets
 
 __all__ = ["SequenceCoupledLoader", "eba_loader"]
 
@@ -74,7 +68,7 @@ class SequenceCoupledLoader:
 
     def __init__(
         self,
-        sources: Sequence[Conformers],
+        sources: Sequence[LabelledConformers],
         embeddings: Callable[[Protein], TrunkEmbeddings],
         *,
         n_conformers: int,
@@ -219,7 +213,7 @@ def eba_loader(
     n_cycles: int,
     batch_items: int = 1,
 ) -> SequenceCoupledLoader | None:
-    """Read trajectories, labels and embeddings as the section `eba` names them.
+    """Read a dataset and embeddings as the section `eba` names them.
 
     Args:
         config: The section.
@@ -237,12 +231,10 @@ def eba_loader(
     """
     if held_out and not (config.validation_targets or config.validation_replicas):
         return None
-    for key in ("data_dir", "labels", "embeddings"):
-        if not getattr(config, key):
-            raise UserError(f"eba.{key} is not set", f"add it to the configuration or --eba.{key}")
-    embeddings = EmbeddingFolder(Path(config.embeddings), trunk, n_cycles)
+    dataset: Dataset = DATASETS.get(config.dataset)(config)
+    embeddings = EmbeddingFolder(config.path("embeddings"), trunk, n_cycles)
     return SequenceCoupledLoader(
-        _read_sources(config, held_out, embeddings),
+        _read_sources(dataset, config, held_out, embeddings),
         embeddings,
         n_conformers=config.n_conformers,
         seed=seed,
@@ -256,13 +248,15 @@ def eba_loader(
 
 
 def _read_sources(
-    config: EBAConfig, held_out: bool, embeddings: EmbeddingFolder
-) -> list[Conformers]:
-    targets, labels = find_targets(config.data_dir), read_labels(Path(config.labels))
-    by_target = labels_by_target(labels)
+    dataset: Dataset, config: EBAConfig, held_out: bool, embeddings: EmbeddingFolder
+) -> list[LabelledConformers]:
+    targets = dataset.replicas()
     check_split(config, targets)
-    parts = [(target, replicas_of(config, target, held_out=held_out)) for target in targets]
-    parts = [(target, replicas) for target, replicas in parts if replicas]
+    parts = {
+        name: chosen
+        for name, numbers in targets.items()
+        if (chosen := replicas_of(config, name, numbers, held_out=held_out))
+    }
     if not parts:
         raise UserError(
             f"all targets in {config.data_dir} are held out",
@@ -270,10 +264,8 @@ def _read_sources(
         )
     what = "reading held-out conformers" if held_out else "reading conformers"
     sources = []
-    for target, replicas in track(parts, what, len(parts)):
-        protein = protein_of_target(target)
+    for name, replicas in track(parts.items(), what, len(parts)):
+        protein = dataset.protein(name)
         embeddings.check(protein)
-        # of a target without labels the error lists those with
-        rows = by_target.get(target.name, labels)
-        sources.append(load_conformers(target, embeddings.features(protein), rows, replicas))
+        sources.append(dataset.conformers(name, embeddings.features(protein), replicas))
     return sources
