@@ -17,6 +17,7 @@ from protenix_eba.cli.session import (
     load_configuration,
     make_folder,
     msa_option,
+    plugin_option,
 )
 from protenix_eba.errors import UserError
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 Exit status: 0 all targets have embeddings, 2 unusable input or none has, 3 some failed."""
 )
 @config_option
+@plugin_option
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), required=True, help="Protenix checkpoint."
 )
@@ -57,6 +59,7 @@ Exit status: 0 all targets have embeddings, 2 unusable input or none has, 3 some
 )
 def embed(
     config_path: Path,
+    plugins: tuple[str, ...],
     checkpoint: Path,
     input_path: Path,
     out: Path,
@@ -73,7 +76,7 @@ def embed(
     from protenix_eba.sharding import Shard
 
     part = Shard.parse(shard)
-    configs = load_configuration(config_path)
+    configs = load_configuration(config_path, plugins)
     targets = dict(part.of(list(_targets(input_path, configs).items())))
     msas = MsaFiles(msa_path)
     console.print(f"embedding {len(targets)} targets: {msas}", markup=False, soft_wrap=True)

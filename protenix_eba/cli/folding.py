@@ -11,27 +11,29 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from protenix_eba.cli.session import msa_option
+from protenix_eba.cli.session import load_configuration, msa_option, plugin_option
 from protenix_eba.errors import UserError
 
 if TYPE_CHECKING:
-    from protenix_eba.ebmfold.network import ScoreNetwork
+    from protenix_eba.heads import Head
 
 __all__ = [
+    "EBMFOLD",
     "FileChoice",
     "ModelChoice",
     "ScoreFolder",
     "TargetChoice",
     "backbone_option",
+    "build_head",
     "check_backbones",
     "compared_with",
-    "network_of",
+    "head_options",
+    "head_provenance",
     "target_options",
-    "weights_file",
-    "weights_option",
     "write_backbones",
 ]
 
+EBMFOLD: Final = "ebmfold"
 _SCORES: Final = "scores.json"
 
 _PATH: Final = click.Path(path_type=Path)
@@ -184,39 +186,65 @@ def write_backbones(folder: ScoreFolder) -> None:
             write_backbone(path, trace)
 
 
-def weights_option(function: Callable[..., None]) -> Callable[..., None]:
-    """The option `--weights`."""
-    return click.option(
-        "--weights",
-        type=click.Path(path_type=Path),
-        default=None,
-        help="Trained network.  [default: the one that is shipped]",
-    )(function)
+def head_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The options `--head`, `--weights` and `--plugin`."""
+    for option in (
+        plugin_option,
+        click.option(
+            "--weights",
+            type=click.Path(path_type=Path),
+            default=None,
+            help="Trained network of the head ebmfold.  [default: ebmfold.weights of --config, "
+            "else the one that is shipped]",
+        ),
+        click.option(
+            "--head",
+            default=EBMFOLD,
+            show_default=True,
+            metavar="NAME",
+            help="What makes the traces: EBM-Fold, or a head that a plugin registers.",
+        ),
+    ):
+        function = option(function)
+    return function
 
 
-def weights_file(weights: Path | None) -> Path:
-    """The file given, or the shipped one.
+def build_head(
+    name: str,
+    choice: TargetChoice,
+    plugins: Sequence[str],
+    *,
+    weights: Path | None,
+    sampler: str | None,
+) -> tuple[Any, Head]:
+    """The configuration, that of the model if there is one, and the head that it builds.
+
+    Args:
+        name: Of a registered head.
+        choice: The options.
+        plugins: Whose sections the configuration has.
+        weights: In the place of `ebmfold.weights`, unless None.
+        sampler: In the place of `ebmfold.sampler`, unless None.
 
     Raises:
-        UserError: It is absent.
+        UserError: The configuration, or what it names, cannot be used.
+        HookError: No such head.
     """
-    from protenix_eba.ebmfold.checkpoint import SHIPPED_WEIGHTS
-    from protenix_eba.files import require_file
+    source = choice.source
+    path = source.config_path if isinstance(source, ModelChoice) else None
+    settings = {"ebmfold__weights": weights, "ebmfold__sampler": sampler}
+    given = {key: str(value) for key, value in settings.items() if value is not None}
+    configs = load_configuration(path, plugins, **given)
+    from protenix_eba import compat, fold_head  # noqa: F401  registers our own
 
-    return require_file(weights or SHIPPED_WEIGHTS, "weights of EBM-Fold")
+    head: Head = compat.HEADS.get(name)(configs)
+    return configs, head
 
 
-def network_of(weights: Path) -> ScoreNetwork:
-    """A trained network, on a GPU if there is one.
-
-    Raises:
-        UserError: The file holds none.
-    """
-    import torch
-
-    from protenix_eba.ebmfold.checkpoint import load_network
-
-    return load_network(weights).to("cuda" if torch.cuda.is_available() else "cpu")
+def head_provenance(name: str, head: Head) -> dict[str, Any]:
+    """What the traces of a head depend on, for their record."""
+    # Records from before there was a choice name none: they are of EBM-Fold.
+    return dict(head.provenance) | ({} if name == EBMFOLD else {"head": name})
 
 
 def compared_with(

@@ -10,6 +10,7 @@ from typing import Final
 
 import click
 
+from protenix_eba.compat import HookError
 from protenix_eba.errors import UserError
 
 __all__ = ["cli", "main", "run"]
@@ -76,7 +77,7 @@ def run(argv: Sequence[str]) -> int:
     """
     try:
         status = cli.main(list(argv), prog_name="protenix-eba", standalone_mode=False)
-    except UserError as error:
+    except (UserError, HookError) as error:
         click.echo(f"error: {error}", err=True)
         return 2
     except click.ClickException as error:
