@@ -203,8 +203,8 @@ class EBMFoldHead:
         refined = head.refine(prediction["coordinate"], seed=0)
 
     Args:
-        configs: Resolved configuration; the section `ebmfold` names the network, which is loaded
-            when it is first needed, on a GPU if there is one.
+        configs: Resolved configuration; the section `ebmfold` names the network, which is on a GPU
+            if there is one.
 
     Raises:
         UserError: There are no such weights, or a value is outside its range.
@@ -218,6 +218,8 @@ class EBMFoldHead:
         self._hooks: list[Any] = []
         self._features: dict[str, Tensor] = {}
         self._logits: Tensor | None = None
+        if settings.sampler != PEER:
+            _ = self.network  # what is no network is said before anything is made
 
     @property
     def provenance(self) -> dict[str, str | None]:

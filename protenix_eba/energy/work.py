@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,11 @@ from protenix_eba.energy.table import FINISHED, frame_hash, labels_from_rows, wr
 from protenix_eba.errors import UserError
 from protenix_eba.files import fingerprint
 
-__all__ = ["Chunk", "Job", "label_chunk", "label_frames", "provenance"]
+__all__ = ["Chunk", "Job", "label_chunk", "label_frames", "nothing", "provenance"]
+
+
+def nothing() -> None:
+    """For processes that need no preparation."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class Job:
         parts: Folder for finished chunks.
         generated: The frames are a model's, see `TargetEnergy`.
         timeout_s: For each frame; None for no limit.
+        prepare: Called in each process before its work.
     """
 
     protocol: EnergyProtocol
@@ -62,6 +68,7 @@ class Job:
     parts: Path
     generated: bool
     timeout_s: float | None
+    prepare: Callable[[], None] = field(default=nothing, compare=False)
 
 
 def label_chunk(chunk: Chunk, job: Job) -> tuple[int, int]:
@@ -70,6 +77,7 @@ def label_chunk(chunk: Chunk, job: Job) -> tuple[int, int]:
     Returns:
         Rows, and how many of them have no energy.
     """
+    job.prepare()
     results, platform = _energies(chunk, job)
     known = chunk.structure if isinstance(chunk.structure, CompleteStructure) else None
     rows = [
