@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 
     from protenix_eba.data.msa import MsaFiles
     from protenix_eba.data.sequences import Protein
+    from protenix_eba.ebmfold.predictions import Predictions
     from protenix_eba.ebmfold.target import Target
     from protenix_eba.heads import Head
 
-__all__ = ["FoldTarget", "fold_target"]
+__all__ = ["PREDICTIONS", "FoldTarget", "fold_target", "keep_predictions", "read_target"]
 
 logger = logging.getLogger(__name__)
 
-_PREDICTIONS: Final = "predictions.npz"
+PREDICTIONS: Final = "predictions.npz"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def fold_target(choice: TargetChoice) -> FoldTarget:
     made, load = _of_file(source) if isinstance(source, FileChoice) else _of_model(source)
 
     def with_choice(out: Path, configs: Any, head: Head) -> tuple[Target, list[int]]:
-        return _target(*load(out, configs, head), distances_only=choice.distances_only)
+        return read_target(*load(out, configs, head), distances_only=choice.distances_only)
 
     return FoldTarget(made | {"distances_only": choice.distances_only}, with_choice)
 
@@ -66,9 +67,14 @@ _Loaded = tuple[Path, str, Sequence[str]]
 _Load = Callable[[Path, Any, "Head"], _Loaded]
 
 
-def _target(
+def read_target(
     path: Path, name: str, chains: Sequence[str], *, distances_only: bool
 ) -> tuple[Target, list[int]]:
+    """A protein with the predictions in a file, and the lengths of its chains.
+
+    Raises:
+        UserError: The file cannot be used, or does not fit the chains.
+    """
     from protenix_eba.ebmfold.predictions import read_predictions
     from protenix_eba.ebmfold.structures import check_sizes, whole_numbers
     from protenix_eba.ebmfold.target import Target
@@ -109,7 +115,7 @@ def _one_protein(path: Path) -> Protein:
 
 def _of_model(source: ModelChoice) -> tuple[dict[str, Any], _Load]:
     from protenix_eba.data.msa import MsaFiles
-    from protenix_eba.ebmfold.predictions import read_chains, read_source, write_predictions
+    from protenix_eba.ebmfold.predictions import read_chains
     from protenix_eba.files import require_file, sha256_of_file
     from protenix_eba.progress import console
 
@@ -122,21 +128,40 @@ def _of_model(source: ModelChoice) -> tuple[dict[str, Any], _Load]:
     }
 
     def load(out: Path, configs: Any, head: Head) -> _Loaded:
-        path, made_from, before = out / _PREDICTIONS, json.dumps(made, sort_keys=True), None
-        with contextlib.suppress(UserError):
-            before = read_source(path)
-        if before != made_from:
+        path = out / PREDICTIONS
+
+        def make() -> tuple[Predictions, Sequence[str]]:
             from protenix_eba.weights import load_checkpoint
 
             console.print(f"distogram of {molecules.name} ...", markup=False, soft_wrap=True)
             state = load_checkpoint(source.checkpoint)
             trunk = Trunk(configs, state, source.embeddings, msas)
             z_trunk, tokens, chains = molecules.pairs(trunk, int(configs.model.N_cycle))
-            predictions = head.predictions(state, z_trunk, tokens)
-            write_predictions(path, predictions, chains, made_from)
+            return head.predictions(state, z_trunk, tokens), chains
+
+        keep_predictions(path, made, make)
         return path, molecules.name, read_chains(path)
 
     return made, load
+
+
+def keep_predictions(
+    path: Path, made: dict[str, Any], make: Callable[[], tuple[Predictions, Sequence[str]]]
+) -> None:
+    """Write what `make` gives, unless the file is there and was made from the same.
+
+    Args:
+        path: npz file.
+        made: What the predictions depend on.
+        make: Gives the predictions and the sequence of each chain.
+    """
+    from protenix_eba.ebmfold.predictions import read_source, write_predictions
+
+    made_from, before = json.dumps(made, sort_keys=True), None
+    with contextlib.suppress(UserError):
+        before = read_source(path)
+    if before != made_from:
+        write_predictions(path, *make(), made_from)
 
 
 # Pair embeddings of all tokens, which of them are the protein's residues, and its chains.

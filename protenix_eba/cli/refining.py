@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from protenix_eba.cli.fold_targets import PREDICTIONS, keep_predictions, read_target
 from protenix_eba.cli.folding import ScoreFolder, head_provenance
 from protenix_eba.errors import UserError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from protenix_eba.cli.session import Trunk
     from protenix_eba.data.sequences import Protein
     from protenix_eba.ebmfold.conformations import Conformation
+    from protenix_eba.ebmfold.predictions import Predictions
     from protenix_eba.ebmfold.target import Target
     from protenix_eba.heads import Head
     from protenix_eba.weights import StateDict
@@ -183,24 +185,24 @@ def refine_ensemble(
         UserError: There are traces made in another way, or this protein cannot be refined.
     """
     from protenix_eba.cli.session import make_folder
-    from protenix_eba.ebmfold.structures import check_sizes, whole_numbers
-    from protenix_eba.ebmfold.target import Target
 
-    found = all_conformations([ensemble])
-    made = {
-        **head_provenance(refined_by.name, refined_by.head),
-        "samples": refined_by.samples,
-        "chains": list(protein.chains),
-        "msa": refined_by.trunk.msa(protein),
+    found, model = all_conformations([ensemble]), refined_by
+    chains = protein.chains
+    made_from = {
+        "checkpoint_sha256": model.samples["checkpoint_sha256"],
+        "molecules": list(chains),
+        "msa": model.trunk.msa(protein),
     }
+    made = {**made_from, **head_provenance(model.name, model.head), "samples": model.samples}
     folder = ScoreFolder(out, made, [f"{conformation.name}.pdb" for conformation in found])
     if not folder.missing:
         return {}
     make_folder(out)
-    lengths = [len(chain) for chain in protein.chains]
-    check_sizes(lengths)
-    z_trunk = refined_by.trunk.embed(protein).z_trunk
-    predictions = refined_by.head.predictions(refined_by.state, z_trunk)
-    target = Target(protein.name, predictions, "".join(protein.chains), whole_numbers(lengths))
-    refinement = Refinement(target, lengths, refined_by.head, None, None)
-    return refine_missing(folder, found, refinement, refined_by.samples["seed"])
+
+    def make() -> tuple[Predictions, Sequence[str]]:
+        return model.head.predictions(model.state, model.trunk.embed(protein).z_trunk), chains
+
+    keep_predictions(out / PREDICTIONS, made_from, make)
+    target, lengths = read_target(out / PREDICTIONS, protein.name, chains, distances_only=False)
+    refinement = Refinement(target, lengths, model.head, None, None)
+    return refine_missing(folder, found, refinement, model.samples["seed"])
