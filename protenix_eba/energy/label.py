@@ -34,7 +34,7 @@ from protenix_eba.energy.table import (
     labels_from_rows,
     write_labels,
 )
-from protenix_eba.energy.work import Chunk, Job, label_chunk, label_frames, nothing, provenance
+from protenix_eba.energy.work import Chunk, Job, label_chunk, label_frames, provenance
 from protenix_eba.errors import UserError
 from protenix_eba.progress import progress_bar
 from protenix_eba.sharding import Shard
@@ -70,7 +70,7 @@ class Workers:
     backend: str = "loky"
     scheduler: str | None = None
     frame_timeout_s: float | None = None
-    prepare: Callable[[], None] = nothing
+    prepare: Callable[[], None] | None = None
 
 
 _ALL_FRAMES: Final = FrameSelection()

@@ -20,11 +20,7 @@ from protenix_eba.energy.table import FINISHED, frame_hash, labels_from_rows, wr
 from protenix_eba.errors import UserError
 from protenix_eba.files import fingerprint
 
-__all__ = ["Chunk", "Job", "label_chunk", "label_frames", "nothing", "provenance"]
-
-
-def nothing() -> None:
-    """For processes that need no preparation."""
+__all__ = ["Chunk", "Job", "label_chunk", "label_frames", "provenance"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ class Job:
     parts: Path
     generated: bool
     timeout_s: float | None
-    prepare: Callable[[], None] = field(default=nothing, compare=False)
+    prepare: Callable[[], None] | None = field(default=None, compare=False)
 
 
 def label_chunk(chunk: Chunk, job: Job) -> tuple[int, int]:
@@ -77,7 +73,8 @@ def label_chunk(chunk: Chunk, job: Job) -> tuple[int, int]:
     Returns:
         Rows, and how many of them have no energy.
     """
-    job.prepare()
+    if job.prepare:
+        job.prepare()
     results, platform = _energies(chunk, job)
     known = chunk.structure if isinstance(chunk.structure, CompleteStructure) else None
     rows = [
