@@ -10,7 +10,6 @@ from typing import Final
 
 import click
 
-from protenix_eba.compat import HookError
 from protenix_eba.errors import UserError
 
 __all__ = ["cli", "main", "run"]
@@ -77,7 +76,7 @@ def run(argv: Sequence[str]) -> int:
     """
     try:
         status = cli.main(list(argv), prog_name="protenix-eba", standalone_mode=False)
-    except (UserError, HookError) as error:
+    except UserError as error:
         click.echo(f"error: {error}", err=True)
         return 2
     except click.ClickException as error:
@@ -86,6 +85,13 @@ def run(argv: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; what is finished is kept", err=True)
         return 130
+    except Exception as error:
+        from protenix_eba.compat import HookError  # Protenix comes with it: only when it is needed
+
+        if not isinstance(error, HookError):
+            raise
+        click.echo(f"error: {error}", err=True)
+        return 2
     return status if isinstance(status, int) else 0
 
 

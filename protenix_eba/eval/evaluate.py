@@ -49,7 +49,7 @@ class _Task:
     energies: ModelEnergies
     path: Path
     inputs: str
-    prepare: Callable[[], None] | None = None
+    prepare: Callable[[], object] | None = None
 
     @property
     def cost(self) -> int:
@@ -68,7 +68,7 @@ def evaluate(
     targets: Collection[str] | None = None,
     jobs: int = 1,
     sources: Mapping[str, Path | None] | None = None,
-    prepare: Callable[[], None] | None = None,
+    prepare: Callable[[], object] | None = None,
 ) -> Evaluation:
     """Compare one model's ensembles with MD and write `metrics.json` and `targets/NAME.npz`.
 
