@@ -13,14 +13,12 @@ from protenix_eba.cli.folding import (
     ScoreFolder,
     TargetChoice,
     backbone_option,
-    build_head,
     check_backbones,
     compared_with,
-    head_options,
-    head_provenance,
     target_options,
     write_backbones,
 )
+from protenix_eba.cli.head import build_head, head_options, head_provenance
 from protenix_eba.cli.session import exit_with_failures, make_folder
 from protenix_eba.errors import UserError
 from protenix_eba.fold_config import FOLD_SAMPLERS, PEER

@@ -7,33 +7,25 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
-from protenix_eba.cli.session import load_configuration, msa_option, plugin_option
+from protenix_eba.cli.session import msa_option
 from protenix_eba.errors import UserError
 
-if TYPE_CHECKING:
-    from protenix_eba.heads import Head
-
 __all__ = [
-    "EBMFOLD",
     "FileChoice",
     "ModelChoice",
     "ScoreFolder",
     "TargetChoice",
     "backbone_option",
-    "build_head",
     "check_backbones",
     "compared_with",
-    "head_options",
-    "head_provenance",
     "target_options",
     "write_backbones",
 ]
 
-EBMFOLD: Final = "ebmfold"
 _SCORES: Final = "scores.json"
 
 _PATH: Final = click.Path(path_type=Path)
@@ -184,67 +176,6 @@ def write_backbones(folder: ScoreFolder) -> None:
         path = trace.with_name(f"{trace.stem}_backbone.pdb")
         if not path.is_file():
             write_backbone(path, trace)
-
-
-def head_options(function: Callable[..., None]) -> Callable[..., None]:
-    """The options `--head`, `--weights` and `--plugin`."""
-    for option in (
-        plugin_option,
-        click.option(
-            "--weights",
-            type=click.Path(path_type=Path),
-            default=None,
-            help="Trained network of the head ebmfold.  [default: ebmfold.weights of --config, "
-            "else the one that is shipped]",
-        ),
-        click.option(
-            "--head",
-            default=EBMFOLD,
-            show_default=True,
-            metavar="NAME",
-            help="What makes the traces: EBM-Fold, or a head that a plugin registers.",
-        ),
-    ):
-        function = option(function)
-    return function
-
-
-def build_head(
-    name: str,
-    choice: TargetChoice,
-    plugins: Sequence[str],
-    *,
-    weights: Path | None,
-    sampler: str | None,
-) -> tuple[Any, Head]:
-    """The configuration, that of the model if there is one, and the head that it builds.
-
-    Args:
-        name: Of a registered head.
-        choice: The options.
-        plugins: Whose sections the configuration has.
-        weights: In the place of `ebmfold.weights`, unless None.
-        sampler: In the place of `ebmfold.sampler`, unless None.
-
-    Raises:
-        UserError: The configuration, or what it names, cannot be used.
-        HookError: No such head.
-    """
-    source = choice.source
-    path = source.config_path if isinstance(source, ModelChoice) else None
-    settings = {"ebmfold__weights": weights, "ebmfold__sampler": sampler}
-    given = {key: str(value) for key, value in settings.items() if value is not None}
-    configs = load_configuration(path, plugins, **given)
-    from protenix_eba import compat, fold_head  # noqa: F401  registers our own
-
-    head: Head = compat.HEADS.get(name)(configs)
-    return configs, head
-
-
-def head_provenance(name: str, head: Head) -> dict[str, Any]:
-    """What the traces of a head depend on, for their record."""
-    # Records from before there was a choice name none: they are of EBM-Fold.
-    return dict(head.provenance) | ({} if name == EBMFOLD else {"head": name})
 
 
 def compared_with(

@@ -12,14 +12,12 @@ from protenix_eba.cli.folding import (
     ScoreFolder,
     TargetChoice,
     backbone_option,
-    build_head,
     check_backbones,
     compared_with,
-    head_options,
-    head_provenance,
     target_options,
     write_backbones,
 )
+from protenix_eba.cli.head import build_head, head_options, head_provenance
 from protenix_eba.cli.refining import Refinement, all_conformations, refine_missing
 from protenix_eba.cli.session import exit_with_failures, make_folder
 

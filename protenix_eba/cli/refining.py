@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from protenix_eba.cli.fold_targets import PREDICTIONS, keep_predictions, read_target
-from protenix_eba.cli.folding import ScoreFolder, head_provenance
+from protenix_eba.cli.folding import ScoreFolder
+from protenix_eba.cli.head import head_provenance
 from protenix_eba.errors import UserError
 
 if TYPE_CHECKING:
