@@ -16,7 +16,7 @@ import pickle
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,7 +37,10 @@ else:
 
 __all__ = [
     "DATALOADERS",
+    "DATASETS",
+    "HEADS",
     "LOSSES",
+    "SAMPLERS",
     "TRAINERS",
     "HookError",
     "Plugin",
@@ -49,12 +52,16 @@ __all__ = [
     "prepare_pred_root",
     "protenix_pred_environment",
     "protenix_root",
+    "use_plugins",
 ]
 
 logger = logging.getLogger(__name__)
 
 DATALOADERS: Final = hook.DATALOADERS
+DATASETS: Final = hook.DATASETS
+HEADS: Final = hook.HEADS
 LOSSES: Final = hook.LOSSES
+SAMPLERS: Final = hook.SAMPLERS
 TRAINERS: Final = hook.TRAINERS
 Plugin = hook.Plugin
 load_plugins = hook.load_plugins
@@ -112,6 +119,23 @@ def prepare_environment() -> None:
         return
     for variable, value in CPU_KERNELS.items():
         os.environ.setdefault(variable, value)
+
+
+def use_plugins(names: Iterable[str]) -> None:
+    """Load plugins and register their components, in an environment where Protenix is imported.
+
+    Twice is as good as once. Processes that compute for a command call it, too: what is registered
+    is not handed over to them.
+
+    Raises:
+        HookError: A plugin is unknown, or cannot be imported.
+    """
+    plugins = load_plugins(names)
+    if plugins:
+        prepare_environment()
+        point_to_ccd_cache()
+    for plugin in plugins:
+        plugin.register()
 
 
 def protenix_root() -> Path:

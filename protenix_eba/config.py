@@ -39,6 +39,7 @@ __all__ = [
     "EBAConfig",
     "check_ranges",
     "check_required",
+    "eba_config",
     "resolve_config",
     "section_defaults",
     "section_from",
@@ -57,6 +58,8 @@ class EBAConfig:
     Attributes:
         objective: Name of a registered loss: "denoising", "eba", "eba_dpo" or "plackett_luce".
         dataloader: Name of a registered dataloader.
+        dataset: Name of a registered dataset: how `data_dir` and `labels` are read. "atlas": MD in
+            the layout of ATLAS, which `protenix-eba import` writes.
         data_dir: Folder with the trajectories, one folder per protein.
         labels: Energy labels, the Parquet file that `protenix-eba label` writes.
         embeddings: Folder that `protenix-eba embed` writes.
@@ -67,10 +70,11 @@ class EBAConfig:
         validation_items: How many groups of K held-out conformers are measured.
         validation_samples: Size of the ensemble that is sampled of each held-out target at each
             validation, for its RMSF and energies; 0 samples none.
-        sampler: Which K conformers an item has. "structures": one drawn uniformly of all, and K - 1
-            others of its target. "targets": likewise, with as many items of each target, however
-            many frames it has. "energy": one from each of K equal parts of the target's order by
-            energy. "diverse": one from each of K clusters by C-alpha RMSD.
+        sampler: Name of a registered batch sampler: which K conformers an item has. "structures":
+            one drawn uniformly of all, and K - 1 others of its target. "targets": likewise, with as
+            many items of each target, however many frames it has. "energy": one from each of K
+            equal parts of the target's order by energy. "diverse": one from each of K clusters by
+            C-alpha RMSD.
         n_conformers: K, conformers that are compared with each other in one step.
         n_noise: S, noise samples, each at its own level, shared by the K conformers.
         stratified_noise: Whether the S levels of an item are drawn from S equal shares of their
@@ -119,6 +123,8 @@ class EBAConfig:
             by `trainable` (LoRA, Hu et al., 2022); 0 trains the matrices themselves.
         lora_alpha: Scale of the updates, which are multiplied by alpha / rank.
         checkpoint_keep: How many of the newest checkpoints stay on disk.
+        configs: No key, but the whole resolved configuration: a plugin's components find the
+            plugin's own sections in it.
 
     Raises:
         UserError: A value is outside its range.
@@ -126,6 +132,7 @@ class EBAConfig:
 
     objective: str = "eba"
     dataloader: str = "eba"
+    dataset: str = "atlas"
     data_dir: str = ""
     labels: str = ""
     embeddings: str = ""
@@ -161,6 +168,7 @@ class EBAConfig:
     lora_rank: int = 0
     lora_alpha: float = 16.0
     checkpoint_keep: int = 2
+    configs: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -187,7 +195,6 @@ class EBAConfig:
             self._require(key, getattr(self, key) >= 0, "0 or above")
         self._require("crop_spatial", self.crop_spatial <= 1, "a share, 0 to 1")
         for key, words in (
-            ("sampler", ("structures", "targets", "energy", "diverse")),
             ("expectation", ("bound", "official")),
             ("error_weights", ("custom", "paper", "upstream", "likelihood")),
         ):
@@ -196,6 +203,16 @@ class EBAConfig:
         self._require("trainable", bool(self.trainable), "at least one pattern")
         shared = set(self.replicas) & set(self.validation_replicas)
         self._require("validation_replicas", not shared, "replicas that are not trained on")
+
+    def path(self, key: str) -> Path:
+        """The path that a key holds.
+
+        Raises:
+            UserError: The key is not set.
+        """
+        if not getattr(self, key):
+            raise UserError(f"eba.{key} is not set", f"add it to the configuration or --eba.{key}")
+        return Path(getattr(self, key))
 
     def _require(self, key: str, holds: bool, expected: str) -> None:
         if not holds:
@@ -207,10 +224,12 @@ def section_defaults(section: type[Any]) -> dict[str, Any]:
 
     Args:
         section: A dataclass whose fields have defaults and are bool, int, float, str, a tuple of
-            one of these (`tuple[int, ...]`), or a number or a word (`float | Literal["auto"]`).
+            one of these (`tuple[int, ...]`), or a number or a word (`float | Literal["auto"]`). A
+            field with a `default_factory` is no key.
     """
     hints = typing.get_type_hints(section)
-    return {f.name: _default(f.default, hints[f.name]) for f in dataclasses.fields(section)}
+    keys = [f for f in dataclasses.fields(section) if f.default is not dataclasses.MISSING]
+    return {f.name: _default(f.default, hints[f.name]) for f in keys}
 
 
 def _default(value: Any, hint: Any) -> Any:
@@ -232,6 +251,18 @@ def section_from(values: Mapping[str, Any], section: type[C]) -> C:
         UserError: The dataclass refuses a value.
     """
     return section(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def eba_config(configs: Any) -> EBAConfig:
+    """The section `eba`, with the sections of all plugins at hand: what components are built from.
+
+    Args:
+        configs: Resolved configuration.
+
+    Raises:
+        UserError: A value is outside its range.
+    """
+    return dataclasses.replace(section_from(configs.eba, EBAConfig), configs=configs)
 
 
 def resolve_config(

@@ -1,4 +1,4 @@
-"""The section `ebmfold`: training of the C-alpha score network."""
+"""The section `ebmfold`: the C-alpha score network, as a head and in training."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Final
 
 from protenix_eba.errors import UserError
 
-__all__ = ["EBMFoldConfig"]
+__all__ = ["FOLD_SAMPLERS", "PEER", "EBMFoldConfig"]
 
+PEER: Final = "peer"
+# Those of ebmfold.sampling.SAMPLERS, listed here since torch takes seconds to import.
+FOLD_SAMPLERS: Final = ("hybrid", "churned", "churned64", "langevin", "algorithm1", "heun", PEER)
 _NETWORKS: Final = ("equivariant", "distance", "paper")
 
 
@@ -18,6 +21,10 @@ class EBMFoldConfig:
     """The section `ebmfold`.
 
     Attributes:
+        weights: Trained network of the head `ebmfold`; the shipped one if empty.
+        sampler: How the head folds: "hybrid" (network and likelihood in turn), "churned",
+            "churned64", "langevin", "algorithm1" or "heun" (the network alone), or "peer" (no
+            network, scaling and then L-BFGS on the likelihood).
         domains: npz file with N, CA, C and CB of domains in the splits "train" and "valid"
             (scripts/make_domain_set.py).
         network: "equivariant" (coordinates and a pair state), "distance" (convolutions on the
@@ -48,6 +55,8 @@ class EBMFoldConfig:
         UserError: A value is outside its range.
     """
 
+    weights: str = ""
+    sampler: str = "hybrid"
     domains: str = ""
     network: str = "equivariant"
     n_layers: int = 5
@@ -72,6 +81,9 @@ class EBMFoldConfig:
     def __post_init__(self) -> None:
         """Check the ranges."""
         self._require("network", self.network in _NETWORKS, f"one of {', '.join(_NETWORKS)}")
+        self._require(
+            "sampler", self.sampler in FOLD_SAMPLERS, f"one of {', '.join(FOLD_SAMPLERS)}"
+        )
         for key, lowest in (
             *(("n_layers", 1), ("channels", 1), ("batch_size", 1), ("checkpoint_keep", 1)),
             *(("n_levels", 0), ("validation_domains", 0), ("validation_decoys", 0)),

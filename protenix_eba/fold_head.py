@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -16,8 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from protenix_eba.ebmfold.checkpoint import load_network
-from protenix_eba.ebmfold.fold import Decoys, fold
+from protenix_eba.compat import HEADS
+from protenix_eba.config import section_from
+from protenix_eba.ebmfold.checkpoint import SHIPPED_WEIGHTS, load_network
+from protenix_eba.ebmfold.fold import Decoys, fold, fold_by_peer
 from protenix_eba.ebmfold.network import ScoreNetwork
 from protenix_eba.ebmfold.predictions import HOST_EDGES, Predictions, rebin_host_distogram
 from protenix_eba.ebmfold.refine import refining_sampler
@@ -25,6 +27,8 @@ from protenix_eba.ebmfold.sampling import SAMPLERS
 from protenix_eba.ebmfold.structures import check_sizes, joined_numbers
 from protenix_eba.ebmfold.target import Target
 from protenix_eba.errors import UserError
+from protenix_eba.files import require_file, sha256_of_file
+from protenix_eba.fold_config import PEER, EBMFoldConfig
 from protenix_eba.weights import StateDict
 
 __all__ = ["EBMFoldHead", "ProteinTokens", "distogram_logits", "host_predictions", "refine_trace"]
@@ -186,47 +190,66 @@ def refine_trace(
     return fold(network, target, sampler, 1, seed, start=ca), sampler.levels[0]
 
 
+@HEADS.register("ebmfold")
 class EBMFoldHead:
-    """Folds and refines by the distogram of a Protenix model's last run.
+    """Folds and refines by a Protenix model's distogram; see `Head`.
 
-    With a hook on the distogram head and one on the model's inputs; nothing of the model changes.
+    Attached, it has a hook on the distogram head and one on the model's inputs:
 
-        head = EBMFoldHead.attach(model, "ebmfold.safetensors")
+        head = EBMFoldHead(configs)
+        head.attach(model)
         prediction, *_ = model(features, None, None, mode="inference")
         decoys = head.fold(8, seed=0)
         refined = head.refine(prediction["coordinate"], seed=0)
 
     Args:
-        network: A trained score network, in evaluation mode.
+        configs: Resolved configuration; the section `ebmfold` names the network, which is on a GPU
+            if there is one.
+
+    Raises:
+        UserError: There are no such weights, or a value is outside its range.
     """
 
-    def __init__(self, network: ScoreNetwork) -> None:
-        self._network = network
+    def __init__(self, configs: Any) -> None:
+        settings = section_from(configs.ebmfold, EBMFoldConfig)
+        self._configs = configs
+        self._sampler = settings.sampler
+        self._weights = require_file(settings.weights or SHIPPED_WEIGHTS, "weights of EBM-Fold")
         self._hooks: list[Any] = []
         self._features: dict[str, Tensor] = {}
         self._logits: Tensor | None = None
+        if settings.sampler != PEER:
+            _ = self.network  # what is no network is said before anything is made
 
-    @classmethod
-    def attach(cls, model: nn.Module, weights: Path | str) -> EBMFoldHead:
-        """A head on a model.
+    @property
+    def provenance(self) -> dict[str, str | None]:
+        """See `Head`."""
+        used = None if self._sampler == PEER else sha256_of_file(self._weights)
+        return {"weights_sha256": used}
 
-        Args:
-            model: `protenix.model.protenix.Protenix`.
-            weights: File of `ebmfold.checkpoint.save_network`.
+    @cached_property
+    def network(self) -> ScoreNetwork:
+        """The trained network, in evaluation mode.
 
         Raises:
-            UserError: The weights cannot be used, or the model's distogram has other bins.
+            UserError: The file holds none.
+        """
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return load_network(self._weights).to(device)
+
+    def attach(self, model: nn.Module) -> None:
+        """See `Head`.
+
+        Raises:
+            UserError: The model's distogram has other bins.
         """
         configs: Any = model.configs
         _check_bins(configs)
-        device = next(model.parameters()).device
-        head = cls(load_network(weights).to(device))
         distogram: Any = model.distogram_head
-        head._hooks = [
-            model.register_forward_pre_hook(head._keep_features, with_kwargs=True),
-            distogram.register_forward_hook(head._keep_logits),
+        self._hooks = [
+            model.register_forward_pre_hook(self._keep_features, with_kwargs=True),
+            distogram.register_forward_hook(self._keep_logits),
         ]
-        return head
 
     def detach(self) -> None:
         """Take the hooks off; what the last run gave stays."""
@@ -269,18 +292,35 @@ class EBMFoldHead:
         predictions = host_predictions(self._distogram(), residues.tokens)
         return Target(name, predictions, residues.sequence, residues.residue_index)
 
-    def fold(self, n_decoys: int, seed: int, sampler: str = "hybrid") -> Decoys:
-        """Decoys from the distogram alone.
+    def predictions(
+        self, state: StateDict, z_trunk: Tensor, tokens: Tensor | None = None
+    ) -> Predictions:
+        """See `Head`."""
+        return host_predictions(distogram_logits(self._configs, state, z_trunk), tokens)
+
+    def fold_target(self, target: Target, n_decoys: int, seed: int) -> Decoys:
+        """See `Head`."""
+        if self._sampler == PEER:
+            return fold_by_peer(target, n_decoys, seed)
+        return fold(self.network, target, SAMPLERS[self._sampler], n_decoys, seed)
+
+    def refine_trace(
+        self, target: Target, ca: Tensor, seed: int, level: float | None = None
+    ) -> tuple[Decoys, float]:
+        """See `Head`."""
+        return refine_trace(self.network, target, ca, seed, level)
+
+    def fold(self, n_decoys: int, seed: int) -> Decoys:
+        """Decoys from the distogram of the model's last run.
 
         Args:
             n_decoys: B.
             seed: Decoy n is made from (seed, n).
-            sampler: One of `SAMPLERS`.
 
         Raises:
             UserError: See `residues`.
         """
-        return fold(self._network, self.target(), SAMPLERS[sampler], n_decoys, seed)
+        return self.fold_target(self.target(), n_decoys, seed)
 
     def refine(self, coordinates: Tensor, seed: int, level: float | None = None) -> list[Decoys]:
         """Refined C-alpha traces of structures that the diffusion module sampled.
@@ -298,4 +338,4 @@ class EBMFoldHead:
         """
         target = self.target()
         traces = coordinates[:, self.residues.alpha_carbons].detach().float().cpu()
-        return [refine_trace(self._network, target, ca, seed, level)[0] for ca in traces]
+        return [self.refine_trace(target, ca, seed, level)[0] for ca in traces]

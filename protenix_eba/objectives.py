@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from scipy.stats import spearmanr
@@ -27,7 +27,7 @@ from protenix_eba.losses import (
     reduced_energies,
 )
 
-__all__ = ["Objective", "ObjectiveInput", "alignment_metrics", "error_weights"]
+__all__ = ["Objective", "ObjectiveFactory", "ObjectiveInput", "alignment_metrics", "error_weights"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class ObjectiveInput:
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss with its needs.
+    """A loss with its needs; an `ObjectiveFactory` builds it.
 
     Attributes:
         loss: From an item to a scalar.
@@ -74,6 +74,24 @@ class Objective:
     loss: Callable[[ObjectiveInput], Tensor]
     needs_reference: bool = False
     temperature_factor: float = 1.0
+
+
+class ObjectiveFactory(Protocol):
+    """What is registered in `LOSSES`; `eba.objective` names it."""
+
+    def __call__(self, config: EBAConfig, /) -> Objective:
+        """Build an objective.
+
+        Args:
+            config: The section `eba`, with the sections of plugins in `config.configs`.
+
+        Returns:
+            Its loss gets conformers that may be few or none after `ObjectiveInput.kept`, and must
+            be a finite scalar with a gradient to the errors; what is not finite is skipped.
+
+        Raises:
+            UserError: A value does not fit the objective.
+        """
 
 
 def error_weights(config: EBAConfig) -> ErrorWeights:

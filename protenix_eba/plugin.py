@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from protenix_eba.compat import Plugin
 from protenix_eba.config import EBAConfig, section_defaults
 from protenix_eba.fold_config import EBMFoldConfig
+
+if TYPE_CHECKING:
+    # What the registries do not say, since the host's know nothing of our kinds: that our own
+    # components are what their kinds promise.
+    from collections.abc import Callable
+    from typing import Any
+
+    from protenix_eba.data.atlas import AtlasDataset
+    from protenix_eba.data.interfaces import Dataset, EnsembleLoader, LoaderFactory
+    from protenix_eba.data.loader import SequenceCoupledLoader, eba_loader
+    from protenix_eba.fold_head import EBMFoldHead
+    from protenix_eba.heads import Head
+    from protenix_eba.objectives import ObjectiveFactory, eba_objective
+    from protenix_eba.plugin_api import Trainer
+    from protenix_eba.trainer import EBATrainer
+
+    _objective: ObjectiveFactory = eba_objective
+    _dataset: Callable[[EBAConfig], Dataset] = AtlasDataset
+    _dataloader: LoaderFactory = eba_loader
+    _loader: type[EnsembleLoader] = SequenceCoupledLoader
+    _head: Callable[[Any], Head] = EBMFoldHead
+    _trainer: Callable[[Any], Trainer] = EBATrainer
 
 __all__ = ["plugin"]
 
@@ -12,6 +36,7 @@ __all__ = ["plugin"]
 def _register() -> None:
     """Import the modules whose decorators register components."""
     import protenix_eba.data.loader
+    import protenix_eba.fold_head
     import protenix_eba.fold_trainer
     import protenix_eba.objectives
     import protenix_eba.trainer  # noqa: F401

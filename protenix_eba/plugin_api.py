@@ -15,8 +15,10 @@
 """Plugins: what a plugin offers, where its components are found, how it is asked for.
 
 A plugin is named on the command line, never found by accident. It adds sections to the
-configuration and registers trainers, losses and dataloaders under names that the
-configuration then chooses from. Two plugins that claim the same name are an error.
+configuration and registers components under names that the configuration then chooses
+from: trainers, losses, dataloaders, batch samplers, datasets and heads. Each is a function
+(or a class) that builds the component from the configuration. Two plugins that claim the
+same name are an error.
 """
 
 from __future__ import annotations
@@ -29,8 +31,11 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 __all__ = [
     "DATALOADERS",
+    "DATASETS",
     "ENTRY_POINT_GROUP",
+    "HEADS",
     "LOSSES",
+    "SAMPLERS",
     "TRAINERS",
     "Arguments",
     "Plugin",
@@ -41,6 +46,7 @@ __all__ = [
     "installed_plugins",
     "load_plugins",
     "merge_sections",
+    "plugin_names",
     "split_args",
 ]
 
@@ -86,10 +92,17 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 class Trainer(Protocol):
-    """What a registered trainer builds from a resolved configuration."""
+    """What a registered trainer builds from the resolved configuration, all sections of it.
+
+    Building raises `UserError` for a configuration or data that cannot be used.
+    """
 
     def run(self) -> None:
-        """Train until done."""
+        """Train until done.
+
+        Raises:
+            KeyboardInterrupt: A signal stopped the run; what was written is kept.
+        """
 
 
 class Registry(Generic[T]):
@@ -149,6 +162,9 @@ class Registry(Generic[T]):
 TRAINERS: Final[Registry[Callable[[Any], Trainer]]] = Registry("trainer")
 LOSSES: Final[Registry[Callable[..., Any]]] = Registry("loss")
 DATALOADERS: Final[Registry[Callable[..., Any]]] = Registry("dataloader")
+SAMPLERS: Final[Registry[Callable[..., Any]]] = Registry("batch sampler")
+DATASETS: Final[Registry[Callable[..., Any]]] = Registry("dataset")
+HEADS: Final[Registry[Callable[..., Any]]] = Registry("head")
 
 
 def _nothing() -> None:
@@ -272,9 +288,14 @@ def split_args(argv: Sequence[str]) -> Arguments:
                 "keep one of them",
             )
         values[key] = value
-    named = [name.strip() for name in values.pop("plugin", "").split(",")]
-    plugins = tuple(name for name in named if name)
+    plugins = plugin_names(values.pop("plugin", ""))
     return Arguments(plugins, values.pop("config", None), values, frozenset(flags))
+
+
+def plugin_names(word: str) -> tuple[str, ...]:
+    """The names in the value of --plugin, `A,B`; empty ones are left out."""
+    named = (name.strip() for name in word.split(","))
+    return tuple(name for name in named if name)
 
 
 def _key(word: str) -> str:

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -19,11 +19,16 @@ from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.embeddings import TrunkEmbeddings
 from protenix_eba.errors import UserError
 from protenix_eba.geometry import random_rotations
+from protenix_eba.plugin_api import Registry
 from protenix_eba.streams import stream_generator
 
 __all__ = [
+    "CHURNED",
+    "DIFFUSION_SAMPLERS",
     "PRESETS",
     "Denoise",
+    "DiffusionSampler",
+    "DiffusionSamplerFactory",
     "SamplerSettings",
     "TargetSampler",
     "in_chunks",
@@ -102,6 +107,55 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
 """Settings of the sampler by name; the number of steps is no part of them."""
 
 
+class DiffusionSampler(Protocol):
+    """Makes samples of a denoiser."""
+
+    def __call__(
+        self,
+        denoise: Denoise,
+        n_atoms: int,
+        generators: list[torch.Generator],
+        settings: SamplerSettings,
+        device: torch.device,
+        /,
+    ) -> Tensor:
+        """Samples, without gradients.
+
+        Each draws from its own generator only, so that it is the same in whatever batch it is made.
+
+        Args:
+            denoise: The model.
+            n_atoms: N.
+            generators: B generators on the CPU, one for each sample.
+            settings: The options of `protenix-eba sample`; those without a meaning are ignored.
+            device: Of the model.
+
+        Returns:
+            `[B, N, 3]` in angstrom; samples that are not finite are told and left out.
+
+        Raises:
+            UserError: The settings do not fit.
+        """
+
+
+class DiffusionSamplerFactory(Protocol):
+    """What is registered in `DIFFUSION_SAMPLERS`; `--sampler` of `sample` names it."""
+
+    def __call__(self, configs: Any, /) -> DiffusionSampler:
+        """Build a sampler.
+
+        Args:
+            configs: The resolved configuration, in which a plugin finds its own section.
+
+        Raises:
+            UserError: A value is outside its range.
+        """
+
+
+DIFFUSION_SAMPLERS: Final[Registry[DiffusionSamplerFactory]] = Registry("diffusion sampler")
+CHURNED: Final = "churned"
+
+
 def noise_levels(settings: SamplerSettings) -> Tensor:
     """The decreasing noise levels, the last one 0 (Karras et al., 2022, Eq. 5).
 
@@ -162,6 +216,12 @@ def _slope(denoise: Denoise, x: Tensor, sigma: float) -> Tensor:
     return (x - denoise(x, torch.full((len(x),), sigma, device=x.device))) / sigma
 
 
+@DIFFUSION_SAMPLERS.register(CHURNED)
+def _churned(configs: Any) -> DiffusionSampler:
+    """AlphaFold 3's; the settings are options of the command."""
+    return sample_coordinates
+
+
 def _random_motion(x: Tensor, generators: list[torch.Generator]) -> Tensor:
     """Centre, rotate and shift each sample at random (Algorithm 19)."""
     rotation = torch.stack([random_rotations((), g) for g in generators]).to(x)
@@ -181,6 +241,7 @@ class TargetSampler:
         settings: Of the sampler.
         seed: Sample n is made from (seed, n), in whatever chunk: chunks differ by the rounding of
             matrix products, in coordinates by less than 1e-4 angstrom in float32 on a CPU.
+        sampler: Makes them.
     """
 
     def __init__(
@@ -190,8 +251,10 @@ class TargetSampler:
         embeddings: TrunkEmbeddings,
         settings: SamplerSettings,
         seed: int,
+        sampler: DiffusionSampler = sample_coordinates,
     ) -> None:
         self._denoiser = denoiser
+        self._sampler = sampler
         self._protein = protein
         self._embeddings = embeddings
         self._settings = settings
@@ -199,12 +262,13 @@ class TargetSampler:
         with torch.no_grad():
             self._shared = denoiser.prepare(protein.features, embeddings.z_trunk)
 
+    @torch.no_grad()
     def __call__(self, numbers: Sequence[int]) -> NDArray[np.float32]:
         """The samples of these numbers, `[B, N_atom, 3]` in angstrom."""
         generators = [stream_generator(self._seed, number) for number in numbers]
         device = self._embeddings.s_trunk.device
         n_atoms = len(self._protein.atoms)
-        x = sample_coordinates(self._denoise, n_atoms, generators, self._settings, device)
+        x = self._sampler(self._denoise, n_atoms, generators, self._settings, device)
         return x.cpu().numpy().astype(np.float32)
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:

@@ -20,7 +20,13 @@ from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.embeddings import TrunkEmbeddings
 from protenix_eba.ensembles import EnsembleFolder, Samples, rounded, topology_of
 from protenix_eba.errors import UserError
-from protenix_eba.sample import SamplerSettings, TargetSampler, in_chunks
+from protenix_eba.sample import (
+    DiffusionSampler,
+    SamplerSettings,
+    TargetSampler,
+    in_chunks,
+    sample_coordinates,
+)
 from protenix_eba.validity import Checker
 
 __all__ = ["Ensemble", "Plan", "SamplingRun"]
@@ -113,6 +119,10 @@ class SamplingRun:
         plan: What is asked for.
         provenance: What else the samples depend on: checkpoint, precision.
         out: Folder of the ensembles.
+        sampler: Makes the samples.
+
+    Attributes:
+        settings: What the samples of all proteins depend on, for their record.
     """
 
     def __init__(
@@ -122,13 +132,15 @@ class SamplingRun:
         plan: Plan,
         provenance: dict[str, Any],
         out: Path,
+        sampler: DiffusionSampler = sample_coordinates,
     ) -> None:
+        self._sampler = sampler
         self._denoiser = denoiser
         self._device = next(denoiser.parameters()).device
         self._inputs = inputs
         self._plan = plan
         self._out = out
-        self._settings = provenance | {
+        self.settings = provenance | {
             "seed": plan.seed,
             "sampler": asdict(plan.settings),
             "valid_only": plan.valid_only,
@@ -146,7 +158,7 @@ class SamplingRun:
             UserError: There are samples made with other settings, or more than are asked for; or
                 no sample can be used.
         """
-        settings = self._settings | {"sequence": list(protein.chains), "msa": msa}
+        settings = self.settings | {"sequence": list(protein.chains), "msa": msa}
         folder = EnsembleFolder(self._out, protein, settings)
         self._refuse_more(folder)
         samples = folder.load()
@@ -200,7 +212,9 @@ class SamplingRun:
     ) -> Iterator[tuple[Sequence[int], NDArray[np.float32]]]:
         """Chunks of what is missing of `samples`, which grow meanwhile, as they will be written."""
         plan = self._plan
-        sampler = TargetSampler(self._denoiser, features, embeddings, plan.settings, plan.seed)
+        sampler = TargetSampler(
+            self._denoiser, features, embeddings, plan.settings, plan.seed, self._sampler
+        )
         size = plan.chunk or samples_at_a_time(
             len(embeddings.s_trunk), len(features.atoms), self._device
         )

@@ -17,8 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from protenix_eba.data.interfaces import Loader
 from protenix_eba.data.item import Item
-from protenix_eba.data.loader import SequenceCoupledLoader
 from protenix_eba.data.prefetch import prefetch
 from protenix_eba.denoising import ERROR_WEIGHTS, LIKELIHOOD_RANGE, DenoisingErrors, ErrorWeights
 from protenix_eba.errors import UserError
@@ -123,7 +123,7 @@ def calibrate(rows: Iterable[dict[str, float]]) -> Calibration:
 
 @torch.no_grad()
 def measure_items(
-    step: ItemStep, loader: SequenceCoupledLoader, weights: ErrorWeights, n_noise: int
+    step: ItemStep, loader: Loader, weights: ErrorWeights, n_noise: int
 ) -> Calibration:
     """The slope for the model of `step` on the first groups of training conformers.
 

@@ -17,8 +17,9 @@ from protenix.utils.lr_scheduler import get_lr_scheduler
 from runner.train import AF3Trainer
 from torch import Tensor
 
-from protenix_eba.compat import DATALOADERS, LOSSES, TRAINERS
-from protenix_eba.config import EBAConfig, check_ranges, section_from
+from protenix_eba.compat import DATALOADERS, DATASETS, LOSSES, SAMPLERS, TRAINERS
+from protenix_eba.config import check_ranges, eba_config
+from protenix_eba.data.interfaces import EnsembleLoader, Loader
 from protenix_eba.data.item import Item
 from protenix_eba.data.prefetch import prefetch
 from protenix_eba.diffusion import ConformerDenoiser
@@ -59,11 +60,22 @@ class EBATrainer(TrainingLoop, AF3Trainer):
     raw_model: ConformerDenoiser
 
     def __init__(self, configs: Any) -> None:
-        self.eba = section_from(configs.eba, EBAConfig)
+        self.eba = eba_config(configs)
         check_ranges(configs)
+        self._check_names()
         self.deepspeed = configs.deepspeed.to_dict()
         self.checkpoint_keep = self.eba.checkpoint_keep
         super().__init__(configs)
+
+    def _check_names(self) -> None:
+        """That what the section names is registered, before anything is read."""
+        for registry, name in (
+            (LOSSES, self.eba.objective),
+            (DATALOADERS, self.eba.dataloader),
+            (DATASETS, self.eba.dataset),
+            (SAMPLERS, self.eba.sampler),
+        ):
+            registry.get(name)
 
     # The host's __init__ calls what follows, in this order.
 
@@ -121,15 +133,25 @@ class EBATrainer(TrainingLoop, AF3Trainer):
             "n_cycles": self.configs.model.N_cycle,
             "batch_items": self.iters_to_accumulate * DIST_WRAPPER.world_size,
         }
-        self.loader = make(self.eba, held_out=False, **common)
-        self.held_out = make(self.eba, held_out=True, **common)
-        if self.held_out is not None and self.eba.validation_items < DIST_WRAPPER.world_size:
+        self.loader: Loader = make(self.eba, held_out=False, **common)
+        self.held_out: Loader | None = make(self.eba, held_out=True, **common)
+        if self.held_out is not None:
+            self._check_validation(self.held_out)
+        if self.eba.diffusion_temperature == "auto":
+            self._settle_temperature()
+
+    def _check_validation(self, held_out: Loader) -> None:
+        if self.eba.validation_items < DIST_WRAPPER.world_size:
             raise UserError(
                 f"eba.validation_items: expected at least one for each of the "
                 f"{DIST_WRAPPER.world_size} processes, found {self.eba.validation_items}"
             )
-        if self.eba.diffusion_temperature == "auto":
-            self._settle_temperature()
+        if self.eba.validation_samples and not isinstance(held_out, EnsembleLoader):
+            raise UserError(
+                f"eba.validation_samples: expected 0, found {self.eba.validation_samples}: the "
+                f"dataloader {self.eba.dataloader} has no targets to sample",
+                "set it to 0, or give the dataloader the members of EnsembleLoader",
+            )
 
     def _settle_temperature(self) -> None:
         """Put a number in the place of `auto`, from the start: no checkpoint is loaded yet."""

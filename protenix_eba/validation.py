@@ -14,10 +14,9 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from protenix_eba.config import EBAConfig
-from protenix_eba.data.conformers import Conformers
 from protenix_eba.data.features import ProteinFeatures, to_device
+from protenix_eba.data.interfaces import EnsembleLoader, LabelledConformers, Loader
 from protenix_eba.data.item import Item
-from protenix_eba.data.loader import SequenceCoupledLoader
 from protenix_eba.data.prefetch import prefetch
 from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.energy.label import label_targets
@@ -43,7 +42,7 @@ class Validation:
 
     Args:
         items: What trains the model.
-        loader: Of the held-out conformers.
+        loader: Of the held-out conformers; to `sample` it has to be an `EnsembleLoader`.
         config: The section `eba`.
         device: Of the model.
     """
@@ -51,7 +50,7 @@ class Validation:
     def __init__(
         self,
         items: ItemStep,
-        loader: SequenceCoupledLoader,
+        loader: Loader,
         config: EBAConfig,
         device: torch.device,
     ) -> None:
@@ -109,7 +108,7 @@ class Validation:
         """
         folder = folder / f"rank_{dist.get_rank()}"
         shutil.rmtree(folder, ignore_errors=True)
-        mine = list(_share(len(self._loader.sources)))
+        mine = list(_share(len(self._sampled.sources)))
         shown = _with_bar(mine, "sampling held-out targets", len(mine))
         made = [(self._sample_target(i, model, folder, configs), new) for i, new in shown]
         rows = [row for row, new in made if new]
@@ -118,14 +117,19 @@ class Validation:
         rows = gather_rows(rows)
         return {name: _mean(row[name] for row in rows) for name in rows[0] if name != "target"}
 
+    @property
+    def _sampled(self) -> EnsembleLoader:
+        assert isinstance(self._loader, EnsembleLoader)  # the trainer has asked for it
+        return self._loader
+
     def _sample_target(
         self, number: int, model: ConformerDenoiser, folder: Path, configs: Any
     ) -> Row:
-        source = self._loader.sources[number]
+        source = self._sampled.sources[number]
         batches = sample_batches(
             model,
-            _on(self._loader.protein(number), self._device),
-            self._loader.embedding(number).to(self._device),
+            _on(self._sampled.protein(number), self._device),
+            self._sampled.embedding(number).to(self._device),
             n_samples=self._config.validation_samples,
             batch_size=self._config.n_noise,
             settings=SamplerSettings(sigma_data=configs.sigma_data),
@@ -149,7 +153,7 @@ class Validation:
         protocol = _protocol(read_labels(Path(self._config.labels)))
         reference = self._config.data_dir
         report = label_targets(folder, folder / "labels.parquet", protocol, reference_dir=reference)
-        sources: dict[str, Conformers] = {s.protein.protein.name: s for s in self._loader.sources}
+        sources = {source.protein.protein.name: source for source in self._sampled.sources}
         for row in rows:
             labels = report.labels.for_target(row["target"])
             energies = labels.energy_kj_mol[labels.finished]
@@ -182,7 +186,7 @@ def _on(protein: ProteinFeatures, device: torch.device) -> ProteinFeatures:
     return ProteinFeatures(protein.protein, features, protein.atoms, protein.elements)
 
 
-def _md_fluctuations(source: Conformers) -> NDArray[np.float64]:
+def _md_fluctuations(source: LabelledConformers) -> NDArray[np.float64]:
     """RMSF of the C-alpha atoms, `[N]`; NaN if the trajectories cannot be read.
 
     Not an error: the other processes wait for this one.

@@ -155,6 +155,8 @@ def _section(section: type[Any]) -> str:
     meanings = attribute_docs(section)
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for field in dataclasses.fields(section):
+        if field.default is dataclasses.MISSING:
+            continue  # no key
         shown = list(field.default) if isinstance(field.default, tuple) else field.default
         kind = re.sub(r"tuple\[(\w+), \.\.\.\]", r"list of \1", str(field.type))
         kind = re.sub(r" \| Literal\[['\"](\w+)['\"]\]", r" or \1", kind)

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 from protenix_eba.data import clusters
 from protenix_eba.data.clusters import conformer_clusters, k_medoids, rmsd_matrix
 from protenix_eba.data.conformers import load_conformers
-from protenix_eba.data.epochs import SAMPLERS, Epoch, Pool
+from protenix_eba.data.epochs import Epoch, Pool, diverse, structures
 from protenix_eba.data.features import compact, protein_features
 from protenix_eba.data.sequences import protein_of_target
 from protenix_eba.energy.table import read_labels
@@ -115,12 +115,12 @@ def test_conformers_of_a_trajectory_are_in_one_cluster_each_and_blocks_are_diver
     alpha = source.coordinates()[:, source.protein.alpha_carbons].numpy()
     distance = rmsd_matrix(alpha)
     mean = {
-        name: np.mean(
+        sampler: np.mean(
             [
                 distance[np.ix_(rows, rows)].sum() / 12
-                for _, rows in itertools.islice(Epoch(pools, SAMPLERS[name], 4, 0, 0), 30)
+                for _, rows in itertools.islice(Epoch(pools, sampler, 4, 0, 0), 30)
             ]
         )
-        for name in ("structures", "diverse")
+        for sampler in (structures, diverse)
     }
-    assert mean["diverse"] > 1.05 * mean["structures"]
+    assert mean[diverse] > 1.05 * mean[structures]

@@ -12,6 +12,7 @@ from protenix_eba.config import (
     EBAConfig,
     check_ranges,
     check_required,
+    eba_config,
     resolve_config,
     section_defaults,
     section_from,
@@ -249,6 +250,14 @@ def test_a_section_becomes_its_dataclass():
     )
     section = section_from(configs.eba, EBAConfig)
     assert section == dataclasses.replace(EBAConfig(), replicas=(0, 2), temperature_K=310.0)
+
+
+def test_components_are_built_from_the_section_with_those_of_plugins_at_hand():
+    mine = Plugin("mine", {"mine": {"slope": 1.0}})
+    configs = resolve_config([PLUGIN, mine], overrides={"mine.slope": "2", "eba.n_noise": "3"})
+    config = dataclasses.replace(eba_config(configs), n_conformers=4)
+    assert config.configs["mine"]["slope"] == 2.0 and config.n_noise == 3
+    assert "configs" not in section_defaults(EBAConfig)
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from protenix_eba.config import EBAConfig
+from protenix_eba.data import epochs
 from protenix_eba.data.conformers import (
     labels_by_target,
     load_conformers,
     match_atoms,
     within_deviations,
 )
-from protenix_eba.data.epochs import SAMPLERS
 from protenix_eba.data.features import compact, complete, protein_features
 from protenix_eba.data.loader import SequenceCoupledLoader, eba_loader
 from protenix_eba.data.prefetch import prefetch
@@ -24,7 +24,9 @@ from protenix_eba.data.split import check_split, replicas_of
 from protenix_eba.embeddings import TrunkEmbeddings, save_embeddings
 from protenix_eba.energy.table import read_labels
 from protenix_eba.errors import UserError
-from protenix_eba.trajectories import Target, find_targets, read_frames
+from protenix_eba.trajectories import find_targets, read_frames
+
+BATCH_SAMPLERS = (epochs.structures, epochs.targets, epochs.energy, epochs.diverse)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +124,7 @@ def loader(source):
     return loader_of(source, n_conformers=3)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", BATCH_SAMPLERS)
 def test_an_item_is_the_same_whoever_asks_for_it_and_when(source, sampler):
     """So each rank can ask for its own, and a resumed run goes on where it was."""
     first = loader_of(source, n_conformers=3, sampler=sampler)
@@ -241,9 +243,9 @@ def test_an_item_that_cannot_be_read_says_why_and_the_others_are_whole(
 
 def test_diverse_items_of_a_spoilt_target_say_why(copied, protein, labels):
     conformers = load_conformers(copied, compact(protein), labels, [1])
-    diverse = loader_of(conformers, n_conformers=3, sampler="diverse")
+    diverse = loader_of(conformers, n_conformers=3, sampler=epochs.diverse)
     assert not diverse[0].problem
-    again = loader_of(conformers, n_conformers=3, sampler="diverse")
+    again = loader_of(conformers, n_conformers=3, sampler=epochs.diverse)
     copied.trajectory_paths[1].unlink()
     assert again.length(0) == diverse.length(0)
     assert "cannot read" in again[0].problem and len(again[0].frames) == 3
@@ -253,7 +255,7 @@ def test_nothing_is_read_before_an_item_is_asked_for(copied, protein, labels):
     for path in copied.trajectory_paths.values():
         path.write_text("no trajectory")
     conformers = load_conformers(copied, compact(protein), labels)
-    for sampler in ("structures", "targets", "energy", "diverse"):
+    for sampler in BATCH_SAMPLERS:
         made = loader_of(conformers, n_conformers=3, sampler=sampler)
         assert len(made.targets) == 1 and made.length(0) > 0
     assert made[0].problem
@@ -302,18 +304,17 @@ def test_more_conformers_than_there_are_is_an_error(source):
         loader_of(source, n_conformers=10**6)
 
 
-def a_target(name, *replicas):
-    return Target(name, None, dict.fromkeys(replicas))
-
-
 def test_no_frame_is_both_trained_on_and_held_out():
-    targets = [a_target("a", 1, 2, 3), a_target("b", 1, 3), a_target("c", 3)]
+    targets = {"a": (1, 2, 3), "b": (1, 3), "c": (3,)}
     config = EBAConfig(validation_targets=("b",), validation_replicas=(3,))
     check_split(config, targets)
-    parts = [[replicas_of(config, t, held_out=held) for t in targets] for held in (False, True)]
+    parts = [
+        [replicas_of(config, *target, held_out=held) for target in targets.items()]
+        for held in (False, True)
+    ]
     assert parts == [[(1, 2), (), ()], [(3,), (1, 3), (3,)]]
     config = EBAConfig(validation_replicas=(3,), replicas=(2,))
-    assert replicas_of(config, targets[0], held_out=False) == (2,)
+    assert replicas_of(config, "a", targets["a"], held_out=False) == (2,)
 
 
 @pytest.mark.parametrize(
@@ -326,7 +327,7 @@ def test_no_frame_is_both_trained_on_and_held_out():
 )
 def test_names_and_numbers_that_are_not_there_are_errors(values, message):
     with pytest.raises(UserError, match=message):
-        check_split(EBAConfig(**values), [a_target("a", 1, 2, 3), a_target("b", 1, 3)])
+        check_split(EBAConfig(**values), {"a": (1, 2, 3), "b": (1, 3)})
 
 
 @pytest.fixture(scope="module")

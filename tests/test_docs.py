@@ -38,13 +38,16 @@ from joblib.externals.loky import get_reusable_executor
 from protenix_eba.cli import train as protenix_train
 from protenix_eba.cli.main import cli
 from protenix_eba.cli.main import run as protenix_eba
+from protenix_eba.compat import DATALOADERS, DATASETS, HEADS, LOSSES, SAMPLERS, TRAINERS
 from protenix_eba.config import EBAConfig, check_ranges, check_required, section_from
 from protenix_eba.ebmfold.checkpoint import build_network, save_network
 from protenix_eba.ebmfold.standin import standin_predictions
-from protenix_eba.energy.functions import _REGISTRY as ENERGIES
+from protenix_eba.energy.functions import ENERGIES
 from protenix_eba.errors import UserError
+from protenix_eba.eval.definitions import METRICS
 from protenix_eba.fold_config import EBMFoldConfig
-from protenix_eba.plugin_api import LOSSES, load_plugins, split_args
+from protenix_eba.plugin_api import load_plugins, split_args
+from protenix_eba.sample import DIFFUSION_SAMPLERS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -67,6 +70,8 @@ for sys.argv in for_lines:
     if os.wait()[1]:
         sys.exit(1)
 """
+REGISTRIES = [DATALOADERS, DATASETS, HEADS, LOSSES, SAMPLERS, TRAINERS]
+REGISTRIES += [DIFFUSION_SAMPLERS, ENERGIES, METRICS]
 # What a reader's full-size configuration shrinks to.
 SIZES = ["model_name", "c_s", "c_z", "model", "dtype", "blocks_per_ckpt", "max_steps"]
 SIZES += ["warmup_steps", "log_interval", "checkpoint_interval", "eval_interval"]
@@ -291,7 +296,7 @@ def session(tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
-    for registry in (LOSSES, ENERGIES):  # what a page registers goes with it
+    for registry in REGISTRIES:  # what a page registers goes with it
         monkeypatch.setattr(registry, "_components", dict(registry._components))
     before = set(sys.modules)
     # Processes that an earlier page left behind would read relative paths in its folder.

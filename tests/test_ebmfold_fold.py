@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-from protenix_eba.cli import fold as cli_fold
 from protenix_eba.cli.main import run
 from protenix_eba.ebmfold.checkpoint import build_network, save_network
 from protenix_eba.ebmfold.conformations import find_conformations
@@ -28,6 +27,7 @@ from protenix_eba.ebmfold.structures import match_residues, read_trace, write_tr
 from protenix_eba.ebmfold.target import Target
 from protenix_eba.ebmfold.trace import PSEUDO_CB, PSEUDO_N, pseudo_atoms
 from protenix_eba.errors import UserError
+from protenix_eba.fold_config import FOLD_SAMPLERS, PEER
 from protenix_eba.geometry import rigid_align
 
 T1008 = Path(__file__).parents[2] / "shared" / "data" / "trrosetta_T1008"
@@ -435,7 +435,7 @@ def test_refined_chains_keep_their_names_and_numbers(tmp_path, helix, weights):
 
 
 def test_the_command_lists_the_samplers_that_there_are():
-    assert set(cli_fold._SAMPLERS) == {*SAMPLERS, "peer"}
+    assert set(FOLD_SAMPLERS) == {*SAMPLERS, PEER}
 
 
 def test_a_network_that_diverges_is_said_and_nothing_is_written(tmp_path, helix, capsys):

@@ -134,7 +134,7 @@ def test_labels_of_earlier_versions_keep_their_protocol() -> None:
         (["--force-field", "charm36"], "known are charmm36, charmm36m, amber14"),
         (["--solvent", "water"], "known are gbn2, obc2"),
         (["--solvent", "tip3p"], "explicit water"),
-        (["--energy", "xtb"], "no energy function 'xtb': known are"),
+        (["--energy", "xtb"], "no energy function called 'xtb'; registered are: force_field"),
         (["--tolerance", "0"], "tolerance of 0"),
         (["--salt-mM", "-5"], "-5.0 mM"),
         (["--platform", "Quantum"], "no platform 'Quantum'"),
@@ -151,12 +151,21 @@ def test_unknown_choices_are_told_with_the_known(
         assert isinstance(result.exception, UserError) and message in str(result.exception)
 
 
+PLUGIN = """
+from protenix_eba.compat import Plugin
+
+
+def register():
+    import toy_energy
+
+
+plugin = Plugin("toy", register=register)
+"""
 TOY = '''
-import numpy as np
-from protenix_eba.energy.functions import python_system
+from protenix_eba.energy.functions import ENERGIES, python_system
 
-REST_NM = 0.02
 
+@ENERGIES.register("harmonic")
 def harmonic(topology, protocol, constrained):
     """Half k r^2 of every atom from the origin, k = 100 kJ/mol/nm^2, and a constant."""
     def compute(xyz_nm):
@@ -166,16 +175,17 @@ def harmonic(topology, protocol, constrained):
 
 
 @pytest.mark.skipif(not hasattr(openmm, "PythonForce"), reason="OpenMM without PythonForce")
-def test_a_package_offers_an_energy_function_by_one_file_and_an_entry_point(
+def test_a_plugin_brings_an_energy_function_to_all_processes(
     tmp_path: Path,
 ) -> None:
     """As installed: in processes of their own, with workers, minimised to the known minimum."""
     site = tmp_path / "site"
     (site / "toy_energy-1.0.dist-info").mkdir(parents=True)
     (site / "toy_energy.py").write_text(TOY)
+    (site / "toy_plugin.py").write_text(PLUGIN)
     metadata = "Metadata-Version: 2.1\nName: toy-energy\nVersion: 1.0\n"
     (site / "toy_energy-1.0.dist-info" / "METADATA").write_text(metadata)
-    points = "[protenix_eba.energies]\nharmonic = toy_energy:harmonic\n"
+    points = "[protenix.plugins]\ntoy = toy_plugin:plugin\n"
     (site / "toy_energy-1.0.dist-info" / "entry_points.txt").write_text(points)
     program = (
         f"import sys; sys.path.insert(0, {str(site)!r}); "
@@ -183,7 +193,8 @@ def test_a_package_offers_an_energy_function_by_one_file_and_an_entry_point(
     )
     out = tmp_path / "l.parquet"
     words = ["label", "--input", str(DEMO / "grgds"), "--out", str(out), "--stride", "150"]
-    command = [sys.executable, "-c", program, *words, "--energy", "harmonic", "--tolerance", "1e-3"]
+    words += ["--plugin", "toy", "--energy", "harmonic", "--tolerance", "1e-3", "--jobs", "2"]
+    command = [sys.executable, "-c", program, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     labels = read_labels(out)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mdtraj
 import numpy as np
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 from protenix_eba.cli.main import run
 from protenix_eba.errors import UserError
 from protenix_eba.eval import evaluate as runner
+from protenix_eba.eval.definitions import METRICS
 from protenix_eba.eval.evaluate import evaluate
 from protenix_eba.eval.extras.energies import TargetEnergies
 from protenix_eba.eval.extras.extended import ModelEnergies
@@ -28,6 +32,18 @@ RESIDUES = ("ALA", "SER", "LEU", "ALA", "SER", "ALA")
 # MD files come in the force field's order with hydrogens, samples in the CCD's without.
 MD_ATOMS = ("N", "H", "CA", "HA", "CB", "C", "O")
 SAMPLE_ATOMS = ("N", "CA", "C", "O", "CB")
+
+
+MEAN_Z = """
+from protenix_eba.eval.definitions import METRICS, Metric
+
+def mean_z(drawn):
+    return float(drawn.sample_xyz[..., 2].mean() - drawn.md_xyz[..., 2].mean())
+
+METRICS.register("mean_z")(
+    Metric("mean_z", "Mean z", "", "neither", "As a plugin's.", compute=mean_z)
+)
+"""
 
 
 def structure_nm(atoms: tuple[str, ...]) -> np.ndarray:
@@ -163,6 +179,25 @@ def test_processes_change_no_number(found: Any, data: Path, tmp_path: Path) -> N
     one = evaluate(data / "md", [data / "base"], tmp_path / "one", label="m").to_json()
     two = evaluate(data / "md", [data / "base"], tmp_path / "two", label="m", jobs=2).to_json()
     assert one == two
+
+
+def test_a_plugins_metric_reaches_all_processes_and_is_an_input_of_the_results(
+    found: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(METRICS, "_components", dict(METRICS._components))
+    (tmp_path / "module_with_mean_z.py").write_text(MEAN_Z, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    get_reusable_executor().shutdown()  # processes that have another path
+    folders = (data / "md", [data / "base"], tmp_path / "out")
+    without = evaluate(*folders, label="m").to_json()["targets"]
+    prepare = partial(importlib.import_module, "module_with_mean_z")
+    prepare()
+    made = evaluate(*folders, label="m", jobs=2, prepare=prepare)
+    for name, values in made.to_json()["targets"].items():
+        floor = {row["mean_z"] for row in made.targets[name].floor}
+        assert values.pop("mean_z") and len(floor) == 3
+        assert values == without[name]
 
 
 def test_failures_are_recorded_with_name_and_reason(data: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from protenix_eba.cli.main import run
+from protenix_eba.cli.session import load_configuration
 from protenix_eba.data.features import complex_features, protein_features
 from protenix_eba.data.sequences import Protein
 from protenix_eba.ebmfold.checkpoint import build_network, save_network
@@ -67,6 +68,13 @@ def model_words(small_run, awake_model, tmp_path_factory):
     ]
 
 
+def head_of(model, weights):
+    """As the commands build it, on the model."""
+    head = EBMFoldHead(load_configuration(None, ebmfold__weights=str(weights)))
+    head.attach(model)
+    return head
+
+
 def run_stock(model, features):
     """Protenix's inference; it draws rows of the alignment, with this seed all of them."""
     from protenix.utils.seed import seed_everything
@@ -81,7 +89,7 @@ def test_the_hook_and_the_stored_pair_embeddings_give_the_same_predictions(awake
     """Protenix's own inference, and its trunk alone with the head applied to what it gives."""
     model, configs, state = awake_model
     made = protein_features(Protein("my", CHAINS))
-    head = EBMFoldHead.attach(model, weights)
+    head = head_of(model, weights)
     with pytest.raises(UserError, match="has not run"):
         head.fold(1, 0)
     prediction = run_stock(model, made.features)
@@ -103,7 +111,7 @@ def test_the_hook_and_the_stored_pair_embeddings_give_the_same_predictions(awake
 
 def test_the_head_folds_and_refines_what_the_diffusion_module_sampled(awake_model, weights):
     model, _, _ = awake_model
-    head = EBMFoldHead.attach(model, weights)
+    head = head_of(model, weights)
     made = protein_features(Protein("my", CHAINS))
     samples = run_stock(model, made.features)["coordinate"]
     decoys = head.fold(2, seed=0)
@@ -111,7 +119,7 @@ def test_the_head_folds_and_refines_what_the_diffusion_module_sampled(awake_mode
     refined = head.refine(samples, seed=0, level=0.3)
     traces = samples[:, made.alpha_carbons]
     for one, trace in zip(refined, traces, strict=True):
-        again, _ = refine_trace(head._network, head.target(), trace, 0, 0.3)
+        again, _ = refine_trace(head.network, head.target(), trace, 0, 0.3)
         torch.testing.assert_close(one.ca, again.ca)
     head.detach()
 
@@ -380,3 +388,30 @@ def test_a_backbone_keeps_the_trace_and_has_no_bond_across_a_gap(tmp_path):
     bonds = np.linalg.norm(c[:-1] - n[1:], axis=-1)
     assert bonds[4] > 3
     assert np.delete(bonds, 4) == pytest.approx(1.33, abs=0.15)
+
+
+def test_sampling_with_the_head_refines_as_the_command_does(model_words, tmp_path, capsys):
+    common = [*model_words[:4], "--embeddings", str(tmp_path / "e")]
+    words = [*common, "--input", model_words[-1], "--out", str(tmp_path / "s"), "--steps", "2"]
+    assert run(["sample", *words, "-n", "2", "--head", "ebmfold"]) == 0
+    by_sample = tmp_path / "s_ebmfold" / "my"
+    words += ["-n", "3", "--head", "ebmfold"]
+    kept = (by_sample / "my_1.pdb").stat().st_mtime_ns
+    assert run(["sample", *words]) == 0
+    assert (by_sample / "my_1.pdb").stat().st_mtime_ns == kept
+    refine = ["refine", *common, "--fasta", model_words[-1], "--out", str(tmp_path / "r")]
+    assert run([*refine, "--structures", str(tmp_path / "s" / "my")]) == 0
+    for number in (1, 2, 3):
+        name = f"my_{number}.pdb"
+        assert (by_sample / name).read_bytes() == (tmp_path / "r" / name).read_bytes()
+    assert run(["sample", *words[:-1], "ebmfolt"]) == 2
+    assert "no head called 'ebmfolt'; registered are: ebmfold" in capsys.readouterr().err
+
+
+def test_the_network_and_the_sampler_of_the_head_are_those_of_the_configuration(weights, tmp_path):
+    configs = load_configuration(None, ebmfold__weights=str(weights), ebmfold__sampler="peer")
+    assert EBMFoldHead(configs).provenance == {"weights_sha256": None}
+    with pytest.raises(UserError, match=r"expected a file at .*absent"):
+        EBMFoldHead(load_configuration(None, ebmfold__weights=str(tmp_path / "absent")))
+    with pytest.raises(UserError, match=r"ebmfold\.sampler: expected one of hybrid"):
+        EBMFoldHead(load_configuration(None, ebmfold__sampler="hybrit"))

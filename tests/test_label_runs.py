@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from protenix_eba.cli.label import label
 from protenix_eba.cli.main import run
-from protenix_eba.energy.functions import python_system, register_energy
+from protenix_eba.energy.functions import ENERGIES, python_system
 from protenix_eba.energy.label import FrameSelection, Workers, label_targets
 from protenix_eba.energy.protocol import PROTOCOLS
 from protenix_eba.energy.report import label_quality
@@ -269,7 +269,7 @@ def toy(request: pytest.FixtureRequest) -> Callable[..., TargetEnergy]:
             return python_system(topology, compute)
 
         name = request.node.name
-        register_energy(name)(build)
+        ENERGIES.register(name)(build)
         protocol = replace(PROTOCOLS["default"], function=name)
         return TargetEnergy(structure, protocol, "Reference", **options)
 

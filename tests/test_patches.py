@@ -103,7 +103,8 @@ assert type(plugin) is host.Plugin
 from protenix_eba.cli.train import TRAINERS
 assert TRAINERS is host.TRAINERS and "af3" in host.TRAINERS
 from protenix_eba import compat
-assert compat.LOSSES is host.LOSSES and compat.DATALOADERS is host.DATALOADERS
+for name in ("TRAINERS", "LOSSES", "DATALOADERS", "SAMPLERS", "DATASETS", "HEADS"):
+    assert getattr(compat, name) is getattr(host, name), name
 """)
     assert done.returncode == 0, done.stderr
 

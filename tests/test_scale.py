@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from protenix_eba.config import EBAConfig
+from protenix_eba.data import epochs
 from protenix_eba.data.conformers import labels_by_target
-from protenix_eba.data.epochs import SAMPLERS, Epoch, Pool
+from protenix_eba.data.epochs import Epoch, Pool
 from protenix_eba.data.features import protein_features
 from protenix_eba.data.loader import eba_loader
 from protenix_eba.data.sequences import protein_of_target
@@ -162,10 +163,10 @@ def pools(one):
     return lambda n: [Pool(energy, lambda: groups)] * n
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ["structures", "targets", "energy", "diverse"])
 def test_an_epoch_takes_time_and_memory_that_grow_with_its_structures(pools, sampler):
     def work(n):
-        epoch = Epoch(pools(n), SAMPLERS[sampler], K, 0, 0, 16)
+        epoch = Epoch(pools(n), getattr(epochs, sampler), K, 0, 0, 16)
         return epoch, [epoch[i] for i in range(0, len(epoch), 50)]
 
     (_, n_few), (_, n_many) = calls(lambda: work(FEW)), calls(lambda: work(MANY))
@@ -180,7 +181,7 @@ def test_targets_of_very_different_sizes_make_an_epoch_as_fast(pools):
     times = []
     for size in (4, 40_000):
         started = time.process_time()
-        Epoch([Pool(np.zeros(size), lambda: []), *rest], SAMPLERS["structures"], K, 0, 0, 16)
+        Epoch([Pool(np.zeros(size), lambda: []), *rest], epochs.structures, K, 0, 0, 16)
         times.append(time.process_time() - started)
     assert times[1] < times[0] + 1.0
 

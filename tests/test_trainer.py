@@ -357,6 +357,8 @@ def test_dpo_trains_against_its_frozen_start(train, tmp_path, read_log):
         (["--load_checkpoint_path", ""], "load_checkpoint_path is not set"),
         (["--eba.labels", "absent.parquet"], "absent.parquet"),
         (["--eba.objective", "ebb"], "no loss called 'ebb'"),
+        (["--eba.sampler", "divers"], "no batch sampler called 'divers'"),
+        (["--eba.dataset", "mdcath"], "no dataset called 'mdcath'; registered are: atlas"),
         (["--eba.n_conformers", "100000"], "fewer than eba.n_conformers"),
         (["--eba.trainable", "pairformer_stack.*"], "matches no weight of the diffusion module"),
         (["--c_s", "64"], "does not fit the configured diffusion module"),

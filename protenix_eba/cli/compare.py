@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from protenix_eba.cli.session import plugin_option
+
 __all__ = ["compare"]
 
 _FOLDER = click.Path(path_type=Path)
@@ -20,7 +22,10 @@ _FOLDER = click.Path(path_type=Path)
 @click.option(
     "--published", is_flag=True, help="Add results from papers, each with its source and caveats."
 )
-def compare(evaluations: Sequence[Path], out: Path, published: bool) -> int:
+@plugin_option
+def compare(
+    evaluations: Sequence[Path], out: Path, published: bool, plugins: tuple[str, ...]
+) -> int:
     """Put evaluated models side by side, over the targets that all of them have.
 
     EVALUATION... are folders that `protenix-eba evaluate` wrote. The models after the first are

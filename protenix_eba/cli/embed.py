@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,12 +17,13 @@ from protenix_eba.cli.session import (
     load_configuration,
     make_folder,
     msa_option,
+    plugin_option,
 )
 from protenix_eba.errors import UserError
 
 if TYPE_CHECKING:
+    from protenix_eba.data.interfaces import Dataset
     from protenix_eba.data.sequences import Protein
-    from protenix_eba.trajectories import Target
 
 
 @click.command(
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 Exit status: 0 all targets have embeddings, 2 unusable input or none has, 3 some failed."""
 )
 @config_option
+@plugin_option
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), required=True, help="Protenix checkpoint."
 )
@@ -55,6 +59,7 @@ Exit status: 0 all targets have embeddings, 2 unusable input or none has, 3 some
 )
 def embed(
     config_path: Path,
+    plugins: tuple[str, ...],
     checkpoint: Path,
     input_path: Path,
     out: Path,
@@ -67,23 +72,20 @@ def embed(
     is kept; what was made from something else is an error and stays as it is. Without templates.
     """
     from protenix_eba.data.msa import MsaFiles
-    from protenix_eba.data.sequences import read_proteins
     from protenix_eba.progress import console
     from protenix_eba.sharding import Shard
-    from protenix_eba.trajectories import find_targets
 
-    found: list[Protein | Target] = []
-    found += read_proteins(input_path) if input_path.is_file() else find_targets(input_path)
-    targets = Shard.parse(shard).of(found)
+    part = Shard.parse(shard)
+    configs = load_configuration(config_path, plugins)
+    targets = dict(part.of(list(_targets(input_path, configs).items())))
     msas = MsaFiles(msa_path)
     console.print(f"embedding {len(targets)} targets: {msas}", markup=False, soft_wrap=True)
-    configs = load_configuration(config_path)
     from protenix_eba.weights import load_checkpoint
 
     trunk = Trunk(configs, load_checkpoint(checkpoint), out, msas)
     # What is no target's fault ends the command: a folder or a checkpoint that cannot be used.
     make_folder(out)
-    if not all((out / f"{target.name}.safetensors").is_file() for target in targets):
+    if not all((out / f"{name}.safetensors").is_file() for name in targets):
         _ = trunk.model
     n_kept, failures = _embed_all(targets, trunk)
     n_embedded = len(targets) - n_kept - len(failures)
@@ -95,21 +97,40 @@ def embed(
     exit_with_failures(failures, len(targets))
 
 
-def _embed_all(targets: Sequence[Protein | Target], trunk: Trunk) -> tuple[int, dict[str, str]]:
+def _targets(input_path: Path, configs: Any) -> dict[str, Callable[[], Protein]]:
+    """Name of each protein to what reads it: of a file of sequences, or of a dataset's folder."""
+    from protenix_eba import compat
+    from protenix_eba.config import eba_config
+    from protenix_eba.data import atlas  # noqa: F401  registers our own
+    from protenix_eba.data.sequences import read_proteins
+
+    if input_path.is_file():
+        return {protein.name: partial(_same, protein) for protein in read_proteins(input_path)}
+    config = replace(eba_config(configs), data_dir=str(input_path))
+    dataset: Dataset = compat.DATASETS.get(config.dataset)(config)
+    return {name: partial(dataset.protein, name) for name in dataset.replicas()}
+
+
+def _same(protein: Protein) -> Protein:
+    return protein
+
+
+def _embed_all(
+    targets: Mapping[str, Callable[[], Protein]], trunk: Trunk
+) -> tuple[int, dict[str, str]]:
     """The number of targets whose embeddings were there, and why others have none."""
-    from protenix_eba.data.sequences import Protein, protein_of_target
     from protenix_eba.progress import track
 
     n_kept, failures = 0, {}
-    for target in track(targets, "embedding", len(targets)):
+    for name, read in track(targets.items(), "embedding", len(targets)):
         try:
-            protein = target if isinstance(target, Protein) else protein_of_target(target)
+            protein = read()
             if trunk.stored_msa(protein):
                 n_kept += 1
             else:
                 trunk.embed(protein)
         except UserError as error:
-            failures[target.name] = str(error)
+            failures[name] = str(error)
         except Exception as error:  # whatever Protenix says of it, the others are not to be lost
-            failures[target.name] = f"{type(error).__name__}: {error}"
+            failures[name] = f"{type(error).__name__}: {error}"
     return n_kept, failures

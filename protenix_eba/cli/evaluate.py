@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from protenix_eba.cli.evaluation_output import write_outputs
+from protenix_eba.cli.session import plugin_option
 from protenix_eba.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--labels", type=_PATH, help="Energies of the MD, made by `protenix-eba label`.")
 @click.option("--training", type=_PATH, help="The model's training run, for its curves.")
+@plugin_option
 def evaluate(
     reference: Path,
     samples: Sequence[Path],
@@ -85,6 +88,7 @@ def evaluate(
     jobs: int,
     labels: Path | None,
     training: Path | None,
+    plugins: tuple[str, ...],
 ) -> int:
     """Compare a model's sampled ensembles with MD, after AlphaFlow's protocol.
 
@@ -93,6 +97,7 @@ def evaluate(
     report.html, figures and each target's result: the same command goes on where it was stopped.
     Exit status 3: some targets failed; they are listed with the reason.
     """
+    from protenix_eba.compat import use_plugins
     from protenix_eba.eval.compare import TargetSettings
     from protenix_eba.eval.comparison import compare_evaluations
     from protenix_eba.eval.evaluate import evaluate as run
@@ -108,6 +113,7 @@ def evaluate(
         targets=_names(targets) if targets else None,
         jobs=jobs,
         sources={"MD energies": labels, "training": training},
+        prepare=partial(use_plugins, plugins),
     )
     comparison = compare_evaluations([result])
     write_outputs(comparison, out, stem="metrics")

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from protenix_eba.cli.fold_targets import FoldTarget, fold_target
+from protenix_eba.cli.fold_targets import fold_target
 from protenix_eba.cli.folding import (
     ScoreFolder,
     TargetChoice,
     backbone_option,
     check_backbones,
     compared_with,
-    network_of,
     target_options,
-    weights_file,
-    weights_option,
     write_backbones,
 )
+from protenix_eba.cli.head import build_head, head_options, head_provenance
 from protenix_eba.cli.session import exit_with_failures, make_folder
 from protenix_eba.errors import UserError
+from protenix_eba.fold_config import FOLD_SAMPLERS, PEER
 
 if TYPE_CHECKING:
     from protenix_eba.ebmfold.fold import Decoys
     from protenix_eba.ebmfold.target import Target
+    from protenix_eba.heads import Head
 
 __all__ = ["fold"]
-
-# Those of ebmfold.sampling.SAMPLERS, listed here since torch takes seconds to import.
-_PEER: Final = "peer"
-_SAMPLERS: Final = ("hybrid", "churned", "churned64", "langevin", "algorithm1", "heun", _PEER)
 
 
 @click.command(
@@ -51,22 +47,23 @@ Exit status: 0 all decoys are there, 2 unusable input or none is, 3 some failed.
 @target_options
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Output folder.")
 @click.option("-n", "--decoys", default=4, show_default=True, help="How many traces.")
-@weights_option
+@head_options
 @click.option(
     "--sampler",
-    type=click.Choice(_SAMPLERS),
-    default="hybrid",
-    show_default=True,
-    help="`hybrid`: network and likelihood in turn; `churned`: the network alone; `peer`: no "
-    "network, scaling and then L-BFGS on the likelihood.",
+    type=click.Choice(FOLD_SAMPLERS),
+    help="Of the head ebmfold. `hybrid`: network and likelihood in turn; `churned`: the network "
+    "alone; `peer`: no network, scaling and then L-BFGS on the likelihood.  [default: "
+    "ebmfold.sampler of --config, else hybrid]",
 )
 @backbone_option
 def fold(
     choice: TargetChoice,
     out: Path,
     decoys: int,
+    head: str,
     weights: Path | None,
-    sampler: str,
+    plugins: tuple[str, ...],
+    sampler: str | None,
     backbone: bool,
 ) -> None:
     """Fold a C-alpha trace from inter-residue predictions: decoy_N.pdb and scores.json.
@@ -77,7 +74,7 @@ def fold(
     """
     if decoys < 1:
         raise UserError(f"--decoys: expected at least 1, found {decoys}")
-    if weights is not None and sampler == _PEER:
+    if weights is not None and sampler == PEER:
         raise UserError("--sampler peer uses no --weights", "leave out one of the two")
     from protenix_eba.files import require_file, sha256_of_file
     from protenix_eba.progress import console
@@ -85,20 +82,22 @@ def fold(
     if backbone:
         check_backbones()
     chosen = fold_target(choice)
-    used = None if sampler == _PEER else weights_file(weights)
-    made = chosen.made | {
-        "weights_sha256": used and sha256_of_file(used),
-        "native_sha256": choice.native and sha256_of_file(require_file(choice.native, "native")),
-        "sampler": sampler,
+    configs, used = build_head(head, choice, plugins, weights=weights, sampler=sampler)
+    native_path = choice.native and require_file(choice.native, "native")
+    made = {
+        **chosen.made,
+        **head_provenance(head, used),
+        "native_sha256": native_path and sha256_of_file(native_path),
+        "sampler": configs.ebmfold.sampler,
         "seed": choice.seed,
     }
     files = [f"decoy_{n + 1}.pdb" for n in range(decoys)]
     folder = ScoreFolder(out, made, files)
     failures: dict[str, str] = {}
     if folder.missing:
-        make = _maker(used, sampler)
         make_folder(out)
-        failures = _fold_missing(folder, chosen, choice, make)
+        target, chains = chosen.load(out, configs, used)
+        failures = _fold_missing(folder, target, chains, choice, used)
         _tell(folder)
     else:
         console.print(f"{out} holds these decoys already", markup=False, soft_wrap=True)
@@ -108,17 +107,13 @@ def fold(
 
 
 def _fold_missing(
-    folder: ScoreFolder,
-    chosen: FoldTarget,
-    choice: TargetChoice,
-    make: Callable[[Target, int], Decoys],
+    folder: ScoreFolder, target: Target, chains: Sequence[int], choice: TargetChoice, head: Head
 ) -> dict[str, str]:
     """Fold what is not there, with a bar; why some failed, by the name of the file."""
     from protenix_eba.ebmfold.structures import write_trace
     from protenix_eba.progress import progress_bar
     from protenix_eba.streams import stream_seed
 
-    target, chains = chosen.load(folder.out)
     compared = compared_with(choice.native, target, chains) or ()
     missing, failures = folder.missing, {}
     with progress_bar() as bar:
@@ -126,7 +121,7 @@ def _fold_missing(
         for n, file in enumerate(folder.files):
             if file in missing:
                 try:
-                    decoy = make(target, stream_seed(choice.seed, n))
+                    decoy = head.fold_target(target, 1, stream_seed(choice.seed, n))
                 except UserError as error:
                     failures[file] = str(error)
                 else:
@@ -135,17 +130,6 @@ def _fold_missing(
             bar.advance(task)
     folder.write(failures)
     return failures
-
-
-def _maker(weights: Path | None, sampler: str) -> Callable[[Target, int], Decoys]:
-    """What makes one decoy of a target from a seed."""
-    from protenix_eba.ebmfold.fold import fold, fold_by_peer
-    from protenix_eba.ebmfold.sampling import SAMPLERS
-
-    if weights is None:
-        return lambda target, seed: fold_by_peer(target, 1, seed)
-    network = network_of(weights)
-    return lambda target, seed: fold(network, target, SAMPLERS[sampler], 1, seed)
 
 
 def _row(decoy: Decoys, compared: tuple[Any, ...]) -> dict[str, Any]:

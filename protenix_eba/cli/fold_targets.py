@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from protenix_eba.cli.folding import FileChoice, ModelChoice, TargetChoice
-from protenix_eba.cli.session import Trunk, load_configuration
+from protenix_eba.cli.session import Trunk
 from protenix_eba.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 
     from protenix_eba.data.msa import MsaFiles
     from protenix_eba.data.sequences import Protein
+    from protenix_eba.ebmfold.predictions import Predictions
     from protenix_eba.ebmfold.target import Target
+    from protenix_eba.heads import Head
 
-__all__ = ["FoldTarget", "fold_target"]
+__all__ = ["PREDICTIONS", "FoldTarget", "fold_target", "keep_predictions", "read_target"]
 
 logger = logging.getLogger(__name__)
 
-_PREDICTIONS: Final = "predictions.npz"
+PREDICTIONS: Final = "predictions.npz"
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,13 @@ class FoldTarget:
 
     Attributes:
         made: What they depend on, for the record of the decoys.
-        load: Takes the output folder and gives the target and the lengths of its chains. The
-            distogram of a model is kept in that folder: a second run needs no model.
+        load: Takes the output folder, the configuration and the head; gives the target and the
+            lengths of its chains. The distogram of a model is kept in that folder: a second run
+            needs no model.
     """
 
     made: dict[str, Any]
-    load: Callable[[Path], tuple[Target, list[int]]]
+    load: Callable[[Path, Any, Head], tuple[Target, list[int]]]
 
 
 def fold_target(choice: TargetChoice) -> FoldTarget:
@@ -53,23 +56,27 @@ def fold_target(choice: TargetChoice) -> FoldTarget:
     source = choice.source
     made, load = _of_file(source) if isinstance(source, FileChoice) else _of_model(source)
 
-    def with_choice(out: Path) -> tuple[Target, list[int]]:
-        return _target(*load(out), distances_only=choice.distances_only)
+    def with_choice(out: Path, configs: Any, head: Head) -> tuple[Target, list[int]]:
+        return read_target(*load(out, configs, head), distances_only=choice.distances_only)
 
     return FoldTarget(made | {"distances_only": choice.distances_only}, with_choice)
 
 
 # A file of predictions, the name of the protein, and the sequence of each chain, or none.
 _Loaded = tuple[Path, str, Sequence[str]]
+_Load = Callable[[Path, Any, "Head"], _Loaded]
 
 
-def _target(
+def read_target(
     path: Path, name: str, chains: Sequence[str], *, distances_only: bool
 ) -> tuple[Target, list[int]]:
-    import numpy as np
+    """A protein with the predictions in a file, and the lengths of its chains.
 
+    Raises:
+        UserError: The file cannot be used, or does not fit the chains.
+    """
     from protenix_eba.ebmfold.predictions import read_predictions
-    from protenix_eba.ebmfold.structures import check_sizes, joined_numbers
+    from protenix_eba.ebmfold.structures import check_sizes, whole_numbers
     from protenix_eba.ebmfold.target import Target
 
     read = read_predictions(path)
@@ -77,12 +84,10 @@ def _target(
     check_sizes(lengths)
     if distances_only:
         read = read.without_orientations()
-    chain = np.repeat(np.arange(len(lengths)), lengths)
-    index = joined_numbers(np.arange(len(chain)), chain)
-    return Target(name, read, "".join(chains) or None, index), lengths
+    return Target(name, read, "".join(chains) or None, whole_numbers(lengths)), lengths
 
 
-def _of_file(source: FileChoice) -> tuple[dict[str, Any], Callable[[Path], _Loaded]]:
+def _of_file(source: FileChoice) -> tuple[dict[str, Any], _Load]:
     from protenix_eba.ebmfold.predictions import read_chains
     from protenix_eba.files import require_file, sha256_of_file
 
@@ -93,7 +98,7 @@ def _of_file(source: FileChoice) -> tuple[dict[str, Any], Callable[[Path], _Load
         protein = _one_protein(source.fasta)
         name, chains = protein.name, protein.chains
     made = {"predictions_sha256": sha256_of_file(path), "chains": list(chains)}
-    return made, lambda out: (path, name, chains)
+    return made, lambda out, configs, head: (path, name, chains)
 
 
 def _one_protein(path: Path) -> Protein:
@@ -108,10 +113,11 @@ def _one_protein(path: Path) -> Protein:
     return proteins[0]
 
 
-def _of_model(source: ModelChoice) -> tuple[dict[str, Any], Callable[[Path], _Loaded]]:
+def _of_model(source: ModelChoice) -> tuple[dict[str, Any], _Load]:
     from protenix_eba.data.msa import MsaFiles
-    from protenix_eba.ebmfold.predictions import read_chains, read_source
+    from protenix_eba.ebmfold.predictions import read_chains
     from protenix_eba.files import require_file, sha256_of_file
+    from protenix_eba.progress import console
 
     msas = MsaFiles(source.msa_path) if source.msa_path else None
     molecules = _molecules_in(source.fasta)
@@ -121,36 +127,41 @@ def _of_model(source: ModelChoice) -> tuple[dict[str, Any], Callable[[Path], _Lo
         **molecules.described(msas),
     }
 
-    def load(out: Path) -> _Loaded:
-        path, made_from, before = out / _PREDICTIONS, json.dumps(made, sort_keys=True), None
-        with contextlib.suppress(UserError):
-            before = read_source(path)
-        if before != made_from:
-            _write_distogram(path, made_from, source, molecules, msas)
+    def load(out: Path, configs: Any, head: Head) -> _Loaded:
+        path = out / PREDICTIONS
+
+        def make() -> tuple[Predictions, Sequence[str]]:
+            from protenix_eba.weights import load_checkpoint
+
+            console.print(f"distogram of {molecules.name} ...", markup=False, soft_wrap=True)
+            state = load_checkpoint(source.checkpoint)
+            trunk = Trunk(configs, state, source.embeddings, msas)
+            z_trunk, tokens, chains = molecules.pairs(trunk, int(configs.model.N_cycle))
+            return head.predictions(state, z_trunk, tokens), chains
+
+        keep_predictions(path, made, make)
         return path, molecules.name, read_chains(path)
 
     return made, load
 
 
-def _write_distogram(
-    path: Path,
-    made_from: str,
-    source: ModelChoice,
-    molecules: _Proteins | _Complex,
-    msas: MsaFiles | None,
+def keep_predictions(
+    path: Path, made: dict[str, Any], make: Callable[[], tuple[Predictions, Sequence[str]]]
 ) -> None:
-    """Run the trunk, or read what it gave before, and keep what the distogram head says."""
-    from protenix_eba.ebmfold.predictions import write_predictions
-    from protenix_eba.fold_head import distogram_logits, host_predictions
-    from protenix_eba.progress import console
-    from protenix_eba.weights import load_checkpoint
+    """Write what `make` gives, unless the file is there and was made from the same.
 
-    console.print(f"distogram of {molecules.name} ...", markup=False, soft_wrap=True)
-    configs, state = load_configuration(source.config_path), load_checkpoint(source.checkpoint)
-    trunk = Trunk(configs, state, source.embeddings, msas)
-    z_trunk, tokens, chains = molecules.pairs(trunk, int(configs.model.N_cycle))
-    predictions = host_predictions(distogram_logits(configs, state, z_trunk), tokens)
-    write_predictions(path, predictions, chains, made_from)
+    Args:
+        path: npz file.
+        made: What the predictions depend on.
+        make: Gives the predictions and the sequence of each chain.
+    """
+    from protenix_eba.ebmfold.predictions import read_source, write_predictions
+
+    made_from, before = json.dumps(made, sort_keys=True), None
+    with contextlib.suppress(UserError):
+        before = read_source(path)
+    if before != made_from:
+        write_predictions(path, *make(), made_from)
 
 
 # Pair embeddings of all tokens, which of them are the protein's residues, and its chains.

@@ -7,15 +7,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
 from protenix_eba.cli.session import msa_option
 from protenix_eba.errors import UserError
-
-if TYPE_CHECKING:
-    from protenix_eba.ebmfold.network import ScoreNetwork
 
 __all__ = [
     "FileChoice",
@@ -25,10 +22,7 @@ __all__ = [
     "backbone_option",
     "check_backbones",
     "compared_with",
-    "network_of",
     "target_options",
-    "weights_file",
-    "weights_option",
     "write_backbones",
 ]
 
@@ -182,41 +176,6 @@ def write_backbones(folder: ScoreFolder) -> None:
         path = trace.with_name(f"{trace.stem}_backbone.pdb")
         if not path.is_file():
             write_backbone(path, trace)
-
-
-def weights_option(function: Callable[..., None]) -> Callable[..., None]:
-    """The option `--weights`."""
-    return click.option(
-        "--weights",
-        type=click.Path(path_type=Path),
-        default=None,
-        help="Trained network.  [default: the one that is shipped]",
-    )(function)
-
-
-def weights_file(weights: Path | None) -> Path:
-    """The file given, or the shipped one.
-
-    Raises:
-        UserError: It is absent.
-    """
-    from protenix_eba.ebmfold.checkpoint import SHIPPED_WEIGHTS
-    from protenix_eba.files import require_file
-
-    return require_file(weights or SHIPPED_WEIGHTS, "weights of EBM-Fold")
-
-
-def network_of(weights: Path) -> ScoreNetwork:
-    """A trained network, on a GPU if there is one.
-
-    Raises:
-        UserError: The file holds none.
-    """
-    import torch
-
-    from protenix_eba.ebmfold.checkpoint import load_network
-
-    return load_network(weights).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def compared_with(

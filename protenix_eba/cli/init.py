@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from protenix_eba.cli.session import config_option, load_configuration
+from protenix_eba.cli.session import config_option, load_configuration, plugin_option
 
 if TYPE_CHECKING:
     from protenix_eba.weights import StateDict
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     protenix-eba init --config configs/pretrain_peptides.yaml --quick-start --out runs/init.pt"""
 )
 @config_option
+@plugin_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Checkpoint to write.")
 @click.option("--seed", default=0, show_default=True, help="Of random weights.")
 @click.option("--quick-start", "quick", is_flag=True,
@@ -28,7 +29,14 @@ if TYPE_CHECKING:
 @click.option("--start", type=click.Choice(["glycine"]),
               help="The diffusion module that this package ships, trained on MD of glycine chains; "
               "its trunk is silent (all weights 0).")  # fmt: skip
-def init(config_path: Path, out: Path, seed: int, quick: bool, start: str | None) -> None:
+def init(
+    config_path: Path,
+    plugins: tuple[str, ...],
+    out: Path,
+    seed: int,
+    quick: bool,
+    start: str | None,
+) -> None:
     """Write a Protenix of the configured sizes where no upstream checkpoint is at hand.
 
     Randomly initialised, or around the small diffusion module that this package ships: for tests,
@@ -42,7 +50,7 @@ def init(config_path: Path, out: Path, seed: int, quick: bool, start: str | None
     if out.is_file():
         console.print(f"{out} exists already", markup=False)
         return
-    configs = load_configuration(config_path)
+    configs = load_configuration(config_path, plugins)
     from protenix_eba import weights
 
     with console.status("making weights"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from protenix_eba.cli.label_tables import import_csv, merge, report
+from protenix_eba.cli.session import plugin_option
 
 if TYPE_CHECKING:
     from protenix_eba.energy.label import LabelReport
@@ -72,9 +74,13 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories fail
               help="Monovalent salt in the implicit solvent, mmol/l.")  # fmt: skip
 @click.option("--temperature-K", "temperature_K", type=float, default=300.0, show_default=True,
               help="At which the salt screens charges.")  # fmt: skip
-@click.option("--energy", "function", metavar="NAME",
-              help="An energy function that an installed package registers, instead of a force "
-              "field.")  # fmt: skip
+@click.option(
+    "--energy",
+    "function",
+    metavar="NAME",
+    help="An energy function that a plugin registers, instead of a force field.",
+)
+@plugin_option
 @click.option(
     "--tolerance",
     "tolerance_kj_mol_nm",
@@ -117,6 +123,7 @@ def frames(
     salt_mM: float | None,
     temperature_K: float,
     function: str | None,
+    plugins: tuple[str, ...],
     tolerance_kj_mol_nm: float | None,
     repeats: int,
     jobs: int,
@@ -133,6 +140,7 @@ def frames(
     compare: Path | None,
 ) -> None:
     """Give every frame of MD trajectories a CHARMM36 + GBn2 energy after minimisation."""
+    from protenix_eba.compat import use_plugins
     from protenix_eba.energy.label import FrameSelection, Workers, label_targets
     from protenix_eba.energy.protocol import customised, protocol_by_name
     from protenix_eba.energy.table import read_labels, write_csv
@@ -160,6 +168,7 @@ def frames(
             backend=backend,
             scheduler=scheduler,
             frame_timeout_s=frame_timeout_s,
+            prepare=partial(use_plugins, plugins),
         ),
         shard=Shard.parse(shard) if shard else None,
         name=name,

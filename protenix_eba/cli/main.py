@@ -85,6 +85,13 @@ def run(argv: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; what is finished is kept", err=True)
         return 130
+    except Exception as error:
+        from protenix_eba.compat import HookError  # Protenix comes with it: only when it is needed
+
+        if not isinstance(error, HookError):
+            raise
+        click.echo(f"error: {error}", err=True)
+        return 2
     return status if isinstance(status, int) else 0
 
 

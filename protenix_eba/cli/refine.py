@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,26 +14,12 @@ from protenix_eba.cli.folding import (
     backbone_option,
     check_backbones,
     compared_with,
-    network_of,
     target_options,
-    weights_file,
-    weights_option,
     write_backbones,
 )
+from protenix_eba.cli.head import build_head, head_options, head_provenance
+from protenix_eba.cli.refining import Refinement, all_conformations, refine_missing
 from protenix_eba.cli.session import exit_with_failures, make_folder
-from protenix_eba.errors import UserError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from protenix_eba.ebmfold.conformations import Conformation
-    from protenix_eba.ebmfold.network import ScoreNetwork
-    from protenix_eba.ebmfold.target import Target
-
-    Indices = NDArray[np.int64]
-    Match = tuple[Indices, Indices]
 
 __all__ = ["refine"]
 
@@ -62,7 +46,7 @@ Exit status: 0 all structures are refined, 2 unusable input or none is, 3 some f
     "pred`, of one protein. Repeat it for more.",
 )
 @target_options
-@weights_option
+@head_options
 @click.option("--out", type=_PATH, required=True, help="Output folder.")
 @click.option(
     "--level",
@@ -74,7 +58,9 @@ Exit status: 0 all structures are refined, 2 unusable input or none is, 3 some f
 def refine(
     structures: Sequence[Path],
     choice: TargetChoice,
+    head: str,
     weights: Path | None,
+    plugins: tuple[str, ...],
     out: Path,
     level: float | None,
     backbone: bool,
@@ -90,146 +76,30 @@ def refine(
 
     if backbone:
         check_backbones()
-    found = _conformations(structures)
+    found = all_conformations(structures)
     chosen = fold_target(choice)
-    used = weights_file(weights)
-    made = chosen.made | {
+    # EBM-Fold refines by the part of one sampler, whatever it folds with.
+    configs, used = build_head(head, choice, plugins, weights=weights, sampler="hybrid")
+    native_path = choice.native and require_file(choice.native, "native")
+    made = {
+        **chosen.made,
+        **head_provenance(head, used),
         "structures_sha256": sorted(map(sha256_of_file, {c.path for c in found})),
-        "weights_sha256": sha256_of_file(used),
-        "native_sha256": choice.native and sha256_of_file(require_file(choice.native, "native")),
+        "native_sha256": native_path and sha256_of_file(native_path),
         "level": level,
         "seed": choice.seed,
     }
     folder = ScoreFolder(out, made, [f"{conformation.name}.pdb" for conformation in found])
     failures: dict[str, str] = {}
     if folder.missing:
-        network = network_of(used)
         make_folder(out)
-        target, chains = chosen.load(out)
+        target, chains = chosen.load(out, configs, used)
         native = compared_with(choice.native, target, chains)
-        failures = _refine_missing(
-            folder, found, _Refinement(target, chains, network, native, level), choice.seed
-        )
+        refinement = Refinement(target, chains, used, native, level)
+        failures = refine_missing(folder, found, refinement, choice.seed)
         console.print(f"{len(folder.rows)} refined traces in {out}", markup=False, soft_wrap=True)
     else:
         console.print(f"{out} holds these traces already", markup=False, soft_wrap=True)
     if backbone:
         write_backbones(folder)
     exit_with_failures(failures, len(found))
-
-
-def _refine_missing(
-    folder: ScoreFolder, found: Sequence[Conformation], refine_one: _Refinement, seed: int
-) -> dict[str, str]:
-    """Refine what is not there, with a bar; why some failed, by name."""
-    from protenix_eba.progress import track
-    from protenix_eba.streams import stream_seed
-
-    failures: dict[str, str] = {}
-    missing = folder.missing
-    for number, conformation in enumerate(track(found, "refining", len(found))):
-        file = f"{conformation.name}.pdb"
-        if file in missing:
-            try:
-                row = refine_one(conformation, folder.out / file, stream_seed(seed, number))
-                folder.add(file, row)
-            except UserError as error:
-                failures[conformation.name] = str(error)
-    folder.write(failures)
-    return failures
-
-
-def _conformations(structures: Sequence[Path]) -> list[Conformation]:
-    """All of all paths.
-
-    Raises:
-        UserError: There are none at a path, or two have one name.
-    """
-    from protenix_eba.ebmfold.conformations import find_conformations
-
-    found = [conformation for path in structures for conformation in find_conformations(path)]
-    names = [conformation.name for conformation in found]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UserError(
-            f"--structures: {', '.join(twice[:5])} occurs twice", "rename the files or folders"
-        )
-    return found
-
-
-@dataclass(frozen=True)
-class _Refinement:
-    """What all structures are refined by.
-
-    Attributes:
-        target: The predictions.
-        chains: Lengths of its chains.
-        network: In evaluation mode.
-        native: See `compared_with`.
-        level: To start from in angstrom, or None.
-    """
-
-    target: Target
-    chains: Sequence[int]
-    network: ScoreNetwork
-    native: tuple[Tensor, Match] | None
-    level: float | None
-
-    def __call__(self, conformation: Conformation, path: Path, seed: int) -> dict[str, Any]:
-        """Refine one structure and write it; its scores before and after.
-
-        Raises:
-            UserError: It cannot be read, or is another protein.
-        """
-        import torch
-
-        from protenix_eba.ebmfold.fold import score_table
-        from protenix_eba.ebmfold.likelihood import PairLikelihood
-        from protenix_eba.ebmfold.metrics import lddt_ca
-        from protenix_eba.ebmfold.structures import match_residues
-        from protenix_eba.fold_head import refine_trace
-
-        trace = conformation.read()
-        target = self.target
-        present, rows = match_residues(trace, target.n_residues, target.sequence, self.chains)
-        part, ca = target.subset(present), trace.ca[torch.from_numpy(rows)]
-        refined, start = refine_trace(self.network, part, ca, seed, self.level)
-        compared = self._compared(present)
-        scores = score_table(refined, *compared)[0] | {
-            "starting_level_angstrom": start,
-            "n_residues": len(present),
-            "negative_log_likelihood_before": float(PairLikelihood(part)(ca)),
-            "lddt_ca_before": None,
-        }
-        if compared:
-            native, (ours, theirs) = compared
-            scores["lddt_ca_before"] = float(lddt_ca(ca[None, ours], native[theirs])[0])
-        self._write(path, refined.ca[0], part.sequence, present)
-        return scores
-
-    def _compared(self, present: Indices) -> tuple[Any, ...]:
-        """The native atoms, and which residues of the trace and of it are compared, or nothing."""
-        import numpy as np
-
-        if self.native is None:
-            return ()
-        ca, (known, rows) = self.native
-        _, ours, both = np.intersect1d(present, known, return_indices=True)
-        if len(ours) < len(present) / 2:
-            raise UserError(
-                f"the native structure has {len(ours)} of the {len(present)} residues",
-                "compare with a structure that has more of them",
-            )
-        return ca, (ours, rows[both])
-
-    def _write(self, path: Path, ca: Tensor, sequence: str | None, present: Indices) -> None:
-        """With the numbers that residues have in their chains."""
-        import numpy as np
-
-        from protenix_eba.ebmfold.structures import write_trace
-
-        ends = np.cumsum(self.chains)
-        chain = np.searchsorted(ends, present, side="right")
-        lengths = np.bincount(chain, minlength=len(ends))
-        numbers = present + 1 - (ends - np.array(self.chains))[chain]
-        write_trace(path, ca, sequence, lengths.tolist(), numbers)

@@ -16,6 +16,7 @@ from protenix_eba.cli.session import (
     exit_with_failures,
     load_configuration,
     msa_option,
+    plugin_option,
 )
 from protenix_eba.errors import UserError
 
@@ -45,6 +46,7 @@ Exit status: 0 all sequences are sampled, 2 unusable input or none is, 3 some fa
 samples than asked for."""
 )
 @config_option
+@plugin_option
 @click.option(
     "--checkpoint",
     "checkpoints",
@@ -69,6 +71,13 @@ samples than asked for."""
     type=click.Choice(_PRESETS),
     help="gamma0, lambda and eta of the EBA authors' script, of AlphaFold 3, or of the "
     "probability-flow equation (exact: judge populations under it); options win over it.",
+)
+@click.option(
+    "--sampler",
+    default="churned",
+    show_default=True,
+    metavar="NAME",
+    help="AlphaFold 3's steps with churn, or a diffusion sampler that a plugin registers.",
 )
 @click.option("--gamma0", type=float, help="Churn.  [default: 0.8]")
 @click.option("--noise-scale", type=float, help="lambda.  [default: 1]")
@@ -129,8 +138,15 @@ samples than asked for."""
     show_default=True,
     help="Of --relax: processes.",
 )
+@click.option(
+    "--head",
+    metavar="NAME",
+    help="Refine the samples' C-alpha traces by the model's distogram, into OUT_NAME: ebmfold, or "
+    "a head that a plugin registers.",
+)
 def sample(
     config_path: Path,
+    plugins: tuple[str, ...],
     checkpoints: tuple[str, ...],
     input_path: Path,
     out: Path,
@@ -144,9 +160,11 @@ def sample(
     msa_path: Path | None,
     relax: bool,
     jobs: int,
+    head: str | None,
     seed: int | None,
     preset: str | None,
     steps: int,
+    sampler: str,
     gamma0: float | None,
     noise_scale: float | None,
     step_scale: float | None,
@@ -173,7 +191,7 @@ def sample(
     stored = f"embeddings from {embeddings}, else " if embeddings else ""
     message = f"sampling {len(proteins)} sequences: {stored}{msas or MsaFiles(None)}"
     console.print(message, markup=False, soft_wrap=True)
-    configs = load_configuration(config_path)
+    configs = load_configuration(config_path, plugins)
     from protenix_eba.sampling_run import Plan
 
     plan = Plan(
@@ -199,7 +217,8 @@ def sample(
         max_attempts=math.ceil(samples * max_attempts_factor),
         split_cif=split_cif,
     )
-    job = Job(configs, proteins, plan, precision, embeddings, msas, relax, jobs, len(models) > 1)
+    rest = (precision, embeddings, msas, relax, jobs, len(models) > 1)
+    job = Job(configs, proteins, plan, sampler, head, *rest)
     report = Report()
     for folder, path in models.items():
         sample_with(job, path, folder, report)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from protenix_eba.cli.refining import RefinedBy, refine_ensemble
 from protenix_eba.cli.session import Trunk, make_folder
 from protenix_eba.errors import UserError
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from protenix_eba.data.msa import MsaFiles
     from protenix_eba.data.sequences import Protein
     from protenix_eba.embeddings import TrunkEmbeddings
+    from protenix_eba.heads import Head
     from protenix_eba.sampling_run import Ensemble, Plan, SamplingRun
 
 __all__ = ["Job", "Report", "sample_with"]
@@ -27,6 +29,8 @@ class Job:
     configs: Any
     proteins: Sequence[Protein]
     plan: Plan
+    sampler: str
+    head: str | None
     precision: str
     embeddings: Path | None
     msas: MsaFiles | None
@@ -55,9 +59,12 @@ def sample_with(job: Job, checkpoint: Path, out: Path, report: Report) -> None:
     from protenix_eba.data.features import to_device
     from protenix_eba.diffusion import ConformerDenoiser
     from protenix_eba.files import sha256_of_file
+    from protenix_eba.sample import CHURNED, DIFFUSION_SAMPLERS
     from protenix_eba.sampling_run import SamplingRun
     from protenix_eba.weights import build_diffusion_module, load_checkpoint
 
+    sampler = DIFFUSION_SAMPLERS.get(job.sampler)(job.configs)
+    head = _head(job)
     state = load_checkpoint(checkpoint)
     make_folder(out)
     trunk = Trunk(job.configs, state, job.embeddings, job.msas)
@@ -74,11 +81,31 @@ def sample_with(job: Job, checkpoint: Path, out: Path, report: Report) -> None:
         return on_device, embedded.to(device)
 
     provenance = {"checkpoint_sha256": sha256_of_file(checkpoint), "precision": precision}
-    _sample_all(job, SamplingRun(denoiser, inputs, job.plan, provenance, out), trunk, out, report)
+    if job.sampler != CHURNED:  # records from before there was a choice name none
+        provenance["diffusion_sampler"] = job.sampler
+    run = SamplingRun(denoiser, inputs, job.plan, provenance, out, sampler)
+    made = _sample_all(job, run, trunk, out, report)
+    if job.relax:
+        _relax_all(job, made, out, report)
+    if head:
+        refined_by = RefinedBy(str(job.head), head, trunk, state, run.settings)
+        _refine_all(job, made, refined_by, out, report)
 
 
-def _sample_all(job: Job, run: SamplingRun, trunk: Trunk, out: Path, report: Report) -> None:
-    """Sample each protein, and relax the ensembles if that is asked for."""
+def _head(job: Job) -> Head | None:
+    """The head that refines the samples, if one is asked for."""
+    if job.head is None:
+        return None
+    from protenix_eba import compat, fold_head  # noqa: F401  registers our own
+
+    head: Head = compat.HEADS.get(job.head)(job.configs)
+    return head
+
+
+def _sample_all(
+    job: Job, run: SamplingRun, trunk: Trunk, out: Path, report: Report
+) -> dict[str, Ensemble]:
+    """Sample each protein; the ensembles by its name."""
     from protenix_eba.progress import console, progress_bar
 
     made: dict[str, Ensemble] = {}
@@ -105,8 +132,7 @@ def _sample_all(job: Job, run: SamplingRun, trunk: Trunk, out: Path, report: Rep
         elif ensemble.remark:
             console.print(f"{out / name}: {ensemble.remark}", markup=False, soft_wrap=True)
     console.print(f"{n} samples of {len(made)} sequences in {out}", markup=False, soft_wrap=True)
-    if job.relax:
-        _relax_all(job, made, out, report)
+    return made
 
 
 def _relax_all(job: Job, made: dict[str, Ensemble], out: Path, report: Report) -> None:
@@ -138,3 +164,23 @@ def _relax_all(job: Job, made: dict[str, Ensemble], out: Path, report: Report) -
             done += ensemble.n_written
             bar.update(task, completed=done)
     console.print(f"relaxed samples and energies in {relaxed}", markup=False, soft_wrap=True)
+
+
+def _refine_all(
+    job: Job, made: dict[str, Ensemble], refined_by: RefinedBy, out: Path, report: Report
+) -> None:
+    """Refine the C-alpha traces of all ensembles into a folder beside `out`."""
+    from protenix_eba.progress import console
+
+    refined = out.resolve().with_name(f"{out.resolve().name}_{refined_by.name}")
+    for protein in job.proteins:
+        if protein.name not in made:
+            continue
+        folder = refined / protein.name
+        try:
+            failed = refine_ensemble(made[protein.name].folder, protein, refined_by, folder)
+        except UserError as error:
+            report.problems.append(f"{folder}: {error}")
+        else:
+            report.problems.extend(f"{folder}: {name}: {why}" for name, why in failed.items())
+    console.print(f"refined C-alpha traces in {refined}", markup=False, soft_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ __all__ = [
     "load_configuration",
     "make_folder",
     "msa_option",
+    "plugin_option",
 ]
 
 _EXIT_NONE, _EXIT_SOME_FAILED = 2, 3
@@ -44,6 +45,32 @@ def config_option(function: F) -> F:
         required=True,
         help="Configuration of the model, the file given to protenix-train.",
     )(function)
+
+
+def plugin_option(function: F) -> F:
+    """The option `--plugin`: what the plugins register is there before the command looks it up.
+
+    The command gets their names as `plugins`, for the configuration and for its worker processes.
+    """
+    return click.option(
+        "--plugin",
+        "plugins",
+        metavar="NAME[,NAME]",
+        default="",
+        callback=lambda context, option, value: _use_plugins(value),
+        help="Plugins whose components and sections of the configuration are used.",
+    )(function)
+
+
+def _use_plugins(word: str) -> tuple[str, ...]:
+    from protenix_eba.plugin_api import plugin_names
+
+    names = plugin_names(word)
+    if names:
+        from protenix_eba.compat import use_plugins
+
+        use_plugins(names)
+    return names
 
 
 def msa_option(function: F) -> F:
@@ -92,11 +119,14 @@ def exit_with_failures(failures: Mapping[str, str], n_targets: int) -> None:
         raise click.exceptions.Exit(_EXIT_NONE if len(failures) == n_targets else _EXIT_SOME_FAILED)
 
 
-def load_configuration(config_path: Path | None, **overrides: str) -> Any:
+def load_configuration(
+    config_path: Path | None, plugins: Sequence[str] = (), **overrides: str
+) -> Any:
     """The resolved configuration, in an environment where Protenix can be imported.
 
     Args:
         config_path: YAML file, or None for the defaults.
+        plugins: Names of those that add sections, besides our own.
         overrides: Keys, their dots written as `__`.
     """
     from protenix_eba import compat
@@ -107,7 +137,7 @@ def load_configuration(config_path: Path | None, **overrides: str) -> Any:
     # Protenix logs each featurised input; our progress bars say the same.
     logging.getLogger("protenix").setLevel(logging.WARNING)
     dotted = {key.replace("__", "."): value for key, value in overrides.items()}
-    return resolve_config(compat.load_plugins(["protenix_eba"]), config_path, dotted)
+    return resolve_config(compat.load_plugins(["protenix_eba", *plugins]), config_path, dotted)
 
 
 class Trunk:

@@ -11,7 +11,7 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.data.conformers import Conformers
+from protenix_eba.data.interfaces import LabelledConformers
 
 __all__ = ["conformer_clusters", "k_medoids", "rmsd_matrix"]
 
@@ -22,11 +22,11 @@ _READ_AT_ONCE: Final = 1000
 _MOST_ROUNDS: Final = 100
 
 
-def conformer_clusters(source: Conformers, n_clusters: int) -> list[NDArray[np.int64]]:
+def conformer_clusters(source: LabelledConformers, n_clusters: int) -> list[NDArray[np.int64]]:
     """Conformers in clusters around medoids. Reads all of them.
 
     Args:
-        source: Conformers of a target, `n_clusters` or more.
+        source: LabelledConformers of a target, `n_clusters` or more.
         n_clusters: K.
 
     Returns:
@@ -42,7 +42,7 @@ def conformer_clusters(source: Conformers, n_clusters: int) -> list[NDArray[np.i
     return [np.flatnonzero(nearest == cluster) for cluster in range(n_clusters)]
 
 
-def _alpha_carbons(source: Conformers) -> NDArray[np.float32]:
+def _alpha_carbons(source: LabelledConformers) -> NDArray[np.float32]:
     """`[F, L, 3]` C-alpha atoms that the trajectories have, in angstrom."""
     alpha = source.protein.alpha_carbons
     alpha = alpha[source.mask[alpha] > 0]

@@ -9,12 +9,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SAMPLERS", "Block", "Blocks", "Epoch", "Pool", "Sampler"]
+from protenix_eba.compat import SAMPLERS
+from protenix_eba.config import EBAConfig
+
+__all__ = ["BatchSampler", "Block", "Blocks", "Epoch", "Pool"]
 
 Integers = NDArray[np.int64]
 Block = tuple[int, tuple[int, ...]]
@@ -46,10 +49,41 @@ class Blocks(Protocol):
     def __getitem__(self, number: int, /) -> Integers: ...
 
 
-Sampler = Callable[[Sequence[Pool], int, np.random.Generator], list[Blocks]]
-"""From the pools of all targets, each of K conformers or more, to their blocks of K."""
+class BatchSampler(Protocol):
+    """Chooses which K conformers are compared with each other.
+
+    In `SAMPLERS` stands what builds one from the section `eba`; `eba.sampler` names it.
+    """
+
+    def __call__(
+        self, pools: Sequence[Pool], n_conformers: int, rng: np.random.Generator, /
+    ) -> Sequence[Blocks]:
+        """The blocks of one epoch.
+
+        Called once for each epoch in every process, so that all that is drawn is drawn from `rng`.
+
+        Args:
+            pools: Of all targets, each of K conformers or more.
+            n_conformers: K.
+            rng: Of the seed and the epoch.
+
+        Returns:
+            Of each target its blocks of K different conformers, possibly none, but one block of all
+            targets at least. The same number of blocks in each epoch.
+        """
 
 
+def _registered(sampler: BatchSampler) -> BatchSampler:
+    """Register a sampler that the configuration has no part in, under its own name."""
+
+    def build(config: EBAConfig) -> BatchSampler:
+        return sampler
+
+    SAMPLERS.register(sampler.__name__)(build)  # type: ignore[attr-defined]
+    return sampler
+
+
+@_registered
 def structures(pools: Sequence[Pool], n_conformers: int, rng: np.random.Generator) -> list[Blocks]:
     """Every structure once, with K - 1 others of its target: EBA, section 4.1.
 
@@ -58,6 +92,7 @@ def structures(pools: Sequence[Pool], n_conformers: int, rng: np.random.Generato
     return [_shuffled(len(pool), n_conformers, rng) for pool in pools]
 
 
+@_registered
 def targets(pools: Sequence[Pool], n_conformers: int, rng: np.random.Generator) -> list[Blocks]:
     """As many blocks of each target, however many frames it has: the mean of `structures`.
 
@@ -68,6 +103,7 @@ def targets(pools: Sequence[Pool], n_conformers: int, rng: np.random.Generator) 
     return [_repeated(partial(_shuffled, len(pool), n_conformers, rng), n_blocks) for pool in pools]
 
 
+@_registered
 def energy(pools: Sequence[Pool], n_conformers: int, rng: np.random.Generator) -> list[Blocks]:
     """One conformer from each of K equal parts of its target's order by energy, each once."""
     return [
@@ -80,6 +116,7 @@ def energy(pools: Sequence[Pool], n_conformers: int, rng: np.random.Generator) -
     ]
 
 
+@_registered
 def diverse(pools: Sequence[Pool], n_conformers: int, rng: np.random.Generator) -> list[Blocks]:
     """One conformer from each of K clusters of its target, F // K times.
 
@@ -91,11 +128,6 @@ def diverse(pools: Sequence[Pool], n_conformers: int, rng: np.random.Generator) 
         _Diverse(pool, len(pool) // n_conformers, seed)
         for pool, seed in zip(pools, seeds.tolist(), strict=True)
     ]
-
-
-SAMPLERS: Final[dict[str, Sampler]] = {
-    sampler.__name__: sampler for sampler in (structures, targets, energy, diverse)
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +177,7 @@ class Epoch:
 
     Args:
         pools: Conformers of each target, K or more.
-        sampler: One of `SAMPLERS`.
+        sampler: Makes the blocks.
         n_conformers: K.
         seed: Of the run.
         epoch: From 0.
@@ -155,7 +187,7 @@ class Epoch:
     def __init__(
         self,
         pools: Sequence[Pool],
-        sampler: Sampler,
+        sampler: BatchSampler,
         n_conformers: int,
         seed: int,
         epoch: int,

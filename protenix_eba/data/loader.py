@@ -5,38 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache, partial
-from pathlib import Path
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from protenix_eba.compat import DATALOADERS
+import protenix_eba.data.atlas  # noqa: F401  the dataset that is there without a plugin
+from protenix_eba.compat import DATALOADERS, DATASETS, SAMPLERS
 from protenix_eba.config import EBAConfig
 from protenix_eba.data.clusters import conformer_clusters
-from protenix_eba.data.conformers import (
-    Conformers,
-    labels_by_target,
-    load_conformers,
-    within_deviations,
-)
+from protenix_eba.data.conformers import within_deviations
 from protenix_eba.data.crop import choose_crop
-from protenix_eba.data.epochs import SAMPLERS, Epoch, Pool
+from protenix_eba.data.epochs import BatchSampler, Epoch, Pool, structures
 from protenix_eba.data.features import (
     ProteinFeatures,
     complete,
     with_random_references,
     with_relative_positions,
 )
+from protenix_eba.data.interfaces import Dataset, LabelledConformers
 from protenix_eba.data.item import Item
-from protenix_eba.data.sequences import Protein, protein_of_target
+from protenix_eba.data.sequences import Protein
 from protenix_eba.data.split import check_split, replicas_of
 from protenix_eba.embeddings import EmbeddingFolder, TrunkEmbeddings
-from protenix_eba.energy.table import read_labels
 from protenix_eba.errors import UserError
 from protenix_eba.progress import track
 from protenix_eba.streams import stream_generator
-from protenix_eba.trajectories import find_targets
 
 __all__ = ["SequenceCoupledLoader", "eba_loader"]
 
@@ -57,7 +51,7 @@ class SequenceCoupledLoader:
         embeddings: Gives a protein's; called when an item of it is asked for.
         n_conformers: K.
         seed: Of the run.
-        sampler: Name of one of `epochs.SAMPLERS`.
+        sampler: Chooses the K conformers of each item.
         batch_items: Items of one optimizer step, on all ranks.
         crop_size: Largest number of residues of an item; 0 for no crop.
         crop_spatial: Share of crops that are spatial.
@@ -74,12 +68,12 @@ class SequenceCoupledLoader:
 
     def __init__(
         self,
-        sources: Sequence[Conformers],
+        sources: Sequence[LabelledConformers],
         embeddings: Callable[[Protein], TrunkEmbeddings],
         *,
         n_conformers: int,
         seed: int,
-        sampler: str = "structures",
+        sampler: BatchSampler = structures,
         batch_items: int = 1,
         crop_size: int = 0,
         crop_spatial: float = 0.5,
@@ -96,7 +90,7 @@ class SequenceCoupledLoader:
         self._embeddings = embeddings
         self._n_conformers = n_conformers
         self._seed = seed
-        self._sampler = SAMPLERS[sampler]
+        self._sampler = sampler
         self._batch_items = batch_items
         self._crop_size = crop_size
         self._crop_spatial = crop_spatial
@@ -219,7 +213,7 @@ def eba_loader(
     n_cycles: int,
     batch_items: int = 1,
 ) -> SequenceCoupledLoader | None:
-    """Read trajectories, labels and embeddings as the section `eba` names them.
+    """Read a dataset and embeddings as the section `eba` names them.
 
     Args:
         config: The section.
@@ -237,17 +231,15 @@ def eba_loader(
     """
     if held_out and not (config.validation_targets or config.validation_replicas):
         return None
-    for key in ("data_dir", "labels", "embeddings"):
-        if not getattr(config, key):
-            raise UserError(f"eba.{key} is not set", f"add it to the configuration or --eba.{key}")
-    embeddings = EmbeddingFolder(Path(config.embeddings), trunk, n_cycles)
+    dataset: Dataset = DATASETS.get(config.dataset)(config)
+    embeddings = EmbeddingFolder(config.path("embeddings"), trunk, n_cycles)
     return SequenceCoupledLoader(
-        _read_sources(config, held_out, embeddings),
+        _read_sources(dataset, config, held_out, embeddings),
         embeddings,
         n_conformers=config.n_conformers,
         seed=seed,
         # What is measured does not depend on how the model is trained.
-        sampler="structures" if held_out else config.sampler,
+        sampler=structures if held_out else SAMPLERS.get(config.sampler)(config),
         batch_items=batch_items,
         crop_size=config.crop_size,
         crop_spatial=config.crop_spatial,
@@ -256,13 +248,15 @@ def eba_loader(
 
 
 def _read_sources(
-    config: EBAConfig, held_out: bool, embeddings: EmbeddingFolder
-) -> list[Conformers]:
-    targets, labels = find_targets(config.data_dir), read_labels(Path(config.labels))
-    by_target = labels_by_target(labels)
+    dataset: Dataset, config: EBAConfig, held_out: bool, embeddings: EmbeddingFolder
+) -> list[LabelledConformers]:
+    targets = dataset.replicas()
     check_split(config, targets)
-    parts = [(target, replicas_of(config, target, held_out=held_out)) for target in targets]
-    parts = [(target, replicas) for target, replicas in parts if replicas]
+    parts = {
+        name: chosen
+        for name, numbers in targets.items()
+        if (chosen := replicas_of(config, name, numbers, held_out=held_out))
+    }
     if not parts:
         raise UserError(
             f"all targets in {config.data_dir} are held out",
@@ -270,10 +264,8 @@ def _read_sources(
         )
     what = "reading held-out conformers" if held_out else "reading conformers"
     sources = []
-    for target, replicas in track(parts, what, len(parts)):
-        protein = protein_of_target(target)
+    for name, replicas in track(parts.items(), what, len(parts)):
+        protein = dataset.protein(name)
         embeddings.check(protein)
-        # of a target without labels the error lists those with
-        rows = by_target.get(target.name, labels)
-        sources.append(load_conformers(target, embeddings.features(protein), rows, replicas))
+        sources.append(dataset.conformers(name, embeddings.features(protein), replicas))
     return sources

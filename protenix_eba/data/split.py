@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from protenix_eba.config import EBAConfig
 from protenix_eba.errors import UserError
 from protenix_eba.plugin_api import did_you_mean
-from protenix_eba.trajectories import Target
 
 __all__ = ["check_split", "replicas_of"]
 
 _MOST_NAMES: Final = 50
 
 
-def check_split(config: EBAConfig, targets: Sequence[Target]) -> None:
+def check_split(config: EBAConfig, targets: Mapping[str, Sequence[int]]) -> None:
     """Check that what the configuration names is there.
+
+    Args:
+        config: The section `eba`.
+        targets: Name of each to the numbers of its replicas.
 
     Raises:
         UserError: There is no target of that name, a target has none of `replicas`, or no target
             has one of `validation_replicas`.
     """
-    names = [target.name for target in targets]
+    names = list(targets)
     for name in config.validation_targets:
         if name not in names:
             raise UserError(
@@ -30,15 +33,14 @@ def check_split(config: EBAConfig, targets: Sequence[Target]) -> None:
                 f"it has {_listed(names)}",
                 did_you_mean(name, names) if len(names) <= _MOST_NAMES else "check the names",
             )
-    for target in targets:
-        numbers = list(target.trajectory_paths)
+    for name, numbers in targets.items():
         if config.replicas and not set(config.replicas) & set(numbers):
             raise UserError(
-                f"eba.replicas: target {target.name} has none of {list(config.replicas)}, it has "
-                f"{numbers}",
+                f"eba.replicas: target {name} has none of {list(config.replicas)}, it has "
+                f"{list(numbers)}",
                 "name other replicas, or leave the target out",
             )
-    known = {number for target in targets for number in target.trajectory_paths}
+    known = {number for numbers in targets.values() for number in numbers}
     if missing := sorted(set(config.validation_replicas) - known):
         raise UserError(
             f"eba.validation_replicas: no target in {config.data_dir} has replica {missing[0]}; "
@@ -51,7 +53,9 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
-def replicas_of(config: EBAConfig, target: Target, *, held_out: bool) -> tuple[int, ...]:
+def replicas_of(
+    config: EBAConfig, target: str, numbers: Sequence[int], *, held_out: bool
+) -> tuple[int, ...]:
     """The replicas of a target that have a part.
 
     Held out are the `validation_targets` as a whole, and the `validation_replicas` of all others.
@@ -59,12 +63,12 @@ def replicas_of(config: EBAConfig, target: Target, *, held_out: bool) -> tuple[i
 
     Args:
         config: The section `eba`.
-        target: From `find_targets`.
+        target: Its name.
+        numbers: Of all its replicas.
         held_out: Which part.
     """
-    numbers = tuple(target.trajectory_paths)
-    if target.name in config.validation_targets:
-        return numbers if held_out else ()
+    if target in config.validation_targets:
+        return tuple(numbers) if held_out else ()
     if held_out:
         return tuple(n for n in numbers if n in config.validation_replicas)
     wanted = config.replicas or numbers

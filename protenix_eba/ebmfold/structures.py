@@ -25,6 +25,7 @@ __all__ = [
     "one_letter",
     "open_models",
     "read_trace",
+    "whole_numbers",
     "write_trace",
 ]
 
@@ -155,6 +156,12 @@ def joined_numbers(numbers: Indices, chains: Indices) -> Indices:
     step = np.where(np.diff(chains) != 0, _CHAIN_STEP + 1, np.diff(numbers))
     joined: Indices = np.concatenate([[0], np.cumsum(step)]).astype(np.int64)
     return joined
+
+
+def whole_numbers(lengths: Sequence[int]) -> Indices:
+    """`joined_numbers` of whole chains, of which only the lengths are known."""
+    chain = np.repeat(np.arange(len(lengths)), lengths)
+    return joined_numbers(np.arange(len(chain)), chain)
 
 
 def match_residues(

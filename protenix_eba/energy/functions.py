@@ -1,25 +1,21 @@
-"""Energy functions by name: the force fields of OpenMM, and any other that a package registers.
+"""Energy functions by name: the force fields of OpenMM, and any other that a plugin registers.
 
-An energy function is a builder of an `openmm.System`, so that everything else (minimisation,
-checks, labels) is the same for all of them. One that is not made of OpenMM's own forces, a machine
-learning potential or xTB, is a Python function wrapped by `python_system`:
+An energy function builds an `openmm.System`, so that everything else (minimisation, checks, labels)
+is the same for all of them. One that is not made of OpenMM's own forces, a machine learning
+potential or xTB, is a Python function wrapped by `python_system`:
 
-    @register_energy("harmonic")
+    @ENERGIES.register("harmonic")
     def harmonic(topology, protocol, constrained):
         def compute(xyz_nm):
             return float((xyz_nm**2).sum()), -2 * xyz_nm
         return python_system(topology, compute)
-
-A package offers it to the command by an entry point in the group `protenix_eba.energies`:
-`harmonic = "my_package.energies:harmonic"`.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from importlib.metadata import entry_points
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import openmm
@@ -31,19 +27,13 @@ from protenix_eba.errors import UserError
 from protenix_eba.plugin_api import Registry
 
 __all__ = [
-    "ENERGY_ENTRY_POINTS",
+    "ENERGIES",
     "GROUPS",
-    "SystemBuilder",
+    "EnergyFunction",
     "create_system",
-    "energy_function",
-    "energy_functions",
     "python_system",
-    "register_energy",
 ]
 
-ENERGY_ENTRY_POINTS: Final = "protenix_eba.energies"
-# Topology, protocol and whether X-H bonds are rigid -> System. A builder may ignore the last.
-SystemBuilder = Callable[[app.Topology, EnergyProtocol, bool], openmm.System]
 Compute = Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]]
 
 # Terms of a force field by which its energy is told apart, and OpenMM's forces for each. Urey-
@@ -56,20 +46,35 @@ GROUPS: Final = {
     "solvent": ("CustomGBForce", "GBSAOBCForce"),
 }
 
-_REGISTRY: Final[Registry[SystemBuilder]] = Registry("energy function")
 
+class EnergyFunction(Protocol):
+    """Builds the energy of a molecule; `--energy` of `label` names it.
 
-def register_energy(name: str) -> Callable[[SystemBuilder], SystemBuilder]:
-    """A decorator that makes a builder known under `name`; its numbers must not change later.
-
-    The name stands for the numbers in a protocol's hash: give another version another name.
+    Its name stands for its numbers in the hash that keeps labels of two protocols apart, so it
+    reads no configuration, and a changed one has another name.
     """
-    return _REGISTRY.register(name)
+
+    def __call__(
+        self, topology: app.Topology, protocol: EnergyProtocol, constrained: bool, /
+    ) -> openmm.System:
+        """The system of a molecule.
+
+        Args:
+            topology: With every atom, hydrogens too.
+            protocol: Force field and salt, for functions that have a part of them.
+            constrained: Whether X-H bonds are to be rigid, as in the last stage of a minimisation;
+                may be ignored.
+
+        Returns:
+            A particle for each atom, in the order of the topology, and forces whose energy is in
+            kJ/mol.
+
+        Raises:
+            ValueError: It does not know a residue: the target is then left out with this reason.
+        """
 
 
-def energy_functions() -> list[str]:
-    """Names of all energy functions: registered ones and those of installed packages."""
-    return sorted({*_REGISTRY, *(point.name for point in _entry_points())})
+ENERGIES: Final[Registry[EnergyFunction]] = Registry("energy function")
 
 
 def create_system(
@@ -85,9 +90,9 @@ def create_system(
     Raises:
         UserError: No such function, or it does not know a residue.
     """
-    builder = energy_function(protocol.function)
+    build = ENERGIES.get(protocol.function)
     try:
-        system = builder(topology, protocol, constrained)
+        system = build(topology, protocol, constrained)
     except ValueError as error:
         raise UserError(f"the force field cannot describe this structure: {error}") from error
     numbers = {kind: i for i, kinds in enumerate(GROUPS.values()) for kind in kinds}
@@ -121,35 +126,7 @@ def python_system(topology: app.Topology, compute: Compute) -> openmm.System:
     return system
 
 
-def _entry_points() -> Any:
-    return entry_points(group=ENERGY_ENTRY_POINTS)
-
-
-def energy_function(name: str) -> SystemBuilder:
-    """The builder that is registered under a name, or offered by an installed package.
-
-    Raises:
-        UserError: There is none, or it cannot be imported.
-    """
-    if name not in _REGISTRY:
-        points = {point.name: point for point in _entry_points()}
-        if name not in points:
-            raise UserError(
-                f"no energy function {name!r}: known are {', '.join(energy_functions())}",
-                f"register it, or install its package (entry point group {ENERGY_ENTRY_POINTS})",
-            )
-        try:
-            builder = points[name].load()
-        except (ImportError, AttributeError) as error:
-            raise UserError(
-                f"energy function {name!r} ({points[name].value}) cannot be imported: {error}",
-                "repair or reinstall the package that offers it",
-            ) from error
-        register_energy(name)(builder)
-    return _REGISTRY.get(name)
-
-
-@register_energy("force_field")
+@ENERGIES.register("force_field")
 def _force_field_system(
     topology: app.Topology, protocol: EnergyProtocol, constrained: bool
 ) -> openmm.System:

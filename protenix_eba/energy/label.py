@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ import numpy as np
 from joblib import delayed
 from numpy.typing import NDArray
 
-from protenix_eba.energy.functions import energy_function
+from protenix_eba.energy.functions import ENERGIES
 from protenix_eba.energy.outliers import flag_outliers
 from protenix_eba.energy.parallel import run_parallel
 from protenix_eba.energy.protocol import PROTOCOLS, EnergyProtocol
@@ -62,6 +62,7 @@ class Workers:
             the output under the same paths.
         scheduler: Address of a running dask or ray cluster; None starts one on this machine.
         frame_timeout_s: After which a frame is given up; None for no limit.
+        prepare: Called in each process before its work; it registers what plugins bring.
     """
 
     jobs: int = 1
@@ -69,6 +70,7 @@ class Workers:
     backend: str = "loky"
     scheduler: str | None = None
     frame_timeout_s: float | None = None
+    prepare: Callable[[], None] | None = None
 
 
 _ALL_FRAMES: Final = FrameSelection()
@@ -122,7 +124,7 @@ def label_targets(
         UserError: No target, no frame at all, an energy function that is not known, or labels in
             `out` of another protocol, of another topology or of other trajectories.
     """
-    energy_function(protocol.function)
+    ENERGIES.get(protocol.function)
     sources, out = find_sources(inputs, name), Path(out)
     references = _references(sources, reference_dir)
     if shard:
@@ -134,6 +136,7 @@ def label_targets(
         parts_folder(table),
         reference_dir is not None,
         workers.frame_timeout_s,
+        workers.prepare,
     )
     known = KnownLabels.load(out, protocol)
     problems: list[str] = []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ class Job:
         parts: Folder for finished chunks.
         generated: The frames are a model's, see `TargetEnergy`.
         timeout_s: For each frame; None for no limit.
+        prepare: Called in each process before its work.
     """
 
     protocol: EnergyProtocol
@@ -62,6 +64,7 @@ class Job:
     parts: Path
     generated: bool
     timeout_s: float | None
+    prepare: Callable[[], None] | None = field(default=None, compare=False)
 
 
 def label_chunk(chunk: Chunk, job: Job) -> tuple[int, int]:
@@ -70,6 +73,8 @@ def label_chunk(chunk: Chunk, job: Job) -> tuple[int, int]:
     Returns:
         Rows, and how many of them have no energy.
     """
+    if job.prepare:
+        job.prepare()
     results, platform = _energies(chunk, job)
     known = chunk.structure if isinstance(chunk.structure, CompleteStructure) else None
     rows = [

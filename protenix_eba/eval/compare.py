@@ -8,7 +8,8 @@ from typing import Final
 import numpy as np
 
 from protenix_eba.errors import UserError
-from protenix_eba.eval.extras.extended import add_beyond
+from protenix_eba.eval.catalogue import computed_alone
+from protenix_eba.eval.extras.extended import add_beyond, add_registered
 from protenix_eba.eval.inputs.sources import Conformations
 from protenix_eba.eval.protocol import kernels
 from protenix_eba.eval.protocol.alignment import Floats
@@ -100,7 +101,9 @@ def evaluate_target(
     result = comparison.result()
     if not settings.beyond:
         return result
-    return add_beyond(result, comparison.drawn, comparison.match, reference, samples)
+    result = add_beyond(result, comparison.drawn, comparison.match, reference, samples)
+    alone = [(metric.key, metric.compute) for metric in computed_alone() if metric.compute]
+    return add_registered(result, comparison.drawn, alone)
 
 
 def _check_sizes(reference: Conformations, samples: Conformations) -> None:

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
-__all__ = ["AGGREGATES", "METRICS", "PAPER_ROWS", "Better", "Metric", "best_labels"]
+from protenix_eba.eval.protocol.drawn import Drawn
+from protenix_eba.plugin_api import Registry
+
+__all__ = [
+    "AGGREGATES",
+    "METRICS",
+    "PAPER_ROWS",
+    "PROTOCOL_METRICS",
+    "Better",
+    "Compute",
+    "Metric",
+    "best_labels",
+]
 
 Better = Literal["lower", "higher", "as MD", "neither"]
 Group = Literal[
@@ -18,9 +30,29 @@ Group = Literal[
 ]
 
 
+class Compute(Protocol):
+    """What a metric is of one target."""
+
+    def __call__(self, drawn: Drawn, /) -> float:
+        """The value for some samples against MD.
+
+        It is also called with a replica of the MD in the place of the samples and the others as the
+        MD: what it gives then is the floor, what MD reaches against itself.
+
+        Args:
+            drawn: Frames of both, superposed, atoms in one order.
+
+        Returns:
+            NaN where it is not defined.
+
+        Raises:
+            UserError: The target cannot be evaluated; it then fails with this reason.
+        """
+
+
 @dataclass(frozen=True)
 class Metric:
-    """One row of the report.
+    """One row of the report; registered in `METRICS` under its key.
 
     Attributes:
         key: Name in the JSON and CSV files.
@@ -30,6 +62,8 @@ class Metric:
         meaning: One sentence for readers.
         group: Heading; the first three are those of the published tables.
         digits: Decimal places to print.
+        compute: Gives the value of a target. None for those that are computed together with others:
+            in `protocol.panel`, and in the modules of `extras`.
     """
 
     key: str
@@ -39,7 +73,10 @@ class Metric:
     meaning: str
     group: Group = "Beyond the protocol"
     digits: int = 3
+    compute: Compute | None = None
 
+
+METRICS: Final[Registry[Metric]] = Registry("metric")
 
 _FLEXIBILITY: Final = "Predicting flexibility"
 _ACCURACY: Final = "Distributional accuracy"
@@ -48,7 +85,7 @@ _ENERGIES: Final = "Energies"
 _A: Final = "Å"
 _E: Final = "kJ/mol"
 
-METRICS: Final[tuple[Metric, ...]] = (
+PROTOCOL_METRICS: Final[tuple[Metric, ...]] = (
     Metric(
         "pairwise_rmsd",
         "Pairwise RMSD",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import inspect
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +15,7 @@ from joblib import Parallel, delayed, parallel_config
 from threadpoolctl import threadpool_limits
 
 from protenix_eba.errors import UserError
+from protenix_eba.eval.catalogue import computed_alone
 from protenix_eba.eval.compare import TargetSettings, evaluate_target
 from protenix_eba.eval.extras.extended import ModelEnergies, add_energies
 from protenix_eba.eval.inputs.sources import Conformations, find_references, find_samples
@@ -46,6 +49,7 @@ class _Task:
     energies: ModelEnergies
     path: Path
     inputs: str
+    prepare: Callable[[], object] | None = None
 
     @property
     def cost(self) -> int:
@@ -64,6 +68,7 @@ def evaluate(
     targets: Collection[str] | None = None,
     jobs: int = 1,
     sources: Mapping[str, Path | None] | None = None,
+    prepare: Callable[[], object] | None = None,
 ) -> Evaluation:
     """Compare one model's ensembles with MD and write `metrics.json` and `targets/NAME.npz`.
 
@@ -81,6 +86,7 @@ def evaluate(
             them have samples: a reference may hold other splits.
         jobs: Processes.
         sources: Further inputs to name in the settings.
+        prepare: Called in each process before its work; it registers what plugins bring.
 
     Raises:
         UserError: A folder without targets, or not one target that could be evaluated.
@@ -91,7 +97,10 @@ def evaluate(
     wanted, not_evaluated = inputs.wanted(targets)
     reasons = {name: fault for name in wanted if (fault := inputs.fault(name))}
     tasks = {
-        name: _task(inputs.references[name], inputs.samples[name], settings, energies, out_dir)
+        name: replace(
+            _task(inputs.references[name], inputs.samples[name], settings, energies, out_dir),
+            prepare=prepare,
+        )
         for name in wanted
         if name not in reasons
     }
@@ -179,6 +188,7 @@ def _task(
             "temperature_K": energies.temperature_K,
             "versions": _versions(),
             "code": _code(),
+            **_plugin_code(),
         }
     )
     return _Task(reference, samples, settings, energies, target_path(out_dir, name), inputs)
@@ -195,6 +205,12 @@ def _code() -> str:
     """Between two releases the version says nothing: a changed metric is found by its source."""
     sources = sorted(Path(__file__).parent.rglob("*.py"))
     return fingerprint([source.read_text(encoding="utf-8") for source in sources])
+
+
+def _plugin_code() -> dict[str, str]:
+    """Of metrics that plugins bring, their sources; nothing without any."""
+    modules = sorted({metric.compute.__module__ for metric in computed_alone() if metric.compute})
+    return {name: fingerprint(inspect.getsource(sys.modules[name])) for name in modules}
 
 
 def _run(tasks: Mapping[str, _Task], jobs: int) -> dict[str, str]:
@@ -217,6 +233,8 @@ def _outcomes(tasks: Sequence[_Task], jobs: int) -> Iterator[tuple[str, str]]:
 def _evaluate(task: _Task) -> tuple[str, str]:
     """Evaluate a target and store the result; its name, and why it failed or nothing."""
     name = task.reference.name
+    if task.prepare:
+        task.prepare()
     try:
         # One job runs in this process, which the limits of the others do not reach.
         with threadpool_limits(1):

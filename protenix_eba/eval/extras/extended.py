@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
+from protenix_eba.eval.definitions import Compute
 from protenix_eba.eval.extras.beyond import beyond_floor, beyond_protocol
 from protenix_eba.eval.extras.energies import (
     ROOM_TEMPERATURE_K,
@@ -21,7 +22,7 @@ from protenix_eba.eval.protocol.drawn import Drawn
 from protenix_eba.eval.protocol.ensemble import AtomMatch
 from protenix_eba.eval.target import TargetResult
 
-__all__ = ["ModelEnergies", "add_beyond", "add_energies"]
+__all__ = ["ModelEnergies", "add_beyond", "add_energies", "add_registered"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,31 @@ def add_beyond(
         floor=[protocol | beyond | slow | sound for protocol, beyond, slow, sound in floors],
         arrays={**result.arrays, **arrays, **slow_arrays},
         notes=[*result.notes, *notes, *slow_notes],
+    )
+
+
+def add_registered(
+    result: TargetResult, drawn: Drawn, metrics: Sequence[tuple[str, Compute]]
+) -> TargetResult:
+    """Metrics that carry what computes them, and the floor of each, added to a result.
+
+    Args:
+        result: Of the protocol.
+        drawn: The frames that it kept.
+        metrics: Key of each, and what computes it.
+
+    Raises:
+        UserError: A metric refuses the target.
+    """
+    if not metrics:
+        return result
+    values = {key: float(compute(drawn)) for key, compute in metrics}
+    floor = [{key: float(compute(part)) for key, compute in metrics} for part in drawn.floors()]
+    nothing: dict[str, float] = {}
+    return replace(
+        result,
+        values=result.values | values,
+        floor=[row | own for row, own in zip_longest(result.floor, floor, fillvalue=nothing)],
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import mdtraj
 import numpy as np
 from numpy.typing import NDArray
+
+from protenix_eba.eval.extras.distributions import evenly
 
 __all__ = ["Drawn"]
 
@@ -26,3 +29,20 @@ class Drawn:
     md_xyz: NDArray[np.float32]
     md_replica: NDArray[np.int64]
     sample_xyz: NDArray[np.float32]
+
+    def floors(self) -> Iterator[Drawn]:
+        """Each replica in the place of the samples, the others as the MD; none of a single one.
+
+        A replica gives as many frames as there are samples, evenly spaced, if it has them.
+        """
+        replicas = np.unique(self.md_replica)
+        for replica in replicas if len(replicas) > 1 else ():
+            own = np.flatnonzero(self.md_replica == replica)
+            others = self.md_replica != replica
+            chosen = own[evenly(len(own), len(self.sample_xyz))]
+            yield Drawn(
+                self.topology,
+                self.md_xyz[others],
+                self.md_replica[others],
+                self.md_xyz[chosen],
+            )

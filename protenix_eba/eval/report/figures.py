@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from protenix_eba.eval.comparison import Group
-from protenix_eba.eval.definitions import METRICS
+from protenix_eba.eval.definitions import PROTOCOL_METRICS
 from protenix_eba.eval.report.plots.curves import (
     distribution_figure,
     energy_figure,
@@ -153,7 +153,7 @@ def _overview(group: Group) -> Figure:
         "is MD against itself, with as many frames."
     )
     known = {key for s in group.summaries.values() for key in s.values}
-    metrics = [m for m in METRICS if m.key in _PROTOCOL and m.key in known]
+    metrics = [m for m in PROTOCOL_METRICS if m.key in _PROTOCOL and m.key in known]
     return Figure("overview", "All targets", caption, overview_figure(group.summaries, metrics))
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import jinja2
 
 from protenix_eba.eval.aggregate import CONFIDENCE_PERCENT, MIN_TARGETS, RESAMPLES
-from protenix_eba.eval.catalogue import TARGET_METRICS
+from protenix_eba.eval.catalogue import target_metrics
 from protenix_eba.eval.comparison import Comparison, Group
 from protenix_eba.eval.definitions import Metric
 from protenix_eba.eval.report.figures import (
@@ -117,7 +117,7 @@ def _section(
 
 def _target_metrics(group: Group) -> list[Metric]:
     known = {k for s in group.summaries.values() for t in s.targets.values() for k in t.values}
-    return [metric for metric in TARGET_METRICS if metric.key in known]
+    return [metric for metric in target_metrics() if metric.key in known]
 
 
 def _target_lines(group: Group, metrics: Sequence[Metric]) -> list[_TargetLine]:
