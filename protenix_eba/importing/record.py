@@ -135,6 +135,7 @@ def record_of(
         "replicas": {str(number): asdict(found) for number, found in replicas.items()},
         "dropped_atoms": system.dropped,
         "renamed_atoms": system.renamed,
+        "caps": list(system.caps),
         "missing_heavy_atoms": list(molecule.missing),
         "alternate_locations_left_out": system.alternate_locations,
         "notes": notes,

@@ -123,8 +123,15 @@ def _import_into(
         reference_nm = molecule.reference[None] / ANGSTROM_PER_NM
         pdb = folder / f"{source.name}.pdb"
         mdtraj.Trajectory(reference_nm, molecule.topology).save_pdb(str(pdb))
-        notes += molecule.notes
+        notes += [*_system_notes(system), *molecule.notes]
         return record_of(files.topology, system, molecule, replicas, notes), problems
+
+
+def _system_notes(system: SourceTopology) -> Iterator[str]:
+    """What the energies will not see, or see otherwise than the simulation did."""
+    if system.caps:
+        shown = ", ".join(system.caps[:4]) + (" ..." if len(system.caps) > 4 else "")
+        yield f"caps are left out ({shown}): labels are energies of charged ends"
 
 
 def _fitted(
