@@ -55,10 +55,15 @@ CASES = [
     Case("01", chains=("RKDVY",)),
     Case("02", chains=("GRGDC",)),
     Case("03", chains=("AGAGAG",), told=("closed head to tail", "A ALA 1 N - A GLY 6 C")),
+    Case("05", frames=4, chains=("RKDVY",), topology="mono.pdb", trajectory="mono.dcd"),
+    Case("05", frames=4, chains=("AAAAA", "AAAAA"), trajectory="run.dcd"),
     Case("07", chains=("AAAAA",), told=("CAY, CY, OY of ALA 1", "charged ends"),
          dropped=("ALA CAY", "ALA CY", "ALA OY")),
     Case("09", chains=("RKDVY",)),
     Case("10", chains=("AAAAA", "AAAAA"), told=("ACE", "NME 7", "charged ends")),
+    Case("11", chains=("RKDVY",), told=("3 of 6 frames hold no coordinates",),
+         trajectory="run.trr"),
+    Case("12", frames=6, chains=("RKDVY",), trajectory="run.dcd"),
     Case("13", chains=("MNIFEM",)),
     Case("21", "incomplete", 1, ("GRGDC", "GRGDC"), told=("A CYS 5 SG - B CYS 5 SG is 30.6",)),
     Case("24", chains=("AAAAA",), told=("caps are left out", "charged ends"),
@@ -85,6 +90,50 @@ def test_import_is_right_or_says_why(case: Case, tmp_path: Path) -> None:
     if record:
         target = find_targets(tmp_path / "prot")[0]
         assert read_frames(target, 1).shape[1] == load_topology(target).n_atoms
+
+
+def test_a_shape_matrix_of_charmm_brings_chains_together(tmp_path: Path) -> None:
+    imported(Case("05", trajectory="run.dcd"), tmp_path)
+    xyz = read_frames(find_targets(tmp_path / "prot")[0], 1)
+    half = xyz.shape[1] // 2
+    apart = xyz[:, :half].mean(axis=1) - xyz[:, half:].mean(axis=1)
+    assert np.allclose(np.linalg.norm(apart, axis=1), 9.0, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("box", "told"),
+    [
+        (np.diag([0.5, 4, 4]), "the box of 4 frames cannot be used (height 5.0 angstrom"),
+        (None, "without a box, 3 of 4 frames have chains apart"),
+    ],
+    ids=["thin box", "no box"],
+)
+def test_a_box_that_cannot_be_used_is_said(box, told: str, tmp_path: Path) -> None:
+    top = Case("05").files[0]
+    frame = mdtraj.load(str(top))
+    frame.unitcell_vectors = None
+    xyz = np.repeat(frame.xyz, 4, axis=0)
+    half = frame.n_atoms // 2
+    middle = xyz[:, :half].mean(axis=1) - xyz[:, half:].mean(axis=1)
+    # Side by side, as in the simulation.
+    xyz[:, half:] += (middle + np.array([0.0, 0.0, 0.9]))[:, None]
+    xyz[1:, half:] += 4.0 if box is None else 0.0
+    made = mdtraj.Trajectory(xyz, frame.topology)
+    made.unitcell_vectors = None if box is None else np.repeat(box[None], 4, axis=0)
+    made[0].save_pdb(str(tmp_path / "t.pdb"))
+    made.save_xtc(str(tmp_path / "t.xtc"))
+    row = import_target(
+        source_of_files(tmp_path / "t.pdb", [tmp_path / "t.xtc"], "t"), tmp_path, FrameChoice()
+    )
+    assert told in row.reason
+
+
+def test_frames_with_fixed_atoms_are_those_that_are_read_forward(tmp_path: Path) -> None:
+    case = Case("12", trajectory="run.dcd")
+    imported(case, tmp_path)
+    with mdtraj.formats.DCDTrajectoryFile(str(case.files[1])) as handle:
+        forward = handle.read()[0]
+    assert np.abs(read_frames(find_targets(tmp_path / "prot")[0], 1) - forward).max() < 0.006
 
 
 # Energies: plain OpenMM with what the file shows and nothing more.
@@ -193,3 +242,15 @@ def test_labels_of_capped_md_say_that_the_caps_are_left_out(folder: str, tmp_pat
     imported(Case(folder), tmp_path)
     structure = complete_structure(tmp_path / "prot" / "prot.pdb")
     assert "caps are left out" in structure.notes[0]
+
+
+def test_no_absurd_energy_is_ok() -> None:
+    """A hydrogen inside another atom: as it is, and where the minimiser has to pull them apart."""
+    structure = complete_structure(THYMOPENTIN)
+    names = {(a.residue.id, a.name): a.index for a in structure.topology.atoms()}
+    xyz_nm = structure.reference_nm.copy()
+    xyz_nm[names["2", "HZ3"]] = xyz_nm[names["5", "CB"]] + 0.03
+    label = TargetEnergy(structure, AS_IS, "Reference").label(xyz_nm)
+    assert label.status == "failed"
+    assert "kJ/mol for each atom" in label.reason
+    assert label.initial_energy_kj_mol > 1e5
