@@ -5,6 +5,7 @@ The files in data/inputs are made for these tests: peptides of a few residues, t
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +14,21 @@ import mdtraj
 import numpy as np
 import openmm
 import pytest
+import torch
 from openmm import app, unit
 
+from protenix_eba.data.sequences import Protein, read_proteins
 from protenix_eba.energy.label import label_targets
 from protenix_eba.energy.protocol import PROTOCOLS, protocol_by_name
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.system import TargetEnergy
 from protenix_eba.errors import UserError
+from protenix_eba.eval.inputs.sources import find_samples
 from protenix_eba.importing.frames import FrameChoice
 from protenix_eba.importing.sources import source_of_files
 from protenix_eba.importing.target import import_target
 from protenix_eba.trajectories import find_targets, load_topology, read_frames
+from protenix_eba.weights import load_checkpoint, with_depth
 
 FILES = Path(__file__).parent / "data" / "inputs"
 AS_IS = protocol_by_name("default", minimise=False)
@@ -254,3 +259,81 @@ def test_no_absurd_energy_is_ok() -> None:
     assert label.status == "failed"
     assert "kJ/mol for each atom" in label.reason
     assert label.initial_energy_kj_mol > 1e5
+
+
+# Conformations and sequences of other programs.
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "count"),
+    [
+        ("16-mmcif-without-optional-columns", "noins", 2),
+        ("16-mmcif-without-optional-columns", "nogroup", 2),
+        ("17-frames-separated-by-END", "endsep", 3),
+        ("18-folder-of-alphafold3", "af3", 3),
+    ],
+)
+def test_ensembles_of_other_programs_are_read(folder: str, name: str, count: int) -> None:
+    found, failed = find_samples([FILES / folder])
+    assert not failed
+    ensemble = found[name]
+    assert ensemble.n_frames == {1: count}
+    atoms = np.arange(ensemble.topology.n_atoms)
+    frames = ensemble.frames(1, np.arange(count), atoms)
+    assert frames.shape == (count, len(atoms), 3)
+    assert len({frame.tobytes() for frame in frames}) == count
+
+
+def test_label_takes_frames_between_lines_of_end(tmp_path: Path) -> None:
+    path = FILES / "17-frames-separated-by-END" / "endsep.pdb"
+    labels = label_targets(path, tmp_path / "l.parquet", AS_IS).labels
+    assert labels.status.tolist() == ["ok"] * 3, labels.reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff>p\nYGGFM\n",
+        "\ufeffname,seqres\np,YGGFM\n",
+        '\ufeff[{"name":"p","sequences":[{"proteinChain":{"sequence":"YGGFM","count":1}}]}]',
+        ">p\r\nYGG\r\nFM\r\n",
+        ">p\nyggfm*\n",
+        "name,seqres\r\np, yggfm* \r\n",
+    ],
+    ids=["FASTA", "CSV", "JSON", "CRLF", "lower case and asterisk", "the same in CSV"],
+)
+def test_sequences_in_any_dress_are_read(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "p.txt"
+    path.write_bytes(text.encode())
+    assert read_proteins(path) == [Protein("p", ("YGGFM",))]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"model": {"w": torch.zeros(1)}, "loss": np.float64(1.0)}, "besides tensors (numpy"),
+        ({"model": {}, "args": argparse.Namespace(a=1)}, "(argparse.Namespace)"),
+        (b"<!DOCTYPE html><html></html>", "is no checkpoint: it begins with '<!DOCTYPE html>"),
+        (b"", "is no checkpoint"),
+    ],
+    ids=["numpy scalar", "namespace", "page", "empty"],
+)  # fmt: skip
+def test_checkpoints_of_other_programs_are_named(content, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(UserError) as caught:
+        load_checkpoint(path)
+    assert told in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+
+
+def test_a_checkpoint_without_a_diffusion_transformer_cannot_be_deepened(tmp_path: Path) -> None:
+    path = tmp_path / "compiled.pt"
+    torch.save({"model": {"_orig_mod.module.linear.weight": torch.zeros(2)}}, path)
+    state = load_checkpoint(path)
+    assert list(state) == ["linear.weight"]
+    with pytest.raises(UserError, match="no diffusion transformer: its 1 weights are linear"):
+        with_depth(state, 4)

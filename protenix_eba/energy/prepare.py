@@ -6,6 +6,7 @@ covalent bonds that a force field's residues cannot express.
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from openmm import app, unit
 from protenix_eba.covalent import Atom, CrossBond, cross_bonds
 from protenix_eba.energy.protonation import add_hydrogen_bonds, variants_of
 from protenix_eba.errors import UserError
+from protenix_eba.pdb_text import with_models
 from protenix_eba.residue_names import CAPS, HEAVY_ATOMS, standard_residue, uncut_residue
 from protenix_eba.units import ANGSTROM_PER_NM
 
@@ -33,7 +35,7 @@ def open_structure(path: Path) -> Any:
     with path.open(encoding="utf-8", errors="replace") as handle:
         if path.suffix.lower() in (".cif", ".mmcif"):
             return PDBFixer(pdbxfile=handle)
-        return PDBFixer(pdbfile=handle)
+        return PDBFixer(pdbfile=StringIO(with_models(handle.read())))
 
 
 def complete(fixer: Any) -> list[str]:
