@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ __all__ = [
     "BROKEN",
     "TOPOLOGY_SUFFIXES",
     "TRAJECTORY_SUFFIXES",
+    "DcdLayout",
     "Source",
     "archives_in",
     "dcd_has_rest",
@@ -210,6 +212,64 @@ def promised_frames(path: Path) -> int:
     return int.from_bytes(header[8:], _dcd_order(header)) if header[4:8] == b"CORD" else 0
 
 
+@dataclass(frozen=True)
+class DcdLayout:
+    """Where things stand in a DCD file.
+
+    Attributes:
+        order: Of its bytes.
+        start: Of the first frame.
+        n_atoms: Of the first frame.
+        fixed: Atoms that later frames do not repeat.
+        has_cell: Whether each frame begins with a cell.
+        fourth: Whether frames have a fourth dimension.
+    """
+
+    order: Literal["little", "big"]
+    start: int
+    n_atoms: int
+    fixed: int
+    has_cell: bool
+    fourth: bool
+
+    @classmethod
+    def of(cls, path: Path) -> DcdLayout | None:
+        """From the header; None for what is no DCD file with 32-bit records."""
+        with open(path, "rb") as file:
+            header = file.read(96)
+            if header[4:8] != b"CORD" or len(header) < 96:
+                return None
+            order = _dcd_order(header)
+            title = int.from_bytes(header[92:96], order)
+            file.seek(92 + title + 8 + 4)
+            n_atoms = int.from_bytes(file.read(4), order)
+        # Integers 9, 11 and 12 of the header, after its length and the word CORD.
+        fixed, cell, fourth = (
+            int.from_bytes(header[8 + 4 * i : 12 + 4 * i], order) for i in (8, 10, 11)
+        )
+        start = 92 + (title + 8) + 12 + (4 * (n_atoms - fixed) + 8 if fixed else 0)
+        return cls(order, start, n_atoms, fixed, bool(cell), bool(fourth))
+
+    def frame_bytes(self, n_atoms: int) -> int:
+        """Length of a frame that holds so many atoms."""
+        return (4 if self.fourth else 3) * (4 * n_atoms + 8) + (56 if self.has_cell else 0)
+
+    def cell(self, path: Path, index: int) -> tuple[float, ...] | None:
+        """The six numbers of a frame's cell; None if there is none."""
+        if not self.has_cell:
+            return None
+        offset = self.start
+        if index:
+            later = self.frame_bytes(self.n_atoms - self.fixed)
+            offset += self.frame_bytes(self.n_atoms) + (index - 1) * later
+        with open(path, "rb") as file:
+            file.seek(offset + 4)
+            data = file.read(48)
+        if len(data) < 48:
+            return None
+        return struct.unpack(f"{'<' if self.order == 'little' else '>'}6d", data)
+
+
 def dcd_has_rest(path: Path, n_frames: int, n_atoms: int) -> bool:
     """Whether a DCD file ends within a frame.
 
@@ -218,19 +278,10 @@ def dcd_has_rest(path: Path, n_frames: int, n_atoms: int) -> bool:
         n_frames: Its whole frames.
         n_atoms: Atoms of a frame.
     """
-    with open(path, "rb") as file:
-        header = file.read(96)
-    order = _dcd_order(header)
-    # Integers 9, 11 and 12 of the header, after its length and the word CORD.
-    fixed, cell, fourth = (
-        int.from_bytes(header[8 + 4 * i : 12 + 4 * i], order) for i in (8, 10, 11)
-    )
-    if fixed or fourth:
+    layout = DcdLayout.of(path)
+    if layout is None or layout.fixed or layout.fourth:
         return False
-    title = int.from_bytes(header[92:96], order)
-    start = 92 + (title + 8) + 12
-    frame = 3 * (4 * n_atoms + 8) + (56 if cell else 0)
-    return path.stat().st_size > start + n_frames * frame
+    return path.stat().st_size > layout.start + n_frames * layout.frame_bytes(n_atoms)
 
 
 def _dcd_order(header: bytes) -> Literal["little", "big"]:

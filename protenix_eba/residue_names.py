@@ -6,9 +6,19 @@ Residue names are those of CHARMM (HSD), AMBER (HIE, CYX, NALA), GROMACS' OPLS a
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["CAPS", "HEAVY_ATOMS", "standard_atom", "standard_residue"]
+__all__ = [
+    "CAPS",
+    "HEAVY_ATOMS",
+    "cap_atoms",
+    "is_no_atom",
+    "standard_atom",
+    "standard_residue",
+    "uncut_residue",
+]
 
 _SIDE_CHAINS: Final = {
     "ALA": "CB",
@@ -65,6 +75,30 @@ _ATOMS: Final = {
 }
 
 
+# CHARMM's patches ACE, ACP, CT2 and CT3 put a cap's atoms into the residue that they cap.
+_FIRST_CAP: Final = frozenset({"CAY", "CY", "OY", "HY1", "HY2", "HY3"})
+_LAST_CAP: Final = frozenset({"NT", "CAT", "HNT"})
+# Names that such a cap shares with the hydrogens of a free N-terminus.
+_LAST_CAP_HYDROGENS: Final = frozenset({"HT1", "HT2", "HT3"})
+# GROMACS' masses of virtual sites (MN1, MCB2), lone pairs and extra points (LP1, EPW), Drude
+# particles (DN, DCA: a D before the name of a heavy atom; deuterium is DA, DB2).
+_NO_ATOM: Final = re.compile(r"M|LP|EP|D[CNOS]")
+
+
+def cap_atoms(names: Iterable[str]) -> frozenset[str]:
+    """Those of a residue's atom names that CHARMM's patches of capped ends add to it."""
+    names = frozenset(names)
+    first = names & _FIRST_CAP if {"CAY", "CY"} <= names else frozenset()
+    if "NT" not in names:
+        return first
+    return first | (names & (_LAST_CAP | _LAST_CAP_HYDROGENS))
+
+
+def is_no_atom(name: str) -> bool:
+    """Whether an atom name of an amino acid's residue is a site that stands for no atom."""
+    return _NO_ATOM.match(name) is not None
+
+
 def standard_residue(name: str) -> str | None:
     """The amino acid that a residue name stands for ("HSD" -> "HIS"), or None.
 
@@ -76,6 +110,30 @@ def standard_residue(name: str) -> str | None:
     if name not in _RESIDUES and len(name) == 4 and name[0] in "NC":
         name = name[1:]
     return name if name in HEAVY_ATOMS else _RESIDUES.get(name)
+
+
+def uncut_residue(name: str, atoms: Iterable[str]) -> str | None:
+    """The amino acid whose terminal name a PDB file cut to three letters ("NME", once "NMET").
+
+    Args:
+        name: As the file has it.
+        atoms: Names of all its atoms; its heavy atoms must be those of one amino acid.
+    """
+    have = frozenset(atoms)
+    return next(
+        (
+            standard
+            for standard, heavy in HEAVY_ATOMS.items()
+            if name[:1] in ("N", "C")
+            and name[1:3] == standard[:2]
+            and _heavy(standard_atom(standard, atom) for atom in have) - {"OXT"} == set(heavy)
+        ),
+        None,
+    )
+
+
+def _heavy(atoms: Iterable[str]) -> set[str]:
+    return {atom for atom in atoms if not re.match(r"\d*[HD]", atom)}
 
 
 def standard_atom(residue: str, atom: str) -> str:

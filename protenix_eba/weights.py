@@ -43,6 +43,7 @@ StateDict = dict[str, Tensor]
 
 DIFFUSION_PREFIX: Final = "diffusion_module."
 EMBEDDER_PREFIX: Final = "input_embedder."
+_WRAPPERS: Final = re.compile(r"^(?:module\.|_orig_mod\.)+")
 _BLOCK = re.compile(r"^(diffusion_module\.diffusion_transformer\.blocks\.)(\d+)\.(.+)$")
 # The last linear maps of the two residual branches of a diffusion transformer block (Algorithm 23).
 _BRANCH_OUTPUTS = (
@@ -184,16 +185,39 @@ def load_checkpoint(path: Path | str) -> StateDict:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises many kinds for what is no checkpoint
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"{path} is not a whole checkpoint: {reason}", "copy or download it again"
-        ) from error
+        raise _unreadable(path, error) from error
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or not all(torch.is_tensor(v) for v in model.values()):
         raise UserError(
             f"{path}: expected a dictionary with tensors under the key 'model', as Protenix writes"
         )
-    return {key.removeprefix("module."): value for key, value in model.items()}
+    # Wrappers of DistributedDataParallel and of torch.compile, in either order.
+    return {_WRAPPERS.sub("", key): value for key, value in model.items()}
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    """What a file is that is no checkpoint of tensors. What torch advises is not repeated."""
+    with open(path, "rb") as file:
+        start = file.read(60)
+    if not start.startswith((b"PK", b"\x80")):
+        shown = start.decode("utf-8", errors="replace").split("\n")[0].strip()
+        return UserError(
+            f"{path} is no checkpoint: it begins with {shown!r}",
+            "a page of a website was saved instead of the file, perhaps: download it again",
+        )
+    try:
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # not even its table of contents can be read
+        found = []
+    if found:
+        return UserError(
+            f"{path} is whole, but holds objects besides tensors ({', '.join(sorted(found)[:4])}), "
+            "which are not unpickled: they can run any code",
+            'save the weights alone where the file comes from: torch.save({"model": '
+            "model.state_dict()}, path)",
+        )
+    reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
+    return UserError(f"{path} is not a whole checkpoint: {reason}", "copy or download it again")
 
 
 def save_checkpoint(path: Path | str, state: StateDict) -> None:
@@ -372,9 +396,15 @@ def with_depth(state: StateDict, n_blocks: int) -> StateDict:
         n_blocks: Blocks wanted, at least as many as there are.
 
     Raises:
-        UserError: The model has more blocks.
+        UserError: The model has more blocks, or is no Protenix.
     """
     found = [match for match in map(_BLOCK.match, state) if match]
+    if not found:
+        raise UserError(
+            f"the checkpoint has no diffusion transformer: its {len(state)} weights are "
+            f"{', '.join(sorted(state)[:3]) or 'none'} ...",
+            "give a checkpoint of Protenix",
+        )
     depth = 1 + max(int(match[2]) for match in found)
     if depth > n_blocks:
         raise UserError(

@@ -191,16 +191,35 @@ def test_the_order_of_the_replicas_does_not_change_what_all_frames_decide() -> N
     assert found.arrays["md_ca_rmsf_replicas"] == pytest.approx(in_order)
 
 
-def test_residue_numbers_shifted_by_ten_are_an_error() -> None:
+@pytest.mark.parametrize("first", [11, 12])
+def test_a_chain_that_is_numbered_otherwise_is_matched_by_its_sequence(first: int) -> None:
+    """The sequence repeats every five residues: by number, 20 of 30 would be the wrong ones."""
     md, samples = peptide(2, n=30), peptide(3, n=30)
-    wrong_names = dataclasses.replace(samples, topology=topology(30, first=12))
+    shifted = dataclasses.replace(samples, topology=topology(30, first=first))
+    found = evaluated(md, shifted)
+    assert found.values == close(1e-9, evaluated(md, samples).values)
+    assert f"- {first} to {first + 29} of the samples are - 1 to 30 of the ref" in found.notes[0]
+
+
+def test_chains_that_are_numbered_through_are_matched_one_by_one() -> None:
+    through, each = topology(4, chains="AB"), topology(4, chains="AB")
+    for residue in through.chain(1).residues:
+        residue.resSeq += 4
+    match = match_atoms(through, each, "pep")
+    assert match.sample_atoms.tolist() == list(range(each.n_atoms))
+    assert any("B 1 to 4 of the samples are B 5 to 8" in note for note in match.notes)
+
+
+def test_numbers_that_shift_within_a_chain_are_an_error() -> None:
+    torn = topology(30)
+    for residue in list(torn.residues)[10:]:
+        residue.resSeq += 1
     with pytest.raises(UserError, match="residues have another name") as caught:
-        evaluated(md, wrong_names)
+        match_atoms(topology(30), torn, "pep")
     assert "number" in caught.value.hint
-    # The sequence repeats every five residues: no name is wrong, but atoms are missing.
-    shifted = dataclasses.replace(samples, topology=topology(30, first=11))
-    with pytest.raises(UserError, match="reference 1 to 30, samples 11 to 40"):
-        evaluated(md, shifted)
+    # Another sequence is another protein.
+    with pytest.raises(UserError, match="Residues: reference 1 to 12, samples 1 to 11"):
+        match_atoms(topology(12), topology(11, first=40), "pep")
 
 
 def test_missing_atoms_are_an_error_that_names_them_or_a_note() -> None:

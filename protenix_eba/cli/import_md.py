@@ -114,8 +114,9 @@ def _print_summary(report: ImportReport, out: Path) -> None:
     console.print(f"{out}: {found}; {frames} frames, {kept} targets kept from before")
     if report.not_in_split:
         console.print(f"{report.not_in_split} targets are not in the split and were left alone")
-    bad = [row for row in report.rows if row.status != "ok"]
-    for row in bad[:_SHOWN]:
-        console.print(f"{row.status}: {row.target}: {row.reason}", markup=False)
-    if len(bad) > _SHOWN:
-        console.print(f"... and {len(bad) - _SHOWN} more in {out / 'import_report.csv'}")
+    # Those that are ok may have a reason, too: what was decided on the way.
+    told = sorted((row for row in report.rows if row.reason), key=lambda row: row.status == "ok")
+    for row in told[:_SHOWN]:
+        console.print(f"{row.status}: {row.target}: {row.reason}", markup=False, soft_wrap=True)
+    if len(told) > _SHOWN:
+        console.print(f"... and {len(told) - _SHOWN} more in {out / 'import_report.csv'}")

@@ -108,7 +108,8 @@ def read_seed(path: Path | str) -> int | None:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        # Excel and Notepad begin UTF-8 with a byte order mark.
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a text file", "give a FASTA, CSV or JSON file") from error
 
@@ -153,7 +154,7 @@ def _copies(where: str, chain: dict[str, Any]) -> list[str]:
     _refuse(where, chain, _CHAIN_KEYS | _MSA_KEYS)
     if any(chain.get(key) for key in _MSA_KEYS):
         logger.warning("%s: alignments in the JSON are not read, give them with --msa", where)
-    return [sequence.strip().upper()] * count
+    return [_plain(sequence)] * count
 
 
 def _refuse(where: str, values: dict[str, Any], known: set[str]) -> None:
@@ -167,10 +168,12 @@ def _refuse(where: str, values: dict[str, Any], known: set[str]) -> None:
 
 def _from_fasta(text: str) -> list[tuple[str, str]]:
     records = [record.splitlines() or [""] for record in text.lstrip()[1:].split("\n>")]
-    return [
-        ((lines[0].split() or [""])[0], "".join(lines[1:]).replace(" ", "").upper())
-        for lines in records
-    ]
+    return [((lines[0].split() or [""])[0], _plain("".join(lines[1:]))) for lines in records]
+
+
+def _plain(sequence: str) -> str:
+    """In capitals, without spaces and the asterisk that ends a sequence in some databases."""
+    return "".join(sequence.split()).upper().removesuffix("*")
 
 
 def _from_csv(text: str, path: Path) -> list[tuple[str, str]]:
@@ -181,7 +184,7 @@ def _from_csv(text: str, path: Path) -> list[tuple[str, str]]:
             f"seqres, found the columns {', '.join(reader.fieldnames or ['none'])}",
             "the ATLAS split files have these two columns",
         )
-    return [((row["name"] or "").strip(), (row["seqres"] or "").strip().upper()) for row in reader]
+    return [((row["name"] or "").strip(), _plain(row["seqres"] or "")) for row in reader]
 
 
 def protein_of_target(target: Target) -> Protein:

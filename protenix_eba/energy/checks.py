@@ -14,10 +14,23 @@ from protenix_eba.stereo import CENTRE, is_inverted
 from protenix_eba.units import ANGSTROM_PER_NM
 from protenix_eba.validity import MAX_PEPTIDE_BOND
 
-__all__ = ["Geometry", "moved_angstrom", "problem_after", "problem_before"]
+__all__ = [
+    "Geometry",
+    "absurd_energy",
+    "moved_angstrom",
+    "problem_after",
+    "problem_before",
+    "torn_bond",
+]
 
 _MAX_PEPTIDE_BOND_NM: Final = MAX_PEPTIDE_BOND / ANGSTROM_PER_NM
 _MIN_DISTANCE_NM: Final = 0.01
+# Every bond stretched by a fifth of its length costs about 200 kJ/mol for each atom. Hydrogens that
+# are built may clash, and so may a model's atoms before they are minimised.
+_MAX_KJ_MOL_PER_ATOM: Final = 1e3
+_MAX_WITH_CLASHES_KJ_MOL_PER_ATOM: Final = 1e6
+# The longest bond of a protein, a disulfide's, has 2.05 angstrom.
+_MAX_BOND_NM: Final = 0.25
 
 
 class Geometry(NamedTuple):
@@ -27,11 +40,15 @@ class Geometry(NamedTuple):
         peptide_bonds: `[B, 2]` indices of the bonded C and N of consecutive residues.
         centres: `[C, 4]` indices of N, C, CB and CA of each residue that has a CB.
         residues: `[C]` their names, "ALA 5".
+        bonds: `[E, 2]` indices of all bonded pairs.
+        atoms: `[M]` names, "ALA 5 CB".
     """
 
     peptide_bonds: NDArray[np.int64]
     centres: NDArray[np.int64]
     residues: list[str]
+    bonds: NDArray[np.int64]
+    atoms: list[str]
 
     @classmethod
     def of(cls, topology: Any) -> Geometry:
@@ -43,7 +60,10 @@ class Geometry(NamedTuple):
                 centres.append([atoms[name] for name in CENTRE])
                 names.append(f"{residue.name} {residue.id}")
         shape = np.array(centres, dtype=np.int64).reshape(-1, 4)
-        return cls(_peptide_bonds(topology), shape, names)
+        bonds = [(first.index, second.index) for first, second in topology.bonds()]
+        labels = [f"{a.residue.name} {a.residue.id} {a.name}" for a in topology.atoms()]
+        pairs = np.array(bonds, dtype=np.int64).reshape(-1, 2)
+        return cls(_peptide_bonds(topology), shape, names, pairs, labels)
 
 
 def _peptide_bonds(topology: Any) -> NDArray[np.int64]:
@@ -89,6 +109,35 @@ def problem_after(initial_kj_mol: float, final_kj_mol: float, xyz_nm: NDArray[np
     if final_kj_mol > initial_kj_mol:
         return f"minimisation raised the energy by {final_kj_mol - initial_kj_mol:.1f} kJ/mol"
     return ""
+
+
+def absurd_energy(energy_kj_mol: float, n_atoms: int, *, clashes: bool) -> str:
+    """Why no conformation of a molecule has this energy; empty where one may.
+
+    Args:
+        energy_kj_mol: Of the conformation.
+        n_atoms: M.
+        clashes: Whether built hydrogens or a model's atoms may overlap in it.
+    """
+    limit = _MAX_WITH_CLASHES_KJ_MOL_PER_ATOM if clashes else _MAX_KJ_MOL_PER_ATOM
+    per_atom = energy_kj_mol / n_atoms
+    if per_atom <= limit:
+        return ""
+    return (
+        f"{per_atom:.3g} kJ/mol for each atom, more than bonds can explain ({limit:.0g}): the "
+        "topology does not fit the coordinates"
+    )
+
+
+def torn_bond(xyz_nm: NDArray[np.floating], geometry: Geometry) -> str:
+    """The longest bond of minimised coordinates `[M, 3]` if it is none; empty otherwise."""
+    first, second = geometry.bonds.T
+    length = np.linalg.norm(xyz_nm[first] - xyz_nm[second], axis=1)
+    if not len(length) or length.max() <= _MAX_BOND_NM:
+        return ""
+    one, other = (geometry.atoms[i] for i in geometry.bonds[int(length.argmax())])
+    long = length.max() * ANGSTROM_PER_NM
+    return f"the bond {one} - {other} is {long:.1f} angstrom long after minimisation"
 
 
 def moved_angstrom(before_nm: NDArray[np.floating], after_nm: NDArray[np.floating]) -> float:

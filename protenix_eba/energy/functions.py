@@ -14,6 +14,7 @@ potential or xTB, is a Python function wrapped by `python_system`:
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from openmm import app, unit
 
 from protenix_eba.energy.protocol import EnergyProtocol
+from protenix_eba.energy.protonation import protonation_of
 from protenix_eba.errors import UserError
 from protenix_eba.plugin_api import Registry
 
@@ -94,7 +96,11 @@ def create_system(
     try:
         system = build(topology, protocol, constrained)
     except ValueError as error:
-        raise UserError(f"the force field cannot describe this structure: {error}") from error
+        found = _unmatched(topology, protocol, str(error))
+        raise UserError(
+            f"the force field cannot describe this structure: {found}",
+            "choose another force field, or leave this protein out",
+        ) from error
     numbers = {kind: i for i, kinds in enumerate(GROUPS.values()) for kind in kinds}
     for force in system.getForces():
         force.setForceGroup(numbers.get(type(force).__name__, len(GROUPS)))
@@ -139,6 +145,19 @@ def _force_field_system(
         constraints=app.HBonds if constrained else None,
         removeCMMotion=False,
         **options,
+    )
+
+
+def _unmatched(topology: app.Topology, protocol: EnergyProtocol, message: str) -> str:
+    """The residue that OpenMM's message names by its index, as the file has it."""
+    found = re.match(r"No template found for residue (\d+)", message)
+    if protocol.function != "force_field" or not found:
+        return message
+    residue = next(r for r in topology.residues() if r.index == int(found[1]))
+    name = f"{residue.name} {residue.id}{residue.insertionCode.strip()} of chain {residue.chain.id}"
+    state = protonation_of(residue)
+    return f"{protocol.force_field[0]} has no template for {name} " + (
+        f"with {state}" if state else f"({message})"
     )
 
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -15,6 +16,7 @@ from openmm import app, unit
 
 from protenix_eba.energy.structure import atom_keys
 from protenix_eba.errors import UserError
+from protenix_eba.pdb_text import with_models
 from protenix_eba.trajectories import (
     Target,
     find_targets,
@@ -26,9 +28,15 @@ from protenix_eba.trajectories import (
 
 __all__ = ["FilesSource", "FrameSource", "Frames", "TrajectorySource", "find_sources"]
 
+
+def _pdb_file(path: str) -> app.PDBFile:
+    text = Path(path).read_text(encoding="utf-8", errors="replace")
+    return app.PDBFile(StringIO(with_models(text)))
+
+
 _READERS: Final[dict[str, Callable[[str], Any]]] = {
-    ".pdb": app.PDBFile,
-    ".ent": app.PDBFile,
+    ".pdb": _pdb_file,
+    ".ent": _pdb_file,
     ".cif": app.PDBxFile,
     ".mmcif": app.PDBxFile,
 }

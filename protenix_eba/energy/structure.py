@@ -8,6 +8,7 @@ their neighbours: no random numbers, no second opinion.
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from protenix_eba.energy.prepare import CAPS_LEFT_OUT, complete, open_structure
 from protenix_eba.errors import UserError
 from protenix_eba.files import fingerprint
 from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["CompleteStructure", "atom_keys", "complete_structure"]
 
-_PH = 7.0
+_IMPORT_RECORD = "import.json"
 # A structure with fewer of its heavy atoms than this is a trace, not a conformation.
 _MAX_BUILT_FRACTION = 0.05
 
@@ -37,6 +39,7 @@ class CompleteStructure:
         source: `[M]` index of each atom in the input file; -1 where the file lacks it.
         input_atoms: N, atoms of the input file.
         topology_hash: Fingerprint of residues, atom names and bonds.
+        notes: What the energies do not see of the file, for people.
     """
 
     topology: Any
@@ -44,6 +47,7 @@ class CompleteStructure:
     source: NDArray[np.int64]
     input_atoms: int
     topology_hash: str
+    notes: tuple[str, ...] = ()
 
     @property
     def n_residues(self) -> int:
@@ -181,50 +185,44 @@ def _carry_over(
 
 
 def complete_structure(pdb_path: Path | str) -> CompleteStructure:
-    """Read a PDB or mmCIF file and add hydrogens at pH 7, disulfides and OXT.
+    """Read a PDB or mmCIF file and add the hydrogens that it lacks, disulfides and OXT.
 
-    Hydrogens that the file has decide the protonation; where it has none, PDBFixer does.
+    A residue that has hydrogens in the file has the protonation that they show; the pH decides on
+    others. A chain that is closed head to tail stays closed.
 
     Raises:
         UserError: The file cannot be read, is a trace without side chains, holds a residue gap,
-            or residues that the force field does not know.
+            a covalent bond that no chain has, or residues that the force field does not know.
     """
     try:
-        fixer = _open(Path(pdb_path))
+        fixer = open_structure(Path(pdb_path))
         keys = atom_keys(fixer.topology)
         given_heavy = sum(atom.element.symbol != "H" for atom in fixer.topology.atoms())
         state = random.getstate()
         random.seed(0)  # Modeller.addHydrogens draws from the global generator
         try:
-            _fix(fixer)
+            notes = complete(fixer)
         finally:
             random.setstate(state)
+    except UserError as error:
+        raise UserError(f"{Path(pdb_path).name}: {error}") from error
     except Exception as error:  # PDBFixer raises many kinds for files that it cannot use
         raise UserError(
             f"cannot prepare {pdb_path} for the force field: {type(error).__name__}: {error}",
             "keep the protein's atoms only, in PDB format with standard residues",
         ) from error
-    return _checked(fixer, keys, given_heavy, pdb_path)
+    made = _checked(fixer, keys, given_heavy, pdb_path)
+    return replace(made, notes=(*notes, *_imported_caps(Path(pdb_path))))
 
 
-def _fix(fixer: Any) -> None:
-    fixer.findMissingResidues()
-    fixer.missingResidues = {}
-    fixer.findNonstandardResidues()
-    fixer.replaceNonstandardResidues()
-    fixer.removeHeterogens(keepWater=False)
-    fixer.findMissingAtoms()
-    fixer.addMissingAtoms(seed=0)  # also makes the disulfide bonds, by distance
-    fixer.addMissingHydrogens(_PH)
-
-
-def _open(path: Path) -> Any:
-    from pdbfixer import PDBFixer
-
-    with path.open(encoding="utf-8", errors="replace") as handle:
-        if path.suffix.lower() in (".cif", ".mmcif"):
-            return PDBFixer(pdbxfile=handle)
-        return PDBFixer(pdbfile=handle)
+def _imported_caps(path: Path) -> list[str]:
+    """Caps that the simulation had and `protenix-eba import` left out, by its record."""
+    record = path.parent / _IMPORT_RECORD
+    try:
+        caps = json.loads(record.read_text(encoding="utf-8"))["caps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [CAPS_LEFT_OUT.format(", ".join(caps[:4]))] if caps else []
 
 
 def atom_keys(topology: Any) -> list[tuple[int, str, str, str]]:

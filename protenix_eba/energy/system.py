@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from protenix_eba.energy import fast
 from protenix_eba.energy.checks import (
     Geometry,
+    absurd_energy,
     moved_angstrom,
     problem_after,
     problem_before,
+    torn_bond,
 )
 from protenix_eba.energy.functions import create_system
 from protenix_eba.energy.minimise import Minimiser, OutOfTime, stage
@@ -147,6 +149,9 @@ class TargetEnergy:
             return FrameEnergy.without("failed", _first_line(error))
         if not math.isfinite(initial):
             return FrameEnergy.without("failed", "initial energy is not finite")
+        clashes = self.structure.built_fraction > 0 or (self.generated and self.protocol.minimise)
+        if absurd := absurd_energy(initial, len(xyz_nm), clashes=clashes):
+            return FrameEnergy.without("failed", f"initial energy: {absurd}", initial)
         if not self.protocol.minimise:
             as_is = FrameEnergy(initial, initial, 0.0, "ok", "", iterations=0)
             return as_is._replace(**self._parts())  # type: ignore[arg-type]
@@ -183,7 +188,11 @@ class TargetEnergy:
             end = self._minimiser.run(xyz_nm, deadline, shorter)
         except openmm.OpenMMException as error:
             raise _Failed(_first_line(error)) from error
-        problem = problem_after(before, end.energy_kj_mol, end.xyz_nm)
+        problem = (
+            problem_after(before, end.energy_kj_mol, end.xyz_nm)
+            or torn_bond(end.xyz_nm, self._geometry)
+            or absurd_energy(end.energy_kj_mol, len(xyz_nm), clashes=False)
+        )
         if problem:
             raise _Failed(problem)
         return {

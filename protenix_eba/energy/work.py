@@ -77,6 +77,8 @@ def label_chunk(chunk: Chunk, job: Job) -> tuple[int, int]:
         job.prepare()
     results, platform = _energies(chunk, job)
     known = chunk.structure if isinstance(chunk.structure, CompleteStructure) else None
+    notes = known.notes if known else ()
+    results = [r._replace(reason="; ".join(filter(None, (r.reason, *notes)))) for r in results]
     rows = [
         {
             "target": chunk.target,

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
+from protenix_eba.importing.special import Frame, SpecialFile, cell_of_dcd, special_file
 from protenix_eba.md_files import BROKEN, open_handle, promised_frames
-from protenix_eba.trajectories import has_rest
+from protenix_eba.trajectories import ascii_path, has_rest
 from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["Frame", "FrameChoice", "TrajectoryFile", "open_trajectory"]
@@ -61,21 +62,6 @@ class FrameChoice:
         }
 
 
-@dataclass(frozen=True)
-class Frame:
-    """One frame of the whole system.
-
-    Attributes:
-        xyz: `[N_system, 3]` in angstrom.
-        box: `[3, 3]` box vectors as rows, angstrom, or None.
-        time_ps: As the file has it.
-    """
-
-    xyz: NDArray[np.float32]
-    box: NDArray[np.float32] | None
-    time_ps: float
-
-
 class TrajectoryFile:
     """An open trajectory.
 
@@ -83,10 +69,18 @@ class TrajectoryFile:
         handle: mdtraj's object of the file.
         path: Where it is, for messages.
         topology: Of the whole system.
+        special: A reader instead of mdtraj's.
     """
 
-    def __init__(self, handle: Any, path: Path, topology: mdtraj.Topology) -> None:
+    def __init__(
+        self,
+        handle: Any,
+        path: Path,
+        topology: mdtraj.Topology,
+        special: SpecialFile | None = None,
+    ) -> None:
         self._handle = handle
+        self._special = special
         self._path = path
         # mdtraj's HDF5 files know their own topology.
         self._arguments = () if path.suffix.lower() in (".h5", ".hdf5") else (topology,)
@@ -98,6 +92,8 @@ class TrajectoryFile:
         Raises:
             UserError: It cannot be read.
         """
+        if self._special is not None:
+            return self._special.read(index)
         try:
             self._handle.seek(index)
             found = self._handle.read_as_traj(*self._arguments, n_frames=1)
@@ -105,12 +101,23 @@ class TrajectoryFile:
             raise UserError(f"{self._path.name}: frame {index} cannot be read: {error}") from error
         if found.n_frames != 1:
             raise UserError(f"{self._path.name}: frame {index} is not there")
-        vectors = found.unitcell_vectors
         return Frame(
-            xyz=np.asarray(found.xyz[0] * ANGSTROM_PER_NM, dtype=np.float32),
-            box=None if vectors is None else np.asarray(vectors[0] * ANGSTROM_PER_NM, np.float32),
+            xyz=np.asarray(found.xyz[0] * ANGSTROM_PER_NM * self._scale(), dtype=np.float32),
+            box=self._box(index, found.unitcell_vectors),
             time_ps=float(found.time[0]),
         )
+
+    def _box(self, index: int, vectors: Any) -> NDArray[np.float32] | None:
+        if self._path.suffix.lower() == ".dcd":
+            return cell_of_dcd(self._path, index)
+        return None if vectors is None else np.asarray(vectors[0] * ANGSTROM_PER_NM, np.float32)
+
+    def _scale(self) -> float:
+        """AMBER's NetCDF may scale its coordinates, which mdtraj passes over."""
+        if self._path.suffix.lower() not in (".nc", ".ncdf", ".netcdf"):
+            return 1.0
+        variable = self._handle._handle.variables["coordinates"]
+        return float(getattr(variable, "scale_factor", 1.0))
 
     def count_declared(self) -> int:
         """Frames by the file's headers or size, whether they can be read or not.
@@ -118,6 +125,8 @@ class TrajectoryFile:
         Raises:
             UserError: Not even these can be read.
         """
+        if self._special is not None:
+            return self._special.n_frames
         try:
             return len(self._handle)
         except Exception as error:
@@ -163,6 +172,8 @@ class TrajectoryFile:
 
         Such files are common and their frames are good; mdtraj counts by the size of the file.
         """
+        if self._special is not None and self._special.note:
+            return self._special.note
         if self._path.suffix.lower() != ".dcd":
             return ""
         promised, found = promised_frames(self._path), self.count_declared()
@@ -183,6 +194,8 @@ class TrajectoryFile:
         Raises:
             UserError: It cannot be read.
         """
+        if self._special is not None:
+            return self._special.n_atoms
         try:
             self._handle.seek(0)
             return int(self._handle.read(n_frames=1)[0].shape[1])
@@ -203,5 +216,9 @@ def open_trajectory(path: Path, topology: mdtraj.Topology) -> Iterator[Trajector
     Raises:
         UserError: No such file, another format, a broken header.
     """
-    with open_handle(path) as handle:
-        yield TrajectoryFile(handle, path, topology)
+    with open_handle(path) as handle, ascii_path(path) as name:
+        try:
+            special = special_file(path, name)
+        except Exception as error:  # mdtraj raises many kinds for broken files
+            raise UserError(f"cannot read {path.name}: {error}", BROKEN) from error
+        yield TrajectoryFile(handle, path, topology, special)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
+from protenix_eba.covalent import Atom, CrossBond, cross_bonds
 from protenix_eba.errors import UserError
 from protenix_eba.importing.periodic import Connections, connections_of, make_whole
 from protenix_eba.importing.topology import SourceResidue, SourceTopology
@@ -34,7 +36,8 @@ class Molecule:
             protein's chains, standard bonds.
         reference: `[N_atom, 3]` in angstrom, made whole: the coordinates of its PDB file.
         connections: For `make_whole`.
-        bonds: `[B, 2]` covalent bonds, less disulfides.
+        bonds: `[B, 2]` covalent bonds, disulfides and the ends of rings among them where the
+            reference has them.
         sequences: One-letter sequence of each chain.
         missing: Heavy atoms that the topology lacks, "A 214 OXT" among them.
         notes: What was decided on the way, one sentence each.
@@ -64,25 +67,25 @@ def build_molecule(
         scratch: A folder for a file that is removed again.
 
     Raises:
-        UserError: A gap in a chain, D-residues, atoms that do not fit.
+        UserError: A gap in a chain, D-residues, atoms that do not fit, or a covalent bond that
+            neither a sequence nor a force field's residues express.
     """
     chains = _split_chains(source.residues, xyz, box)
     topology, notes = _assemble(chains)
     topology = _with_pdb_names(topology, xyz, scratch)
     connections = connections_of(topology)
     reference, _ = make_whole(xyz, box, connections)
-    bonds = np.array(
-        [(a.index, b.index) for a, b in topology.bonds if {a.name, b.name} != {"SG"}],
-        dtype=np.int64,
-    ).reshape(-1, 2)
+    bonds, bridges = _bonds(topology, reference)
+    closed = {topology.atom(bond.second).residue.index for bond in bridges
+              if bond.kind == "head to tail"}  # fmt: skip
     molecule = Molecule(
         topology=topology,
         reference=reference,
         connections=connections,
-        bonds=bonds,
+        bonds=np.array(bonds, dtype=np.int64).reshape(-1, 2),
         sequences=tuple("".join(r.code for r in chain.residues) for chain in topology.chains),
-        missing=_missing_heavy_atoms(topology),
-        notes=notes,
+        missing=_missing_heavy_atoms(topology, closed),
+        notes=(*notes, *_bond_notes(bridges)),
     )
     if fault := geometry_fault(reference, molecule):
         raise UserError(
@@ -146,7 +149,8 @@ def _split_chains(
     """Chains: where the file says so, and where the backbone ends though the file does not.
 
     An end has a terminal oxygen, or the numbers start again or go on by one; a break at which the
-    numbers jump ahead is a gap, which no sequence can express.
+    numbers jump ahead is a gap, which no sequence can express. Caps are numbered, too: a jump over
+    one that was left out is none.
 
     Raises:
         UserError: A gap.
@@ -154,12 +158,13 @@ def _split_chains(
     chains = [[residues[0]]]
     starts = _starts(residues)
     for (start, residue), (next_start, following) in pairwise(zip(starts, residues, strict=True)):
-        if residue.chain == following.chain and _bonded(
-            residue, start, following, next_start, xyz, box
-        ):
+        here = residue.chain == following.chain and not following.after_cap
+        if here and _bonded(residue, start, following, next_start, xyz, box):
             chains[-1].append(following)
             continue
         jump = following.number - residue.number
+        if following.after_cap:
+            jump = 1
         if residue.chain == following.chain and "OXT" not in residue.atoms and jump > 1:
             raise UserError(
                 f"residues {residue.name} {residue.number} and {following.name} "
@@ -228,15 +233,53 @@ def _with_pdb_names(
     return found
 
 
-def _missing_heavy_atoms(topology: mdtraj.Topology) -> tuple[str, ...]:
-    """Heavy atoms that are not there, those of the chains' ends last."""
+def _bonds(
+    topology: mdtraj.Topology, xyz: NDArray[np.float32]
+) -> tuple[list[tuple[int, int]], list[CrossBond]]:
+    """All covalent bonds, and those among them that no sequence tells.
+
+    Raises:
+        UserError: One that no force field's residues express.
+    """
+    pairs = [(a.index, b.index) for a, b in topology.bonds if {a.name, b.name} != {"SG"}]
+    atoms = [
+        Atom(a.name, a.element.symbol, a.residue.index, a.residue.chain.index, _label(a))
+        for a in topology.atoms
+    ]
+    found = cross_bonds(atoms, xyz, pairs)
+    if other := [str(bond) for bond in found if bond.kind == "other"]:
+        raise UserError(
+            f"covalent bonds that no sequence tells: {', '.join(other[:4])}",
+            "head-to-tail rings and disulfides are understood: leave this protein out",
+        )
+    return [*pairs, *((bond.first, bond.second) for bond in found)], found
+
+
+def _bond_notes(bridges: list[CrossBond]) -> Iterator[str]:
+    rings = [str(bond) for bond in bridges if bond.kind == "head to tail"]
+    if rings:
+        yield (
+            f"closed head to tail: {', '.join(rings)}; labels keep the bond, Protenix's sequence "
+            "does not tell it"
+        )
+    if disulfides := [bond.label for bond in bridges if bond.kind == "disulfide"]:
+        yield f"disulfides: {', '.join(disulfides)}"
+
+
+def _missing_heavy_atoms(topology: mdtraj.Topology, closed: set[int]) -> tuple[str, ...]:
+    """Heavy atoms that are not there, those of the chains' ends last.
+
+    Args:
+        topology: Of the protein.
+        closed: Indices of residues that end a ring: they have no OXT.
+    """
     missing, ends = [], []
     for chain in topology.chains:
         for residue in chain.residues:
             have = {a.name for a in residue.atoms}
             place = f"{chain.chain_id} {residue.resSeq}"
             missing += [f"{place} {name}" for name in HEAVY_ATOMS[residue.name] if name not in have]
-        if "OXT" not in have:
+        if "OXT" not in have and residue.index not in closed:
             ends.append(f"{place} OXT")
     return (*missing, *ends)
 

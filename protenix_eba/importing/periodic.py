@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 from scipy.spatial import cKDTree
 
-__all__ = ["Connections", "connections_of", "make_whole"]
+__all__ = ["Connections", "box_fault", "chains_touch", "connections_of", "make_whole"]
 
 # C-alpha atoms of chains in contact are nearer than this; such chains stay as they are.
 _CONTACT_ANGSTROM = 8.0
@@ -104,7 +104,7 @@ def make_whole(
     Returns:
         The coordinates, and whether any was changed.
     """
-    if box is None or not _usable(box) or not np.isfinite(xyz).all():
+    if box is None or box_fault(box) or not np.isfinite(xyz).all():
         return xyz, False
     atoms = _bond_shifts(xyz, box, connections)
     moved = xyz + atoms @ box
@@ -114,12 +114,23 @@ def make_whole(
     return np.asarray(moved + (chains @ box)[connections.chain], dtype=np.float32), True
 
 
-def _usable(box: NDArray[np.float32]) -> bool:
-    if not np.isfinite(box).all() or np.linalg.det(box.astype(np.float64)) <= 0:
-        return False
+def box_fault(box: NDArray[np.float32]) -> str:
+    """Why a box `[3, 3]` cannot tell where the images are; empty where it can."""
+    if not np.isfinite(box).all():
+        return "not finite"
+    volume = np.linalg.det(box.astype(np.float64))
+    if volume <= 0:
+        return f"volume {volume:.1f} cubic angstrom"
     # The rows of the inverse's transpose are one over the heights of the cell.
-    heights = 1 / np.linalg.norm(np.linalg.inv(box.astype(np.float64)), axis=0)
-    return bool(heights.min() >= _SMALLEST_BOX_ANGSTROM)
+    height = float((1 / np.linalg.norm(np.linalg.inv(box.astype(np.float64)), axis=0)).min())
+    return "" if height >= _SMALLEST_BOX_ANGSTROM else f"height {height:.1f} angstrom"
+
+
+def chains_touch(xyz: NDArray[np.float32], connections: Connections) -> bool:
+    """Whether the chains of `[N_atom, 3]` hang together as they are."""
+    if not np.isfinite(xyz).all():
+        return True
+    return _in_contact([xyz[atoms] for atoms in connections.alpha_carbons])
 
 
 def _bond_shifts(

@@ -66,6 +66,8 @@ class ReplicaRecord:
         frames: Source frame of each stored frame.
         left_out: Reason for each chosen frame that is not stored.
         made_whole: Stored frames in which periodic images were put together.
+        bad_boxes: Stored frames with a box that cannot be used, and what is wrong with the first.
+        apart: Stored frames without a usable box whose chains do not touch.
     """
 
     file: str
@@ -74,6 +76,8 @@ class ReplicaRecord:
     frames: list[int] = field(default_factory=list)
     left_out: dict[int, str] = field(default_factory=dict)
     made_whole: int = 0
+    bad_boxes: tuple[int, str] = (0, "")
+    apart: int = 0
 
 
 def remove_leftovers(out: Path, name: str) -> None:
@@ -135,6 +139,7 @@ def record_of(
         "replicas": {str(number): asdict(found) for number, found in replicas.items()},
         "dropped_atoms": system.dropped,
         "renamed_atoms": system.renamed,
+        "caps": list(system.caps),
         "missing_heavy_atoms": list(molecule.missing),
         "alternate_locations_left_out": system.alternate_locations,
         "notes": notes,

@@ -23,7 +23,7 @@ from protenix_eba.importing.molecule import (
     build_molecule,
     geometry_fault,
 )
-from protenix_eba.importing.periodic import make_whole
+from protenix_eba.importing.periodic import box_fault, chains_touch, make_whole
 from protenix_eba.importing.record import (
     RECORD,
     ImportedTarget,
@@ -118,13 +118,21 @@ def _import_into(
                 path = folder / f"{source.name}_R{replica}.xtc"
                 _store(path, trajectory, frames, system, molecule, replicas[replica])
             problems += _left_out(replica, replicas[replica])
+            notes += _box_notes(replicas[replica], molecule)
         if molecule is None or not any(found.frames for found in replicas.values()):
             raise UserError("; ".join(problems) or "no frame was chosen")
         reference_nm = molecule.reference[None] / ANGSTROM_PER_NM
         pdb = folder / f"{source.name}.pdb"
         mdtraj.Trajectory(reference_nm, molecule.topology).save_pdb(str(pdb))
-        notes += molecule.notes
+        notes += [*_system_notes(system), *molecule.notes]
         return record_of(files.topology, system, molecule, replicas, notes), problems
+
+
+def _system_notes(system: SourceTopology) -> Iterator[str]:
+    """What the energies will not see, or see otherwise than the simulation did."""
+    if system.caps:
+        shown = ", ".join(system.caps[:4]) + (" ..." if len(system.caps) > 4 else "")
+        yield f"caps are left out ({shown}): labels are energies of charged ends"
 
 
 def _fitted(
@@ -220,6 +228,7 @@ def _store(
             if fault := geometry_fault(xyz, molecule):
                 replica.left_out[number] = fault
                 continue
+            _check_box(xyz, frame, molecule, replica)
             out.write(xyz[None] / ANGSTROM_PER_NM, time=[frame.time_ps], step=[number])
             replica.frames.append(number)
             replica.made_whole += changed
@@ -231,6 +240,32 @@ def _store(
         written.seek(len(replica.frames) - 1)
         if written.read(1)[0].shape != (1, molecule.topology.n_atoms, 3):
             raise OSError(f"{path.name} could not be written whole: is the disk full?")
+
+
+def _check_box(
+    xyz: NDArray[np.float32], frame: Frame, molecule: Molecule, replica: ReplicaRecord
+) -> None:
+    """Enter in the record what a frame without a usable box may have wrong."""
+    fault = "" if frame.box is None else box_fault(frame.box)
+    if fault:
+        count, first = replica.bad_boxes
+        replica.bad_boxes = (count + 1, first or fault)
+    if (fault or frame.box is None) and not chains_touch(xyz, molecule.connections):
+        replica.apart += 1
+
+
+def _box_notes(replica: ReplicaRecord, molecule: Molecule) -> Iterator[str]:
+    count, fault = replica.bad_boxes
+    if count:
+        yield (
+            f"{replica.file}: the box of {count} frames cannot be used ({fault}): images were not "
+            "put together"
+        )
+    if replica.apart and chains_touch(molecule.reference, molecule.connections):
+        yield (
+            f"{replica.file}: without a box, {replica.apart} of {len(replica.frames)} frames have "
+            "chains apart that touch in the reference: they may be images"
+        )
 
 
 def _left_out(replica: int, found: ReplicaRecord) -> list[str]:

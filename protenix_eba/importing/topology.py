@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import mdtraj
 import numpy as np
@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
 from protenix_eba.md_files import TOPOLOGY_SUFFIXES
-from protenix_eba.residue_names import CAPS, HEAVY_ATOMS, standard_atom, standard_residue
+from protenix_eba.residue_names import (
+    CAPS,
+    HEAVY_ATOMS,
+    cap_atoms,
+    is_no_atom,
+    standard_atom,
+    standard_residue,
+    uncut_residue,
+)
 from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["SourceResidue", "SourceTopology", "read_topology"]
@@ -23,6 +31,8 @@ _PDB: Final = (".pdb", ".ent")
 _WITH_COORDINATES: Final = (*_PDB, ".cif", ".mmcif", ".gro")
 _MAX_MISSING_FRACTION: Final = 0.05
 _BACKBONE: Final = frozenset({"N", "CA", "C"})
+_LARGEST_CAP: Final = 7  # atoms, hydrogens included: N-methyl with an amide hydrogen has 6
+_MdAtom: TypeAlias = mdtraj.core.topology.Atom
 
 
 @dataclass(frozen=True)
@@ -34,8 +44,10 @@ class SourceTopology:
         columns: `[N_atom]` which of them are the protein's.
         residues: For each residue of the protein its source chain, number, amino acid, and the
             standard names of its atoms, in the order of `columns`.
-        dropped: How many atoms were left out, by residue name.
+        dropped: How many atoms were left out, by residue name, and by residue and atom name where
+            it is a part of an amino acid's residue.
         renamed: How many atoms were renamed, by "HSD CD -> HIS CD".
+        caps: Groups at chain ends that were left out, for people.
         alternate_locations: Atoms that were left out because another location was kept (PDB).
         xyz: `[N_atom, 3]` in angstrom, None where the file has no coordinates.
         box: `[3, 3]` box vectors as rows, angstrom, or None.
@@ -46,14 +58,15 @@ class SourceTopology:
     residues: tuple[SourceResidue, ...]
     dropped: dict[str, int]
     renamed: dict[str, int]
+    caps: tuple[str, ...]
     alternate_locations: int
     xyz: NDArray[np.float32] | None
     box: NDArray[np.float32] | None
 
     def protein_only(self) -> SourceTopology:
         """The same for trajectories that hold the protein's atoms and no others."""
-        atoms = self.all_atoms.subset(self.columns)
-        return replace(self, all_atoms=atoms, columns=np.arange(atoms.n_atoms))
+        atoms = self.all_atoms.subset(np.sort(self.columns))
+        return replace(self, all_atoms=atoms, columns=np.argsort(np.argsort(self.columns)))
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,7 @@ class SourceResidue:
         name: Standard name of the amino acid.
         atoms: Standard atom names.
         elements: Element symbols.
+        after_cap: A cap that was left out stands before it: here a chain begins.
     """
 
     chain: int
@@ -73,6 +87,7 @@ class SourceResidue:
     name: str
     atoms: tuple[str, ...]
     elements: tuple[str, ...]
+    after_cap: bool = False
 
 
 def read_topology(path: Path | str) -> SourceTopology:
@@ -80,40 +95,119 @@ def read_topology(path: Path | str) -> SourceTopology:
 
     Raises:
         UserError: The file cannot be read, has no protein or only a part of its heavy atoms, or
-            holds residues or atom names that no sequence of the 20 amino acids has.
+            holds residues or atoms that no sequence of the 20 amino acids has.
     """
     path = Path(path)
     topology, xyz, box = _load(path)
-    raw = _raw_names(path, topology)
-    columns: list[int] = []
-    residues: list[SourceResidue] = []
-    dropped: Counter[str] = Counter()
-    renamed: Counter[str] = Counter()
-    for residue in topology.residues:
-        name = _amino_acid(residue, path)
-        atoms = [a for a in residue.atoms if name and _element(a)]
-        if len(atoms) < residue.n_atoms:
-            dropped[residue.name] += residue.n_atoms - len(atoms)
-        if name is None or not atoms:
-            continue
-        made = _standardised(residue, name, atoms, path)
-        columns += [a.index for a in atoms]
-        residues.append(made)
-        for atom, standard in zip(atoms, made.atoms, strict=True):
-            if raw[atom.index] != (name, standard):
-                renamed[f"{' '.join(raw[atom.index])} -> {name} {standard}"] += 1
-    _check_complete(residues, topology.n_atoms, path)
-    index = np.array(columns, dtype=np.int64)
+    picked = _Picked(path, _raw_names(path, topology))
+    for atoms in _residues(topology):
+        picked.add(atoms)
+    _check_complete(picked.residues, topology.n_atoms, path)
+    index = np.array(picked.columns, dtype=np.int64)
     return SourceTopology(
         all_atoms=topology,
         columns=index,
-        residues=tuple(residues),
-        dropped=dict(dropped.most_common()),
-        renamed=dict(renamed.most_common()),
+        residues=tuple(picked.residues),
+        dropped=dict(picked.dropped.most_common()),
+        renamed=dict(picked.renamed.most_common()),
+        caps=tuple(picked.caps),
         alternate_locations=_pdb_atom_lines(path)[1] if path.suffix.lower() in _PDB else 0,
         xyz=None if xyz is None else xyz[index],
         box=box,
     )
+
+
+def _residues(topology: mdtraj.Topology) -> list[list[_MdAtom]]:
+    """Atoms of each residue; hydrogens that stand behind all heavy atoms are with their own.
+
+    Some programs (Anton) write them so, and mdtraj makes a second residue of each group.
+    """
+    found: list[list[_MdAtom]] = []
+    seen: dict[tuple[object, ...], list[_MdAtom]] = {}
+    for residue in topology.residues:
+        atoms = list(residue.atoms)
+        key = (residue.chain.index, residue.segment_id, residue.resSeq, residue.name)
+        hydrogens = all(_element(atom) == "H" for atom in atoms)
+        if hydrogens and not {a.name for a in seen.get(key, atoms)} & {a.name for a in atoms}:
+            seen[key] += atoms
+            continue
+        seen[key] = atoms
+        found.append(atoms)
+    return found
+
+
+class _Picked:
+    """The protein's part of a topology, residue by residue.
+
+    Args:
+        path: Of the file, for messages.
+        raw: Residue and atom name of each atom as they stand in the file.
+    """
+
+    def __init__(self, path: Path, raw: list[tuple[str, str]]) -> None:
+        self._path = path
+        self._raw = raw
+        self._after_cap = False
+        self.columns: list[int] = []
+        self.residues: list[SourceResidue] = []
+        self.caps: list[str] = []
+        self.dropped: Counter[str] = Counter()
+        self.renamed: Counter[str] = Counter()
+
+    def add(self, atoms: list[_MdAtom]) -> None:
+        """Take the atoms of one residue, or count why not."""
+        residue = atoms[0].residue
+        own = [self._raw[atom.index][1] for atom in atoms]
+        name = _amino_acid(residue, own, self._raw[atoms[0].index][0], self._path)
+        if name and residue.name in CAPS:
+            # A cut name: mdtraj has named the atoms as a cap's.
+            for atom, atom_name in zip(atoms, own, strict=True):
+                atom.name = atom_name
+        if name is None:
+            self.dropped[residue.name] += len(atoms)
+            if residue.name in CAPS:
+                self._after_cap = True
+                self.caps.append(f"{residue.name} {residue.resSeq}")
+            return
+        kept = self._without_foreign(atoms, name)
+        if not kept:
+            return
+        made = _standardised(residue, name, kept, self._path, self._after_cap)
+        self._after_cap = False
+        self.columns += [a.index for a in kept]
+        self.residues.append(made)
+        for atom, standard in zip(kept, made.atoms, strict=True):
+            if self._raw[atom.index] != (name, standard):
+                old = " ".join(self._raw[atom.index])
+                self.renamed[f"{old} -> {name} {standard}"] += 1
+
+    def _without_foreign(self, atoms: list[_MdAtom], name: str) -> list[_MdAtom]:
+        """The amino acid's own atoms; caps and sites that are no atoms are counted.
+
+        Raises:
+            UserError: Other atoms, a phosphate's for example.
+        """
+        residue = atoms[0].residue
+        cap = cap_atoms(self._raw[a.index][1] for a in atoms)
+        if cap:
+            self.caps.append(f"{', '.join(sorted(cap))} of {residue.name} {residue.resSeq}")
+        known = {*HEAVY_ATOMS[name], "OXT"}
+        kept, foreign = [], []
+        for atom in atoms:
+            own = self._raw[atom.index][1]
+            if own in cap or is_no_atom(own) or not _element(atom):
+                self.dropped[f"{residue.name} {own}"] += 1
+            elif _element(atom) == "H" or standard_atom(name, atom.name) in known:
+                kept.append(atom)
+            else:
+                foreign.append(own)
+        if foreign:
+            raise UserError(
+                f"{self._path.name}: residue {residue.name} {residue.resSeq} has "
+                f"{', '.join(foreign[:4])}, which {name} has not: a modified residue",
+                "Protenix's sequence has no letter for it: leave this protein out",
+            )
+        return kept
 
 
 def _check_complete(residues: list[SourceResidue], n_atoms: int, path: Path) -> None:
@@ -217,12 +311,25 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
-def _amino_acid(residue: mdtraj.core.topology.Residue, path: Path) -> str | None:
-    """The standard name of a residue of the protein, None for anything else."""
-    name = standard_residue(residue.name)
-    if name is None and residue.name not in CAPS and {a.name for a in residue.atoms} >= _BACKBONE:
+def _amino_acid(
+    residue: mdtraj.core.topology.Residue, own: list[str], raw: str, path: Path
+) -> str | None:
+    """The standard name of a residue of the protein, None for anything else.
+
+    Args:
+        residue: As mdtraj reads it.
+        own: Atom names as they stand in the file.
+        raw: The residue's name there; PDB files cut names of four letters, and NMET is NME.
+        path: For messages.
+    """
+    name = standard_residue(raw) or standard_residue(residue.name)
+    backbone = set(own) >= _BACKBONE
+    if name is None and backbone:
+        name = uncut_residue(raw, own)
+    large = residue.name not in CAPS or residue.n_atoms > _LARGEST_CAP
+    if name is None and backbone and large:
         raise UserError(
-            f"{path.name}: residue {residue.name} {residue.resSeq} has a protein's backbone, but "
+            f"{path.name}: residue {raw} {residue.resSeq} has a protein's backbone, but "
             "is none of the 20 amino acids (a D-amino acid, or a modified residue)",
             "Protenix's sequence has no letter for it: leave this protein out",
         )
@@ -241,8 +348,9 @@ def _element(atom: mdtraj.core.topology.Atom) -> str:
 def _standardised(
     residue: mdtraj.core.topology.Residue,
     name: str,
-    atoms: list[mdtraj.core.topology.Atom],
+    atoms: list[_MdAtom],
     path: Path,
+    after_cap: bool,
 ) -> SourceResidue:
     names = [standard_atom(name, a.name) for a in atoms]
     twice = [atom for atom, count in Counter(names).items() if count > 1]
@@ -255,4 +363,5 @@ def _standardised(
     # Selenium stands where a methionine has its sulfur.
     elements = ["S" if n == "SD" and name == "MET" else _element(a) for n, a in
                 zip(names, atoms, strict=True)]  # fmt: skip
-    return SourceResidue(residue.chain.index, residue.resSeq, name, tuple(names), tuple(elements))
+    place = (residue.chain.index, residue.resSeq)
+    return SourceResidue(*place, name, tuple(names), tuple(elements), after_cap)

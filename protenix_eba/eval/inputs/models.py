@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 from protenix_eba.eval.inputs.packed import format_of, plain
+from protenix_eba.pdb_text import END_LINE, has_atoms
 
 __all__ = ["CIF_SUFFIXES", "PDB_SUFFIXES", "Model", "models_of"]
 
@@ -68,11 +69,28 @@ def _pdb_models(text: mmap.mmap, at_most: int | None) -> list[tuple[int, int]]:
         models.append((start, end))
         start = end + len(_END)
     if not models:
-        return [(0, len(text))]
+        return _end_models(text, at_most)
     begun = any(text.find(word, start) >= 0 for word in (b"\nMODEL", b"\nATOM", b"\nHETATM"))
     if len(models) != at_most and begun:
         raise ValueError(f"model {len(models) + 1} has no ENDMDL line: the file is cut")
     return models
+
+
+def _end_models(text: mmap.mmap, at_most: int | None) -> list[tuple[int, int]]:
+    """First and last byte of each part with atoms between lines of END, VMD's way."""
+    parts: list[tuple[int, int]] = []
+    start = 0
+    for match in END_LINE.finditer(text):
+        if has_atoms(text[start : match.start()]):
+            parts.append((start, match.start()))
+        start = match.end()
+        if len(parts) == at_most:
+            break
+    if not parts:
+        return [(0, len(text))]
+    if len(parts) != at_most and has_atoms(text[start:]):
+        parts.append((start, len(text)))
+    return parts
 
 
 def _atom_columns(file: BinaryIO) -> tuple[bytes, int, int | None]:

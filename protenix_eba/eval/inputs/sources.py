@@ -6,7 +6,8 @@ A target is whatever a folder or the names of files say it is:
   sets of `protenix-eba import`, the ensembles of `protenix-eba sample`, any other MD;
 - `NAME_protein.zip` and `NAME_analysis.zip` as the ATLAS database publishes them;
 - `NAME.pdb` or `NAME.cif` with several models, AlphaFlow's layout;
-- `NAME/` with structure files, also below `seed_*/predictions` as Protenix writes them, or files
+- `NAME/` with structure files, also below `seed_*/predictions` as Protenix writes them or in
+  `seed-*_sample-*` as AlphaFold 3 does (its copy of the best sample is left out), or files
   `NAME_0.pdb`, `NAME_1.pdb`: each is a conformation. Structure files may be packed by gzip.
 """
 
@@ -159,11 +160,12 @@ def find_samples(paths: Sequence[Path]) -> tuple[dict[str, Conformations], dict[
 def _search(folder: Path, findings: _Findings) -> None:
     """The targets of a folder of targets, or the one whose own folder it is."""
     files = _visible_files(folder)
+    predictions = _predictions(folder)
+    if predictions and not _with_suffix(files, TRAJECTORY_SUFFIXES):
+        findings.add(StructureConformations(folder.resolve().name, predictions), folder)
+        return
     _sort_files([file for file in files if not is_archive(file)], folder, findings)
     if _with_suffix(files, TRAJECTORY_SUFFIXES):
-        return
-    if predictions := _predictions(folder):
-        findings.add(StructureConformations(folder.resolve().name, predictions), folder)
         return
     for child in sorted(child for child in folder.iterdir() if child.is_dir()):
         if not child.name.startswith("."):
@@ -177,7 +179,8 @@ def _add_folder(folder: Path, findings: _Findings) -> None:
     """One target's folder; other folders are passed over."""
     try:
         files = _visible_files(folder)
-        structures = _structures(files) or _predictions(folder)
+        # AlphaFold 3 puts a copy of its best sample beside the folders of all.
+        structures = _predictions(folder) or _structures(files)
     except OSError as error:
         findings.failed[folder.name] = f"cannot read {folder}: {error.strerror or error}"
         return
@@ -263,9 +266,9 @@ def _visible_files(folder: Path) -> list[Path]:
 
 
 def _predictions(folder: Path) -> list[Path]:
-    """Structures of one target as `protenix pred` writes them."""
-    found = folder.glob("seed_*/predictions/*")
-    return sorted(_structures(list(found)), key=_natural)
+    """Structures of one target as `protenix pred` or AlphaFold 3 write them."""
+    found = [*folder.glob("seed_*/predictions/*"), *folder.glob("seed-*_sample-*/*model.cif*")]
+    return sorted(_structures(found), key=_natural)
 
 
 def _structures(files: list[Path]) -> list[Path]:

@@ -6,7 +6,7 @@ import io
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import mdtraj
 import numpy as np
@@ -23,6 +23,8 @@ from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["pdb_lines", "read_cif", "read_topology"]
 
+# Columns that mmCIF files may leave out and biotite asks for, and what they hold usually.
+_OPTIONAL_COLUMNS: Final = {"group_PDB": "ATOM", "pdbx_PDB_ins_code": "?"}
 Loaded = tuple[mdtraj.Topology, NDArray[np.float32] | None]
 
 
@@ -118,7 +120,12 @@ def read_cif(text: bytes) -> Any:
     """
     from biotite.structure.io import pdbx
 
-    return pdbx.get_structure(pdbx.CIFFile.read(io.StringIO(text.decode())), model=1)
+    file = pdbx.CIFFile.read(io.StringIO(text.decode()))
+    atoms = file.block["atom_site"]
+    for column, usual in _OPTIONAL_COLUMNS.items():
+        if column not in atoms:
+            atoms[column] = np.full(atoms.row_count, usual)
+    return pdbx.get_structure(file, model=1)
 
 
 def _topology_of(atoms: Any) -> mdtraj.Topology:

@@ -100,8 +100,10 @@ class _Side:
 def match_atoms(reference: mdtraj.Topology, samples: mdtraj.Topology, name: str) -> AtomMatch:
     """Pair the heavy protein atoms of two topologies by chain, residue number and atom name.
 
-    Where each side has a single chain its id is ignored. OXT is matched where both have it and
-    its absence is tolerated. The result does not depend on the order of the samples' atoms.
+    Where each side has a single chain its id is ignored. Where the numbers or the ids of chains do
+    not fit, whole chains are matched by their sequences, and the notes say so. OXT is matched
+    where both have it and its absence is tolerated. The result does not depend on the order of the
+    samples' atoms.
 
     Args:
         reference: Of the MD.
@@ -120,9 +122,11 @@ def match_atoms(reference: mdtraj.Topology, samples: mdtraj.Topology, name: str)
     ca_only = ours.is_ca_only or theirs.is_ca_only
     if ca_only:
         ours, theirs = ours.ca(), theirs.ca()
+    theirs, renumbered = _numbered_as(ours, theirs)
     pairs = _pairs(ours, theirs)
     _check_residue_names(ours, theirs, pairs, name)
     coverage, notes = _coverage(ours, theirs, name)
+    notes += renumbered
     first, second = np.array(pairs, dtype=np.int64).T
     keys = [ours.keys[i] for i in first]
     ca = [n for n, key in enumerate(keys) if key.atom_name == "CA"]
@@ -146,6 +150,92 @@ def _pairs(ours: _Side, theirs: _Side) -> list[tuple[int, int]]:
     pairs = [(i, row[key]) for i, key in enumerate(ours.keys) if key in row]
     with_ca = {ours.keys[i].residue for i, _ in pairs if ours.keys[i].atom_name == "CA"}
     return [(i, j) for i, j in pairs if ours.keys[i].residue in with_ca]
+
+
+def _numbered_as(ours: _Side, theirs: _Side) -> tuple[_Side, list[str]]:
+    """The samples under the reference's chain ids and numbers, where their own do not fit.
+
+    Only whole chains are renumbered, by sequence. Numbers that shift within a chain mean a gap, or
+    another protein, and stay an error.
+    """
+    mine, other = _chains(ours), _chains(theirs)
+    if _fits(mine, other) or len(mine) != len(other):
+        return theirs, []
+    new: dict[tuple[str, int], tuple[str, int]] = {}
+    notes: list[str] = []
+    for chain, residues in mine.items():
+        found = _counterpart(chain, residues, other)
+        if found is None:
+            return theirs, []
+        old, pairs = found
+        del other[old]
+        new |= {(old, theirs_): (chain, ours_) for ours_, theirs_ in pairs}
+        (first, start), (last, end) = pairs[0], pairs[-1]
+        notes.append(
+            f"Residues were matched by sequence: {old or '-'} {start} to {end} of the samples are "
+            f"{chain or '-'} {first} to {last} of the reference."
+        )
+    rows = [i for i, key in enumerate(theirs.keys) if key.residue in new]
+    kept = theirs.only(rows)
+    keys = [AtomKey(*new[key.residue], key.atom_name) for key in kept.keys]
+    if left := len(theirs.keys) - len(rows):
+        notes.append(f"{left} heavy atoms of the samples' residues beyond these were left out.")
+    return _Side(kept.atoms, keys, kept.residue_names), notes
+
+
+def _chains(side: _Side) -> dict[str, dict[int, str]]:
+    """For each chain its residues' numbers and names, in the file's order."""
+    found: dict[str, dict[int, str]] = {}
+    for key, residue in zip(side.keys, side.residue_names, strict=True):
+        found.setdefault(key.chain, {})[key.residue_number] = residue
+    return found
+
+
+def _fits(ours: dict[str, dict[int, str]], theirs: dict[str, dict[int, str]]) -> bool:
+    """Whether all residues of one side are those of the other under the same ids and numbers."""
+    mine, other = (
+        {(chain, *residue) for chain, found in side.items() for residue in found.items()}
+        for side in (ours, theirs)
+    )
+    return mine <= other or other <= mine
+
+
+def _counterpart(
+    chain: str, ours: dict[int, str], others: dict[str, dict[int, str]]
+) -> tuple[str, list[tuple[int, int]]] | None:
+    """The samples' chain with the sequence of one of the reference's, and pairs of numbers.
+
+    The chain of the same id is tried first.
+    """
+    for old in sorted(others, key=lambda name: name != chain):
+        start = _position(list(ours.values()), list(others[old].values()))
+        if start is None:
+            continue
+        pairs = list(
+            zip(list(ours)[max(start, 0) :], list(others[old])[max(-start, 0) :], strict=False)
+        )
+        if _continues_alike(pairs):
+            return old, pairs
+    return None
+
+
+def _continues_alike(pairs: list[tuple[int, int]]) -> bool:
+    """Whether both sides' numbers jump at the same residues, or the samples' count from 1."""
+    ours, theirs = np.array(pairs).T
+    counted = theirs[0] == 1 and (np.diff(theirs) == 1).all()
+    return bool(counted or (np.diff(ours) == np.diff(theirs)).all())
+
+
+def _position(ours: list[str], theirs: list[str]) -> int | None:
+    """Row of the reference's residues at which the samples' sequence begins; negative if before.
+
+    None where one sequence is no part of the other, or stands in it twice.
+    """
+    short, long = sorted((ours, theirs), key=len)
+    starts = [i for i in range(len(long) - len(short) + 1) if long[i : i + len(short)] == short]
+    if len(starts) != 1:
+        return None
+    return starts[0] if long is ours else -starts[0]
 
 
 def _side(topology: mdtraj.Topology, name: str, where: str) -> _Side:

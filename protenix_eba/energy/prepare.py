@@ -1,0 +1,188 @@
+"""PDBFixer's steps from the atoms of a file to all atoms that a force field wants.
+
+What would change the chemistry is refused by name: atoms that an amino acid does not have, and
+covalent bonds that a force field's residues cannot express.
+"""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from openmm import app, unit
+
+from protenix_eba.covalent import Atom, CrossBond, cross_bonds
+from protenix_eba.energy.protonation import add_hydrogen_bonds, variants_of
+from protenix_eba.errors import UserError
+from protenix_eba.pdb_text import with_models
+from protenix_eba.residue_names import CAPS, HEAVY_ATOMS, standard_residue, uncut_residue
+from protenix_eba.units import ANGSTROM_PER_NM
+
+__all__ = ["CAPS_LEFT_OUT", "complete", "open_structure"]
+
+CAPS_LEFT_OUT: Final = "caps are left out ({}): energies of charged ends"
+_PH: Final = 7.0
+_WATER: Final = frozenset({"HOH", "WAT", "SOL", "TIP3", "TIP", "DOD"})
+
+
+def open_structure(path: Path) -> Any:
+    """A PDBFixer of a PDB or mmCIF file."""
+    from pdbfixer import PDBFixer
+
+    with path.open(encoding="utf-8", errors="replace") as handle:
+        if path.suffix.lower() in (".cif", ".mmcif"):
+            return PDBFixer(pdbxfile=handle)
+        return PDBFixer(pdbfile=StringIO(with_models(handle.read())))
+
+
+def complete(fixer: Any) -> list[str]:
+    """Add what a file lacks: heavy atoms, disulfides, hydrogens.
+
+    Returns:
+        What the energy does not see of the file, for people.
+
+    Raises:
+        UserError: A modified residue, atoms that a residue does not have, or a bond that the
+            force field cannot express.
+    """
+    _use_standard_names(fixer.topology)
+    fixer.findMissingResidues()
+    fixer.missingResidues = {}
+    fixer.findNonstandardResidues()
+    _refuse_modified(fixer)
+    fixer.replaceNonstandardResidues()
+    _refuse_bonds_to_others(fixer.topology)
+    notes = _notes(fixer.topology)
+    fixer.removeHeterogens(keepWater=False)
+    _refuse_foreign_atoms(fixer.topology)
+    add_hydrogen_bonds(fixer.topology, _xyz_nm(fixer))
+    rings = _rings(fixer)
+    fixer.findMissingAtoms()
+    for last in rings:
+        fixer.missingTerminals.pop(last, None)  # a ring has no OXT
+    fixer.addMissingAtoms(seed=0)  # also makes the disulfide bonds, by distance
+    _close(fixer.topology, {residue.chain.index for residue in rings})
+    _add_hydrogens(fixer)
+    return notes
+
+
+def _notes(topology: Any) -> list[str]:
+    caps = [f"{r.name} {r.id}" for r in topology.residues() if r.name in CAPS]
+    return [CAPS_LEFT_OUT.format(", ".join(caps[:4]))] if caps else []
+
+
+def _xyz_nm(fixer: Any) -> NDArray[np.float64]:
+    return np.array(fixer.positions.value_in_unit(unit.nanometer), dtype=np.float64)
+
+
+def _use_standard_names(topology: Any) -> None:
+    """MD programs name protonation states (LYN, HSD): PDBFixer would drop such residues."""
+    renamed = False
+    for residue in topology.residues():
+        names = {atom.name for atom in residue.atoms()}
+        standard = standard_residue(residue.name) or uncut_residue(residue.name, names)
+        # PDBFixer replaces the selenium of MSE itself.
+        if standard and residue.name not in (standard, "MSE"):
+            residue.name, renamed = standard, True
+    if renamed:
+        # OpenMM bonds the atoms of residues that it knows by name only.
+        given = {frozenset(bond): bond for bond in topology.bonds()}
+        topology._bonds = []
+        topology.createStandardBonds()
+        made = {frozenset(bond) for bond in topology.bonds()}
+        topology._bonds += [bond for pair, bond in given.items() if pair not in made]
+
+
+def _refuse_modified(fixer: Any) -> None:
+    """PDBFixer would replace modified residues by what they were made of."""
+    changed = [
+        f"{residue.name} {residue.id}"
+        for residue, _ in fixer.nonstandardResidues
+        if standard_residue(residue.name) is None
+    ]
+    if changed:
+        raise UserError(
+            f"{', '.join(changed[:4])} {'is' if len(changed) == 1 else 'are'} no standard amino "
+            "acid: the energy would be another molecule's",
+            "leave this protein out",
+        )
+
+
+def _refuse_bonds_to_others(topology: Any) -> None:
+    """Ligands and metals are left out; one that is bonded to the protein is a part of it."""
+    for bond in topology.bonds():
+        inside = [standard_residue(atom.residue.name) is not None for atom in bond]
+        other = bond[inside.index(False)].residue.name if not all(inside) else ""
+        if any(inside) and other and other not in CAPS | _WATER:
+            raise UserError(
+                f"the bond {_label(bond[0])} - {_label(bond[1])} cannot be expressed: {other} is "
+                "no amino acid",
+                "leave this protein out, or remove the bond from the file if there is none",
+            )
+
+
+def _refuse_foreign_atoms(topology: Any) -> None:
+    for residue in topology.residues():
+        known = {*HEAVY_ATOMS.get(residue.name, ()), "OXT"}
+        extra = [
+            atom.name
+            for atom in residue.atoms()
+            if atom.element is None or (atom.element.symbol not in "HD" and atom.name not in known)
+        ]
+        if extra and residue.name in HEAVY_ATOMS:
+            raise UserError(
+                f"{residue.name} {residue.id} has {', '.join(extra[:4])}, which {residue.name} "
+                "has not",
+                "a modified residue has no energy here; use PDB atom names for a plain one",
+            )
+
+
+def _rings(fixer: Any) -> list[Any]:
+    """The last residues of chains that are closed head to tail; other bonds are refused."""
+    atoms = list(fixer.topology.atoms())
+    closed = []
+    for bond in _cross_bonds(fixer):
+        if bond.kind == "head to tail":
+            closed.append(atoms[bond.second].residue)
+        elif bond.kind == "other":
+            raise UserError(
+                f"the covalent bond {bond} cannot be expressed by the force field's residues",
+                "leave this protein out; head-to-tail rings and disulfides have energies",
+            )
+    return closed
+
+
+def _close(topology: Any, chains: set[int]) -> None:
+    """Bond the ends of the chains of these indices."""
+    for chain in topology.chains():
+        if chain.index in chains:
+            residues = list(chain.residues())
+            (first,) = (atom for atom in residues[0].atoms() if atom.name == "N")
+            (last,) = (atom for atom in residues[-1].atoms() if atom.name == "C")
+            topology.addBond(last, first)
+
+
+def _cross_bonds(fixer: Any) -> list[CrossBond]:
+    topology = fixer.topology
+    atoms = [
+        Atom(a.name, a.element.symbol, a.residue.index, a.residue.chain.index, _label(a))
+        for a in topology.atoms()
+    ]
+    bonds = [(first.index, second.index) for first, second in topology.bonds()]
+    return cross_bonds(atoms, _xyz_nm(fixer) * ANGSTROM_PER_NM, bonds)
+
+
+def _add_hydrogens(fixer: Any) -> None:
+    modeller = app.Modeller(fixer.topology, fixer.positions)
+    modeller.addHydrogens(pH=_PH, variants=variants_of(fixer.topology))
+    fixer.topology, fixer.positions = modeller.topology, modeller.positions
+
+
+def _label(atom: Any) -> str:
+    residue = atom.residue
+    return (
+        f"{residue.chain.id} {residue.name} {residue.id}{residue.insertionCode.strip()} {atom.name}"
+    )

@@ -1,0 +1,214 @@
+"""Which hydrogens a residue has: those of its file wherever the file has any.
+
+OpenMM's Modeller adds what a pH asks for, also to a residue whose hydrogens stand in the file: a
+neutral lysine becomes charged. Here a residue that shows hydrogens keeps its protonation, and
+only hydrogens that no protonation state lacks are added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from openmm import app
+from scipy.spatial import cKDTree
+
+__all__ = ["add_hydrogen_bonds", "protonation_of", "variants_of"]
+
+# Atoms that carry hydrogens in some protonation states only, and the fewest and most that all of
+# them carry together in a state that exists. Fewer are missing atoms, not chemistry.
+_GROUPS: Final = {
+    "ARG": (("NE", "NH1", "NH2"), 4, 5),
+    "ASP": (("OD1", "OD2"), 0, 1),
+    "CYS": (("SG",), 0, 1),
+    "GLU": (("OE1", "OE2"), 0, 1),
+    "HIS": (("ND1", "NE2"), 0, 2),
+    "LYS": (("NZ",), 2, 3),
+    "SER": (("OG",), 0, 1),
+    "THR": (("OG1",), 0, 1),
+    "TYR": (("OH",), 0, 1),
+}
+# Hydrogens of the first residue's nitrogen. One alone is what a chain that was cut leaves.
+_FIRST_N: Final = {"PRO": (1, 2)}
+_FIRST_N_OTHERS: Final = (2, 3)
+_USUAL: Final = {"ASP": 0, "GLU": 0, "HIS": 1}
+# X-H bonds are about 1 angstrom long, S-H 1.34.
+_LONGEST_NM: Final = 0.145
+
+
+def add_hydrogen_bonds(topology: Any, xyz_nm: NDArray[np.floating]) -> None:
+    """Bond hydrogens whose names no table knows to the nearest heavy atom of their residue.
+
+    Modeller counts hydrogens by their bonds, and would build a second one beside each.
+    """
+    bonded = {atom.index for bond in topology.bonds() for atom in bond}
+    for residue in topology.residues():
+        atoms = list(residue.atoms())
+        heavy = [atom for atom in atoms if not _is_hydrogen(atom)]
+        loose = [atom for atom in atoms if _is_hydrogen(atom) and atom.index not in bonded]
+        if not loose or not heavy:
+            continue
+        tree = cKDTree(xyz_nm[[atom.index for atom in heavy]])
+        distance, nearest = tree.query(xyz_nm[[atom.index for atom in loose]])
+        for atom, length, parent in zip(loose, distance, nearest, strict=True):
+            if length < _LONGEST_NM:
+                topology.addBond(heavy[parent], atom)
+
+
+def variants_of(topology: Any) -> list[list[tuple[str, str]] | None]:
+    """For each residue the hydrogens that it shall have, for `Modeller.addHydrogens`.
+
+    Args:
+        topology: openmm.app.Topology with all heavy atoms, its hydrogens bonded.
+
+    Returns:
+        Name and parent of each hydrogen, where the file shows the residue's protonation; None
+        where it does not, and the pH decides.
+    """
+    app.Modeller._loadStandardHydrogenDefinitions()
+    neighbours = _neighbours(topology)
+    polar = _has_polar_hydrogens_only(topology, neighbours)
+    return [
+        _hydrogens(residue, neighbours)
+        if residue.name in app.Modeller._residueHydrogens and _shows(residue, neighbours, polar)
+        else None
+        for residue in topology.residues()
+    ]
+
+
+def protonation_of(residue: Any) -> str:
+    """How a residue's side chain differs from its usual protonation; empty where it does not."""
+    parents, _, most = _GROUPS.get(residue.name, ((), 0, 0))
+    hydrogens = [atom for atom in residue.atoms() if _is_hydrogen(atom)]
+    if not parents or not hydrogens:
+        return ""
+    bridged = any(bond[0].name == bond[1].name == "SG" for bond in residue.external_bonds())
+    count = sum(
+        any(atom.name in parents for atom in bond) and any(_is_hydrogen(atom) for atom in bond)
+        for bond in residue.internal_bonds()
+    )
+    usual = 0 if bridged else _USUAL.get(residue.name, most)
+    if count == usual:
+        return ""
+    return f"{count} hydrogens at {'/'.join(parents)}, usually {usual}"
+
+
+def _is_hydrogen(atom: Any) -> bool:
+    return atom.element is not None and atom.element.symbol in ("H", "D")
+
+
+def _neighbours(topology: Any) -> dict[int, list[Any]]:
+    table: dict[int, list[Any]] = {atom.index: [] for atom in topology.atoms()}
+    for first, second in topology.bonds():
+        table[first.index].append(second)
+        table[second.index].append(first)
+    return table
+
+
+def _counts(residue: Any, neighbours: dict[int, list[Any]]) -> dict[str, list[str]]:
+    """Names of the hydrogens at each heavy atom."""
+    return {
+        atom.name: [n.name for n in neighbours[atom.index] if _is_hydrogen(n)]
+        for atom in residue.atoms()
+        if not _is_hydrogen(atom)
+    }
+
+
+def _has_polar_hydrogens_only(topology: Any, neighbours: dict[int, list[Any]]) -> bool:
+    """Whether this is a united-atom file: all polar hydrogens, and none at carbons."""
+    at_carbons = amides = with_hydrogen = 0
+    for residue in topology.residues():
+        found = _counts(residue, neighbours)
+        at_carbons += sum(len(names) for parent, names in found.items() if parent[0] == "C")
+        parents = [p for p in _rigid_polar(residue) if p in found]
+        amides += len(parents)
+        with_hydrogen += sum(bool(found[p]) for p in parents)
+    return not at_carbons and amides > 0 and with_hydrogen >= 0.9 * amides
+
+
+def _rigid_polar(residue: Any) -> Iterable[str]:
+    """Atoms that carry hydrogens in each protonation state."""
+    first = residue is next(iter(residue.chain.residues()))
+    backbone = () if residue.name == "PRO" or first else ("N",)
+    side = {"ASN": ("ND2",), "GLN": ("NE2",), "TRP": ("NE1",), "LYS": ("NZ",), "ARG": ("NH1",)}
+    return (*backbone, *side.get(residue.name, ()))
+
+
+def _shows(residue: Any, neighbours: dict[int, list[Any]], polar: bool) -> bool:
+    found = _counts(residue, neighbours)
+    at_carbons = any(names for parent, names in found.items() if parent[0] == "C")
+    titrated = _GROUPS.get(residue.name, ((), 0, 0))[0]
+    # The carboxyl's oxygens are charged without, so that a hydrogen there is evidence, too.
+    return polar or at_carbons or any(found.get(parent) for parent in titrated)
+
+
+def _hydrogens(residue: Any, neighbours: dict[int, list[Any]]) -> list[tuple[str, str]]:
+    """The hydrogens of the file, and those that are missing from it in every state."""
+    found = _counts(residue, neighbours)
+    kept = _titrated(residue, found, neighbours)
+    usual = _usual(residue, found, neighbours)
+    wanted = []
+    for parent, names in found.items():
+        wanted += [(name, parent) for name in names]
+        if parent in kept:
+            continue
+        lacking = len(usual.get(parent, [])) - len(names)
+        free = [name for name in usual.get(parent, []) if name not in names]
+        wanted += [(name, parent) for name in free[: max(lacking, 0)]]
+    return wanted
+
+
+def _titrated(
+    residue: Any, found: dict[str, list[str]], neighbours: dict[int, list[Any]]
+) -> set[str]:
+    """Heavy atoms whose hydrogens are as the file has them: their number is a state that exists."""
+    kept: set[str] = set()
+    parents, fewest, most = _GROUPS.get(residue.name, ((), 0, 0))
+    if set(parents) <= set(found) and (
+        fewest <= sum(len(found[parent]) for parent in parents) <= most
+    ):
+        kept |= set(parents)
+    if _is_first(residue) and not _is_bonded_outside(residue, "N", neighbours):
+        fewest, most = _FIRST_N.get(residue.name, _FIRST_N_OTHERS)
+        if fewest <= len(found.get("N", [])) <= most:
+            kept.add("N")
+    return kept
+
+
+def _usual(
+    residue: Any, found: dict[str, list[str]], neighbours: dict[int, list[Any]]
+) -> dict[str, list[str]]:
+    """Names of the hydrogens at each heavy atom at pH 7, as Modeller would add them."""
+    first, last = _is_first(residue), residue is list(residue.chain.residues())[-1]
+    if _is_bonded_outside(residue, "N", neighbours):
+        first = False
+    spec = app.Modeller._residueHydrogens[residue.name]
+    bridged = any(n.residue is not residue for a in residue.atoms() if a.name == "SG"
+                  for n in neighbours[a.index])  # fmt: skip
+    variant = {"CYS": "CYX" if bridged else "CYS", "HIS": "HID"}.get(residue.name)
+    table: dict[str, list[str]] = {}
+    for one in spec.hydrogens:
+        in_state = one.variants is None or variant in one.variants
+        if variant is None:
+            in_state = one.maxph >= 7.0
+        at_end = one.terminal is None or (first and "N" in one.terminal)
+        at_end = at_end or (last and "C" in one.terminal)
+        at_end = at_end or (not first and not last and "-" in one.terminal)
+        if in_state and at_end and one.parent in found:
+            table.setdefault(one.parent, []).append(one.name)
+    return table
+
+
+def _is_first(residue: Any) -> bool:
+    return residue is next(iter(residue.chain.residues()))
+
+
+def _is_bonded_outside(residue: Any, name: str, neighbours: dict[int, list[Any]]) -> bool:
+    return any(
+        n.residue is not residue
+        for atom in residue.atoms()
+        if atom.name == name
+        for n in neighbours[atom.index]
+    )

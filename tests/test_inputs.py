@@ -1,0 +1,339 @@
+"""What people's files really look like: each is right, or refused by name. A report is a line.
+
+The files in data/inputs are made for these tests: peptides of a few residues, three frames each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import openmm
+import pytest
+import torch
+from openmm import app, unit
+
+from protenix_eba.data.sequences import Protein, read_proteins
+from protenix_eba.energy.label import label_targets
+from protenix_eba.energy.protocol import PROTOCOLS, protocol_by_name
+from protenix_eba.energy.structure import complete_structure
+from protenix_eba.energy.system import TargetEnergy
+from protenix_eba.errors import UserError
+from protenix_eba.eval.inputs.sources import find_samples
+from protenix_eba.importing.frames import FrameChoice
+from protenix_eba.importing.sources import source_of_files
+from protenix_eba.importing.target import import_target
+from protenix_eba.trajectories import find_targets, load_topology, read_frames
+from protenix_eba.weights import load_checkpoint, with_depth
+
+FILES = Path(__file__).parent / "data" / "inputs"
+AS_IS = protocol_by_name("default", minimise=False)
+THYMOPENTIN = (
+    Path(__file__).parent.parent / "protenix_eba" / "demo_data" / "thymopentin" / "thymopentin.pdb"
+)  # RKDVY
+
+
+@dataclass(frozen=True)
+class Case:
+    """A folder of data/inputs and what import makes of it."""
+
+    folder: str
+    status: str = "ok"
+    frames: int = 3
+    chains: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()  # each a part of the row's reason
+    dropped: tuple[str, ...] = ()
+    topology: str = "prot.pdb"
+    trajectory: str = "run.xtc"
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        (folder,) = FILES.glob(f"{self.folder}-*")
+        return folder / self.topology, folder / self.trajectory
+
+
+CASES = [
+    Case("01", chains=("RKDVY",)),
+    Case("02", chains=("GRGDC",)),
+    Case("03", chains=("AGAGAG",), told=("closed head to tail", "A ALA 1 N - A GLY 6 C")),
+    Case("05", frames=4, chains=("RKDVY",), topology="mono.pdb", trajectory="mono.dcd"),
+    Case("05", frames=4, chains=("AAAAA", "AAAAA"), trajectory="run.dcd"),
+    Case("07", chains=("AAAAA",), told=("CAY, CY, OY of ALA 1", "charged ends"),
+         dropped=("ALA CAY", "ALA CY", "ALA OY")),
+    Case("09", chains=("RKDVY",)),
+    Case("10", chains=("AAAAA", "AAAAA"), told=("ACE", "NME 7", "charged ends")),
+    Case("11", chains=("RKDVY",), told=("3 of 6 frames hold no coordinates",),
+         trajectory="run.trr"),
+    Case("12", frames=6, chains=("RKDVY",), trajectory="run.dcd"),
+    Case("13", chains=("MNIFEM",)),
+    Case("21", "incomplete", 1, ("GRGDC", "GRGDC"), told=("A CYS 5 SG - B CYS 5 SG is 30.6",)),
+    Case("24", chains=("AAAAA",), told=("caps are left out", "charged ends"),
+         dropped=("ACE", "NME")),
+    Case("26", chains=("AAAAA",), dropped=("ALA MN1", "ALA MN2", "ALA MCB1", "ALA MCB2")),
+]  # fmt: skip
+
+
+def imported(case: Case, out: Path):
+    top, trajectory = case.files
+    row = import_target(source_of_files(top, [trajectory], "prot"), out, FrameChoice())
+    path = out / "prot" / "import.json"
+    return row, json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder)
+def test_import_is_right_or_says_why(case: Case, tmp_path: Path) -> None:
+    row, record = imported(case, tmp_path)
+    assert (row.status, row.n_frames) == (case.status, case.frames), row.reason
+    assert tuple(record.get("chains", ())) == case.chains
+    for part in case.told:
+        assert part in row.reason
+    assert set(case.dropped) <= set(record.get("dropped_atoms", ()))
+    if record:
+        target = find_targets(tmp_path / "prot")[0]
+        assert read_frames(target, 1).shape[1] == load_topology(target).n_atoms
+
+
+def test_a_shape_matrix_of_charmm_brings_chains_together(tmp_path: Path) -> None:
+    imported(Case("05", trajectory="run.dcd"), tmp_path)
+    xyz = read_frames(find_targets(tmp_path / "prot")[0], 1)
+    half = xyz.shape[1] // 2
+    apart = xyz[:, :half].mean(axis=1) - xyz[:, half:].mean(axis=1)
+    assert np.allclose(np.linalg.norm(apart, axis=1), 9.0, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("box", "told"),
+    [
+        (np.diag([0.5, 4, 4]), "the box of 4 frames cannot be used (height 5.0 angstrom"),
+        (None, "without a box, 3 of 4 frames have chains apart"),
+    ],
+    ids=["thin box", "no box"],
+)
+def test_a_box_that_cannot_be_used_is_said(box, told: str, tmp_path: Path) -> None:
+    top = Case("05").files[0]
+    frame = mdtraj.load(str(top))
+    frame.unitcell_vectors = None
+    xyz = np.repeat(frame.xyz, 4, axis=0)
+    half = frame.n_atoms // 2
+    middle = xyz[:, :half].mean(axis=1) - xyz[:, half:].mean(axis=1)
+    # Side by side, as in the simulation.
+    xyz[:, half:] += (middle + np.array([0.0, 0.0, 0.9]))[:, None]
+    xyz[1:, half:] += 4.0 if box is None else 0.0
+    made = mdtraj.Trajectory(xyz, frame.topology)
+    made.unitcell_vectors = None if box is None else np.repeat(box[None], 4, axis=0)
+    made[0].save_pdb(str(tmp_path / "t.pdb"))
+    made.save_xtc(str(tmp_path / "t.xtc"))
+    row = import_target(
+        source_of_files(tmp_path / "t.pdb", [tmp_path / "t.xtc"], "t"), tmp_path, FrameChoice()
+    )
+    assert told in row.reason
+
+
+def test_frames_with_fixed_atoms_are_those_that_are_read_forward(tmp_path: Path) -> None:
+    case = Case("12", trajectory="run.dcd")
+    imported(case, tmp_path)
+    with mdtraj.formats.DCDTrajectoryFile(str(case.files[1])) as handle:
+        forward = handle.read()[0]
+    assert np.abs(read_frames(find_targets(tmp_path / "prot")[0], 1) - forward).max() < 0.006
+
+
+# Energies: plain OpenMM with what the file shows and nothing more.
+
+
+def plain_energy(topology: app.Topology, xyz_nm: np.ndarray, bonds: tuple = ()) -> float:
+    """Without this package; X-H bonds rigid, as in the labels, so that they cost nothing."""
+    atoms = {(int(a.residue.id), a.name): a for a in topology.atoms()}
+    for first, second in bonds:
+        topology.addBond(atoms[first], atoms[second])
+    force_field = app.ForceField("charmm36.xml", "implicit/gbn2.xml")
+    system = force_field.createSystem(topology, constraints=app.HBonds)
+    reference = openmm.Platform.getPlatform("Reference")
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), reference)
+    context.setPositions(xyz_nm)
+    energy = context.getState(getEnergy=True).getPotentialEnergy()
+    return float(energy.value_in_unit(unit.kilojoule_per_mole))
+
+
+@pytest.mark.parametrize(
+    ("folder", "bonds", "n_atoms"),
+    [("01", (), 97), ("02", (), 63), ("03", (((1, "N"), (6, "C")),), 51)],
+)
+def test_labels_are_plain_openmms_energies_of_the_atoms_that_are_there(
+    folder: str, bonds: tuple, n_atoms: int, tmp_path: Path
+) -> None:
+    imported(Case(folder), tmp_path)
+    labels = label_targets(tmp_path, tmp_path / "l.parquet", AS_IS).labels
+    target = find_targets(tmp_path / "prot")[0]
+    topology = app.PDBFile(str(target.topology_path)).topology
+    assert topology.getNumAtoms() == n_atoms
+    assert labels.built_fraction.tolist() == [0, 0, 0]
+    for frame, energy in zip(read_frames(target, 1), labels.energy_kj_mol, strict=True):
+        assert abs(plain_energy(topology, frame / 10, bonds) - energy) < 0.15
+        bonds = ()  # the topology has them now
+
+
+def without(path: Path, *atoms: str) -> str:
+    """A PDB file less some atoms, "LYS 2 HZ3"."""
+    lines = THYMOPENTIN.read_text(encoding="utf-8").splitlines(keepends=True)
+    gone = {tuple(atom.split()) for atom in atoms}
+    place = [(line[17:20].strip(), line[22:26].strip(), line[12:16].strip()) for line in lines]
+    kept = [line for line, key in zip(lines, place, strict=True) if key not in gone]
+    path.write_text("".join(line for line in kept if line.startswith("ATOM")), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("atoms", "n_atoms"),
+    [
+        (("LYS 2 HZ3",), 97),
+        (("LYS 2 HZ1",), 97),  # whichever of the three it is
+        (("ARG 1 H3",), 97),
+        (("ARG 1 H",), 97),
+    ],
+    ids=["LYN", "LYN by another hydrogen", "neutral N-terminus", "the same by another hydrogen"],
+)
+def test_protonation_is_that_of_the_file(atoms: tuple, n_atoms: int, tmp_path: Path) -> None:
+    file = app.PDBFile(without(tmp_path / "x.pdb", *atoms))
+    structure = complete_structure(tmp_path / "x.pdb")
+    assert structure.topology.getNumAtoms() == n_atoms
+    xyz_nm = np.array(file.positions.value_in_unit(unit.nanometer))
+    label = TargetEnergy(structure, AS_IS, "Reference").label(structure.fill(xyz_nm[None] * 10)[0])
+    assert abs(label.energy_kj_mol - plain_energy(file.topology, xyz_nm)) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("atoms", "reason"),
+    [
+        (("TYR 5 HH",), "no template for TYR 5 of chain A with 0 hydrogens at OH, usually 1"),
+        (("ARG 1 HE",), "no template for ARG 1 of chain A with 4 hydrogens at NE/NH1/NH2"),
+    ],
+    ids=["tyrosinate", "neutral arginine"],
+)
+def test_protonation_without_a_template_is_refused_by_name(
+    atoms: tuple, reason: str, tmp_path: Path
+) -> None:
+    structure = complete_structure(without(tmp_path / "x.pdb", *atoms))
+    with pytest.raises(UserError, match=reason):
+        TargetEnergy(structure, AS_IS, "Reference")
+
+
+@pytest.mark.parametrize(
+    "atoms",
+    [("TYR 5 HB2",), ("TYR 5 H",), ("TYR 5 OXT",), ("ARG 1 H2", "ARG 1 H3")],
+    ids=["methylene", "amide", "OXT", "end of a cut chain"],
+)
+def test_atoms_that_no_state_lacks_are_built(atoms: tuple, tmp_path: Path) -> None:
+    whole = complete_structure(THYMOPENTIN)
+    built = complete_structure(without(tmp_path / "x.pdb", *atoms))
+    assert built.topology.getNumAtoms() == whole.topology.getNumAtoms()
+    assert built.built_fraction > 0
+
+
+def test_a_ring_stays_closed_when_it_is_minimised(tmp_path: Path) -> None:
+    top, trajectory = Case("03").files
+    structure = complete_structure(top)
+    xyz = structure.fill(mdtraj.load(str(trajectory), top=str(top)).xyz[:1] * 10)[0]
+    label = TargetEnergy(structure, PROTOCOLS["published"], "Reference").label(xyz)
+    assert label.status == "ok"
+    assert abs(label.energy_kj_mol - 165.4) < 1  # plain OpenMM with the bond: 165
+
+
+@pytest.mark.parametrize("folder", ["07", "10", "24"])
+def test_labels_of_capped_md_say_that_the_caps_are_left_out(folder: str, tmp_path: Path) -> None:
+    imported(Case(folder), tmp_path)
+    structure = complete_structure(tmp_path / "prot" / "prot.pdb")
+    assert "caps are left out" in structure.notes[0]
+
+
+def test_no_absurd_energy_is_ok() -> None:
+    """A hydrogen inside another atom: as it is, and where the minimiser has to pull them apart."""
+    structure = complete_structure(THYMOPENTIN)
+    names = {(a.residue.id, a.name): a.index for a in structure.topology.atoms()}
+    xyz_nm = structure.reference_nm.copy()
+    xyz_nm[names["2", "HZ3"]] = xyz_nm[names["5", "CB"]] + 0.03
+    label = TargetEnergy(structure, AS_IS, "Reference").label(xyz_nm)
+    assert label.status == "failed"
+    assert "kJ/mol for each atom" in label.reason
+    assert label.initial_energy_kj_mol > 1e5
+
+
+# Conformations and sequences of other programs.
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "count"),
+    [
+        ("16-mmcif-without-optional-columns", "noins", 2),
+        ("16-mmcif-without-optional-columns", "nogroup", 2),
+        ("17-frames-separated-by-END", "endsep", 3),
+        ("18-folder-of-alphafold3", "af3", 3),
+    ],
+)
+def test_ensembles_of_other_programs_are_read(folder: str, name: str, count: int) -> None:
+    found, failed = find_samples([FILES / folder])
+    assert not failed
+    ensemble = found[name]
+    assert ensemble.n_frames == {1: count}
+    atoms = np.arange(ensemble.topology.n_atoms)
+    frames = ensemble.frames(1, np.arange(count), atoms)
+    assert frames.shape == (count, len(atoms), 3)
+    assert len({frame.tobytes() for frame in frames}) == count
+
+
+def test_label_takes_frames_between_lines_of_end(tmp_path: Path) -> None:
+    path = FILES / "17-frames-separated-by-END" / "endsep.pdb"
+    labels = label_targets(path, tmp_path / "l.parquet", AS_IS).labels
+    assert labels.status.tolist() == ["ok"] * 3, labels.reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff>p\nYGGFM\n",
+        "\ufeffname,seqres\np,YGGFM\n",
+        '\ufeff[{"name":"p","sequences":[{"proteinChain":{"sequence":"YGGFM","count":1}}]}]',
+        ">p\r\nYGG\r\nFM\r\n",
+        ">p\nyggfm*\n",
+        "name,seqres\r\np, yggfm* \r\n",
+    ],
+    ids=["FASTA", "CSV", "JSON", "CRLF", "lower case and asterisk", "the same in CSV"],
+)
+def test_sequences_in_any_dress_are_read(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "p.txt"
+    path.write_bytes(text.encode())
+    assert read_proteins(path) == [Protein("p", ("YGGFM",))]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"model": {"w": torch.zeros(1)}, "loss": np.float64(1.0)}, "besides tensors (numpy"),
+        ({"model": {}, "args": argparse.Namespace(a=1)}, "(argparse.Namespace)"),
+        (b"<!DOCTYPE html><html></html>", "is no checkpoint: it begins with '<!DOCTYPE html>"),
+        (b"", "is no checkpoint"),
+    ],
+    ids=["numpy scalar", "namespace", "page", "empty"],
+)  # fmt: skip
+def test_checkpoints_of_other_programs_are_named(content, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(UserError) as caught:
+        load_checkpoint(path)
+    assert told in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+
+
+def test_a_checkpoint_without_a_diffusion_transformer_cannot_be_deepened(tmp_path: Path) -> None:
+    path = tmp_path / "compiled.pt"
+    torch.save({"model": {"_orig_mod.module.linear.weight": torch.zeros(2)}}, path)
+    state = load_checkpoint(path)
+    assert list(state) == ["linear.weight"]
+    with pytest.raises(UserError, match="no diffusion transformer: its 1 weights are linear"):
+        with_depth(state, 4)
