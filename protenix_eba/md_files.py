@@ -244,9 +244,11 @@ class DcdLayout:
             file.seek(92 + title + 8 + 4)
             n_atoms = int.from_bytes(file.read(4), order)
         # Integers 9, 11 and 12 of the header, after its length and the word CORD.
-        fixed, cell, fourth = (
-            int.from_bytes(header[8 + 4 * i : 12 + 4 * i], order) for i in (8, 10, 11)
+        fixed, cell, fourth, charmm = (
+            int.from_bytes(header[8 + 4 * i : 12 + 4 * i], order) for i in (8, 10, 11, 19)
         )
+        if not charmm:  # X-PLOR's files have a step in float64 where CHARMM's have these
+            cell = fourth = 0
         start = 92 + (title + 8) + 12 + (4 * (n_atoms - fixed) + 8 if fixed else 0)
         return cls(order, start, n_atoms, fixed, bool(cell), bool(fourth))
 

@@ -9,7 +9,7 @@ import math
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -29,8 +29,13 @@ _MAY_CHANGE = (
         "ebmfold.checkpoint_keep",
         "eba.low_memory",
         "diffusion_chunk_size",
+        # Of the head, which has no part in training.
+        "ebmfold.weights",
+        "ebmfold.sampler",
     ),
 )
+# Values of keys that runs from before they existed do not name.
+_SINCE: Final = {"eba.dataset": "atlas"}
 _MAY_CHANGE_ANYWHERE = ("blocks_per_ckpt",)
 _DONE = "complete.json"
 
@@ -196,13 +201,20 @@ class RunFolder:
                 csv.writer(handle).writerows(kept)
 
     def append_row(self, path: Path, row: Mapping[str, float | int | str]) -> None:
-        """Add one line to `log` or `validation`; the first one brings the header."""
+        """Add one line to `log` or `validation`; the first one brings the header.
+
+        A file that an earlier version began keeps its columns.
+        """
+        columns = list(row)
+        if path.is_file():
+            with open(path, newline="", encoding="utf-8") as handle:
+                columns = next(csv.reader(handle), columns)
         new = not path.is_file()
         with open(path, "a", newline="", encoding="utf-8") as handle:
-            writer = csv.writer(handle)
+            writer = csv.DictWriter(handle, columns, extrasaction="ignore")
             if new:
-                writer.writerow(row)
-            writer.writerow(f"{v:.9g}" if isinstance(v, float) else v for v in row.values())
+                writer.writeheader()
+            writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()})
 
 
 def _damaged(path: Path) -> UserError:
@@ -234,6 +246,10 @@ def _changed(before: Any, after: Any, prefix: str = "") -> list[tuple[str, Any, 
     if isinstance(before, dict) and isinstance(after, dict):
         keys = sorted(before.keys() | after.keys(), key=str)
         return [
-            item for k in keys for item in _changed(before.get(k), after.get(k), f"{prefix}{k}.")
+            item
+            for k in keys
+            for item in _changed(
+                before.get(k, _SINCE.get(f"{prefix}{k}")), after.get(k), f"{prefix}{k}."
+            )
         ]
     return [] if before == after else [(prefix.rstrip("."), before, after)]

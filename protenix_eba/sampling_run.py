@@ -110,6 +110,12 @@ class Ensemble:
         return text
 
 
+def _recorded(settings: SamplerSettings) -> dict[str, Any]:
+    """Settings for the record; without the order of Euler's steps, which older records lack."""
+    values = asdict(settings)
+    return {key: value for key, value in values.items() if (key, value) != ("order", 1)}
+
+
 class SamplingRun:
     """Makes ensembles with one model.
 
@@ -142,7 +148,7 @@ class SamplingRun:
         self._out = out
         self.settings = provenance | {
             "seed": plan.seed,
-            "sampler": asdict(plan.settings),
+            "sampler": _recorded(plan.settings),
             "valid_only": plan.valid_only,
         }
 

@@ -6,6 +6,7 @@ Imported by proof.py; `python scripts/proof.py --check` derives all of it anew a
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -84,8 +85,10 @@ def percent(value: Interval) -> str:
 
 
 def torsion_jsd(rows: Rows, truth: dict[str, Any]) -> float:
-    """Jensen-Shannon divergence of phi and psi from the truth's, bits."""
+    """Jensen-Shannon divergence of phi and psi from the truth's, bits; NaN for broken chains."""
     counts = np.sum([np.sum(row["torsions"], axis=0) for row in rows], axis=0)
+    if not counts.any():
+        return math.nan
     other = np.sum(truth["torsions"], axis=0)
     return float(jsd_bits((counts / counts.sum())[None], (other / other.sum())[None])[0])
 

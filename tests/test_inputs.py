@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from protenix_eba.eval.inputs.sources import find_samples
 from protenix_eba.importing.frames import FrameChoice
 from protenix_eba.importing.sources import source_of_files
 from protenix_eba.importing.target import import_target
+from protenix_eba.md_files import DcdLayout
 from protenix_eba.trajectories import find_targets, load_topology, read_frames
 from protenix_eba.weights import load_checkpoint, with_depth
 
@@ -231,6 +233,41 @@ def test_atoms_that_no_state_lacks_are_built(atoms: tuple, tmp_path: Path) -> No
     built = complete_structure(without(tmp_path / "x.pdb", *atoms))
     assert built.topology.getNumAtoms() == whole.topology.getNumAtoms()
     assert built.built_fraction > 0
+
+
+def test_a_serine_without_its_hydroxyls_hydrogen_gets_one(tmp_path: Path) -> None:
+    whole = THYMOPENTIN.parents[1] / "grgds" / "grgds.pdb"
+    lines = whole.read_text(encoding="utf-8").splitlines(keepends=True)
+    cut = tmp_path / "cut.pdb"
+    cut.write_text("".join(s for s in lines if s[12:20].split() != ["HG", "SER"]), encoding="utf-8")
+    atoms = [complete_structure(path).topology.getNumAtoms() for path in (whole, cut)]
+    assert atoms[0] == atoms[1] and cut.stat().st_size < whole.stat().st_size
+
+
+def test_a_rings_bond_that_the_file_has_counts_once(tmp_path: Path) -> None:
+    top = Case("03").files[0]
+    atoms = list(app.PDBFile(str(top)).topology.atoms())
+    (first,) = (int(a.id) for a in atoms if (a.residue.id, a.name) == ("1", "N"))
+    (last,) = (int(a.id) for a in atoms if (a.residue.id, a.name) == ("6", "C"))
+    lines = [s for s in top.read_text(encoding="utf-8").splitlines() if not s.startswith("END")]
+    told = tmp_path / "told.pdb"
+    told.write_text("\n".join([*lines, f"CONECT{first:5d}{last:5d}", "END", ""]), encoding="utf-8")
+    n_bonds = [len(list(complete_structure(path).topology.bonds())) for path in (top, told)]
+    assert n_bonds[0] == n_bonds[1]
+
+
+def test_a_dcd_file_of_xplor_has_no_cell(tmp_path: Path) -> None:
+    """Its step is in float64, where CHARMM's files say that they have a cell."""
+    path = tmp_path / "x.dcd"
+    with mdtraj.formats.DCDTrajectoryFile(str(path), "w") as handle:
+        handle.write(np.zeros((1, 5, 3), dtype=np.float32))
+    data = bytearray(path.read_bytes())
+    data[44:52] = struct.pack("<d", 0.0488)
+    data[84:88] = bytes(4)
+    path.write_bytes(data)
+    layout = DcdLayout.of(path)
+    assert layout is not None
+    assert (layout.has_cell, layout.fourth, layout.fixed) == (False, False, 0)
 
 
 def test_a_ring_stays_closed_when_it_is_minimised(tmp_path: Path) -> None:

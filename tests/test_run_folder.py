@@ -93,3 +93,15 @@ def test_a_resumed_run_forgets_the_lines_after_its_step(folder):
     assert steps == ["step", "1", "2", "3"]
     # The validation of step 3 comes before its training step, and is made again.
     assert folder.validation.read_text().count("\n") == 3
+
+
+def test_a_run_from_before_some_keys_existed_goes_on(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.claim({"lr": 0.1, "eba": {}, "ebmfold": {}})
+    folder.append_row(folder.log, {"step": 1, "drift": 0.5, "accuracy": 0.25})
+    head = {"weights": "a.safetensors", "sampler": "hybrid"}
+    folder.claim({"lr": 0.1, "eba": {"dataset": "atlas"}, "ebmfold": head})
+    folder.append_row(folder.log, {"step": 2, "drift": 1.0, "leak": 9.0, "accuracy": 0.5})
+    assert folder.log.read_text().splitlines() == ["step,drift,accuracy", "1,0.5,0.25", "2,1,0.5"]
+    with pytest.raises(UserError, match=r"eba.dataset \(atlas then, mine now\)"):
+        folder.claim({"lr": 0.1, "eba": {"dataset": "mine"}, "ebmfold": head})

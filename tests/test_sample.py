@@ -328,6 +328,13 @@ def test_the_schedule_is_recorded_and_another_one_is_refused(command, tmp_path, 
     assert "samples made with other sampler" in capsys.readouterr().err
 
 
+def test_samples_from_before_there_was_an_order_are_continued(command, tmp_path):
+    words = [*command, "--out", str(tmp_path / "out")]
+    assert run([*words, "-n", "1"]) == 0
+    recorded = json.loads((tmp_path / "out/other/other.json").read_text())["sampler"]
+    assert "order" not in recorded and recorded["gamma0"] == 0.8
+
+
 def test_a_cut_checkpoint_is_refused(command, small_run, tmp_path, capsys):
     cut = tmp_path / "cut.pt"
     cut.write_bytes((small_run / "start.pt").read_bytes()[:100000])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,7 +99,10 @@ def _head(job: Job) -> Head | None:
         return None
     from protenix_eba import compat, fold_head  # noqa: F401  registers our own
 
-    head: Head = compat.HEADS.get(job.head)(job.configs)
+    # EBM-Fold refines by the part of one sampler, whatever it folds with.
+    configs = deepcopy(job.configs)
+    configs.ebmfold.sampler = "hybrid"
+    head: Head = compat.HEADS.get(job.head)(configs)
     return head
 
 

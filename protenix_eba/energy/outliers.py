@@ -37,5 +37,6 @@ def flag_outliers(labels: EnergyLabels) -> EnergyLabels:
         for row, distance in zip(mine, distances, strict=True):
             if row["status"] == "ok" and distance > _OUTLIER_DEVIATIONS * spread:
                 row["status"] = "outlier"
-                row["reason"] = f"{distance:.0f} kJ/mol from the target's median"
+                found = f"{distance:.0f} kJ/mol from the target's median"
+                row["reason"] = "; ".join(filter(None, (row.get("reason"), found)))
     return labels_from_rows(rows, labels.provenance)

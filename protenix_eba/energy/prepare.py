@@ -156,13 +156,15 @@ def _rings(fixer: Any) -> list[Any]:
 
 
 def _close(topology: Any, chains: set[int]) -> None:
-    """Bond the ends of the chains of these indices."""
+    """Bond the ends of the chains of these indices, where the file has not."""
+    known = {frozenset(bond) for bond in topology.bonds()}
     for chain in topology.chains():
         if chain.index in chains:
             residues = list(chain.residues())
             (first,) = (atom for atom in residues[0].atoms() if atom.name == "N")
             (last,) = (atom for atom in residues[-1].atoms() if atom.name == "C")
-            topology.addBond(last, first)
+            if frozenset((last, first)) not in known:
+                topology.addBond(last, first)
 
 
 def _cross_bonds(fixer: Any) -> list[CrossBond]:

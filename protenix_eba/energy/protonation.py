@@ -26,8 +26,8 @@ _GROUPS: Final = {
     "GLU": (("OE1", "OE2"), 0, 1),
     "HIS": (("ND1", "NE2"), 0, 2),
     "LYS": (("NZ",), 2, 3),
-    "SER": (("OG",), 0, 1),
-    "THR": (("OG1",), 0, 1),
+    "SER": (("OG",), 1, 1),
+    "THR": (("OG1",), 1, 1),
     "TYR": (("OH",), 0, 1),
 }
 # Hydrogens of the first residue's nitrogen. One alone is what a chain that was cut leaves.

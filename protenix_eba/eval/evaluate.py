@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -200,7 +200,7 @@ def _state(conformations: Conformations) -> list[tuple[str, int, int]]:
     return [(str(path.resolve()), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
 
 
-@cache
+@functools.cache
 def _code() -> str:
     """Between two releases the version says nothing: a changed metric is found by its source."""
     sources = sorted(Path(__file__).parent.rglob("*.py"))
@@ -209,8 +209,17 @@ def _code() -> str:
 
 def _plugin_code() -> dict[str, str]:
     """Of metrics that plugins bring, their sources; nothing without any."""
-    modules = sorted({metric.compute.__module__ for metric in computed_alone() if metric.compute})
-    return {name: fingerprint(inspect.getsource(sys.modules[name])) for name in modules}
+    computed = (inspect.unwrap(m.compute) for m in computed_alone() if m.compute)
+    plain = (f.func if isinstance(f, functools.partial) else f for f in computed)
+    return {name: _source(name) for name in sorted({f.__module__ for f in plain})}
+
+
+def _source(module: str) -> str:
+    """Fingerprint of a module's text, or of its name where it has none."""
+    try:
+        return fingerprint(inspect.getsource(sys.modules[module]))
+    except (OSError, TypeError):  # compiled, or typed in
+        return fingerprint(module)
 
 
 def _run(tasks: Mapping[str, _Task], jobs: int) -> dict[str, str]:

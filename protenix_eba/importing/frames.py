@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
 from protenix_eba.importing.special import Frame, SpecialFile, cell_of_dcd, special_file
-from protenix_eba.md_files import BROKEN, open_handle, promised_frames
+from protenix_eba.md_files import BROKEN, DcdLayout, open_handle, promised_frames
 from protenix_eba.trajectories import ascii_path, has_rest
 from protenix_eba.units import ANGSTROM_PER_NM
 
@@ -108,7 +108,7 @@ class TrajectoryFile:
         )
 
     def _box(self, index: int, vectors: Any) -> NDArray[np.float32] | None:
-        if self._path.suffix.lower() == ".dcd":
+        if self._path.suffix.lower() == ".dcd" and DcdLayout.of(self._path):
             return cell_of_dcd(self._path, index)
         return None if vectors is None else np.asarray(vectors[0] * ANGSTROM_PER_NM, np.float32)
 
@@ -117,6 +117,8 @@ class TrajectoryFile:
         if self._path.suffix.lower() not in (".nc", ".ncdf", ".netcdf"):
             return 1.0
         variable = self._handle._handle.variables["coordinates"]
+        if getattr(variable, "scale", False):  # netCDF4, which mdtraj prefers, scales by itself
+            return 1.0
         return float(getattr(variable, "scale_factor", 1.0))
 
     def count_declared(self) -> int:

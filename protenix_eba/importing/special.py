@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, BinaryIO, Final, Protocol
 
 import mdtraj
 import numpy as np
@@ -130,18 +130,26 @@ def _trr_frames(path: Path) -> list[_TrrFrame]:
         while header := file.read(8):
             if len(header) < 8 or struct.unpack(">i", header[:4])[0] != _TRR_MAGIC:
                 break
-            (length,) = struct.unpack(">i", file.read(4))
-            file.seek((length + 3) // 4 * 4, 1)
-            sizes = struct.unpack(f">{_TRR_SIZES}i", file.read(4 * _TRR_SIZES))
-            *parts, n_atoms, _, _ = sizes  # from ir_size to f_size
-            real = _real_bytes(parts, n_atoms)
-            time_ps = struct.unpack(">d" if real == 8 else ">f", file.read(2 * real)[:real])[0]
+            try:
+                parts, n_atoms, time_ps = _trr_header(file)
+            except struct.error:  # cut within the header
+                break
             start, end = file.tell(), file.tell() + sum(parts)
             if end > size:
                 break
             frames.append(_TrrFrame(start, parts[2], sum(parts[:7]), parts[7], n_atoms, time_ps))
             file.seek(end)
     return frames
+
+
+def _trr_header(file: BinaryIO) -> tuple[list[int], int, float]:
+    """Sizes of a frame's parts from ir_size to f_size, its atoms and its time in ps."""
+    (length,) = struct.unpack(">i", file.read(4))
+    file.seek((length + 3) // 4 * 4, 1)
+    *parts, n_atoms, _, _ = struct.unpack(f">{_TRR_SIZES}i", file.read(4 * _TRR_SIZES))
+    real = _real_bytes(parts, n_atoms)
+    (time_ps,) = struct.unpack(">d" if real == 8 else ">f", file.read(2 * real)[:real])
+    return parts, n_atoms, time_ps
 
 
 def _real_bytes(parts: list[int], n_atoms: int) -> int:

@@ -161,11 +161,16 @@ def _search(folder: Path, findings: _Findings) -> None:
     """The targets of a folder of targets, or the one whose own folder it is."""
     files = _visible_files(folder)
     predictions = _predictions(folder)
-    if predictions and not _with_suffix(files, TRAJECTORY_SUFFIXES):
+    # AlphaFold 3 puts a copy of its best sample beside them; more files are targets of their own.
+    alone = len(_structures(files)) <= 1 and not _with_suffix(files, TRAJECTORY_SUFFIXES)
+    if predictions and alone:
         findings.add(StructureConformations(folder.resolve().name, predictions), folder)
         return
     _sort_files([file for file in files if not is_archive(file)], folder, findings)
     if _with_suffix(files, TRAJECTORY_SUFFIXES):
+        return
+    if predictions:
+        findings.add(StructureConformations(folder.resolve().name, predictions), folder)
         return
     for child in sorted(child for child in folder.iterdir() if child.is_dir()):
         if not child.name.startswith("."):
