@@ -296,6 +296,8 @@ def session(tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    # Ours are there before, for what is imported once registers once.
+    load_plugins(["protenix_eba"])[0].register()
     for registry in REGISTRIES:  # what a page registers goes with it
         monkeypatch.setattr(registry, "_components", dict(registry._components))
     before = set(sys.modules)

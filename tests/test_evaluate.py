@@ -29,6 +29,7 @@ from protenix_eba.eval.extras.extended import ModelEnergies
 from protenix_eba.eval.store import target_path
 
 RESIDUES = ("ALA", "SER", "LEU", "ALA", "SER", "ALA")
+OTHERS = ("VAL", "VAL", "ALA", "VAL", "VAL", "VAL")
 # MD files come in the force field's order with hydrogens, samples in the CCD's without.
 MD_ATOMS = ("N", "H", "CA", "HA", "CB", "C", "O")
 SAMPLE_ATOMS = ("N", "CA", "C", "O", "CB")
@@ -57,11 +58,11 @@ def structure_nm(atoms: tuple[str, ...]) -> np.ndarray:
     return np.array(rows)
 
 
-def topology(atoms: tuple[str, ...], first: int = 1) -> mdtraj.Topology:
+def topology(atoms: tuple[str, ...], residues: tuple[str, ...] = RESIDUES) -> mdtraj.Topology:
     result = mdtraj.Topology()
     chain = result.add_chain("A")
-    for i, name in enumerate(RESIDUES):
-        residue = result.add_residue(name, chain, resSeq=i + first)
+    for i, name in enumerate(residues, start=1):
+        residue = result.add_residue(name, chain, resSeq=i)
         for atom in atoms:
             result.add_atom(atom, mdtraj.element.get_by_symbol(atom[0]), residue)
     return result
@@ -76,10 +77,13 @@ def frames_nm(atoms: tuple[str, ...], n_frames: int, seed: int, spread: float) -
 
 
 def write_target(
-    folder: Path, atoms: tuple[str, ...], trajectories: dict[str, np.ndarray], first: int = 1
+    folder: Path,
+    atoms: tuple[str, ...],
+    trajectories: dict[str, np.ndarray],
+    residues: tuple[str, ...] = RESIDUES,
 ) -> None:
     folder.mkdir(parents=True)
-    top = topology(atoms, first)
+    top = topology(atoms, residues)
     mdtraj.Trajectory(structure_nm(atoms), top).save_pdb(str(folder / f"{folder.name}.pdb"))
     for name, xyz in trajectories.items():
         mdtraj.Trajectory(xyz, top).save_xtc(str(folder / f"{name}.xtc"))
@@ -92,9 +96,11 @@ def write_md(root: Path, name: str, seed: int) -> None:
     write_target(root / name, MD_ATOMS, trajectories)
 
 
-def write_samples(root: Path, name: str, seed: int, spread: float, first: int = 1) -> None:
+def write_samples(
+    root: Path, name: str, seed: int, spread: float, residues: tuple[str, ...] = RESIDUES
+) -> None:
     xyz = frames_nm(SAMPLE_ATOMS, 30, seed, spread)
-    write_target(root / name, SAMPLE_ATOMS, {name: xyz}, first)
+    write_target(root / name, SAMPLE_ATOMS, {name: xyz}, residues)
 
 
 NAMES = ("pep_one", "pep_three", "pep_two")
@@ -203,13 +209,13 @@ def test_a_plugins_metric_reaches_all_processes_and_is_an_input_of_the_results(
 def test_failures_are_recorded_with_name_and_reason(data: Path, tmp_path: Path) -> None:
     samples = tmp_path / "samples"
     write_samples(samples, "pep_one", 1, 0.6)
-    write_samples(samples, "pep_two", 1, 0.6, first=11)
+    write_samples(samples, "pep_two", 1, 0.6, OTHERS)
     write_samples(samples, "unknown", 1, 0.6)
     result = evaluate(data / "md", [samples], tmp_path / "out", label="m")
     assert list(result.targets) == ["pep_one"]
     assert list(result.failed) == ["pep_three", "pep_two", "unknown"]
     assert result.failed["pep_three"] == "no samples of this target"
-    assert "11" in result.failed["pep_two"]
+    assert "VAL" in result.failed["pep_two"], result.failed["pep_two"]
     assert "no such target" in result.failed["unknown"]
     assert written(tmp_path / "out")["failed"] == result.failed
     assert any("3 of 4 targets failed" in note for note in result.notes)
@@ -305,7 +311,7 @@ def test_command_exit_statuses(
 ) -> None:
     samples = tmp_path / "samples"
     write_samples(samples, "pep_one", 1, 0.6)
-    write_samples(samples, "pep_two", 1, 0.6, first=11)
+    write_samples(samples, "pep_two", 1, 0.6, OTHERS)
     words = ["evaluate", "--reference", str(data / "md"), "--out", str(tmp_path / "out")]
     assert run([*words, "--samples", str(samples)]) == 3
     assert "failed: out, pep_two" in capsys.readouterr().out.replace("\n", " ")

@@ -5,9 +5,9 @@ The files in data/inputs are made for these tests: peptides of a few residues, t
 
 from __future__ import annotations
 
-import argparse
 import json
 import struct
+import types
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -349,7 +349,7 @@ def test_sequences_in_any_dress_are_read(text: str, tmp_path: Path) -> None:
     ("content", "told"),
     [
         ({"model": {"w": torch.zeros(1)}, "loss": np.float64(1.0)}, "besides tensors (numpy"),
-        ({"model": {}, "args": argparse.Namespace(a=1)}, "(argparse.Namespace)"),
+        ({"model": {}, "args": types.SimpleNamespace(a=1)}, "(types.SimpleNamespace)"),
         (b"<!DOCTYPE html><html></html>", "is no checkpoint: it begins with '<!DOCTYPE html>"),
         (b"", "is no checkpoint"),
     ],
