@@ -1,4 +1,4 @@
-"""Protenix checkpoints: make, read, split into trunk and diffusion module, write."""
+"""Protenix checkpoints: read, split into trunk and diffusion module, write."""
 
 from __future__ import annotations
 
@@ -28,14 +28,12 @@ __all__ = [
     "freeze",
     "load_checkpoint",
     "matching",
-    "quick_start",
-    "random_state",
+    "quiet",
     "save_checkpoint",
-    "shipped_start",
-    "silent_trunk",
     "start_fingerprints",
     "trains_embedder",
     "trunk_fingerprint",
+    "uninitialised",
     "with_depth",
 ]
 
@@ -50,20 +48,10 @@ _BRANCH_OUTPUTS = (
     "attention_pair_bias.attention.linear_o.weight",
     "conditioned_transition_block.linear_nobias_b.weight",
 )
-# Of the gates at their ends.
-_GATE_BIASES = ("linear_a_last.bias", "conditioned_transition_block.linear_s.bias")
-# Factors on the maps by which features enter the diffusion module's atom encoder (Algorithm 5):
-# noisy positions; mask, element and name; positions and offsets of the reference conformer.
-_QUICK_START: Final = {
-    "linear_no_bias_r": 8.0,
-    "linear_no_bias_f": 20.0,
-    "linear_no_bias_ref_pos": 0.1,
-    "linear_no_bias_d": 0.1,
-}
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Protenix prints while its modules are built."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
@@ -85,94 +73,16 @@ class _NoDraws:
 
 
 @contextlib.contextmanager
-def _uninitialised() -> Iterator[None]:
+def uninitialised() -> Iterator[None]:
+    """Modules that are built within it have zeros where their weights would be drawn."""
     from protenix.model.triangular import layers
 
     drawn, layers.truncnorm = layers.truncnorm, _NoDraws
     try:
-        with _quiet(), torch.random.fork_rng(devices=[]):
+        with quiet(), torch.random.fork_rng(devices=[]):
             yield
     finally:
         layers.truncnorm = drawn
-
-
-def random_state(configs: Any, seed: int) -> StateDict:
-    """Weights of a randomly initialised Protenix of the configured sizes.
-
-    Protenix initialises through SciPy, which draws from NumPy's global generator: its state, and
-    torch's, are the same afterwards as before.
-    """
-    import numpy as np
-    from protenix.model.protenix import Protenix
-
-    state = np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]), _quiet():
-            np.random.seed(seed)
-            torch.manual_seed(seed)
-            return dict(Protenix(configs).state_dict())
-    finally:
-        np.random.set_state(state)
-
-
-def quick_start(state: StateDict) -> StateDict:
-    """Random weights from which a small diffusion module learns peptides in minutes.
-
-    AlphaFold 3's initialisation is made for long training of long chains. Coordinates enter divided
-    by sigma_data = 16 angstrom, so those of a peptide are lost among the atoms' other features:
-    here they enter 8 times stronger. What an atom is (element and name) differs between atoms by an
-    rms of 0.075, where its reference coordinates, in angstrom, differ by 1.7: here the first enters
-    20 times stronger, positions and offsets of the reference conformer 10 times weaker. Each
-    residual branch starts behind a gate of sigmoid(-2) = 0.12: here gates start half open.
-    """
-    changed = dict(state)
-    for name, factor in _QUICK_START.items():
-        key = f"{DIFFUSION_PREFIX}atom_attention_encoder.{name}.weight"
-        changed[key] = factor * state[key]
-    for key, value in state.items():
-        if key.startswith(DIFFUSION_PREFIX) and key.endswith(_GATE_BIASES):
-            changed[key] = torch.zeros_like(value)
-    return changed
-
-
-def silent_trunk(state: StateDict) -> StateDict:
-    """The same diffusion module behind a trunk that says nothing: all its weights are 0.
-
-    Embeddings are then the same on every machine, and the diffusion module reads the sequence from
-    its own features. A random trunk says nothing either, but differently for each seed and version.
-    """
-    return {
-        key: value if key.startswith(DIFFUSION_PREFIX) else torch.zeros_like(value)
-        for key, value in state.items()
-    }
-
-
-def shipped_start(configs: Any, name: str) -> StateDict:
-    """A whole model around a small diffusion module that this package ships, with a silent trunk.
-
-    Args:
-        configs: Resolved configuration of the sizes that the module was trained with.
-        name: Folder in this package that holds `start.safetensors`.
-
-    Raises:
-        UserError: The configuration has other sizes.
-    """
-    import importlib.resources
-
-    from protenix.model.protenix import Protenix
-    from safetensors.torch import load_file
-
-    path = importlib.resources.files("protenix_eba") / name / "start.safetensors"
-    module = {f"{DIFFUSION_PREFIX}{k}": v.float() for k, v in load_file(str(path)).items()}
-    with _uninitialised():
-        sizes = Protenix(configs).state_dict()
-    wanted = {key: value.shape for key, value in sizes.items() if key.startswith(DIFFUSION_PREFIX)}
-    if wanted != {key: value.shape for key, value in module.items()}:
-        raise UserError(
-            f"the start {name!r} does not fit the configured sizes",
-            "give configs/demo_sft.yaml, or a configuration with its model_name and sizes",
-        )
-    return silent_trunk(sizes | module)
 
 
 def load_checkpoint(path: Path | str) -> StateDict:
@@ -231,7 +141,7 @@ def build_model(configs: Any, state: StateDict) -> nn.Module:
     """A whole Protenix in evaluation mode, without the cost of initialising it first."""
     from protenix.model.protenix import Protenix
 
-    with _uninitialised():
+    with uninitialised():
         model = Protenix(configs)
     return _load(model, state, "the configured model").eval()
 
@@ -250,7 +160,7 @@ def empty_diffusion_module(configs: Any) -> nn.Module:
     """A diffusion module of the configured sizes, whose weights mean nothing yet."""
     from protenix.model.modules.diffusion import DiffusionModule
 
-    with _uninitialised():
+    with uninitialised():
         module: nn.Module = DiffusionModule(**configs.model.diffusion_module)
     if not torch.cuda.is_available():
         # torch has no fused attention with a trained bias there, and is slower than plain products.
@@ -273,7 +183,7 @@ def build_input_embedder(configs: Any, state: StateDict) -> nn.Module:
             "the input embedder of a model with ESM embeddings cannot be trained here",
             "train diffusion_module.* alone",
         )
-    with _uninitialised():
+    with uninitialised():
         module = InputFeatureEmbedder(**configs.model.input_embedder)
     own = {
         key.removeprefix(EMBEDDER_PREFIX): value

@@ -51,17 +51,17 @@ def init(
         console.print(f"{out} exists already", markup=False)
         return
     configs = load_configuration(config_path, plugins)
-    from protenix_eba import weights
+    from protenix_eba import starts, weights
 
     with console.status("making weights"):
-        state = weights.shipped_start(configs, start) if start else _random(configs, seed, quick)
+        state = starts.shipped_start(configs, start) if start else _random(configs, seed, quick)
     weights.save_checkpoint(out, state)
     kind = f"around the start {start}" if start else "random"
     console.print(f"wrote {out}: {weights.count_parameters(state):,} weights, {kind}", markup=False)
 
 
 def _random(configs: Any, seed: int, quick: bool) -> StateDict:
-    from protenix_eba.weights import quick_start, random_state, silent_trunk
+    from protenix_eba.starts import quick_start, random_state, silent_trunk
 
     state = random_state(configs, seed)
     return silent_trunk(quick_start(state)) if quick else state
