@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -118,14 +118,7 @@ def frames(
     name: str | None,
     reference_dir: Path | None,
     protocol: str,
-    force_field: str | None,
-    solvent: str | None,
-    salt_mM: float | None,
-    temperature_K: float,
-    function: str | None,
     plugins: tuple[str, ...],
-    tolerance_kj_mol_nm: float | None,
-    repeats: int,
     jobs: int,
     backend: str,
     scheduler: str | None,
@@ -138,6 +131,7 @@ def frames(
     no_minimize: bool,
     csv_path: Path | None,
     compare: Path | None,
+    **changes: Any,
 ) -> None:
     """Give every frame of MD trajectories a CHARMM36 + GBn2 energy after minimisation."""
     from protenix_eba.compat import use_plugins
@@ -150,16 +144,7 @@ def frames(
     report = label_targets(
         [*inputs, *more],
         out,
-        customised(
-            protocol_by_name(protocol, minimise=not no_minimize),
-            function=function,
-            force_field=force_field,
-            solvent=solvent,
-            salt_mM=salt_mM,
-            temperature_K=temperature_K,
-            tolerance_kj_mol_nm=tolerance_kj_mol_nm,
-            repeats=repeats,
-        ),
+        customised(protocol_by_name(protocol, minimise=not no_minimize), **changes),
         reference_dir=reference_dir,
         selection=FrameSelection(stride=stride, per_target=per_target, seed=seed),
         workers=Workers(

@@ -165,14 +165,7 @@ def sample(
     preset: str | None,
     steps: int,
     sampler: str,
-    gamma0: float | None,
-    noise_scale: float | None,
-    step_scale: float | None,
-    gamma_min: float | None,
-    s_max: float | None,
-    s_min: float | None,
-    rho: float | None,
-    order: int | None,
+    **schedule: float | None,
 ) -> None:
     """Sample ensembles from sequences alone: NAME/NAME.pdb and NAME/NAME.xtc.
 
@@ -196,21 +189,7 @@ def sample(
 
     plan = Plan(
         n_samples=samples,
-        settings=_settings(
-            preset,
-            {
-                "gamma0": gamma0,
-                "noise_scale": noise_scale,
-                "step_scale": step_scale,
-                "gamma_min": gamma_min,
-                "s_max": s_max,
-                "s_min": s_min,
-                "rho": rho,
-                "order": order,
-            },
-            n_steps=steps,
-            sigma_data=configs.sigma_data,
-        ),
+        settings=_settings(preset, schedule, n_steps=steps, sigma_data=configs.sigma_data),
         seed=chosen_seed,
         chunk=_chunk(batch),
         valid_only=valid_only,
