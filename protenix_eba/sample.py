@@ -177,20 +177,7 @@ def sample_coordinates(
     settings: SamplerSettings,
     device: torch.device,
 ) -> Tensor:
-    """Samples of a denoiser.
-
-    Each sample draws from its own generator: it is the same in whatever batch it is made.
-
-    Args:
-        denoise: The model.
-        n_atoms: N.
-        generators: B generators on the CPU, one for each sample.
-        settings: Of the sampler.
-        device: Of the model.
-
-    Returns:
-        `[B, N, 3]` in angstrom.
-    """
+    """AlphaFold 3's steps with churn (Algorithm 18): a `DiffusionSampler`, which says the rest."""
 
     def normal() -> Tensor:
         return torch.stack([torch.randn(n_atoms, 3, generator=g) for g in generators]).to(device)

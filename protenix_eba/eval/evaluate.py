@@ -49,7 +49,7 @@ class _Task:
     energies: ModelEnergies
     path: Path
     inputs: str
-    prepare: Callable[[], object] | None = None
+    prepare: Callable[[], object] | None
 
     @property
     def cost(self) -> int:
@@ -96,11 +96,9 @@ def evaluate(
     inputs = _Inputs.find(reference, samples)
     wanted, not_evaluated = inputs.wanted(targets)
     reasons = {name: fault for name in wanted if (fault := inputs.fault(name))}
+    rest = (settings, energies, out_dir, prepare)
     tasks = {
-        name: replace(
-            _task(inputs.references[name], inputs.samples[name], settings, energies, out_dir),
-            prepare=prepare,
-        )
+        name: _task(inputs.references[name], inputs.samples[name], *rest)
         for name in wanted
         if name not in reasons
     }
@@ -116,17 +114,28 @@ def evaluate(
         failed=dict(sorted(reasons.items())),
         not_evaluated=not_evaluated,
         notes=_notes(results, reasons),
-        settings={
-            "reference": str(reference),
-            "samples": [str(path) for path in samples],
-            "temperature_K": energies.temperature_K,
-            **asdict(settings),
-            **{key: str(path) for key, path in (sources or {}).items() if path},
-        },
+        settings=_recorded(settings, energies, reference, samples, sources or {}),
         versions=_versions(),
     )
     evaluation.write(out_dir)
     return evaluation
+
+
+def _recorded(
+    settings: TargetSettings,
+    energies: ModelEnergies,
+    reference: Path | str,
+    samples: Sequence[Path | str],
+    sources: Mapping[str, Path | None],
+) -> dict[str, Any]:
+    """What `metrics.json` says of how it was made."""
+    return {
+        "reference": str(reference),
+        "samples": [str(path) for path in samples],
+        "temperature_K": energies.temperature_K,
+        **asdict(settings),
+        **{key: str(path) for key, path in sources.items() if path},
+    }
 
 
 @dataclass(frozen=True)
@@ -169,6 +178,7 @@ def _task(
     settings: TargetSettings,
     energies: ModelEnergies,
     out_dir: Path,
+    prepare: Callable[[], object] | None,
 ) -> _Task:
     name = reference.name
     # Only this target's energies travel to the other process.
@@ -191,7 +201,8 @@ def _task(
             **_plugin_code(),
         }
     )
-    return _Task(reference, samples, settings, energies, target_path(out_dir, name), inputs)
+    path = target_path(out_dir, name)
+    return _Task(reference, samples, settings, energies, path, inputs, prepare)
 
 
 def _state(conformations: Conformations) -> list[tuple[str, int, int]]:
