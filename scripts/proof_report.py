@@ -28,6 +28,7 @@ from protenix_eba.eval.coordinate import (
 )
 from protenix_eba.eval.extras.distributions import jsd_bits
 from protenix_eba.eval.report.plots.coordinate import profile_figure, shifts_figure
+from protenix_eba.eval.report.plots.style import label_colours, small_multiples
 from protenix_eba.files import atomic_path
 from protenix_eba.progress import console
 from protenix_eba.units import thermal_energy_kj_mol
@@ -40,10 +41,13 @@ FIGURES: Final = {
     "gly5": DOCS / "proof" / "gly5.svg",
 }
 FOLLOWS: Final = DOCS / "proof" / "follows.svg"
+HAND: Final = DOCS / "proof" / "hand.json"
+HAND_FIGURE: Final = HAND.with_suffix(".svg")
 HEADINGS: Final = (
     *("arm", "closed, %", "by seed", "shift of log-odds", "W1, Å", "JSD distance, bits"),
     *("JSD torsions, bits", "valid, %", "bond rms, Å"),
 )
+HAND_SIGMA: Final = (0.5, 1.0)
 TITLES: Final = {"biased": "biased MD", "strong": "biased MD", "hot": "MD at 450 K"}
 
 Rows = Sequence[dict[str, Any]]
@@ -323,6 +327,55 @@ def kernel_table(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
+def hand_table(hand: dict[str, Any]) -> str:
+    """How each variant of peptide_hand.py ended."""
+    levels = next(iter(hand["variants"].values()))["history"][-1]["sigma"]
+    shown = [levels.index(sigma) for sigma in HAND_SIGMA]
+    errors = [f"error at {sigma} Å: true, mirrored" for sigma in HAND_SIGMA]
+    headings = ("variant", "steps", "D in samples, %", "D of true at 2 Å, %", *errors)
+    lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
+    for variant in hand["variants"].values():
+        end = variant["history"][-1]
+        wrong = end["inverted_true"][levels.index(2.0)]
+        cells = (
+            *(variant["title"], f"{end['steps']:,}"),
+            *(f"{100 * end['inverted']:.1f}", f"{100 * wrong:.1f}"),
+            *(f"{end['true'][n]:.3f}, {end['mirrored'][n]:.3f}" for n in shown),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def hand_figure(hand: dict[str, Any]) -> bytes:
+    """The share of D residues over the time of training."""
+    lines = {
+        variant["title"]: [(row["minutes"], 100 * row["inverted"]) for row in variant["history"]]
+        for variant in hand["variants"].values()
+    }
+    colours = label_colours(list(lines))
+
+    def draw(axes: Any, of_variant: dict[str, Any]) -> None:
+        for number, (title, points) in enumerate(of_variant.items()):
+            style = ("-", "--", ":")[number // 6 % 3]
+            axes.plot(*zip(*points, strict=True), style, color=colours[title], label=title)
+        axes.set_ylim(0, None)
+        axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+
+    return small_multiples(
+        {"": lines}, draw, "minutes of one core", "D residues, %", panel_size=(4.0, 2.8)
+    ).svg
+
+
+def write_hand(hand: dict[str, Any]) -> None:
+    """Store what peptide_hand.py found, draw it and fill in its part of the page."""
+    with atomic_path(HAND) as temporary:
+        temporary.write_text(json.dumps(hand, separators=(",", ":")), encoding="utf-8")
+    HAND_FIGURE.write_bytes(hand_figure(hand))
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(page_with({"hand": hand_table(hand)}, page), encoding="utf-8")
+    console.print(f"wrote {PAGE}", markup=False)
+
+
 def blocks(results: Results, titles: dict[str, str]) -> dict[str, str]:
     """Every generated part of the page, by its name."""
     made = {}
@@ -334,6 +387,7 @@ def blocks(results: Results, titles: dict[str, str]) -> dict[str, str]:
     made["follows"] = follows_table(results, titles)
     made["held-out"] = table(results, "biased", "gly5", "exact", titles)
     made["default-sampler"] = table(results, "biased", "gly4", "default", titles)
+    made["hand"] = hand_table(json.loads(HAND.read_text(encoding="utf-8")))
     return made
 
 
@@ -395,4 +449,5 @@ def wrong_figures() -> list[str]:
     results = Results(content["ensembles"])
     drawn = {path: figure(results, target) for target, path in FIGURES.items()}
     drawn[FOLLOWS] = shifts_figure(follows(results, content["titles"])).svg
+    drawn[HAND_FIGURE] = hand_figure(json.loads(HAND.read_text(encoding="utf-8")))
     return [path.name for path, svg in drawn.items() if path.read_bytes() != svg]
