@@ -4,10 +4,11 @@ Stock sampling turns each structure at random in every step. So the hand of an a
 read from a product of three coordinates, and small budgets did not learn it. Each variant trains a
 small module from nothing on MD of one peptide. It is judged by its samples (residues that come out
 D) and by its errors on held-out conformers and on their mirror images: a module that knows the hand
-cannot reproduce the latter. A stopped run goes on from its last checkpoint.
+cannot reproduce the latter. A stopped run goes on from its last checkpoint, not
+to the last bit: its learning rate falls with the CPU time that is used.
 
 Examples:
-    python scripts/peptide_hand.py --out runs/hand              # an hour; then the document
+    python scripts/peptide_hand.py --out runs/hand --document   # 70 minutes; then the document
     python scripts/peptide_hand.py --out runs/hand --minutes 90 --variants fading
 """
 
@@ -22,11 +23,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import mdtraj
-import numpy as np
 import proof_report
 import torch
 from make_glycine_md import PLAIN
+from proof_errors import centred, frames
 from torch import Tensor
 
 from protenix_eba.cli.session import Trunk, load_configuration
@@ -38,17 +38,18 @@ from protenix_eba.energy.simulate import simulate_replica
 from protenix_eba.errors import UserError
 from protenix_eba.files import atomic_path, write_json
 from protenix_eba.geometry import random_rotations, rigid_align
+from protenix_eba.noise import NoiseSettings
 from protenix_eba.progress import console
 from protenix_eba.sample import SamplerSettings, sample_coordinates
 from protenix_eba.starts import quick_start, random_state, silent_trunk
-from protenix_eba.stereo import CENTRE, is_inverted
-from protenix_eba.trajectories import find_targets, read_frames
+from protenix_eba.stereo import CENTRE
+from protenix_eba.trajectories import find_targets
 from protenix_eba.weights import build_diffusion_module
 
 CONFIG = Path(__file__).resolve().parent.parent / "protenix_eba/recipes/pretrain_peptides.yaml"
 STRUCTURES: Final = 128  # of a step: Adam takes a tenth of a second, so small batches waste time
 RATE: Final = 1e-3
-MEDIAN, SPREAD = 1.0, 1.5  # of the noise levels: angstrom, and standard deviation of ln sigma
+NOISE: Final = NoiseSettings(mean=0.0, std=1.5, sigma_data=1.0)  # the median is 1 angstrom
 SIGMA_DATA: Final = 4.0  # of the error's weight
 JUDGED: Final = (0.5, 1.0, 2.0, 4.0)  # noise, angstrom
 N_SAMPLES: Final = 64
@@ -125,22 +126,20 @@ def peptide(out: Path, sequence: str, configs: Any, state: Any) -> Peptide:
             raise UserError(f"the MD has faults: {faults[0]}", "choose another sequence")
     (target,) = (found for found in find_targets(out / "md") if found.name == sequence)
     protein, embeddings = Trunk(configs, state, None).inputs(Protein(sequence, (sequence,)))
-    atoms = mdtraj.load_pdb(str(target.topology_path)).topology.atoms
-    index = {(atom.residue.index, atom.name): atom.index for atom in atoms}
-    order = [index[residue, name] for _, residue, name in protein.atoms]
-    frames = [
-        torch.from_numpy(read_frames(target, replica, np.arange(0, 2000))[:, order]).float()
+    first, second, held = (
+        centred(frames(target, replica, protein.atoms, slice(0, PLAIN.frames, 1))[0])
         for replica in (1, 2, 3)
-    ]
+    )
     place = {(residue, name): n for n, (_, residue, name) in enumerate(protein.atoms)}
     centres = [
         [place[residue, name] for name in CENTRE]
         for residue, letter in enumerate(sequence)
         if letter != "G"
     ]
-    first, second, third = (xyz - xyz.mean(1, keepdim=True) for xyz in frames)
+    if not centres:
+        raise UserError(f"{sequence}: no residue with a hand", "choose one that is not all glycine")
     known = torch.cat([first, second])
-    return Peptide(known, third, torch.tensor(centres), protein.features, embeddings)
+    return Peptide(known, held, torch.tensor(centres), protein.features, embeddings)
 
 
 def volumes(xyz: Tensor, centres: Tensor) -> Tensor:
@@ -170,8 +169,7 @@ def loss_of(
     rows = torch.randint(len(data.known), (STRUCTURES,), generator=generator)
     part = min(1.0, progress / variant.curriculum) if variant.curriculum else 1.0
     clean = turned(data.known[rows], part, generator)
-    strata = (torch.randperm(STRUCTURES, generator=generator) + 0.5) / STRUCTURES
-    sigma = MEDIAN * torch.exp(SPREAD * math.sqrt(2) * torch.erfinv(2 * strata - 1))
+    sigma = NOISE.quantiles(STRUCTURES, generator)
     shown, answer = clean, clean
     if variant.mirrored:
         chosen = (torch.rand(STRUCTURES, generator=generator) < variant.mirrored) & (sigma > 1.0)
@@ -198,10 +196,10 @@ def judged(model: ConformerDenoiser, data: Peptide) -> dict[str, Any]:
     """Samples and errors of a model.
 
     Returns:
-        `inverted`: share of residues of the samples that are not L; `bond_rms` of bonds and angles
-        in angstrom; by noise level (`sigma`): `true` and `mirrored`, mean squared errors on
-        held-out conformers and on mirror images of them, and `inverted_true`, `inverted_mirrored`,
-        shares of residues that come out D.
+        `inverted`: share of residues of the samples that are not L; `bond_rms`: of bonds and angles
+        against those of held-out conformers, in angstrom; by noise level (`sigma`): `true` and
+        `mirrored`, mean squared errors on held-out conformers and on mirror images of them, and
+        `inverted_true`, `inverted_mirrored`, shares of residues that come out D.
     """
     generators = [torch.Generator().manual_seed(n) for n in range(N_SAMPLES)]
     x = sample_coordinates(
@@ -227,8 +225,7 @@ def judged(model: ConformerDenoiser, data: Peptide) -> dict[str, Any]:
 
 def share_inverted(x: Tensor, data: Peptide) -> float:
     """Share of residues that are not L."""
-    centres = data.centres.numpy()
-    return round(float(np.mean([is_inverted(one, centres) for one in x.numpy()])), 3)
+    return round(float((volumes(x, data.centres) < 0).float().mean()), 3)
 
 
 class Run:
@@ -316,18 +313,25 @@ def main() -> int:
     parser.add_argument("--document", action="store_true", help="fill in docs/proof.md")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    results = {}
-    for name in options.variants:
-        result = options.out / f"{name}_{options.sequence}_{options.minutes:g}.json"
-        if not result.is_file():
-            run = Run(options.out, name, options.sequence, options.minutes)
-            run.to_the_end()
-            write_json(result, run.history)
-        history = json.loads(result.read_text(encoding="utf-8"))
-        results[name] = {"title": VARIANTS[name].title, "history": history}
+    try:
+        results = {name: result(options, name) for name in options.variants}
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     if options.document:
         proof_report.write_hand({"sequence": options.sequence, "variants": results})
     return 0
+
+
+def result(options: argparse.Namespace, name: str) -> dict[str, Any]:
+    """A variant's title and history; it runs if it has not."""
+    path = options.out / f"{name}_{options.sequence}_{options.minutes:g}.json"
+    if not path.is_file():
+        run = Run(options.out, name, options.sequence, options.minutes)
+        run.to_the_end()
+        write_json(path, run.history)
+    history = json.loads(path.read_text(encoding="utf-8"))
+    return {"title": VARIANTS[name].title, "history": history}
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def log_ratios(
     """
     configs, states = load_configuration(config), [load_checkpoint(p) for p in (before, after)]
     inputs = _inputs(configs, states[0], embeddings, target)
-    xyz, distance = _frames(target, replica, inputs[0].atoms, FRAMES)
+    xyz, distance = frames(target, replica, inputs[0].atoms, FRAMES)
     sigma = torch.logspace(*(math.log10(s) for s in SIGMA_ANGSTROM), N_LEVELS)
     errors = []
     for state in states:
@@ -105,18 +105,18 @@ def against_kernel(
     module = ConformerDenoiser(build_diffusion_module(configs, state), torch.bfloat16).eval()
     others = [r for r in target.trajectory_paths if r != replica]
     known = torch.cat(
-        [_centred(_frames(target, r, protein.atoms, slice(0, 2000, 1))[0]) for r in others]
+        [centred(frames(target, r, protein.atoms, slice(0, 2000, 1))[0]) for r in others]
     )
-    true = _centred(_frames(target, replica, protein.atoms, slice(0, 2000, 20))[0])
+    true = centred(frames(target, replica, protein.atoms, slice(0, 2000, 20))[0])
     generator = torch.Generator().manual_seed(0)
     made: dict[str, Any] = {"sigma_angstrom": list(KERNEL_SIGMA), "frames": [], "model": []}
     for sigma in KERNEL_SIGMA:
-        noisy = _centred(true + sigma * torch.randn(true.shape, generator=generator))
+        noisy = centred(true + sigma * torch.randn(true.shape, generator=generator))
         with torch.no_grad():
             denoised = module(protein.features, embedded, noisy[:, None], torch.tensor([sigma]))
         for name, found in (
             ("frames", torch.stack([posterior_mean(x, known, sigma) for x in noisy])),
-            ("model", _centred(denoised[:, 0].float())),
+            ("model", centred(denoised[:, 0].float())),
         ):
             made[name].append(round(float(((found - true) ** 2).mean()), 4))
     return made
@@ -143,7 +143,8 @@ def posterior_mean(noisy: Tensor, known: Tensor, sigma: float) -> Tensor:
     return (torch.softmax(log_weight, dim=0)[:, None, None] * rotated).sum(dim=0)
 
 
-def _centred(xyz: Tensor) -> Tensor:
+def centred(xyz: Tensor) -> Tensor:
+    """Conformers `[..., N, 3]` about their centres."""
     return xyz - xyz.mean(dim=-2, keepdim=True)
 
 
@@ -156,7 +157,7 @@ def _rounded(values: Tensor) -> list[float]:
     return [round(value, 4) for value in values.tolist()]
 
 
-def _frames(target: Target, replica: int, atoms: Any, rows: slice) -> tuple[Tensor, np.ndarray]:
+def frames(target: Target, replica: int, atoms: Any, rows: slice) -> tuple[Tensor, np.ndarray]:
     """Heavy atoms in Protenix's order, `[F, N, 3]`, and the distance of the ends, `[F]`."""
     topology = mdtraj.load_pdb(str(target.topology_path)).topology
     index = {(a.residue.index, a.name): a.index for a in topology.atoms}

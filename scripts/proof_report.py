@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from hand_report import hand_figure, hand_table
 from make_glycine_md import SETS
 
 from protenix_eba.eval.coordinate import (
@@ -28,7 +29,6 @@ from protenix_eba.eval.coordinate import (
 )
 from protenix_eba.eval.extras.distributions import jsd_bits
 from protenix_eba.eval.report.plots.coordinate import profile_figure, shifts_figure
-from protenix_eba.eval.report.plots.style import label_colours, small_multiples
 from protenix_eba.files import atomic_path
 from protenix_eba.progress import console
 from protenix_eba.units import thermal_energy_kj_mol
@@ -47,7 +47,6 @@ HEADINGS: Final = (
     *("arm", "closed, %", "by seed", "shift of log-odds", "W1, Å", "JSD distance, bits"),
     *("JSD torsions, bits", "valid, %", "bond rms, Å"),
 )
-HAND_SIGMA: Final = (0.5, 1.0)
 TITLES: Final = {"biased": "biased MD", "strong": "biased MD", "hot": "MD at 450 K"}
 
 Rows = Sequence[dict[str, Any]]
@@ -325,45 +324,6 @@ def kernel_table(results: Results) -> str:
     for name, title in titles.items():
         lines.append(f"| {title} | " + " | ".join(f"{value:.3f}" for value in row[name]) + " |")
     return "\n".join(lines) + "\n"
-
-
-def hand_table(hand: dict[str, Any]) -> str:
-    """How each variant of peptide_hand.py ended."""
-    levels = next(iter(hand["variants"].values()))["history"][-1]["sigma"]
-    shown = [levels.index(sigma) for sigma in HAND_SIGMA]
-    errors = [f"error at {sigma} Å: true, mirrored" for sigma in HAND_SIGMA]
-    headings = ("variant", "steps", "D in samples, %", "D of true at 2 Å, %", *errors)
-    lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
-    for variant in hand["variants"].values():
-        end = variant["history"][-1]
-        wrong = end["inverted_true"][levels.index(2.0)]
-        cells = (
-            *(variant["title"], f"{end['steps']:,}"),
-            *(f"{100 * end['inverted']:.1f}", f"{100 * wrong:.1f}"),
-            *(f"{end['true'][n]:.3f}, {end['mirrored'][n]:.3f}" for n in shown),
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def hand_figure(hand: dict[str, Any]) -> bytes:
-    """The share of D residues over the time of training."""
-    lines = {
-        variant["title"]: [(row["minutes"], 100 * row["inverted"]) for row in variant["history"]]
-        for variant in hand["variants"].values()
-    }
-    colours = label_colours(list(lines))
-
-    def draw(axes: Any, of_variant: dict[str, Any]) -> None:
-        for number, (title, points) in enumerate(of_variant.items()):
-            style = ("-", "--", ":")[number // 6 % 3]
-            axes.plot(*zip(*points, strict=True), style, color=colours[title], label=title)
-        axes.set_ylim(0, None)
-        axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
-
-    return small_multiples(
-        {"": lines}, draw, "minutes of one core", "D residues, %", panel_size=(4.0, 2.8)
-    ).svg
 
 
 def write_hand(hand: dict[str, Any]) -> None:
