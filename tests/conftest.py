@@ -99,6 +99,36 @@ def a3m():
     return make
 
 
+# The command ends itself as it is about to keep its third file: there is no race to lose.
+ENDED = """
+import os, sys
+from protenix_eba.cli.main import run
+
+number, suffix, kept = int(sys.argv[1]), sys.argv[2], []
+
+def end_at_third(event, args):
+    if event == "os.rename" and str(args[1]).endswith(suffix):
+        kept.append(args[1])
+        if len(kept) == 3:
+            os.kill(os.getpid(), number)
+
+sys.addaudithook(end_at_third)
+sys.exit(run(sys.argv[3:]))
+"""
+
+
+@pytest.fixture(scope="session")
+def ended():
+    """Run a command that a signal ends when two files of a suffix are kept; its status."""
+
+    def end(number, suffix, words):
+        program = [sys.executable, "-c", ENDED, str(int(number)), suffix]
+        line = [*program, *map(str, words)]
+        return subprocess.run(line, stderr=subprocess.DEVNULL, timeout=300, check=False).returncode
+
+    return end
+
+
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory, demo_data):
     """A folder with a configuration, a random start and its embeddings of the shipped peptides."""

@@ -1,7 +1,5 @@
 import shutil
-import subprocess
-import sys
-import time
+import signal
 from pathlib import Path
 
 import mdtraj
@@ -140,17 +138,12 @@ def test_shards_together_are_the_whole(command, tmp_path, capsys):
         assert "--shard: expected i/n with i from 1 to n" in capsys.readouterr().err
 
 
-def test_a_killed_run_is_resumed_to_the_same_files(command, tmp_path):
+def test_a_killed_run_is_resumed_to_the_same_files(command, tmp_path, ended):
     letters = "ACDEFGHIKLMNPQRSTVWY"
     fasta = tmp_path / "many.fasta"
     fasta.write_text("".join(f">p{n}\n{letters[n:]}{letters}\n" for n in range(20)))
     command, out = [*command, "--input", str(fasta), "--out"], tmp_path / "out"
-    program = Path(sys.executable).parent / "protenix-eba"
-    process = subprocess.Popen([program, *command, out], stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list(out.glob("[!.]*.safetensors")):
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    assert ended(signal.SIGKILL, ".safetensors", [*command, out]) == -signal.SIGKILL
     kept = {path: path.stat().st_mtime_ns for path in out.glob("[!.]*.safetensors")}
     assert 0 < len(kept) < 20
     assert run([*command, str(out)]) == 0

@@ -1,11 +1,7 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import mdtraj
 import numpy as np
@@ -339,19 +335,10 @@ def straight(small_run, tmp_path_factory):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_process_resumes_to_the_same_file(straight, tmp_path, number):
+def test_a_killed_process_resumes_to_the_same_file(straight, tmp_path, number, ended):
     words, expected = straight
     out = tmp_path / "killed"
-    program = Path(sys.executable).parent / "protenix-eba"
-    process = subprocess.Popen([program, *words, "--out", out], stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 120
-        while not list(out.glob(".short.parts/*.npz")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(number)
-        assert process.wait(60) in (-signal.SIGKILL, 130)
-    finally:
-        process.kill()
+    assert ended(number, ".npz", [*words, "--out", out]) in (-signal.SIGKILL, 130)
     assert 0 < len(list(out.glob(".short.parts/*.npz"))) < 20
     assert not (out / "short").exists()
     assert run([*words, "--out", str(out)]) == 0
