@@ -99,6 +99,25 @@ def test_import_is_right_or_says_why(case: Case, tmp_path: Path) -> None:
         assert read_frames(target, 1).shape[1] == load_topology(target).n_atoms
 
 
+@pytest.mark.parametrize(
+    ("folder", "lines"),
+    [
+        ("01", ["kept: 3 frames, 1 chains RKDVY, 97 atoms",
+                "energy, protonation: as the hydrogens show, A LYS 2 LYN"]),
+        ("02", ["energy, protonation: as the hydrogens show, A CYS 5 CYM"]),
+        ("03", ["energy, rings: A ALA 1 N - A GLY 6 C"]),
+        ("09", ["dropped: none", "energy, protonation: as the hydrogens show, all usual"]),
+    ],
+)  # fmt: skip
+def test_import_ends_with_what_the_energy_will_see(
+    folder: str, lines: list, tmp_path: Path
+) -> None:
+    row, record = imported(Case(folder), tmp_path)
+    assert set(lines) <= set(row.summary)
+    again, _ = imported(Case(folder), tmp_path)
+    assert again.kept and again.summary == row.summary == tuple(record["summary"])
+
+
 def test_a_shape_matrix_of_charmm_brings_chains_together(tmp_path: Path) -> None:
     imported(Case("05", trajectory="run.dcd"), tmp_path)
     xyz = read_frames(find_targets(tmp_path / "prot")[0], 1)

@@ -15,25 +15,13 @@ from numpy.typing import NDArray
 from openmm import app
 from scipy.spatial import cKDTree
 
+from protenix_eba.titration import GROUPS, USUAL
+
 __all__ = ["add_hydrogen_bonds", "protonation_of", "variants_of"]
 
-# Atoms that carry hydrogens in some protonation states only, and the fewest and most that all of
-# them carry together in a state that exists. Fewer are missing atoms, not chemistry.
-_GROUPS: Final = {
-    "ARG": (("NE", "NH1", "NH2"), 4, 5),
-    "ASP": (("OD1", "OD2"), 0, 1),
-    "CYS": (("SG",), 0, 1),
-    "GLU": (("OE1", "OE2"), 0, 1),
-    "HIS": (("ND1", "NE2"), 0, 2),
-    "LYS": (("NZ",), 2, 3),
-    "SER": (("OG",), 1, 1),
-    "THR": (("OG1",), 1, 1),
-    "TYR": (("OH",), 0, 1),
-}
 # Hydrogens of the first residue's nitrogen. One alone is what a chain that was cut leaves.
 _FIRST_N: Final = {"PRO": (1, 2)}
 _FIRST_N_OTHERS: Final = (2, 3)
-_USUAL: Final = {"ASP": 0, "GLU": 0, "HIS": 1}
 # X-H bonds are about 1 angstrom long, S-H 1.34.
 _LONGEST_NM: Final = 0.145
 
@@ -80,7 +68,7 @@ def variants_of(topology: Any) -> list[list[tuple[str, str]] | None]:
 
 def protonation_of(residue: Any) -> str:
     """How a residue's side chain differs from its usual protonation; empty where it does not."""
-    parents, _, most = _GROUPS.get(residue.name, ((), 0, 0))
+    parents, _, most = GROUPS.get(residue.name, ((), 0, 0))
     hydrogens = [atom for atom in residue.atoms() if _is_hydrogen(atom)]
     if not parents or not hydrogens:
         return ""
@@ -89,7 +77,7 @@ def protonation_of(residue: Any) -> str:
         any(atom.name in parents for atom in bond) and any(_is_hydrogen(atom) for atom in bond)
         for bond in residue.internal_bonds()
     )
-    usual = 0 if bridged else _USUAL.get(residue.name, most)
+    usual = 0 if bridged else USUAL.get(residue.name, most)
     if count == usual:
         return ""
     return f"{count} hydrogens at {'/'.join(parents)}, usually {usual}"
@@ -139,7 +127,7 @@ def _rigid_polar(residue: Any) -> Iterable[str]:
 def _shows(residue: Any, neighbours: dict[int, list[Any]], polar: bool) -> bool:
     found = _counts(residue, neighbours)
     at_carbons = any(names for parent, names in found.items() if parent[0] == "C")
-    titrated = _GROUPS.get(residue.name, ((), 0, 0))[0]
+    titrated = GROUPS.get(residue.name, ((), 0, 0))[0]
     # The carboxyl's oxygens are charged without, so that a hydrogen there is evidence, too.
     return polar or at_carbons or any(found.get(parent) for parent in titrated)
 
@@ -165,7 +153,7 @@ def _titrated(
 ) -> set[str]:
     """Heavy atoms whose hydrogens are as the file has them: their number is a state that exists."""
     kept: set[str] = set()
-    parents, fewest, most = _GROUPS.get(residue.name, ((), 0, 0))
+    parents, fewest, most = GROUPS.get(residue.name, ((), 0, 0))
     if set(parents) <= set(found) and (
         fewest <= sum(len(found[parent]) for parent in parents) <= most
     ):

@@ -38,6 +38,7 @@ class Molecule:
         connections: For `make_whole`.
         bonds: `[B, 2]` covalent bonds, disulfides and the ends of rings among them where the
             reference has them.
+        bridges: Those of the bonds that no sequence tells.
         sequences: One-letter sequence of each chain.
         missing: Heavy atoms that the topology lacks, "A 214 OXT" among them.
         notes: What was decided on the way, one sentence each.
@@ -47,6 +48,7 @@ class Molecule:
     reference: NDArray[np.float32]
     connections: Connections
     bonds: NDArray[np.int64]
+    bridges: tuple[CrossBond, ...]
     sequences: tuple[str, ...]
     missing: tuple[str, ...]
     notes: tuple[str, ...]
@@ -83,6 +85,7 @@ def build_molecule(
         reference=reference,
         connections=connections,
         bonds=np.array(bonds, dtype=np.int64).reshape(-1, 2),
+        bridges=tuple(bridges),
         sequences=tuple("".join(r.code for r in chain.residues) for chain in topology.chains),
         missing=_missing_heavy_atoms(topology, closed),
         notes=(*notes, *_bond_notes(bridges)),

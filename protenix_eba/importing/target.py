@@ -33,6 +33,7 @@ from protenix_eba.importing.record import (
     record_of,
     remove_leftovers,
 )
+from protenix_eba.importing.summary import summary_of
 from protenix_eba.importing.topology import SourceTopology, read_topology
 from protenix_eba.md_files import Source, unpacked
 from protenix_eba.trajectories import ascii_path
@@ -82,6 +83,7 @@ def import_target(
                 status="incomplete" if problems else "ok",
                 n_frames=sum(len(replica["frames"]) for replica in record["replicas"].values()),
                 reason="; ".join([*problems, *record["notes"]]),
+                summary=tuple(record["summary"]),
             )
             origin = {"choice": asdict(choice), "identity": identity}
             write_json(folder / RECORD, row.as_dict() | record | origin)
@@ -125,7 +127,8 @@ def _import_into(
         pdb = folder / f"{source.name}.pdb"
         mdtraj.Trajectory(reference_nm, molecule.topology).save_pdb(str(pdb))
         notes += [*_system_notes(system), *molecule.notes]
-        return record_of(files.topology, system, molecule, replicas, notes), problems
+        record = record_of(files.topology, system, molecule, replicas, notes)
+        return record | {"summary": summary_of(system, molecule, replicas)}, problems
 
 
 def _system_notes(system: SourceTopology) -> Iterator[str]:
