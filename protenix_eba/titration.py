@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["GROUPS", "USUAL", "state_of"]
+__all__ = ["GROUPS", "STATES", "USUAL", "USUAL_STATES", "standard_state", "state_of"]
 
 GROUPS: Final = {
     "ARG": (("NE", "NH1", "NH2"), 4, 5),
@@ -34,6 +34,26 @@ _NAMES: Final = {
     ("LYS", 2): "LYN",
     ("TYR", 0): "TYM",
 }
+
+USUAL_STATES: Final = ("ARG", "ASP", "CYS", "GLU", "LYS", "TYR")
+"""States at pH 7; of histidines two tautomers are."""
+
+STATES: Final = {
+    **{residue: (residue, name) for (residue, _), name in _NAMES.items()},
+    "HIS": ("HID", "HIE", "HIP"),
+}
+"""AMBER's names of the states of each residue that has several, the usual one first."""
+
+# CHARMM's names.
+_ALIASES: Final = {
+    **{"HSD": "HID", "HSE": "HIE", "HSP": "HIP", "LSN": "LYN"},
+    **{"ASPP": "ASH", "GLUP": "GLH"},
+}
+
+
+def standard_state(name: str) -> str:
+    """AMBER's name of a protonation state ("HSP" -> "HIP"); others stay."""
+    return _ALIASES.get(name.upper(), name.upper())
 
 
 def state_of(residue: str, hydrogens: Mapping[str, int], *, bridged: bool = False) -> str:

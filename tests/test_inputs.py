@@ -20,7 +20,8 @@ from openmm import app, unit
 
 from protenix_eba.data.sequences import Protein, read_proteins
 from protenix_eba.energy.label import label_targets
-from protenix_eba.energy.protocol import PROTOCOLS, protocol_by_name
+from protenix_eba.energy.protocol import PROTOCOLS, customised, protocol_by_name
+from protenix_eba.energy.protonation_choice import Protonation
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.system import TargetEnergy
 from protenix_eba.errors import UserError
@@ -252,6 +253,64 @@ def test_atoms_that_no_state_lacks_are_built(atoms: tuple, tmp_path: Path) -> No
     built = complete_structure(without(tmp_path / "x.pdb", *atoms))
     assert built.topology.getNumAtoms() == whole.topology.getNumAtoms()
     assert built.built_fraction > 0
+
+
+def heavy_atoms(path: Path) -> Path:
+    """Thymopentin (RKDVY) without hydrogens."""
+    lines = THYMOPENTIN.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line.startswith("ATOM") and line[76:78].strip() != "H"]
+    path.write_text("".join(kept), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("choice", "lacking", "more"),
+    [
+        ("frames", (), 0),
+        ("A:LYS2=LYN", ("LYS 2 HZ3",), 0),
+        ("ph:8, LYS2=LYN", ("LYS 2 HZ3",), 0),
+        ("ph:2", (), 1),  # the aspartate's
+    ],
+)
+def test_protonation_of_frames_without_hydrogens_is_that_asked_for(
+    choice: str, lacking: tuple, more: int, tmp_path: Path
+) -> None:
+    """The number of atoms is that of a file that shows the state by its hydrogens."""
+    bare = heavy_atoms(tmp_path / "bare.pdb")
+    protocol = customised(AS_IS, protonation=[choice])
+    structure = complete_structure(bare, protocol.protonation)
+    shown = complete_structure(without(tmp_path / "shown.pdb", *lacking))
+    assert structure.topology.getNumAtoms() == shown.topology.getNumAtoms() + more
+    label = TargetEnergy(structure, AS_IS, "Reference").label(structure.reference_nm)
+    assert (
+        abs(label.energy_kj_mol - plain_energy(structure.topology, structure.reference_nm)) < 0.15
+    )
+    assert (protocol.hash == AS_IS.hash) is (choice == "frames")
+
+
+def test_named_protonation_of_a_thiolate_has_its_template(tmp_path: Path) -> None:
+    top = Case("02").files[0]
+    bare = tmp_path / "bare.pdb"
+    lines = top.read_text(encoding="utf-8").splitlines(keepends=True)
+    bare.write_text("".join(s for s in lines if s[:4] == "ATOM" and s[12:16].strip()[0] != "H"))
+    named = complete_structure(bare, "CYS5=CYM").topology.getNumAtoms()
+    assert named == complete_structure(top).topology.getNumAtoms()
+    assert named == complete_structure(bare).topology.getNumAtoms() - 1
+
+
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [
+        ("ph:15", "expected a pH from 0 to 14, found 15"),
+        ("LYS2", "'LYS2' is none of the choices"),
+        ("LYS2=HIP", "LYS has no state HIP; known are LYS, LYN"),
+        ("B:LYS2=LYN", "B:LYS2=LYN: expected one residue of that chain, name and number, found 0"),
+        ("A:LYS2=LYN", "A:LYS2=LYN: the file shows LYS by its hydrogens"),
+    ],
+)
+def test_protonation_that_cannot_be_is_refused_by_name(choice: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        complete_structure(THYMOPENTIN, str(Protonation.parse(choice)))
 
 
 def test_a_serine_without_its_hydroxyls_hydrogen_gets_one(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from openmm import app, unit
 
 from protenix_eba.covalent import Atom, CrossBond, cross_bonds
 from protenix_eba.energy.protonation import add_hydrogen_bonds, variants_of
+from protenix_eba.energy.protonation_choice import Protonation
 from protenix_eba.errors import UserError
 from protenix_eba.pdb_text import with_models
 from protenix_eba.residue_names import CAPS, HEAVY_ATOMS, standard_residue, uncut_residue
@@ -24,7 +25,6 @@ from protenix_eba.units import ANGSTROM_PER_NM
 __all__ = ["CAPS_LEFT_OUT", "complete", "open_structure"]
 
 CAPS_LEFT_OUT: Final = "caps are left out ({}): energies of charged ends"
-_PH: Final = 7.0
 _WATER: Final = frozenset({"HOH", "WAT", "SOL", "TIP3", "TIP", "DOD"})
 
 
@@ -38,8 +38,12 @@ def open_structure(path: Path) -> Any:
         return PDBFixer(pdbfile=StringIO(with_models(handle.read())))
 
 
-def complete(fixer: Any) -> list[str]:
+def complete(fixer: Any, protonation: Protonation) -> list[str]:
     """Add what a file lacks: heavy atoms, disulfides, hydrogens.
+
+    Args:
+        fixer: From `open_structure`.
+        protonation: Of residues that show no hydrogens.
 
     Returns:
         What the energy does not see of the file, for people.
@@ -65,7 +69,7 @@ def complete(fixer: Any) -> list[str]:
         fixer.missingTerminals.pop(last, None)  # a ring has no OXT
     fixer.addMissingAtoms(seed=0)  # also makes the disulfide bonds, by distance
     _close(fixer.topology, {residue.chain.index for residue in rings})
-    _add_hydrogens(fixer)
+    _add_hydrogens(fixer, protonation)
     return notes
 
 
@@ -177,9 +181,10 @@ def _cross_bonds(fixer: Any) -> list[CrossBond]:
     return cross_bonds(atoms, _xyz_nm(fixer) * ANGSTROM_PER_NM, bonds)
 
 
-def _add_hydrogens(fixer: Any) -> None:
+def _add_hydrogens(fixer: Any, protonation: Protonation) -> None:
     modeller = app.Modeller(fixer.topology, fixer.positions)
-    modeller.addHydrogens(pH=_PH, variants=variants_of(fixer.topology))
+    variants = variants_of(fixer.topology, protonation)
+    modeller.addHydrogens(pH=protonation.ph, variants=variants)
     fixer.topology, fixer.positions = modeller.topology, modeller.positions
 
 

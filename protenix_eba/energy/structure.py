@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.energy.prepare import CAPS_LEFT_OUT, complete, open_structure
+from protenix_eba.energy.protonation_choice import FROM_FRAMES, Protonation
 from protenix_eba.errors import UserError
 from protenix_eba.files import fingerprint
 from protenix_eba.units import ANGSTROM_PER_NM
@@ -184,11 +185,15 @@ def _carry_over(
     return np.asarray(rotated + frames[:, parent])
 
 
-def complete_structure(pdb_path: Path | str) -> CompleteStructure:
+def complete_structure(pdb_path: Path | str, protonation: str = FROM_FRAMES) -> CompleteStructure:
     """Read a PDB or mmCIF file and add the hydrogens that it lacks, disulfides and OXT.
 
-    A residue that has hydrogens in the file has the protonation that they show; the pH decides on
-    others. A chain that is closed head to tail stays closed.
+    A residue that has hydrogens in the file has the protonation that they show. A chain that is
+    closed head to tail stays closed.
+
+    Args:
+        pdb_path: The file.
+        protonation: Of residues that show no hydrogens, see `Protonation.parse`.
 
     Raises:
         UserError: The file cannot be read, is a trace without side chains, holds a residue gap,
@@ -201,7 +206,7 @@ def complete_structure(pdb_path: Path | str) -> CompleteStructure:
         state = random.getstate()
         random.seed(0)  # Modeller.addHydrogens draws from the global generator
         try:
-            notes = complete(fixer)
+            notes = complete(fixer, Protonation.parse(protonation))
         finally:
             random.setstate(state)
     except UserError as error:
