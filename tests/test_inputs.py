@@ -19,6 +19,7 @@ import torch
 from openmm import app, unit
 
 from protenix_eba.data.sequences import Protein, read_proteins
+from protenix_eba.energy.checks import Geometry, moved_bond
 from protenix_eba.energy.label import label_targets
 from protenix_eba.energy.protocol import PROTOCOLS, customised, protocol_by_name
 from protenix_eba.energy.protonation_choice import Protonation
@@ -374,6 +375,33 @@ def test_no_absurd_energy_is_ok() -> None:
     assert label.status == "failed"
     assert "kJ/mol for each atom" in label.reason
     assert label.initial_energy_kj_mol > 1e5
+
+
+def test_an_overlap_that_few_kj_for_each_atom_hide_is_not_ok() -> None:
+    """As in a large protein, where one overlap is little for each atom."""
+    structure = complete_structure(THYMOPENTIN)
+    names = {(a.residue.id, a.name): a.index for a in structure.topology.atoms()}
+    xyz_nm = structure.reference_nm.copy()
+    one, other = names["2", "HZ3"], names["5", "CB"]
+    along = xyz_nm[one] - xyz_nm[other]
+    for distance in np.arange(0.16, 0.05, -0.01):
+        xyz_nm[one] = xyz_nm[other] + distance * along / np.linalg.norm(along)
+        label = TargetEnergy(structure, AS_IS, "Reference").label(xyz_nm)
+        if label.status == "failed":
+            break
+    assert label.initial_energy_kj_mol < 1e3 * len(xyz_nm)
+    assert "a force of" in label.reason and "on LYS 2 HZ3" in label.reason
+
+
+def test_a_bond_that_minimisation_has_to_mend_is_not_ok() -> None:
+    geometry = Geometry.of(complete_structure(THYMOPENTIN).topology)
+    before = complete_structure(THYMOPENTIN).reference_nm
+    after = before.copy()
+    names = geometry.atoms
+    end, base = names.index("LYS 2 NZ"), names.index("LYS 2 CE")
+    after[end] += 0.06 * (after[end] - after[base]) / np.linalg.norm(after[end] - after[base])
+    assert "the bond LYS 2 CE - LYS 2 NZ from 1.48 to 2.08" in moved_bond(before, after, geometry)
+    assert moved_bond(before, before + 1.0, geometry) == ""
 
 
 # Conformations and sequences of other programs.

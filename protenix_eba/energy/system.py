@@ -14,7 +14,9 @@ from protenix_eba.energy import fast
 from protenix_eba.energy.checks import (
     Geometry,
     absurd_energy,
+    absurd_force,
     moved_angstrom,
+    moved_bond,
     problem_after,
     problem_before,
     torn_bond,
@@ -149,8 +151,7 @@ class TargetEnergy:
             return FrameEnergy.without("failed", _first_line(error))
         if not math.isfinite(initial):
             return FrameEnergy.without("failed", "initial energy is not finite")
-        clashes = self.structure.built_fraction > 0 or (self.generated and self.protocol.minimise)
-        if absurd := absurd_energy(initial, len(xyz_nm), clashes=clashes):
+        if absurd := self._absurd(initial, len(xyz_nm)):
             return FrameEnergy.without("failed", f"initial energy: {absurd}", initial)
         if not self.protocol.minimise:
             as_is = FrameEnergy(initial, initial, 0.0, "ok", "", iterations=0)
@@ -167,6 +168,17 @@ class TargetEnergy:
         except _Failed as failure:
             return FrameEnergy.without("failed", str(failure), initial)
         return _mean_label(initial, attempts)
+
+    def _absurd(self, initial: float, n_atoms: int) -> str:
+        """What is absurd at the set positions; overlaps may be where a minimisation follows."""
+        clashes = self.structure.built_fraction > 0 or self.generated
+        clashes = clashes and self.protocol.minimise
+        absurd = absurd_energy(initial, n_atoms, clashes=clashes)
+        return absurd if absurd or clashes else self._absurd_force()
+
+    def _absurd_force(self) -> str:
+        atom, force = self._final.largest_force_kj_mol_nm()
+        return absurd_force(force, self._geometry.atoms[atom])
 
     def _minimised(self, xyz_nm: NDArray[np.floating], deadline: float) -> _Attempt:
         """One minimisation; where it fails, a second one, moved a little and with softer steps."""
@@ -192,6 +204,8 @@ class TargetEnergy:
             problem_after(before, end.energy_kj_mol, end.xyz_nm)
             or torn_bond(end.xyz_nm, self._geometry)
             or absurd_energy(end.energy_kj_mol, len(xyz_nm), clashes=False)
+            or self._absurd_force()
+            or ("" if self.generated else moved_bond(xyz_nm, end.xyz_nm, self._geometry))
         )
         if problem:
             raise _Failed(problem)
