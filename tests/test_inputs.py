@@ -18,7 +18,7 @@ import pytest
 import torch
 from openmm import app, unit
 
-from protenix_eba.data.sequences import Protein, read_proteins
+from protenix_eba.data.sequences import Protein, protein_of_target, read_proteins
 from protenix_eba.energy.checks import Geometry, moved_bond
 from protenix_eba.energy.label import label_targets
 from protenix_eba.energy.protocol import PROTOCOLS, customised, protocol_by_name
@@ -66,17 +66,15 @@ CASES = [
     Case("03", chains=("AGAGAG",), told=("closed head to tail", "A ALA 1 N - A GLY 6 C")),
     Case("05", frames=4, chains=("RKDVY",), topology="mono.pdb", trajectory="mono.dcd"),
     Case("05", frames=4, chains=("AAAAA", "AAAAA"), trajectory="run.dcd"),
-    Case("07", chains=("AAAAA",), told=("CAY, CY, OY of ALA 1", "charged ends"),
-         dropped=("ALA CAY", "ALA CY", "ALA OY")),
+    Case("07", chains=("AAAAA",), told=("caps are part of the energy (ACE 0)",)),
     Case("09", chains=("RKDVY",)),
-    Case("10", chains=("AAAAA", "AAAAA"), told=("ACE", "NME 7", "charged ends")),
+    Case("10", chains=("AAAAA", "AAAAA"), told=("ACE", "NME 7", "part of the energy")),
     Case("11", chains=("RKDVY",), told=("3 of 6 frames hold no coordinates",),
          trajectory="run.trr"),
     Case("12", frames=6, chains=("RKDVY",), trajectory="run.dcd"),
     Case("13", chains=("MNIFEM",)),
     Case("21", "incomplete", 1, ("GRGDC", "GRGDC"), told=("A CYS 5 SG - B CYS 5 SG is 30.6",)),
-    Case("24", chains=("AAAAA",), told=("caps are left out", "charged ends"),
-         dropped=("ACE", "NME")),
+    Case("24", chains=("AAAAA",), told=("caps are part of the energy (ACE 1, NME 7)",)),
     Case("26", chains=("AAAAA",), dropped=("ALA MN1", "ALA MN2", "ALA MCB1", "ALA MCB2")),
 ]  # fmt: skip
 
@@ -167,13 +165,17 @@ def test_frames_with_fixed_atoms_are_those_that_are_read_forward(tmp_path: Path)
 # Energies: plain OpenMM with what the file shows and nothing more.
 
 
-def plain_energy(topology: app.Topology, xyz_nm: np.ndarray, bonds: tuple = ()) -> float:
+def plain_energy(
+    topology: app.Topology,
+    xyz_nm: np.ndarray,
+    bonds: tuple = (),
+    files: tuple[str, ...] = AS_IS.force_field,
+) -> float:
     """Without this package; X-H bonds rigid, as in the labels, so that they cost nothing."""
     atoms = {(int(a.residue.id), a.name): a for a in topology.atoms()}
     for first, second in bonds:
         topology.addBond(atoms[first], atoms[second])
-    force_field = app.ForceField("charmm36.xml", "implicit/gbn2.xml")
-    system = force_field.createSystem(topology, constraints=app.HBonds)
+    system = app.ForceField(*files).createSystem(topology, constraints=app.HBonds)
     reference = openmm.Platform.getPlatform("Reference")
     context = openmm.Context(system, openmm.VerletIntegrator(0.001), reference)
     context.setPositions(xyz_nm)
@@ -358,11 +360,56 @@ def test_a_ring_stays_closed_when_it_is_minimised(tmp_path: Path) -> None:
     assert abs(label.energy_kj_mol - 165.4) < 1  # plain OpenMM with the bond: 165
 
 
-@pytest.mark.parametrize("folder", ["07", "10", "24"])
-def test_labels_of_capped_md_say_that_the_caps_are_left_out(folder: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("folder", "caps"), [("07", 1), ("10", 4), ("24", 2)])
+@pytest.mark.parametrize("force_field", ["charmm36", "amber14"])
+def test_labels_of_capped_md_have_the_caps(
+    folder: str, caps: int, force_field: str, tmp_path: Path
+) -> None:
     imported(Case(folder), tmp_path)
+    protocol = customised(AS_IS, force_field=force_field)
+    labels = label_targets(tmp_path, tmp_path / "l.parquet", protocol).labels
+    assert labels.status.tolist() == ["ok"] * 3, labels.reason
+    assert "caps are part of the energy" in labels.reason[0]
     structure = complete_structure(tmp_path / "prot" / "prot.pdb")
-    assert "caps are left out" in structure.notes[0]
+    xyz = structure.fill(read_frames(find_targets(tmp_path / "prot")[0], 1))
+    topology = structure.topology
+    assert structure.n_residues == topology.getNumResidues() - caps
+    if force_field == "charmm36":
+        topology = caps_joined(topology)
+    expected = [plain_energy(topology, one, files=protocol.force_field) for one in xyz]
+    assert np.abs(labels.energy_kj_mol - expected).max() < 0.15
+
+
+def caps_joined(topology: app.Topology) -> app.Topology:
+    """As CHARMM's patches want it: all atoms between an ACE and an NME under the residue's name."""
+    made, atoms = app.Topology(), {}
+    for chain in topology.chains():
+        new_chain = made.addChain(chain.id)
+        rooms = {}
+        residues = list(chain.residues())
+        for i, residue in enumerate(residues):
+            owner = i + (residue.name == "ACE") - (residue.name == "NME")
+            if owner not in rooms:
+                rooms[owner] = made.addResidue(residues[owner].name, new_chain)
+            for atom in residue.atoms():
+                atoms[atom] = made.addAtom(atom.name, atom.element, rooms[owner])
+    for one, other in topology.bonds():
+        made.addBond(atoms[one], atoms[other])
+    return made
+
+
+def test_a_sample_without_caps_gets_the_energy_of_the_capped_md(tmp_path: Path) -> None:
+    imported(Case("24"), tmp_path / "md")
+    md = complete_structure(tmp_path / "md" / "prot" / "prot.pdb")
+    frame = mdtraj.load(str(tmp_path / "md" / "prot" / "prot.pdb"))
+    bare = frame.atom_slice(frame.topology.select("resname ALA and element != H"))
+    (tmp_path / "s" / "prot").mkdir(parents=True)
+    bare.save_pdb(str(tmp_path / "s" / "prot" / "prot.pdb"))
+    bare.save_xtc(str(tmp_path / "s" / "prot" / "prot.xtc"))
+    report = label_targets(tmp_path / "s", tmp_path / "l.parquet", reference_dir=tmp_path / "md")
+    assert report.labels.status.tolist() == ["ok"], report.labels.reason
+    assert report.labels.topology_hash.tolist() == [md.topology_hash]
+    assert protein_of_target(find_targets(tmp_path / "md")[0]).chains == ("AAAAA",)
 
 
 def test_no_absurd_energy_is_ok() -> None:

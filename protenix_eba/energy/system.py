@@ -170,11 +170,15 @@ class TargetEnergy:
         return _mean_label(initial, attempts)
 
     def _absurd(self, initial: float, n_atoms: int) -> str:
-        """What is absurd at the set positions; overlaps may be where a minimisation follows."""
-        clashes = self.structure.built_fraction > 0 or self.generated
-        clashes = clashes and self.protocol.minimise
+        """What is absurd at the set positions.
+
+        Overlaps may be where a minimisation follows. Hydrogens that are built may stand in line
+        with a bond, which is a large force for no energy.
+        """
+        built = self.structure.built_fraction > 0
+        clashes = self.protocol.minimise and (built or self.generated)
         absurd = absurd_energy(initial, n_atoms, clashes=clashes)
-        return absurd if absurd or clashes else self._absurd_force()
+        return absurd if absurd or clashes or built else self._absurd_force()
 
     def _absurd_force(self) -> str:
         atom, force = self._final.largest_force_kj_mol_nm()

@@ -142,6 +142,7 @@ def record_of(
         "dropped_atoms": system.dropped,
         "renamed_atoms": system.renamed,
         "caps": list(system.caps),
+        "kept_caps": list(system.kept_caps),
         "missing_heavy_atoms": list(molecule.missing),
         "alternate_locations_left_out": system.alternate_locations,
         "notes": notes,

@@ -68,9 +68,9 @@ def _bridges(molecule: Molecule, kind: str) -> list[str]:
 
 
 def _caps(system: SourceTopology) -> str:
-    if not system.caps:
-        return "none"
-    return f"{_listed(system.caps)} left out: energies of charged ends"
+    kept = [f"{_listed(system.kept_caps)}, which Protenix's sequence has not"]
+    lost = [f"{_listed(system.caps)} left out: energies of charged ends"]
+    return "; ".join(kept * bool(system.kept_caps) + lost * bool(system.caps)) or "none"
 
 
 def _protonation(molecule: Molecule) -> str:

@@ -132,10 +132,15 @@ def _import_into(
 
 
 def _system_notes(system: SourceTopology) -> Iterator[str]:
-    """What the energies will not see, or see otherwise than the simulation did."""
+    """What the energies see and Protenix does not, and what they do not see."""
+    if system.kept_caps:
+        yield f"caps are part of the energy ({_few(system.kept_caps)}), not of Protenix's sequence"
     if system.caps:
-        shown = ", ".join(system.caps[:4]) + (" ..." if len(system.caps) > 4 else "")
-        yield f"caps are left out ({shown}): labels are energies of charged ends"
+        yield f"caps are left out ({_few(system.caps)}): labels are energies of charged ends"
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:4]) + (" ..." if len(names) > 4 else "")
 
 
 def _fitted(
