@@ -83,7 +83,8 @@ def complete(fixer: Any, protonation: Protonation) -> list[str]:
 
 
 def _notes(topology: Any) -> list[str]:
-    kept, left_out = [], []
+    kept: list[str] = []
+    left_out: list[str] = []
     for residue in topology.residues():
         if residue.name in CAPS:
             (kept if _is_cap(residue) else left_out).append(f"{residue.name} {residue.id}")
