@@ -18,7 +18,7 @@ import pytest
 import torch
 from openmm import app, unit
 
-from protenix_eba.data.sequences import Protein, protein_of_target, read_proteins
+from protenix_eba.data.sequences import Protein, protein_of_target, read_proteins, read_seed
 from protenix_eba.energy.checks import Geometry, moved_bond
 from protenix_eba.energy.label import label_targets
 from protenix_eba.energy.protocol import PROTOCOLS, customised, protocol_by_name
@@ -489,13 +489,38 @@ def test_label_takes_frames_between_lines_of_end(tmp_path: Path) -> None:
         ">p\r\nYGG\r\nFM\r\n",
         ">p\nyggfm*\n",
         "name,seqres\r\np, yggfm* \r\n",
+        ">p\rYGGFM\r",
+        "\0>p\nYGGFM\n\0",
+        '[{"name":"p","modelSeeds":["7"],"dialect":"alphafoldserver","version":1,"sequences":'
+        '[{"proteinChain":{"sequence":"YGGFM","count":1,"useStructureTemplate":true}}]}]',
     ],
-    ids=["FASTA", "CSV", "JSON", "CRLF", "lower case and asterisk", "the same in CSV"],
+    ids=[
+        "FASTA",
+        "CSV",
+        "JSON",
+        "CRLF",
+        "lower case and asterisk",
+        "the same in CSV",
+        "CR",
+        "NUL",
+        "AlphaFold Server",
+    ],
 )
 def test_sequences_in_any_dress_are_read(text: str, tmp_path: Path) -> None:
     path = tmp_path / "p.txt"
-    path.write_bytes(text.encode())
-    assert read_proteins(path) == [Protein("p", ("YGGFM",))]
+    for encoding in ("utf-8", "utf-16"):
+        path.write_bytes(text.removeprefix("\ufeff" * (encoding == "utf-16")).encode(encoding))
+        assert read_proteins(path) == [Protein("p", ("YGGFM",))]
+
+
+def test_a_seed_of_alphafold_server_is_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    entry = {"name": "p", "modelSeeds": ["7"], "sequences": [{"proteinChain": {"sequence": "Y"}}]}
+    path.write_text(json.dumps([entry]))
+    assert read_seed(path) == 7
+    path.write_text(json.dumps([entry | {"dialect": "alphafold3"}]))
+    with pytest.raises(UserError, match="the dialect alphafoldserver, found 'alphafold3'"):
+        read_proteins(path)
 
 
 @pytest.mark.parametrize(
