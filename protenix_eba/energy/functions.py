@@ -32,6 +32,7 @@ from protenix_eba.residue_names import CAP_ATOMS
 
 __all__ = [
     "ENERGIES",
+    "FORCE_FIELD",
     "GROUPS",
     "EnergyFunction",
     "create_system",
@@ -77,6 +78,9 @@ class EnergyFunction(Protocol):
             ValueError: It does not know a residue: the target is then left out with this reason.
         """
 
+
+FORCE_FIELD: Final = "force_field"
+"""The energy function of the package's own."""
 
 ENERGIES: Final[Registry[EnergyFunction]] = Registry("energy function")
 
@@ -134,7 +138,7 @@ def python_system(topology: app.Topology, compute: Compute) -> openmm.System:
     return system
 
 
-@ENERGIES.register("force_field")
+@ENERGIES.register(FORCE_FIELD)
 def _force_field_system(
     topology: app.Topology, protocol: EnergyProtocol, constrained: bool
 ) -> openmm.System:
@@ -159,7 +163,7 @@ def _as_templates_have_it(topology: app.Topology, protocol: EnergyProtocol) -> a
 def _unmatched(topology: app.Topology, protocol: EnergyProtocol, message: str) -> str:
     """The residue that OpenMM's message names by its index, as the file has it."""
     found = re.match(r"No template found for residue (\d+)", message)
-    if protocol.function != "force_field" or not found:
+    if protocol.function != FORCE_FIELD or not found:
         return message
     residues = list(_as_templates_have_it(topology, protocol).residues())
     residue = residues[int(found[1])]

@@ -21,7 +21,7 @@ from protenix_eba.energy.checks import (
     problem_before,
     torn_bond,
 )
-from protenix_eba.energy.functions import create_system
+from protenix_eba.energy.functions import FORCE_FIELD, create_system
 from protenix_eba.energy.minimise import Minimiser, OutOfTime, stage
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.structure import CompleteStructure
@@ -180,7 +180,18 @@ class TargetEnergy:
         absurd = absurd_energy(initial, n_atoms, clashes=clashes)
         return absurd if absurd or clashes or built else self._absurd_force()
 
+    def _unlike_a_force_field(
+        self, before_nm: NDArray[np.floating], after_nm: NDArray[np.floating]
+    ) -> str:
+        """What no bonded terms explain at the end of a minimisation."""
+        if absurd := self._absurd_force():
+            return absurd
+        bonded = self.protocol.function == FORCE_FIELD and not self.generated
+        return moved_bond(before_nm, after_nm, self._geometry) if bonded else ""
+
     def _absurd_force(self) -> str:
+        if self.protocol.function != FORCE_FIELD:  # others need no bonds
+            return ""
         atom, force = self._final.largest_force_kj_mol_nm()
         return absurd_force(force, self._geometry.atoms[atom])
 
@@ -208,8 +219,7 @@ class TargetEnergy:
             problem_after(before, end.energy_kj_mol, end.xyz_nm)
             or torn_bond(end.xyz_nm, self._geometry)
             or absurd_energy(end.energy_kj_mol, len(xyz_nm), clashes=False)
-            or self._absurd_force()
-            or ("" if self.generated else moved_bond(xyz_nm, end.xyz_nm, self._geometry))
+            or self._unlike_a_force_field(xyz_nm, end.xyz_nm)
         )
         if problem:
             raise _Failed(problem)
