@@ -31,6 +31,7 @@ from protenix_eba.importing.frames import FrameChoice
 from protenix_eba.importing.sources import source_of_files
 from protenix_eba.importing.target import import_target
 from protenix_eba.md_files import DcdLayout
+from protenix_eba.psf_files import load_psf
 from protenix_eba.trajectories import find_targets, load_topology, read_frames
 from protenix_eba.weights import load_checkpoint, with_depth
 
@@ -472,6 +473,40 @@ def test_ensembles_of_other_programs_are_read(folder: str, name: str, count: int
     frames = ensemble.frames(1, np.arange(count), atoms)
     assert frames.shape == (count, len(atoms), 3)
     assert len({frame.tobytes() for frame in frames}) == count
+
+
+def test_rows_of_mmcif_may_go_on_in_the_next_line(tmp_path: Path) -> None:
+    path = sorted((FILES / "16-mmcif-without-optional-columns").rglob("noins*.cif"))[0]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    broken = [
+        "\n".join([" ".join(s.split()[:5]), " ".join(s.split()[5:])])
+        if s.startswith(("ATOM", "HETATM"))
+        else s
+        for s in lines
+    ]
+    (tmp_path / "a.cif").write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "b.cif").write_text("\n".join([*broken, ""]), encoding="utf-8")
+    found, failed = find_samples([tmp_path / "a.cif", tmp_path / "b.cif"])
+    assert not failed and len(broken) == len(lines)
+    one, other = (found[name] for name in "ab")
+    atoms = np.arange(one.topology.n_atoms)
+    first = np.arange(1)
+    assert (one.frames(1, first, atoms) == other.frames(1, first, atoms)).all()
+
+
+def test_insertion_codes_of_psf_files_make_residues_of_their_own(tmp_path: Path) -> None:
+    names = [("52", "ALA"), ("52A", "ALA"), ("53", "GLY")]
+    atoms = [(resid, residue, atom) for resid, residue in names for atom in ("N", "CA", "C", "O")]
+    rows = [
+        f"{i:8d} PROA {resid:<4s} {residue:<4s} {atom:<4s} {atom[0]:<4s} 0.000000 14.0070 0"
+        for i, (resid, residue, atom) in enumerate(atoms, 1)
+    ]
+    head = ["PSF", "", "       1 !NTITLE", " REMARKS", "", f"{len(rows):8d} !NATOM"]
+    path = tmp_path / "x.psf"
+    path.write_text("\n".join([*head, *rows, "", "       0 !NBOND: bonds", "", ""]))
+    topology = load_psf(path)
+    assert [r.name for r in topology.residues] == ["ALA", "ALA", "GLY"]
+    assert [r.n_atoms for r in topology.residues] == [4, 4, 4]
 
 
 def test_label_takes_frames_between_lines_of_end(tmp_path: Path) -> None:

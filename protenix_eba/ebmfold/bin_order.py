@@ -67,7 +67,8 @@ def _wider(n_bins: int) -> Array:
     """`[n, 2 n / 3]`, rows sum to 1: the share of each bin that a bin half as wide again holds."""
     narrow, wide = np.arange(n_bins)[:, None], 1.5 * np.arange(n_bins * 2 // 3)
     overlap = np.minimum(narrow + 1, wide + 1.5) - np.maximum(narrow, wide)
-    return np.clip(overlap, 0.0, None).astype(np.float32)
+    shares: Array = np.clip(overlap, 0.0, None).astype(np.float32)
+    return shares
 
 
 def check_neighbours(distance: Array) -> None:

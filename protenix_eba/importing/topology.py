@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
 from protenix_eba.md_files import TOPOLOGY_SUFFIXES
+from protenix_eba.psf_files import load_psf
 from protenix_eba.residue_names import (
     CAPS,
     HEAVY_ATOMS,
@@ -280,6 +281,8 @@ def _load(
     if not path.is_file():
         raise UserError(f"no topology file at {path}", "check the path")
     try:
+        if suffix == ".psf":
+            return load_psf(path), None, None
         if suffix not in _WITH_COORDINATES:
             return mdtraj.load_topology(str(path)), None, None
         load = mdtraj.load_pdb if suffix in _PDB else mdtraj.load
