@@ -377,8 +377,11 @@ def test_labels_of_capped_md_have_the_caps(
     assert structure.n_residues == topology.getNumResidues() - caps
     if force_field == "charmm36":
         topology = caps_joined(topology)
-    expected = [plain_energy(topology, one, files=protocol.force_field) for one in xyz]
-    assert np.abs(labels.energy_kj_mol - expected).max() < 0.15
+    # The built hydrogens of two structures are not the same to the last digit: one for both.
+    energy = TargetEnergy(structure, protocol, "Reference")
+    for one in xyz:
+        expected = plain_energy(topology, one, files=protocol.force_field)
+        assert abs(energy.label(one).energy_kj_mol - expected) < 0.15
 
 
 def caps_joined(topology: app.Topology) -> app.Topology:

@@ -216,7 +216,9 @@ def _from_arrays(arrays: Mapping[str, NDArray[np.generic]], *, own: bool) -> Pre
         distance = rebin_host_distogram(distance)
     elif not own:
         _check("dist", distance, len(distance), len(DISTANCE_EDGES))
-        if no_contact_is_last(distance):
+        # Angles in trRosetta's bins tell the order where no two residues are far apart.
+        theirs = all(v.shape[-1] == ORIENTATION_BINS[name] for name, v in numbers.items())
+        if not (numbers and theirs) and no_contact_is_last(distance):
             distance = with_trrosettas_bins("dist", distance)
             numbers = {name: with_trrosettas_bins(name, v) for name, v in numbers.items()}
         check_neighbours(distance)
