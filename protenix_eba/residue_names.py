@@ -12,10 +12,15 @@ from typing import Final
 
 __all__ = [
     "CAPS",
+    "CAP_ATOMS",
     "HEAVY_ATOMS",
     "cap_atoms",
+    "caps_within",
     "is_no_atom",
     "standard_atom",
+    "standard_cap",
+    "standard_cap_atom",
+    "standard_cap_name",
     "standard_residue",
     "uncut_residue",
 ]
@@ -49,6 +54,11 @@ HEAVY_ATOMS: Final = {
 
 CAPS: Final = frozenset({"ACE", "NME", "NMA", "NH2", "NHE", "FOR", "CT1", "CT2", "CT3"})
 """Groups at the ends of simulated chains that Protenix's sequence does not have."""
+
+CAP_ATOMS: Final = {"ACE": ("CH3", "C", "O"), "NME": ("N", "C"), "NH2": ("N",)}
+"""Heavy atoms of the caps that force fields have, PDB names: acetyl, N-methyl amide, amide."""
+
+_CAP_NAMES: Final = {"NMA": "NME", "NHE": "NH2"}
 
 _RESIDUES: Final = {
     alias: standard
@@ -92,6 +102,53 @@ def cap_atoms(names: Iterable[str]) -> frozenset[str]:
     if "NT" not in names:
         return first
     return first | (names & (_LAST_CAP | _LAST_CAP_HYDROGENS))
+
+
+# CHARMM's atoms of caps, which its patches put into the residue that they cap.
+_CAP_ATOM_NAMES: Final = {
+    "ACE": {"CAY": "CH3", "CY": "C", "OY": "O", "HY1": "H1", "HY2": "H2", "HY3": "H3"},
+    "NME": {
+        **{"NT": "N", "CAT": "C", "CH3": "C", "HNT": "H"},
+        **{"HT1": "H1", "HT2": "H2", "HT3": "H3"},
+    },
+    "NH2": {"NT": "N", "HT1": "HN1", "HT2": "HN2", "H1": "HN1", "H2": "HN2"},
+}
+
+
+def standard_cap_atom(cap: str, atom: str) -> str:
+    """The PDB's name of a cap's atom ("CAY" of "ACE" -> "CH3"); names that need no change stay."""
+    found = re.fullmatch(r"HH3(\d)", atom)
+    return f"H{found[1]}" if found else _CAP_ATOM_NAMES[cap].get(atom, atom)
+
+
+def caps_within(names: Iterable[str]) -> dict[str, frozenset[str]]:
+    """The whole caps among the atoms of a residue of CHARMM, and the names of their atoms."""
+    found = cap_atoms(names)
+    first = found & _FIRST_CAP
+    last = found - first
+    caps = {"ACE": first, "NME" if "CAT" in last else "NH2": last}
+    return {
+        cap: atoms
+        for cap, atoms in caps.items()
+        if standard_cap(cap, [standard_cap_atom(cap, atom) for atom in atoms])
+    }
+
+
+def standard_cap_name(name: str) -> str | None:
+    """The PDB's name of a cap that force fields have ("NMA" -> "NME"); None for others."""
+    name = _CAP_NAMES.get(name, name)
+    return name if name in CAP_ATOMS else None
+
+
+def standard_cap(name: str, atoms: Iterable[str]) -> str | None:
+    """The PDB's name of a cap that force fields have, if these are its heavy atoms; else None.
+
+    Args:
+        name: Of the residue, "NMA" for example.
+        atoms: PDB names of its atoms.
+    """
+    cap = standard_cap_name(name)
+    return cap if cap and _heavy(atoms) == set(CAP_ATOMS[cap]) else None
 
 
 def is_no_atom(name: str) -> bool:

@@ -1,8 +1,10 @@
 from pathlib import Path
 
+import mdtraj
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 from scipy.stats import norm
 
 from protenix_eba.ebmfold.predictions import (
@@ -21,6 +23,15 @@ REAL = Path(__file__).parents[2] / "shared" / "data" / "trrosetta_T1008" / "T100
 
 def uniform(n, bins):
     return np.full((n, n, bins), 1 / bins, dtype=np.float32)
+
+
+def distances(n):
+    """Neighbours at 5.25 angstrom, others anywhere, in trRosetta's bins."""
+    made = np.full((n, n, 37), 1 / 36, dtype=np.float32)
+    made[..., 1] = 0  # nothing is so near
+    for i in range(n - 1):
+        made[i, i + 1] = made[i + 1, i] = np.eye(37)[7]
+    return made
 
 
 def save(path, **arrays):
@@ -64,7 +75,7 @@ def test_a_bin_across_20_angstrom_is_divided_there():
 
 
 def test_a_file_of_trrosetta_is_read_as_it_is(tmp_path):
-    arrays = {"dist": uniform(5, 37), "omega": uniform(5, 25), "theta": uniform(5, 25)}
+    arrays = {"dist": distances(5), "omega": uniform(5, 25), "theta": uniform(5, 25)}
     read = read_predictions(save(tmp_path / "a.npz", **arrays, phi=uniform(5, 13), other=3))
     assert read.has_orientations
     np.testing.assert_array_equal(read.distance, arrays["dist"])
@@ -85,15 +96,54 @@ def test_a_distogram_of_the_host_is_rebinned_when_it_is_read(tmp_path):
         ({"dist": -uniform(5, 37)}, "negative"),
         ({"dist": np.nan * uniform(5, 37)}, "NaN"),
         ({"dist": uniform(0, 37)}, "shape"),
-        ({"dist": uniform(5, 37), "omega": uniform(5, 25)}, "missing theta, phi"),
+        ({"dist": distances(5), "omega": uniform(5, 25)}, "missing theta, phi"),
         ({"dist": uniform(5, 37).astype(str)}, "numbers"),
         ({"dist": np.array([{}])}, "cannot read"),
+        ({"dist": uniform(5, 37)}, "neighbours in the sequence would be 11.* angstrom apart"),
+        ({"dist": distances(5)[..., ::-1]}, "the bins have another order or width"),
+        ({"dist": np.full((5, 5, 37), np.eye(37)[7])}, "the first and the last channel are empty"),
     ],
 )
 def test_what_is_not_a_prediction_is_refused_by_name(tmp_path, arrays, said):
     with pytest.raises(UserError, match=said) as caught:
         read_predictions(save(tmp_path / "a.npz", **arrays))
     assert "a.npz" in str(caught.value)
+
+
+def test_a_file_of_rosettafold_is_brought_into_trrosettas_bins(tmp_path):
+    """Where everything is sharp, the bins are known: "no contact" last, angles by 10 degrees."""
+    dist = np.roll(distances(5), -1, axis=-1)
+    angles = {name: np.zeros((5, 5, n), np.float32) for name, n in
+              (("omega", 37), ("theta", 37), ("phi", 19))}  # fmt: skip
+    angles["omega"][..., -1] = 1
+    angles["theta"][..., 3] = 1  # -150 to -140 degrees: the third bin of 15
+    angles["phi"][..., 1] = 1  # 10 to 20 degrees: half in the first bin, half in the second
+    read = read_predictions(save(tmp_path / "a.npz", dist=dist, **angles))
+    np.testing.assert_array_equal(read.distance, distances(5))
+    assert (read.omega[..., 0] == 1).all() and (read.theta[..., 3] == 1).all()
+    np.testing.assert_allclose(read.phi[..., 1:3], 0.5, atol=1e-6)
+
+
+ROSETTAFOLD = Path(__file__).parents[2] / "shared" / "data" / "rosettafold_T1078"
+
+
+@pytest.mark.skipif(not ROSETTAFOLD.is_dir(), reason="the shared data are not there")
+def test_rosettafolds_own_model_has_the_distances_that_are_read():
+    read = read_predictions(ROSETTAFOLD / "t000.npz")
+    model = mdtraj.load(str(ROSETTAFOLD / "e2e.pdb"))
+    n, ca, c = (10 * model.xyz[0, model.topology.select(f"name {x}")] for x in ("N", "CA", "C"))
+    b, d = ca - n, c - ca
+    cb = ca - 0.5827 * np.cross(b, d) + 0.5680 * b - 0.5407 * d
+    near = cdist(cb, cb)
+    sure = (read.distance[..., 1:].max(-1) > 0.5) & ~np.eye(read.n_residues, dtype=bool)
+    middle = 1.75 + 0.5 * read.distance.argmax(-1)
+    assert sure.sum() > 300
+    assert abs(np.median(near[sure] - middle[sure])) < 0.25  # half a bin
+
+
+def test_distances_alone_do_not_look_at_the_orientations(tmp_path):
+    path = save(tmp_path / "a.npz", dist=distances(5), omega=uniform(3, 99))
+    assert not read_predictions(path, orientations=False).has_orientations
 
 
 def test_a_truncated_file_and_one_that_is_no_archive_are_refused(tmp_path):

@@ -319,6 +319,7 @@ def test_a_long_protein_is_folded_and_what_cannot_be_is_refused(weights, tmp_pat
     """300 residues: longer than the crops of any training here."""
     length = 300
     share = np.full((length, length, 37), 1 / 37, dtype=np.float16)
+    share[np.arange(length - 1), np.arange(1, length)] = np.eye(37)[7]
     np.savez(tmp_path / "long.npz", dist=share)
     words = ["--predictions", str(tmp_path / "long.npz"), "-n", "1", "--sampler", "heun"]
     assert run(fold_words(tmp_path / "out", weights, *words)) == 0

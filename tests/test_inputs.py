@@ -18,9 +18,11 @@ import pytest
 import torch
 from openmm import app, unit
 
-from protenix_eba.data.sequences import Protein, read_proteins
+from protenix_eba.data.sequences import Protein, protein_of_target, read_proteins, read_seed
+from protenix_eba.energy.checks import Geometry, moved_bond
 from protenix_eba.energy.label import label_targets
-from protenix_eba.energy.protocol import PROTOCOLS, protocol_by_name
+from protenix_eba.energy.protocol import PROTOCOLS, customised, protocol_by_name
+from protenix_eba.energy.protonation_choice import Protonation
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.system import TargetEnergy
 from protenix_eba.errors import UserError
@@ -29,6 +31,7 @@ from protenix_eba.importing.frames import FrameChoice
 from protenix_eba.importing.sources import source_of_files
 from protenix_eba.importing.target import import_target
 from protenix_eba.md_files import DcdLayout
+from protenix_eba.psf_files import load_psf
 from protenix_eba.trajectories import find_targets, load_topology, read_frames
 from protenix_eba.weights import load_checkpoint, with_depth
 
@@ -64,17 +67,15 @@ CASES = [
     Case("03", chains=("AGAGAG",), told=("closed head to tail", "A ALA 1 N - A GLY 6 C")),
     Case("05", frames=4, chains=("RKDVY",), topology="mono.pdb", trajectory="mono.dcd"),
     Case("05", frames=4, chains=("AAAAA", "AAAAA"), trajectory="run.dcd"),
-    Case("07", chains=("AAAAA",), told=("CAY, CY, OY of ALA 1", "charged ends"),
-         dropped=("ALA CAY", "ALA CY", "ALA OY")),
+    Case("07", chains=("AAAAA",), told=("caps are part of the energy (ACE 0)",)),
     Case("09", chains=("RKDVY",)),
-    Case("10", chains=("AAAAA", "AAAAA"), told=("ACE", "NME 7", "charged ends")),
+    Case("10", chains=("AAAAA", "AAAAA"), told=("ACE", "NME 7", "part of the energy")),
     Case("11", chains=("RKDVY",), told=("3 of 6 frames hold no coordinates",),
          trajectory="run.trr"),
     Case("12", frames=6, chains=("RKDVY",), trajectory="run.dcd"),
     Case("13", chains=("MNIFEM",)),
     Case("21", "incomplete", 1, ("GRGDC", "GRGDC"), told=("A CYS 5 SG - B CYS 5 SG is 30.6",)),
-    Case("24", chains=("AAAAA",), told=("caps are left out", "charged ends"),
-         dropped=("ACE", "NME")),
+    Case("24", chains=("AAAAA",), told=("caps are part of the energy (ACE 1, NME 7)",)),
     Case("26", chains=("AAAAA",), dropped=("ALA MN1", "ALA MN2", "ALA MCB1", "ALA MCB2")),
 ]  # fmt: skip
 
@@ -97,6 +98,25 @@ def test_import_is_right_or_says_why(case: Case, tmp_path: Path) -> None:
     if record:
         target = find_targets(tmp_path / "prot")[0]
         assert read_frames(target, 1).shape[1] == load_topology(target).n_atoms
+
+
+@pytest.mark.parametrize(
+    ("folder", "lines"),
+    [
+        ("01", ["kept: 3 frames, 1 chains RKDVY, 97 atoms",
+                "energy, protonation: as the hydrogens show, A LYS 2 LYN"]),
+        ("02", ["energy, protonation: as the hydrogens show, A CYS 5 CYM"]),
+        ("03", ["energy, rings: A ALA 1 N - A GLY 6 C"]),
+        ("09", ["dropped: none", "energy, protonation: as the hydrogens show, all usual"]),
+    ],
+)  # fmt: skip
+def test_import_ends_with_what_the_energy_will_see(
+    folder: str, lines: list, tmp_path: Path
+) -> None:
+    row, record = imported(Case(folder), tmp_path)
+    assert set(lines) <= set(row.summary)
+    again, _ = imported(Case(folder), tmp_path)
+    assert again.kept and again.summary == row.summary == tuple(record["summary"])
 
 
 def test_a_shape_matrix_of_charmm_brings_chains_together(tmp_path: Path) -> None:
@@ -146,13 +166,17 @@ def test_frames_with_fixed_atoms_are_those_that_are_read_forward(tmp_path: Path)
 # Energies: plain OpenMM with what the file shows and nothing more.
 
 
-def plain_energy(topology: app.Topology, xyz_nm: np.ndarray, bonds: tuple = ()) -> float:
+def plain_energy(
+    topology: app.Topology,
+    xyz_nm: np.ndarray,
+    bonds: tuple = (),
+    files: tuple[str, ...] = AS_IS.force_field,
+) -> float:
     """Without this package; X-H bonds rigid, as in the labels, so that they cost nothing."""
     atoms = {(int(a.residue.id), a.name): a for a in topology.atoms()}
     for first, second in bonds:
         topology.addBond(atoms[first], atoms[second])
-    force_field = app.ForceField("charmm36.xml", "implicit/gbn2.xml")
-    system = force_field.createSystem(topology, constraints=app.HBonds)
+    system = app.ForceField(*files).createSystem(topology, constraints=app.HBonds)
     reference = openmm.Platform.getPlatform("Reference")
     context = openmm.Context(system, openmm.VerletIntegrator(0.001), reference)
     context.setPositions(xyz_nm)
@@ -235,6 +259,64 @@ def test_atoms_that_no_state_lacks_are_built(atoms: tuple, tmp_path: Path) -> No
     assert built.built_fraction > 0
 
 
+def heavy_atoms(path: Path) -> Path:
+    """Thymopentin (RKDVY) without hydrogens."""
+    lines = THYMOPENTIN.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line.startswith("ATOM") and line[76:78].strip() != "H"]
+    path.write_text("".join(kept), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("choice", "lacking", "more"),
+    [
+        ("frames", (), 0),
+        ("A:LYS2=LYN", ("LYS 2 HZ3",), 0),
+        ("ph:8, LYS2=LYN", ("LYS 2 HZ3",), 0),
+        ("ph:2", (), 1),  # the aspartate's
+    ],
+)
+def test_protonation_of_frames_without_hydrogens_is_that_asked_for(
+    choice: str, lacking: tuple, more: int, tmp_path: Path
+) -> None:
+    """The number of atoms is that of a file that shows the state by its hydrogens."""
+    bare = heavy_atoms(tmp_path / "bare.pdb")
+    protocol = customised(AS_IS, protonation=[choice])
+    structure = complete_structure(bare, protocol.protonation)
+    shown = complete_structure(without(tmp_path / "shown.pdb", *lacking))
+    assert structure.topology.getNumAtoms() == shown.topology.getNumAtoms() + more
+    label = TargetEnergy(structure, AS_IS, "Reference").label(structure.reference_nm)
+    assert (
+        abs(label.energy_kj_mol - plain_energy(structure.topology, structure.reference_nm)) < 0.15
+    )
+    assert (protocol.hash == AS_IS.hash) is (choice == "frames")
+
+
+def test_named_protonation_of_a_thiolate_has_its_template(tmp_path: Path) -> None:
+    top = Case("02").files[0]
+    bare = tmp_path / "bare.pdb"
+    lines = top.read_text(encoding="utf-8").splitlines(keepends=True)
+    bare.write_text("".join(s for s in lines if s[:4] == "ATOM" and s[12:16].strip()[0] != "H"))
+    named = complete_structure(bare, "CYS5=CYM").topology.getNumAtoms()
+    assert named == complete_structure(top).topology.getNumAtoms()
+    assert named == complete_structure(bare).topology.getNumAtoms() - 1
+
+
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [
+        ("ph:15", "expected a pH from 0 to 14, found 15"),
+        ("LYS2", "'LYS2' is none of the choices"),
+        ("LYS2=HIP", "LYS has no state HIP; known are LYS, LYN"),
+        ("B:LYS2=LYN", "B:LYS2=LYN: expected one residue of that chain, name and number, found 0"),
+        ("A:LYS2=LYN", "A:LYS2=LYN: the file shows LYS by its hydrogens"),
+    ],
+)
+def test_protonation_that_cannot_be_is_refused_by_name(choice: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        complete_structure(THYMOPENTIN, str(Protonation.parse(choice)))
+
+
 def test_a_serine_without_its_hydroxyls_hydrogen_gets_one(tmp_path: Path) -> None:
     whole = THYMOPENTIN.parents[1] / "grgds" / "grgds.pdb"
     lines = whole.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -279,11 +361,59 @@ def test_a_ring_stays_closed_when_it_is_minimised(tmp_path: Path) -> None:
     assert abs(label.energy_kj_mol - 165.4) < 1  # plain OpenMM with the bond: 165
 
 
-@pytest.mark.parametrize("folder", ["07", "10", "24"])
-def test_labels_of_capped_md_say_that_the_caps_are_left_out(folder: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("folder", "caps"), [("07", 1), ("10", 4), ("24", 2)])
+@pytest.mark.parametrize("force_field", ["charmm36", "amber14"])
+def test_labels_of_capped_md_have_the_caps(
+    folder: str, caps: int, force_field: str, tmp_path: Path
+) -> None:
     imported(Case(folder), tmp_path)
+    protocol = customised(AS_IS, force_field=force_field)
+    labels = label_targets(tmp_path, tmp_path / "l.parquet", protocol).labels
+    assert labels.status.tolist() == ["ok"] * 3, labels.reason
+    assert "caps are part of the energy" in labels.reason[0]
     structure = complete_structure(tmp_path / "prot" / "prot.pdb")
-    assert "caps are left out" in structure.notes[0]
+    xyz = structure.fill(read_frames(find_targets(tmp_path / "prot")[0], 1))
+    topology = structure.topology
+    assert structure.n_residues == topology.getNumResidues() - caps
+    if force_field == "charmm36":
+        topology = caps_joined(topology)
+    # The built hydrogens of two structures are not the same to the last digit: one for both.
+    energy = TargetEnergy(structure, protocol, "Reference")
+    for one in xyz:
+        expected = plain_energy(topology, one, files=protocol.force_field)
+        assert abs(energy.label(one).energy_kj_mol - expected) < 0.15
+
+
+def caps_joined(topology: app.Topology) -> app.Topology:
+    """As CHARMM's patches want it: all atoms between an ACE and an NME under the residue's name."""
+    made, atoms = app.Topology(), {}
+    for chain in topology.chains():
+        new_chain = made.addChain(chain.id)
+        rooms = {}
+        residues = list(chain.residues())
+        for i, residue in enumerate(residues):
+            owner = i + (residue.name == "ACE") - (residue.name == "NME")
+            if owner not in rooms:
+                rooms[owner] = made.addResidue(residues[owner].name, new_chain)
+            for atom in residue.atoms():
+                atoms[atom] = made.addAtom(atom.name, atom.element, rooms[owner])
+    for one, other in topology.bonds():
+        made.addBond(atoms[one], atoms[other])
+    return made
+
+
+def test_a_sample_without_caps_gets_the_energy_of_the_capped_md(tmp_path: Path) -> None:
+    imported(Case("24"), tmp_path / "md")
+    md = complete_structure(tmp_path / "md" / "prot" / "prot.pdb")
+    frame = mdtraj.load(str(tmp_path / "md" / "prot" / "prot.pdb"))
+    bare = frame.atom_slice(frame.topology.select("resname ALA and element != H"))
+    (tmp_path / "s" / "prot").mkdir(parents=True)
+    bare.save_pdb(str(tmp_path / "s" / "prot" / "prot.pdb"))
+    bare.save_xtc(str(tmp_path / "s" / "prot" / "prot.xtc"))
+    report = label_targets(tmp_path / "s", tmp_path / "l.parquet", reference_dir=tmp_path / "md")
+    assert report.labels.status.tolist() == ["ok"], report.labels.reason
+    assert report.labels.topology_hash.tolist() == [md.topology_hash]
+    assert protein_of_target(find_targets(tmp_path / "md")[0]).chains == ("AAAAA",)
 
 
 def test_no_absurd_energy_is_ok() -> None:
@@ -296,6 +426,33 @@ def test_no_absurd_energy_is_ok() -> None:
     assert label.status == "failed"
     assert "kJ/mol for each atom" in label.reason
     assert label.initial_energy_kj_mol > 1e5
+
+
+def test_an_overlap_that_few_kj_for_each_atom_hide_is_not_ok() -> None:
+    """As in a large protein, where one overlap is little for each atom."""
+    structure = complete_structure(THYMOPENTIN)
+    names = {(a.residue.id, a.name): a.index for a in structure.topology.atoms()}
+    xyz_nm = structure.reference_nm.copy()
+    one, other = names["2", "HZ3"], names["5", "CB"]
+    along = xyz_nm[one] - xyz_nm[other]
+    for distance in np.arange(0.16, 0.05, -0.01):
+        xyz_nm[one] = xyz_nm[other] + distance * along / np.linalg.norm(along)
+        label = TargetEnergy(structure, AS_IS, "Reference").label(xyz_nm)
+        if label.status == "failed":
+            break
+    assert label.initial_energy_kj_mol < 1e3 * len(xyz_nm)
+    assert "a force of" in label.reason and "on LYS 2 HZ3" in label.reason
+
+
+def test_a_bond_that_minimisation_has_to_mend_is_not_ok() -> None:
+    geometry = Geometry.of(complete_structure(THYMOPENTIN).topology)
+    before = complete_structure(THYMOPENTIN).reference_nm
+    after = before.copy()
+    names = geometry.atoms
+    end, base = names.index("LYS 2 NZ"), names.index("LYS 2 CE")
+    after[end] += 0.06 * (after[end] - after[base]) / np.linalg.norm(after[end] - after[base])
+    assert "the bond LYS 2 CE - LYS 2 NZ from 1.48 to 2.08" in moved_bond(before, after, geometry)
+    assert moved_bond(before, before + 1.0, geometry) == ""
 
 
 # Conformations and sequences of other programs.
@@ -321,6 +478,40 @@ def test_ensembles_of_other_programs_are_read(folder: str, name: str, count: int
     assert len({frame.tobytes() for frame in frames}) == count
 
 
+def test_rows_of_mmcif_may_go_on_in_the_next_line(tmp_path: Path) -> None:
+    path = sorted((FILES / "16-mmcif-without-optional-columns").rglob("noins*.cif"))[0]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    broken = [
+        "\n".join([" ".join(s.split()[:5]), " ".join(s.split()[5:])])
+        if s.startswith(("ATOM", "HETATM"))
+        else s
+        for s in lines
+    ]
+    (tmp_path / "a.cif").write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "b.cif").write_text("\n".join([*broken, ""]), encoding="utf-8")
+    found, failed = find_samples([tmp_path / "a.cif", tmp_path / "b.cif"])
+    assert not failed and len(broken) == len(lines)
+    one, other = (found[name] for name in "ab")
+    atoms = np.arange(one.topology.n_atoms)
+    first = np.arange(1)
+    assert (one.frames(1, first, atoms) == other.frames(1, first, atoms)).all()
+
+
+def test_insertion_codes_of_psf_files_make_residues_of_their_own(tmp_path: Path) -> None:
+    names = [("52", "ALA"), ("52A", "ALA"), ("53", "GLY")]
+    atoms = [(resid, residue, atom) for resid, residue in names for atom in ("N", "CA", "C", "O")]
+    rows = [
+        f"{i:8d} PROA {resid:<4s} {residue:<4s} {atom:<4s} {atom[0]:<4s} 0.000000 14.0070 0"
+        for i, (resid, residue, atom) in enumerate(atoms, 1)
+    ]
+    head = ["PSF", "", "       1 !NTITLE", " REMARKS", "", f"{len(rows):8d} !NATOM"]
+    path = tmp_path / "x.psf"
+    path.write_text("\n".join([*head, *rows, "", "       0 !NBOND: bonds", "", ""]))
+    topology = load_psf(path)
+    assert [r.name for r in topology.residues] == ["ALA", "ALA", "GLY"]
+    assert [r.n_atoms for r in topology.residues] == [4, 4, 4]
+
+
 def test_label_takes_frames_between_lines_of_end(tmp_path: Path) -> None:
     path = FILES / "17-frames-separated-by-END" / "endsep.pdb"
     labels = label_targets(path, tmp_path / "l.parquet", AS_IS).labels
@@ -336,13 +527,38 @@ def test_label_takes_frames_between_lines_of_end(tmp_path: Path) -> None:
         ">p\r\nYGG\r\nFM\r\n",
         ">p\nyggfm*\n",
         "name,seqres\r\np, yggfm* \r\n",
+        ">p\rYGGFM\r",
+        "\0>p\nYGGFM\n\0",
+        '[{"name":"p","modelSeeds":["7"],"dialect":"alphafoldserver","version":1,"sequences":'
+        '[{"proteinChain":{"sequence":"YGGFM","count":1,"useStructureTemplate":true}}]}]',
     ],
-    ids=["FASTA", "CSV", "JSON", "CRLF", "lower case and asterisk", "the same in CSV"],
+    ids=[
+        "FASTA",
+        "CSV",
+        "JSON",
+        "CRLF",
+        "lower case and asterisk",
+        "the same in CSV",
+        "CR",
+        "NUL",
+        "AlphaFold Server",
+    ],
 )
 def test_sequences_in_any_dress_are_read(text: str, tmp_path: Path) -> None:
     path = tmp_path / "p.txt"
-    path.write_bytes(text.encode())
-    assert read_proteins(path) == [Protein("p", ("YGGFM",))]
+    for encoding in ("utf-8", "utf-16"):
+        path.write_bytes(text.removeprefix("\ufeff" * (encoding == "utf-16")).encode(encoding))
+        assert read_proteins(path) == [Protein("p", ("YGGFM",))]
+
+
+def test_a_seed_of_alphafold_server_is_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    entry = {"name": "p", "modelSeeds": ["7"], "sequences": [{"proteinChain": {"sequence": "Y"}}]}
+    path.write_text(json.dumps([entry]))
+    assert read_seed(path) == 7
+    path.write_text(json.dumps([entry | {"dialect": "alphafold3"}]))
+    with pytest.raises(UserError, match="the dialect alphafoldserver, found 'alphafold3'"):
+        read_proteins(path)
 
 
 @pytest.mark.parametrize(

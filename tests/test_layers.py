@@ -12,7 +12,8 @@ HOST = {"protenix", "runner", "configs", "scripts"}
 LAYERS = {
     0: "errors units files progress trajectories md_files residue_names plugin_api settings config "
     "run_folder records geometry runlog sharding signals stereo validity fold_config "
-    "streams noise ends covalent pdb_text",
+    "streams noise ends covalent pdb_text "
+    "titration text_files psf_files",
     1: "losses denoising symmetry energy eval importing ebmfold",
     2: "compat",
     3: "objectives data diffusion windows weights embeddings engine ranks step reference lora ema "

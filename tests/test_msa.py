@@ -63,6 +63,13 @@ def test_equal_chains_have_one_alignment(own_folders):
     assert found.paired == ((own_folders / "2/pairing.a3m").read_text(),) * 2
 
 
+def test_records_of_a_database_end_with_nul(tmp_path):
+    for number, text in enumerate((f"\ufeff>q\n{A}\n\0", f">q\r\n{A}\r\n\0>h\r\n{A}\r\n")):
+        write(tmp_path / f"{number}.a3m", text)
+        found = MsaFiles(tmp_path / f"{number}.a3m").of(Protein("x", (A,)))
+        assert found.unpaired[0].split()[:2] == [">q", A] and "\0" not in found.unpaired[0]
+
+
 def test_no_alignment_is_needed_where_protenix_reads_none(tmp_path, a3m):
     """`FeatureAssemblyLine.assemble` leaves out chains of up to 4 residues."""
     assert MsaFiles(None).of(Protein("x", (A,))) is None

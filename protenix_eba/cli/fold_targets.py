@@ -79,11 +79,9 @@ def read_target(
     from protenix_eba.ebmfold.structures import check_sizes, whole_numbers
     from protenix_eba.ebmfold.target import Target
 
-    read = read_predictions(path)
+    read = read_predictions(path, orientations=not distances_only)
     lengths = [len(chain) for chain in chains] or [read.n_residues]
     check_sizes(lengths)
-    if distances_only:
-        read = read.without_orientations()
     return Target(name, read, "".join(chains) or None, whole_numbers(lengths)), lengths
 
 

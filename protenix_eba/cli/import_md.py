@@ -15,6 +15,7 @@ __all__ = ["import_md"]
 
 _EXIT_SOME_FAILED = 3
 _SHOWN = 20
+_SUMMARIES = 3
 
 
 @click.command(
@@ -120,3 +121,8 @@ def _print_summary(report: ImportReport, out: Path) -> None:
         console.print(f"{row.status}: {row.target}: {row.reason}", markup=False, soft_wrap=True)
     if len(told) > _SHOWN:
         console.print(f"... and {len(told) - _SHOWN} more in {out / 'import_report.csv'}")
+    summed = [row for row in report.rows if row.summary]
+    for row in summed[:_SUMMARIES]:
+        console.print(f"{row.target}:", *row.summary, sep="\n  ", markup=False, soft_wrap=True)
+    if len(summed) > _SUMMARIES:
+        console.print(f"the summaries of the others are in {out / 'NAME' / 'import.json'}")

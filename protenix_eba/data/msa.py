@@ -15,6 +15,7 @@ from typing import Final
 
 from protenix_eba.data.sequences import Protein
 from protenix_eba.errors import UserError
+from protenix_eba.text_files import read_text
 
 __all__ = ["NO_MSA", "MsaFiles", "ProteinMsa", "fingerprint_of"]
 
@@ -134,8 +135,8 @@ def _own_files(folder: Path) -> dict[str, dict[str, Path]]:
     for name in _OWN_NAMES:
         for path in sorted(folder.rglob(name)):
             # One that cannot be opened is missed by its own target, not by all.
-            with suppress(OSError), path.open(encoding="utf-8", errors="replace") as lines:
-                found.setdefault(_first_row(lines), {})[name] = path
+            with suppress(UserError):
+                found.setdefault(_first_row(read_text(path).splitlines()), {})[name] = path
     return found
 
 
@@ -160,10 +161,7 @@ def _read_a3m(path: Path) -> tuple[str, str]:
     """
     from protenix.data.tools.common import parse_fasta
 
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text: {error}", _HINT) from error
+    text = read_text(path, _HINT)
     lines = (line.strip() for line in text.splitlines())
     if not next((line for line in lines if line and line[0] != "#"), "").startswith(">"):
         found = "another kind of file" if text.strip() else "an empty file"

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from protenix_eba.errors import UserError
 from protenix_eba.files import require_file
+from protenix_eba.text_files import read_text
 from protenix_eba.trajectories import Target, load_topology
 
 __all__ = ["Protein", "protein_of_target", "read_proteins", "read_seed"]
@@ -19,9 +20,12 @@ logger = logging.getLogger(__name__)
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 # Of an entry of Protenix's JSON and of a chain in it, what changes nothing here or is empty.
-_ENTRY_KEYS: Final = {"name", "sequences", "modelSeeds", "assembly_id"}
-_CHAIN_KEYS: Final = {"sequence", "count", "id"}
+# AlphaFold Server's dialect has the same entries with these words besides.
+_ENTRY_KEYS: Final = {"name", "sequences", "modelSeeds", "assembly_id", "dialect", "version"}
+_CHAIN_KEYS: Final = {"sequence", "count", "id", "useStructureTemplate", "maxTemplateDate"}
+_DIALECTS: Final = (None, "alphafoldserver")
 _MSA_KEYS: Final = {"msa", "unpairedMsa", "pairedMsa", "unpairedMsaPath", "pairedMsaPath"}
+_TEXT_HINT: Final = "give a FASTA, CSV or JSON file"
 _JSON_HINT: Final = "stock Protenix's own format: see its documentation of the inference JSON"
 
 
@@ -69,7 +73,7 @@ def read_proteins(path: Path | str) -> list[Protein]:
             other molecules, modifications or constraints.
     """
     path = require_file(path, "sequences")
-    text = _read_text(path)
+    text = read_text(path, _TEXT_HINT)
     if text.lstrip().startswith(("[", "{")):
         pairs = [_from_entry(n, entry, path) for n, entry in enumerate(_entries(text, path))]
     else:
@@ -93,25 +97,22 @@ def read_seed(path: Path | str) -> int | None:
         UserError: Several of them: here samples differ by their number, not by the seed.
     """
     path = require_file(path, "sequences")
-    text = _read_text(path)
+    text = read_text(path, _TEXT_HINT)
     if not text.lstrip().startswith(("[", "{")):
         return None
     entries = _entries(text, path)
     seeds = (entries[0].get("modelSeeds") or []) if entries else []
-    if not isinstance(seeds, list) or len(seeds) > 1 or not all(isinstance(s, int) for s in seeds):
+    if not isinstance(seeds, list) or len(seeds) > 1 or not all(_is_seed(s) for s in seeds):
         raise UserError(
             f"{path}: expected at most one number in modelSeeds, found {seeds}",
             "choose one with --seed; raise -n for more samples",
         )
-    return seeds[0] if seeds else None
+    return int(seeds[0]) if seeds else None
 
 
-def _read_text(path: Path) -> str:
-    try:
-        # Excel and Notepad begin UTF-8 with a byte order mark.
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text file", "give a FASTA, CSV or JSON file") from error
+def _is_seed(value: object) -> bool:
+    """AlphaFold Server writes seeds as text."""
+    return isinstance(value, int) or (isinstance(value, str) and value.isdecimal())
 
 
 def _entries(text: str, path: Path) -> list[dict[str, Any]]:
@@ -131,6 +132,12 @@ def _from_entry(number: int, entry: dict[str, Any], path: Path) -> tuple[str, tu
     sequences = entry.get("sequences")
     if not isinstance(name, str) or not isinstance(sequences, list) or not sequences:
         raise UserError(f"{where}: expected a name and a list of sequences", _JSON_HINT)
+    if entry.get("dialect") not in _DIALECTS:
+        raise UserError(
+            f"{where}: expected Protenix's JSON or the dialect alphafoldserver, found "
+            f"{entry['dialect']!r}",
+            "give the sequences as FASTA",
+        )
     _refuse(where, entry, _ENTRY_KEYS)
     chains: list[str] = []
     for molecule in sequences:

@@ -12,6 +12,11 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from protenix_eba.ebmfold.bin_order import (
+    check_neighbours,
+    no_contact_is_last,
+    with_trrosettas_bins,
+)
 from protenix_eba.errors import UserError
 from protenix_eba.files import atomic_path, require_file
 
@@ -39,6 +44,8 @@ ORIENTATION_BINS: Final = {"omega": 25, "theta": 25, "phi": 13}
 # What Protenix's distogram head is trained with: 63 boundaries, and open ends.
 HOST_EDGES: Final = np.linspace(2.3125, 21.6875, 63)
 
+# The array that files of `write_predictions` have, and those of others have not.
+_SOURCE: Final = "source"
 # Sums of probabilities that were stored as float16 are off by less.
 _SUM_TOLERANCE: Final = 0.02
 
@@ -112,18 +119,20 @@ def _check(name: str, values: Array, n_residues: int, n_bins: int) -> None:
         )
 
 
-def read_predictions(path: Path | str) -> Predictions:
-    """Read an npz file of trRosetta or one with Protenix's distogram.
+def read_predictions(path: Path | str, *, orientations: bool = True) -> Predictions:
+    """Read an npz file of trRosetta or RoseTTAFold, or one with Protenix's distogram.
 
     Args:
         path: File with `dist` `[L, L, 37]` and, if orientations are known, `omega`, `theta` and
             `phi`; or with `dist` `[L, L, 64]` in Protenix's bins. Other arrays are ignored.
+        orientations: False does not look at omega, theta and phi.
 
     Raises:
         UserError: It cannot be read, or does not hold predictions.
     """
-    names = ("dist", *ORIENTATION_BINS)
+    names = ("dist", *(ORIENTATION_BINS if orientations else ()), _SOURCE)
     arrays, found = _read_arrays(path, names)
+    own = arrays.pop(_SOURCE, None) is not None
     if "dist" not in arrays:
         raise UserError(
             f"predictions: expected an array `dist` in {path}, found "
@@ -131,7 +140,7 @@ def read_predictions(path: Path | str) -> Predictions:
             "store distance probabilities [L, L, 37] (trRosetta) or [L, L, 64] (Protenix) as dist",
         )
     try:
-        return _from_arrays(arrays)
+        return _from_arrays(arrays, own=own)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -193,7 +202,8 @@ def write_predictions(
         np.savez_compressed(temporary, **halves, chains=np.array(chains), source=np.array(source))
 
 
-def _from_arrays(arrays: Mapping[str, NDArray[np.generic]]) -> Predictions:
+def _from_arrays(arrays: Mapping[str, NDArray[np.generic]], *, own: bool) -> Predictions:
+    """Checked, in trRosetta's bins; `own` files are in these, whatever a model said."""
     for name, values in arrays.items():
         if values.ndim != 3 or values.dtype.kind not in "fiu":
             raise UserError(
@@ -204,6 +214,14 @@ def _from_arrays(arrays: Mapping[str, NDArray[np.generic]]) -> Predictions:
     distance = numbers.pop("dist")
     if distance.shape[-1] == len(HOST_EDGES) + 1:
         distance = rebin_host_distogram(distance)
+    elif not own:
+        _check("dist", distance, len(distance), len(DISTANCE_EDGES))
+        # Angles in trRosetta's bins tell the order where no two residues are far apart.
+        theirs = all(v.shape[-1] == ORIENTATION_BINS[name] for name, v in numbers.items())
+        if not (numbers and theirs) and no_contact_is_last(distance):
+            distance = with_trrosettas_bins("dist", distance)
+            numbers = {name: with_trrosettas_bins(name, v) for name, v in numbers.items()}
+        check_neighbours(distance)
     return Predictions(distance, **numbers)
 
 

@@ -17,7 +17,9 @@ from protenix_eba.validity import MAX_PEPTIDE_BOND
 __all__ = [
     "Geometry",
     "absurd_energy",
+    "absurd_force",
     "moved_angstrom",
+    "moved_bond",
     "problem_after",
     "problem_before",
     "torn_bond",
@@ -29,6 +31,11 @@ _MIN_DISTANCE_NM: Final = 0.01
 # are built may clash, and so may a model's atoms before they are minimised.
 _MAX_KJ_MOL_PER_ATOM: Final = 1e3
 _MAX_WITH_CLASHES_KJ_MOL_PER_ATOM: Final = 1e6
+# Forces in MD at 300 K are up to 5e3 kJ/mol/nm. The four bonds of an atom, each stretched by a
+# fifth of its length, pull by less than this together; an overlap of two atoms pushes by more.
+_MAX_FORCE_KJ_MOL_NM: Final = 1e5
+# To stretch a bond so far costs 150 kT.
+_MAX_BOND_MOVE_NM: Final = 0.05
 # The longest bond of a protein, a disulfide's, has 2.05 angstrom.
 _MAX_BOND_NM: Final = 0.25
 
@@ -127,6 +134,42 @@ def absurd_energy(energy_kj_mol: float, n_atoms: int, *, clashes: bool) -> str:
         f"{per_atom:.3g} kJ/mol for each atom, more than bonds can explain ({limit:.0g}): the "
         "topology does not fit the coordinates"
     )
+
+
+def absurd_force(force_kj_mol_nm: float, atom: str) -> str:
+    """Why no conformation of a molecule has this largest force; empty where one may.
+
+    Args:
+        force_kj_mol_nm: On one atom.
+        atom: Its name, "ALA 5 CB".
+    """
+    if force_kj_mol_nm <= _MAX_FORCE_KJ_MOL_NM:
+        return ""
+    return (
+        f"a force of {force_kj_mol_nm:.3g} kJ/mol/nm on {atom}, more than bonds can explain "
+        f"({_MAX_FORCE_KJ_MOL_NM:.0g}): atoms overlap, or the topology does not fit"
+    )
+
+
+def moved_bond(
+    before_nm: NDArray[np.floating], after_nm: NDArray[np.floating], geometry: Geometry
+) -> str:
+    """The bond that a minimisation stretched or shrank too far for MD; empty where none is.
+
+    Args:
+        before_nm: `[M, 3]` coordinates of MD.
+        after_nm: `[M, 3]` the minimised ones.
+        geometry: Of the topology.
+    """
+    first, second = geometry.bonds.T
+    length = [np.linalg.norm(xyz[first] - xyz[second], axis=1) for xyz in (before_nm, after_nm)]
+    moved = np.abs(length[1] - length[0])
+    if not len(moved) or moved.max() <= _MAX_BOND_MOVE_NM:
+        return ""
+    worst = int(moved.argmax())
+    ends = " - ".join(geometry.atoms[i] for i in geometry.bonds[worst])
+    long = [one[worst] * ANGSTROM_PER_NM for one in length]
+    return f"the minimisation moved the bond {ends} from {long[0]:.2f} to {long[1]:.2f} angstrom"
 
 
 def torn_bond(xyz_nm: NDArray[np.floating], geometry: Geometry) -> str:

@@ -23,13 +23,16 @@ import openmm
 from numpy.typing import NDArray
 from openmm import app, unit
 
+from protenix_eba.energy.caps import within_residues
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.protonation import protonation_of
 from protenix_eba.errors import UserError
 from protenix_eba.plugin_api import Registry
+from protenix_eba.residue_names import CAP_ATOMS
 
 __all__ = [
     "ENERGIES",
+    "FORCE_FIELD",
     "GROUPS",
     "EnergyFunction",
     "create_system",
@@ -75,6 +78,9 @@ class EnergyFunction(Protocol):
             ValueError: It does not know a residue: the target is then left out with this reason.
         """
 
+
+FORCE_FIELD: Final = "force_field"
+"""The energy function of the package's own."""
 
 ENERGIES: Final[Registry[EnergyFunction]] = Registry("energy function")
 
@@ -132,7 +138,7 @@ def python_system(topology: app.Topology, compute: Compute) -> openmm.System:
     return system
 
 
-@ENERGIES.register("force_field")
+@ENERGIES.register(FORCE_FIELD)
 def _force_field_system(
     topology: app.Topology, protocol: EnergyProtocol, constrained: bool
 ) -> openmm.System:
@@ -140,7 +146,7 @@ def _force_field_system(
     if protocol.kappa_per_nm:
         options["implicitSolventKappa"] = protocol.kappa_per_nm / unit.nanometer
     return _force_field(protocol.force_field).createSystem(
-        topology,
+        _as_templates_have_it(topology, protocol),
         nonbondedMethod=app.NoCutoff,
         constraints=app.HBonds if constrained else None,
         removeCMMotion=False,
@@ -148,12 +154,19 @@ def _force_field_system(
     )
 
 
+def _as_templates_have_it(topology: app.Topology, protocol: EnergyProtocol) -> app.Topology:
+    capped = any(residue.name in CAP_ATOMS for residue in topology.residues())
+    charmm = protocol.force_field[0].startswith("charmm")
+    return within_residues(topology) if capped and charmm else topology
+
+
 def _unmatched(topology: app.Topology, protocol: EnergyProtocol, message: str) -> str:
     """The residue that OpenMM's message names by its index, as the file has it."""
     found = re.match(r"No template found for residue (\d+)", message)
-    if protocol.function != "force_field" or not found:
+    if protocol.function != FORCE_FIELD or not found:
         return message
-    residue = next(r for r in topology.residues() if r.index == int(found[1]))
+    residues = list(_as_templates_have_it(topology, protocol).residues())
+    residue = residues[int(found[1])]
     name = f"{residue.name} {residue.id}{residue.insertionCode.strip()} of chain {residue.chain.id}"
     state = protonation_of(residue)
     return f"{protocol.force_field[0]} has no template for {name} " + (

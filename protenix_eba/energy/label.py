@@ -141,7 +141,9 @@ def label_targets(
     known = KnownLabels.load(out, protocol)
     problems: list[str] = []
     wanted = _count_frames(sources, selection, problems)
-    chunks = _chunks(sources, references, wanted, known, problems, workers.jobs)
+    chunks = _chunks(
+        sources, references, protocol.protonation, wanted, known, problems, workers.jobs
+    )
     computed = _run(chunks, job, workers, sum(len(f) for f in wanted.values()), known)
     labels = _collect(out, table, sources, job, problems)
     return LabelReport(labels, computed, problems)
@@ -200,6 +202,7 @@ def _count_frames(
 def _chunks(
     sources: list[FrameSource],
     references: Mapping[str, Path],
+    protonation: str,
     wanted: Mapping[tuple[str, int], NDArray[np.int64]],
     known: KnownLabels,
     problems: list[str],
@@ -208,7 +211,7 @@ def _chunks(
     """The work that is left, read lazily; few frames are shared out to all processes."""
     for source in sources:
         reference = references.get(source.name, source.topology_path)
-        structure = _structure_or_reason(source, references)
+        structure = _structure_or_reason(source, references, protonation)
         if isinstance(structure, CompleteStructure):
             known.check_topology(source.name, structure.topology_hash)
         for replica in source.replicas:
@@ -235,13 +238,13 @@ def _chunks(
 
 
 def _structure_or_reason(
-    source: FrameSource, references: Mapping[str, Path]
+    source: FrameSource, references: Mapping[str, Path], protonation: str
 ) -> CompleteStructure | str:
     if source.name not in references:
         return "the reference folder has no target of this name"
     reference = references[source.name]
     try:
-        structure = complete_structure(reference)
+        structure = complete_structure(reference, protonation)
         if reference == source.topology_path:
             return structure
         return structure.read_from(source.atoms())
@@ -292,5 +295,5 @@ def minimised_energies(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "topology.pdb"
         topology.save_pdb(str(path))
-        target = TargetEnergy(complete_structure(path), protocol, platform)
+        target = TargetEnergy(complete_structure(path, protocol.protonation), protocol, platform)
     return label_frames(target, target.structure, np.asarray(xyz_angstrom))

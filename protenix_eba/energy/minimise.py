@@ -72,11 +72,22 @@ class Stage:
             for number, name in enumerate(GROUPS)
         }
 
+    def largest_force_kj_mol_nm(self) -> tuple[int, float]:
+        """The atom of the largest force at the set positions, and the force."""
+        norms = np.linalg.norm(self._forces(self.context.getState(getForces=True)), axis=1)
+        atom = int(norms.argmax())
+        return atom, float(norms[atom])
+
+    @staticmethod
+    def _forces(state: Any) -> NDArray[np.float64]:
+        """`[M, 3]` kJ/mol/nm."""
+        per_nm = unit.kilojoule_per_mole / unit.nanometer
+        return np.array(state.getForces(asNumpy=True).value_in_unit(per_nm))
+
     def rms_force_kj_mol_nm(self) -> float:
         """Root mean square force component at the set positions, less what constraints balance."""
         state = self.context.getState(getForces=True, getPositions=True)
-        per_nm = unit.kilojoule_per_mole / unit.nanometer
-        forces = np.array(state.getForces(asNumpy=True).value_in_unit(per_nm))
+        forces = self._forces(state)
         xyz_nm = np.array(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
         return float(np.sqrt(np.mean(self._unbalanced(forces, xyz_nm) ** 2)))
 

@@ -16,15 +16,23 @@ from openmm import app, unit
 
 from protenix_eba.covalent import Atom, CrossBond, cross_bonds
 from protenix_eba.energy.protonation import add_hydrogen_bonds, variants_of
+from protenix_eba.energy.protonation_choice import Protonation
 from protenix_eba.errors import UserError
 from protenix_eba.pdb_text import with_models
-from protenix_eba.residue_names import CAPS, HEAVY_ATOMS, standard_residue, uncut_residue
+from protenix_eba.residue_names import (
+    CAP_ATOMS,
+    CAPS,
+    HEAVY_ATOMS,
+    standard_cap,
+    standard_residue,
+    uncut_residue,
+)
 from protenix_eba.units import ANGSTROM_PER_NM
 
-__all__ = ["CAPS_LEFT_OUT", "complete", "open_structure"]
+__all__ = ["CAPS_KEPT", "CAPS_LEFT_OUT", "complete", "open_structure"]
 
+CAPS_KEPT: Final = "caps are part of the energy ({}), not of Protenix's sequence"
 CAPS_LEFT_OUT: Final = "caps are left out ({}): energies of charged ends"
-_PH: Final = 7.0
 _WATER: Final = frozenset({"HOH", "WAT", "SOL", "TIP3", "TIP", "DOD"})
 
 
@@ -38,8 +46,12 @@ def open_structure(path: Path) -> Any:
         return PDBFixer(pdbfile=StringIO(with_models(handle.read())))
 
 
-def complete(fixer: Any) -> list[str]:
+def complete(fixer: Any, protonation: Protonation) -> list[str]:
     """Add what a file lacks: heavy atoms, disulfides, hydrogens.
+
+    Args:
+        fixer: From `open_structure`.
+        protonation: Of residues that show no hydrogens.
 
     Returns:
         What the energy does not see of the file, for people.
@@ -56,22 +68,44 @@ def complete(fixer: Any) -> list[str]:
     fixer.replaceNonstandardResidues()
     _refuse_bonds_to_others(fixer.topology)
     notes = _notes(fixer.topology)
-    fixer.removeHeterogens(keepWater=False)
+    _remove_others(fixer)
     _refuse_foreign_atoms(fixer.topology)
     add_hydrogen_bonds(fixer.topology, _xyz_nm(fixer))
     rings = _rings(fixer)
     fixer.findMissingAtoms()
+    fixer.missingAtoms = {r: a for r, a in fixer.missingAtoms.items() if r.name not in CAP_ATOMS}
     for last in rings:
         fixer.missingTerminals.pop(last, None)  # a ring has no OXT
     fixer.addMissingAtoms(seed=0)  # also makes the disulfide bonds, by distance
     _close(fixer.topology, {residue.chain.index for residue in rings})
-    _add_hydrogens(fixer)
+    _add_hydrogens(fixer, protonation)
     return notes
 
 
 def _notes(topology: Any) -> list[str]:
-    caps = [f"{r.name} {r.id}" for r in topology.residues() if r.name in CAPS]
-    return [CAPS_LEFT_OUT.format(", ".join(caps[:4]))] if caps else []
+    kept: list[str] = []
+    left_out: list[str] = []
+    for residue in topology.residues():
+        if residue.name in CAPS:
+            (kept if _is_cap(residue) else left_out).append(f"{residue.name} {residue.id}")
+    notes = ((CAPS_KEPT, kept), (CAPS_LEFT_OUT, left_out))
+    return [note.format(", ".join(caps[:4])) for note, caps in notes if caps]
+
+
+def _is_cap(residue: Any) -> bool:
+    """Whether a residue is a whole cap that force fields have."""
+    return standard_cap(residue.name, [atom.name for atom in residue.atoms()]) is not None
+
+
+def _remove_others(fixer: Any) -> None:
+    """Keep the protein and its caps; nucleic acids stay and are refused by the force field."""
+    from pdbfixer.pdbfixer import dnaResidues, proteinResidues, rnaResidues
+
+    keep = {*proteinResidues, *dnaResidues, *rnaResidues, "N", "UNK"}
+    others = [r for r in fixer.topology.residues() if r.name not in keep and not _is_cap(r)]
+    modeller = app.Modeller(fixer.topology, fixer.positions)
+    modeller.delete(others)
+    fixer.topology, fixer.positions = modeller.topology, modeller.positions
 
 
 def _xyz_nm(fixer: Any) -> NDArray[np.float64]:
@@ -83,7 +117,11 @@ def _use_standard_names(topology: Any) -> None:
     renamed = False
     for residue in topology.residues():
         names = {atom.name for atom in residue.atoms()}
-        standard = standard_residue(residue.name) or uncut_residue(residue.name, names)
+        standard = (
+            standard_residue(residue.name)
+            or uncut_residue(residue.name, names)
+            or standard_cap(residue.name, names)
+        )
         # PDBFixer replaces the selenium of MSE itself.
         if standard and residue.name not in (standard, "MSE"):
             residue.name, renamed = standard, True
@@ -177,9 +215,10 @@ def _cross_bonds(fixer: Any) -> list[CrossBond]:
     return cross_bonds(atoms, _xyz_nm(fixer) * ANGSTROM_PER_NM, bonds)
 
 
-def _add_hydrogens(fixer: Any) -> None:
+def _add_hydrogens(fixer: Any, protonation: Protonation) -> None:
     modeller = app.Modeller(fixer.topology, fixer.positions)
-    modeller.addHydrogens(pH=_PH, variants=variants_of(fixer.topology))
+    variants = variants_of(fixer.topology, protonation)
+    modeller.addHydrogens(pH=protonation.ph, variants=variants)
     fixer.topology, fixer.positions = modeller.topology, modeller.positions
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from protenix_eba.energy.protonation_choice import FROM_FRAMES, Protonation
 from protenix_eba.errors import UserError
 from protenix_eba.files import fingerprint
 
@@ -35,7 +36,12 @@ _EXPLICIT_SOLVENTS: Final = ("tip3p",)
 _KAPPA_150_MM_PER_NM: Final = 0.927
 # Fields that joined after labels had been published, and the values that those labels had: they
 # take part in the hash only where they differ, so that old labels keep theirs.
-_JOINED_LATER: Final = {"function": "force_field", "quench_ps": 0.0, "repeats": 1}
+_JOINED_LATER: Final = {
+    "function": "force_field",
+    "quench_ps": 0.0,
+    "repeats": 1,
+    "protonation": FROM_FRAMES,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +66,8 @@ class EnergyProtocol:
         minimise: False gives the energies of the conformations as they are.
         repeats: Minimisations of each frame, from starts that differ by rounding; the label is
             their mean, and their standard deviation its noise.
+        protonation: Of residues whose hydrogens the topology does not show, as
+            `protonation_choice.Protonation` writes it; "frames" is pH 7.
     """
 
     name: str = "custom"
@@ -73,6 +81,7 @@ class EnergyProtocol:
     constraint_tolerance: float = 1e-5
     minimise: bool = True
     repeats: int = 1
+    protonation: str = FROM_FRAMES
 
     @property
     def hash(self) -> str:
@@ -129,6 +138,7 @@ def customised(
     temperature_K: float = 300.0,
     tolerance_kj_mol_nm: float | None = None,
     repeats: int = 1,
+    protonation: Sequence[str] = (),
 ) -> EnergyProtocol:
     """A preset with other choices; what is None stays. Any change gives another hash.
 
@@ -141,6 +151,7 @@ def customised(
         temperature_K: At which the salt screens; energies have no other temperature.
         tolerance_kj_mol_nm: Root mean square force at which a minimisation ends.
         repeats: Minimisations of each frame.
+        protonation: Choices for residues without hydrogens, see `Protonation.parse`.
 
     Raises:
         UserError: A name that is not known, explicit water, or a value out of range.
@@ -154,6 +165,8 @@ def customised(
     if tolerance_kj_mol_nm is not None and not tolerance_kj_mol_nm > 0:
         raise UserError(f"a tolerance of {tolerance_kj_mol_nm} kJ/mol/nm", "give one above 0")
     changes: dict[str, Any] = {"force_field": tuple(files), "repeats": repeats}
+    if protonation:
+        changes["protonation"] = str(Protonation.parse(",".join(protonation)))
     if function is not None:
         changes["function"] = function
     if salt_mM is not None:

@@ -15,25 +15,15 @@ from numpy.typing import NDArray
 from openmm import app
 from scipy.spatial import cKDTree
 
+from protenix_eba.energy.protonation_choice import NamedState, Protonation
+from protenix_eba.errors import UserError
+from protenix_eba.titration import GROUPS, USUAL, state_of
+
 __all__ = ["add_hydrogen_bonds", "protonation_of", "variants_of"]
 
-# Atoms that carry hydrogens in some protonation states only, and the fewest and most that all of
-# them carry together in a state that exists. Fewer are missing atoms, not chemistry.
-_GROUPS: Final = {
-    "ARG": (("NE", "NH1", "NH2"), 4, 5),
-    "ASP": (("OD1", "OD2"), 0, 1),
-    "CYS": (("SG",), 0, 1),
-    "GLU": (("OE1", "OE2"), 0, 1),
-    "HIS": (("ND1", "NE2"), 0, 2),
-    "LYS": (("NZ",), 2, 3),
-    "SER": (("OG",), 1, 1),
-    "THR": (("OG1",), 1, 1),
-    "TYR": (("OH",), 0, 1),
-}
 # Hydrogens of the first residue's nitrogen. One alone is what a chain that was cut leaves.
 _FIRST_N: Final = {"PRO": (1, 2)}
 _FIRST_N_OTHERS: Final = (2, 3)
-_USUAL: Final = {"ASP": 0, "GLU": 0, "HIS": 1}
 # X-H bonds are about 1 angstrom long, S-H 1.34.
 _LONGEST_NM: Final = 0.145
 
@@ -57,30 +47,81 @@ def add_hydrogen_bonds(topology: Any, xyz_nm: NDArray[np.floating]) -> None:
                 topology.addBond(heavy[parent], atom)
 
 
-def variants_of(topology: Any) -> list[list[tuple[str, str]] | None]:
+def variants_of(topology: Any, choice: Protonation) -> list[list[tuple[str, str]] | str | None]:
     """For each residue the hydrogens that it shall have, for `Modeller.addHydrogens`.
 
     Args:
         topology: openmm.app.Topology with all heavy atoms, its hydrogens bonded.
+        choice: Of residues that show no hydrogens.
 
     Returns:
-        Name and parent of each hydrogen, where the file shows the residue's protonation; None
-        where it does not, and the pH decides.
+        Name and parent of each hydrogen, where the file shows the residue's protonation; the
+        state that the choice names, or its hydrogens; None where the pH decides.
+
+    Raises:
+        UserError: The choice names no residue, or another state than the file shows.
     """
     app.Modeller._loadStandardHydrogenDefinitions()
     neighbours = _neighbours(topology)
     polar = _has_polar_hydrogens_only(topology, neighbours)
-    return [
-        _hydrogens(residue, neighbours)
-        if residue.name in app.Modeller._residueHydrogens and _shows(residue, neighbours, polar)
-        else None
-        for residue in topology.residues()
-    ]
+    residues = list(topology.residues())
+    named = choice.by_residue(residues)
+    wanted: list[list[tuple[str, str]] | str | None] = []
+    for number, residue in enumerate(residues):
+        shown = residue.name in app.Modeller._residueHydrogens
+        shown = shown and _shows(residue, neighbours, polar)
+        if number in named:
+            _check_named(residue, neighbours, named[number], shown)
+        if shown:
+            wanted.append(_hydrogens(residue, neighbours))
+        else:
+            state = named[number].state if number in named else None
+            wanted.append(_in_state(residue, state, neighbours))
+    return wanted
+
+
+def _check_named(
+    residue: Any, neighbours: dict[int, list[Any]], named: NamedState, shown: bool
+) -> None:
+    """Refuse a named state that the file contradicts.
+
+    Raises:
+        UserError: The hydrogens of the file are another's, or the sulfur is in a disulfide.
+    """
+    if _is_bridged(residue, neighbours):
+        raise UserError(
+            f"protonation {named}: the residue is in a disulfide", "leave it out of --protonation"
+        )
+    counts = {name: len(found) for name, found in _counts(residue, neighbours).items()}
+    found = state_of(residue.name, counts) or residue.name
+    if shown and found != named.state:
+        raise UserError(
+            f"protonation {named}: the file shows {found} by its hydrogens",
+            "hydrogens of the MD are what was simulated: leave the residue out of --protonation",
+        )
+
+
+def _in_state(
+    residue: Any, state: str | None, neighbours: dict[int, list[Any]]
+) -> list[tuple[str, str]] | str | None:
+    """A state for Modeller: its own name, or the hydrogens of one that it has no name for."""
+    spec = app.Modeller._residueHydrogens.get(residue.name)
+    if state is None or spec is None or state in spec.variants:
+        return state
+    found = _usual(residue, _counts(residue, neighbours), neighbours)
+    parent = GROUPS[residue.name][0][0]
+    # CYM, TYM and ARN have one hydrogen less than usual.
+    found[parent] = found.get(parent, [])[:-1]
+    return [(name, parent) for parent, names in found.items() for name in names]
+
+
+def _is_bridged(residue: Any, neighbours: dict[int, list[Any]]) -> bool:
+    return residue.name == "CYS" and _is_bonded_outside(residue, "SG", neighbours)
 
 
 def protonation_of(residue: Any) -> str:
     """How a residue's side chain differs from its usual protonation; empty where it does not."""
-    parents, _, most = _GROUPS.get(residue.name, ((), 0, 0))
+    parents, _, most = GROUPS.get(residue.name, ((), 0, 0))
     hydrogens = [atom for atom in residue.atoms() if _is_hydrogen(atom)]
     if not parents or not hydrogens:
         return ""
@@ -89,7 +130,7 @@ def protonation_of(residue: Any) -> str:
         any(atom.name in parents for atom in bond) and any(_is_hydrogen(atom) for atom in bond)
         for bond in residue.internal_bonds()
     )
-    usual = 0 if bridged else _USUAL.get(residue.name, most)
+    usual = 0 if bridged else USUAL.get(residue.name, most)
     if count == usual:
         return ""
     return f"{count} hydrogens at {'/'.join(parents)}, usually {usual}"
@@ -139,7 +180,7 @@ def _rigid_polar(residue: Any) -> Iterable[str]:
 def _shows(residue: Any, neighbours: dict[int, list[Any]], polar: bool) -> bool:
     found = _counts(residue, neighbours)
     at_carbons = any(names for parent, names in found.items() if parent[0] == "C")
-    titrated = _GROUPS.get(residue.name, ((), 0, 0))[0]
+    titrated = GROUPS.get(residue.name, ((), 0, 0))[0]
     # The carboxyl's oxygens are charged without, so that a hydrogen there is evidence, too.
     return polar or at_carbons or any(found.get(parent) for parent in titrated)
 
@@ -165,7 +206,7 @@ def _titrated(
 ) -> set[str]:
     """Heavy atoms whose hydrogens are as the file has them: their number is a state that exists."""
     kept: set[str] = set()
-    parents, fewest, most = _GROUPS.get(residue.name, ((), 0, 0))
+    parents, fewest, most = GROUPS.get(residue.name, ((), 0, 0))
     if set(parents) <= set(found) and (
         fewest <= sum(len(found[parent]) for parent in parents) <= most
     ):
@@ -185,8 +226,7 @@ def _usual(
     if _is_bonded_outside(residue, "N", neighbours):
         first = False
     spec = app.Modeller._residueHydrogens[residue.name]
-    bridged = any(n.residue is not residue for a in residue.atoms() if a.name == "SG"
-                  for n in neighbours[a.index])  # fmt: skip
+    bridged = _is_bridged(residue, neighbours)
     variant = {"CYS": "CYX" if bridged else "CYS", "HIS": "HID"}.get(residue.name)
     table: dict[str, list[str]] = {}
     for one in spec.hydrogens:

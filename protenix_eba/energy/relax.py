@@ -77,7 +77,8 @@ def _target(
     topology_path: str, modified_ns: int, protocol: EnergyProtocol, platform: str
 ) -> _Target:
     """Built once in each process; `modified_ns` only tells a replaced file from the old one."""
-    return _Target(complete_structure(topology_path), protocol, platform, generated=True)
+    structure = complete_structure(topology_path, protocol.protonation)
+    return _Target(structure, protocol, platform, generated=True)
 
 
 def _relax(number: int, xyz_angstrom: NDArray[np.floating], *how: Any) -> Relaxed:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from openmm import app, unit
 
+from protenix_eba.energy.caps import places
 from protenix_eba.energy.structure import atom_keys
 from protenix_eba.errors import UserError
 from protenix_eba.pdb_text import with_models
@@ -123,8 +124,7 @@ class TrajectorySource:
 
     def atoms(self) -> list[tuple[int, str]]:
         """Residue index and name of each atom."""
-        topology = load_topology(self.target).topology
-        return [(atom.residue.index, atom.name) for atom in topology.atoms]
+        return places(load_topology(self.target).topology.atoms)
 
 
 class FilesSource:
@@ -190,7 +190,7 @@ class FilesSource:
 
     def atoms(self) -> list[tuple[int, str]]:
         """Residue index and name of each atom of the first file."""
-        return [(atom.residue.index, atom.name) for atom in self._topology.atoms()]
+        return places(self._topology.atoms())
 
 
 def _order(reference: Any, topology: Any, path: Path) -> tuple[NDArray[np.int64], str]:

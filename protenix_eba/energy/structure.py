@@ -17,14 +17,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from protenix_eba.energy.caps import places
 from protenix_eba.energy.prepare import CAPS_LEFT_OUT, complete, open_structure
+from protenix_eba.energy.protonation_choice import FROM_FRAMES, Protonation
 from protenix_eba.errors import UserError
 from protenix_eba.files import fingerprint
+from protenix_eba.residue_names import CAP_ATOMS
 from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["CompleteStructure", "atom_keys", "complete_structure"]
 
 _IMPORT_RECORD = "import.json"
+_FREE_ENDS = frozenset({"OXT", "HXT", "H1", "H2", "H3"})
 # A structure with fewer of its heavy atoms than this is a trace, not a conformation.
 _MAX_BUILT_FRACTION = 0.05
 
@@ -51,8 +55,8 @@ class CompleteStructure:
 
     @property
     def n_residues(self) -> int:
-        """Residues of the complete topology."""
-        return int(self.topology.getNumResidues())
+        """Amino acids of the complete topology."""
+        return sum(residue.name not in CAP_ATOMS for residue in self.topology.residues())
 
     @property
     def built_fraction(self) -> float:
@@ -88,8 +92,8 @@ class CompleteStructure:
         Raises:
             ValueError: `other` has not the same heavy atoms.
         """
-        where = {key: i for i, key in enumerate(_names(other.topology))}
-        mine = _names(self.topology)
+        where = {key: i for i, key in enumerate(places(other.topology.atoms()))}
+        mine = places(self.topology.atoms())
         source = np.array([where.get(key, -1) for key in mine])
         heavy = np.array([atom.element.symbol != "H" for atom in self.topology.atoms()])
         if (source[heavy] < 0).any():
@@ -105,19 +109,21 @@ class CompleteStructure:
         same disulfides, same termini.
 
         Args:
-            names: Residue index and atom name of each of the frames' N atoms.
+            names: Of each of the frames' N atoms, from `caps.places`.
 
         Raises:
             UserError: A heavy atom is missing (but OXT), or is not one of this structure.
         """
         where = {name: i for i, name in enumerate(names)}
-        mine = _names(self.topology)
+        mine = places(self.topology.atoms())
         source = np.array([where.get(name, -1) for name in mine])
         needed = [
-            atom.element.symbol != "H" and atom.name != "OXT" for atom in self.topology.atoms()
+            atom.element.symbol != "H" and atom.name != "OXT" and atom.residue.name not in CAP_ATOMS
+            for atom in self.topology.atoms()
         ]
         missing = [mine[i] for i in np.flatnonzero(needed & (source < 0))]
-        unknown = sorted(set(where) - set(mine))
+        # Free ends of conformations whose reference is capped, or a ring.
+        unknown = sorted(name for name in set(where) - set(mine) if name[1] not in _FREE_ENDS)
         for what, found in (("lacks", missing), ("has unknown", unknown)):
             if found:
                 shown = ", ".join(f"{name} of residue {index + 1}" for index, name in found[:4])
@@ -146,10 +152,6 @@ class CompleteStructure:
                 full[:, atom] = _carry_over(self.reference_nm, full, atom, parent, anchors)
             present[[atom for atom, _ in ready]] = True
         return full
-
-
-def _names(topology: Any) -> list[tuple[int, str]]:
-    return [(atom.residue.index, atom.name) for atom in topology.atoms()]
 
 
 def _neighbours(topology: Any) -> list[list[int]]:
@@ -184,11 +186,15 @@ def _carry_over(
     return np.asarray(rotated + frames[:, parent])
 
 
-def complete_structure(pdb_path: Path | str) -> CompleteStructure:
+def complete_structure(pdb_path: Path | str, protonation: str = FROM_FRAMES) -> CompleteStructure:
     """Read a PDB or mmCIF file and add the hydrogens that it lacks, disulfides and OXT.
 
-    A residue that has hydrogens in the file has the protonation that they show; the pH decides on
-    others. A chain that is closed head to tail stays closed.
+    A residue that has hydrogens in the file has the protonation that they show. A chain that is
+    closed head to tail stays closed.
+
+    Args:
+        pdb_path: The file.
+        protonation: Of residues that show no hydrogens, see `Protonation.parse`.
 
     Raises:
         UserError: The file cannot be read, is a trace without side chains, holds a residue gap,
@@ -201,7 +207,7 @@ def complete_structure(pdb_path: Path | str) -> CompleteStructure:
         state = random.getstate()
         random.seed(0)  # Modeller.addHydrogens draws from the global generator
         try:
-            notes = complete(fixer)
+            notes = complete(fixer, Protonation.parse(protonation))
         finally:
             random.setstate(state)
     except UserError as error:

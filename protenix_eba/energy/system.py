@@ -14,12 +14,14 @@ from protenix_eba.energy import fast
 from protenix_eba.energy.checks import (
     Geometry,
     absurd_energy,
+    absurd_force,
     moved_angstrom,
+    moved_bond,
     problem_after,
     problem_before,
     torn_bond,
 )
-from protenix_eba.energy.functions import create_system
+from protenix_eba.energy.functions import FORCE_FIELD, create_system
 from protenix_eba.energy.minimise import Minimiser, OutOfTime, stage
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.structure import CompleteStructure
@@ -149,8 +151,7 @@ class TargetEnergy:
             return FrameEnergy.without("failed", _first_line(error))
         if not math.isfinite(initial):
             return FrameEnergy.without("failed", "initial energy is not finite")
-        clashes = self.structure.built_fraction > 0 or (self.generated and self.protocol.minimise)
-        if absurd := absurd_energy(initial, len(xyz_nm), clashes=clashes):
+        if absurd := self._absurd(initial, len(xyz_nm)):
             return FrameEnergy.without("failed", f"initial energy: {absurd}", initial)
         if not self.protocol.minimise:
             as_is = FrameEnergy(initial, initial, 0.0, "ok", "", iterations=0)
@@ -167,6 +168,32 @@ class TargetEnergy:
         except _Failed as failure:
             return FrameEnergy.without("failed", str(failure), initial)
         return _mean_label(initial, attempts)
+
+    def _absurd(self, initial: float, n_atoms: int) -> str:
+        """What is absurd at the set positions.
+
+        Overlaps may be where a minimisation follows. Hydrogens that are built may stand in line
+        with a bond, which is a large force for no energy.
+        """
+        built = self.structure.built_fraction > 0
+        clashes = self.protocol.minimise and (built or self.generated)
+        absurd = absurd_energy(initial, n_atoms, clashes=clashes)
+        return absurd if absurd or clashes or built else self._absurd_force()
+
+    def _unlike_a_force_field(
+        self, before_nm: NDArray[np.floating], after_nm: NDArray[np.floating]
+    ) -> str:
+        """What no bonded terms explain at the end of a minimisation."""
+        if absurd := self._absurd_force():
+            return absurd
+        bonded = self.protocol.function == FORCE_FIELD and not self.generated
+        return moved_bond(before_nm, after_nm, self._geometry) if bonded else ""
+
+    def _absurd_force(self) -> str:
+        if self.protocol.function != FORCE_FIELD:  # others need no bonds
+            return ""
+        atom, force = self._final.largest_force_kj_mol_nm()
+        return absurd_force(force, self._geometry.atoms[atom])
 
     def _minimised(self, xyz_nm: NDArray[np.floating], deadline: float) -> _Attempt:
         """One minimisation; where it fails, a second one, moved a little and with softer steps."""
@@ -192,6 +219,7 @@ class TargetEnergy:
             problem_after(before, end.energy_kj_mol, end.xyz_nm)
             or torn_bond(end.xyz_nm, self._geometry)
             or absurd_energy(end.energy_kj_mol, len(xyz_nm), clashes=False)
+            or self._unlike_a_force_field(xyz_nm, end.xyz_nm)
         )
         if problem:
             raise _Failed(problem)

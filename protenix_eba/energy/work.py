@@ -120,7 +120,7 @@ def _energies(chunk: Chunk, job: Job) -> tuple[list[FrameEnergy], str]:
 def _target_energy(topology_path: str, modified_ns: int, job: Job) -> TargetEnergy:
     """Built once in each worker; `modified_ns` only keeps a replaced file from being confused."""
     return TargetEnergy(
-        complete_structure(topology_path),
+        complete_structure(topology_path, job.protocol.protonation),
         job.protocol,
         job.platform,
         generated=job.generated,

@@ -16,7 +16,7 @@ from protenix_eba.covalent import Atom, CrossBond, cross_bonds
 from protenix_eba.errors import UserError
 from protenix_eba.importing.periodic import Connections, connections_of, make_whole
 from protenix_eba.importing.topology import SourceResidue, SourceTopology
-from protenix_eba.residue_names import HEAVY_ATOMS
+from protenix_eba.residue_names import CAP_ATOMS, HEAVY_ATOMS
 from protenix_eba.stereo import CENTRE, is_inverted
 from protenix_eba.units import ANGSTROM_PER_NM
 
@@ -38,6 +38,7 @@ class Molecule:
         connections: For `make_whole`.
         bonds: `[B, 2]` covalent bonds, disulfides and the ends of rings among them where the
             reference has them.
+        bridges: Those of the bonds that no sequence tells.
         sequences: One-letter sequence of each chain.
         missing: Heavy atoms that the topology lacks, "A 214 OXT" among them.
         notes: What was decided on the way, one sentence each.
@@ -47,6 +48,7 @@ class Molecule:
     reference: NDArray[np.float32]
     connections: Connections
     bonds: NDArray[np.int64]
+    bridges: tuple[CrossBond, ...]
     sequences: tuple[str, ...]
     missing: tuple[str, ...]
     notes: tuple[str, ...]
@@ -83,7 +85,8 @@ def build_molecule(
         reference=reference,
         connections=connections,
         bonds=np.array(bonds, dtype=np.int64).reshape(-1, 2),
-        sequences=tuple("".join(r.code for r in chain.residues) for chain in topology.chains),
+        bridges=tuple(bridges),
+        sequences=tuple("".join(r.code or "" for r in chain.residues) for chain in topology.chains),
         missing=_missing_heavy_atoms(topology, closed),
         notes=(*notes, *_bond_notes(bridges)),
     )
@@ -158,12 +161,14 @@ def _split_chains(
     chains = [[residues[0]]]
     starts = _starts(residues)
     for (start, residue), (next_start, following) in pairwise(zip(starts, residues, strict=True)):
-        here = residue.chain == following.chain and not following.after_cap
+        ended = residue.name in CAP_ATOMS and residue.name != "ACE"
+        ended = ended or following.name == "ACE" or following.after_cap
+        here = residue.chain == following.chain and not ended
         if here and _bonded(residue, start, following, next_start, xyz, box):
             chains[-1].append(following)
             continue
         jump = following.number - residue.number
-        if following.after_cap:
+        if ended:
             jump = 1
         if residue.chain == following.chain and "OXT" not in residue.atoms and jump > 1:
             raise UserError(
@@ -278,8 +283,10 @@ def _missing_heavy_atoms(topology: mdtraj.Topology, closed: set[int]) -> tuple[s
         for residue in chain.residues:
             have = {a.name for a in residue.atoms}
             place = f"{chain.chain_id} {residue.resSeq}"
-            missing += [f"{place} {name}" for name in HEAVY_ATOMS[residue.name] if name not in have]
-        if "OXT" not in have and residue.index not in closed:
+            missing += [
+                f"{place} {name}" for name in HEAVY_ATOMS.get(residue.name, ()) if name not in have
+            ]
+        if residue.name not in CAP_ATOMS and "OXT" not in have and residue.index not in closed:
             ends.append(f"{place} OXT")
     return (*missing, *ends)
 

@@ -42,6 +42,7 @@ class ImportedTarget:
         n_frames: Frames stored.
         reason: What was left out, decided or why it failed, one line.
         kept: Whether it was there from an earlier run.
+        summary: Lines from `summary.summary_of`; none where it failed.
     """
 
     target: str
@@ -49,6 +50,7 @@ class ImportedTarget:
     n_frames: int
     reason: str
     kept: bool = False
+    summary: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """What the report and the record tell of it."""
@@ -120,7 +122,7 @@ def already_there(folder: Path, identity: str) -> ImportedTarget | None:
         ) from error
     files = [f"{row.target}.pdb", *(f"{row.target}_R{number}.xtc" for number in stored)]
     if same and all((folder / file).is_file() for file in files):
-        return replace(row, kept=True)
+        return replace(row, kept=True, summary=tuple(record.get("summary", ())))
     return None
 
 
@@ -140,6 +142,7 @@ def record_of(
         "dropped_atoms": system.dropped,
         "renamed_atoms": system.renamed,
         "caps": list(system.caps),
+        "kept_caps": list(system.kept_caps),
         "missing_heavy_atoms": list(molecule.missing),
         "alternate_locations_left_out": system.alternate_locations,
         "notes": notes,

@@ -33,6 +33,7 @@ from protenix_eba.importing.record import (
     record_of,
     remove_leftovers,
 )
+from protenix_eba.importing.summary import summary_of
 from protenix_eba.importing.topology import SourceTopology, read_topology
 from protenix_eba.md_files import Source, unpacked
 from protenix_eba.trajectories import ascii_path
@@ -82,6 +83,7 @@ def import_target(
                 status="incomplete" if problems else "ok",
                 n_frames=sum(len(replica["frames"]) for replica in record["replicas"].values()),
                 reason="; ".join([*problems, *record["notes"]]),
+                summary=tuple(record["summary"]),
             )
             origin = {"choice": asdict(choice), "identity": identity}
             write_json(folder / RECORD, row.as_dict() | record | origin)
@@ -125,14 +127,20 @@ def _import_into(
         pdb = folder / f"{source.name}.pdb"
         mdtraj.Trajectory(reference_nm, molecule.topology).save_pdb(str(pdb))
         notes += [*_system_notes(system), *molecule.notes]
-        return record_of(files.topology, system, molecule, replicas, notes), problems
+        record = record_of(files.topology, system, molecule, replicas, notes)
+        return record | {"summary": summary_of(system, molecule, replicas)}, problems
 
 
 def _system_notes(system: SourceTopology) -> Iterator[str]:
-    """What the energies will not see, or see otherwise than the simulation did."""
+    """What the energies see and Protenix does not, and what they do not see."""
+    if system.kept_caps:
+        yield f"caps are part of the energy ({_few(system.kept_caps)}), not of Protenix's sequence"
     if system.caps:
-        shown = ", ".join(system.caps[:4]) + (" ..." if len(system.caps) > 4 else "")
-        yield f"caps are left out ({shown}): labels are energies of charged ends"
+        yield f"caps are left out ({_few(system.caps)}): labels are energies of charged ends"
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:4]) + (" ..." if len(names) > 4 else "")
 
 
 def _fitted(

@@ -14,12 +14,17 @@ from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
 from protenix_eba.md_files import TOPOLOGY_SUFFIXES
+from protenix_eba.psf_files import load_psf
 from protenix_eba.residue_names import (
     CAPS,
     HEAVY_ATOMS,
     cap_atoms,
+    caps_within,
     is_no_atom,
     standard_atom,
+    standard_cap,
+    standard_cap_atom,
+    standard_cap_name,
     standard_residue,
     uncut_residue,
 )
@@ -48,6 +53,7 @@ class SourceTopology:
             it is a part of an amino acid's residue.
         renamed: How many atoms were renamed, by "HSD CD -> HIS CD".
         caps: Groups at chain ends that were left out, for people.
+        kept_caps: Those that are stored: residues of their own, which no sequence has.
         alternate_locations: Atoms that were left out because another location was kept (PDB).
         xyz: `[N_atom, 3]` in angstrom, None where the file has no coordinates.
         box: `[3, 3]` box vectors as rows, angstrom, or None.
@@ -59,6 +65,7 @@ class SourceTopology:
     dropped: dict[str, int]
     renamed: dict[str, int]
     caps: tuple[str, ...]
+    kept_caps: tuple[str, ...]
     alternate_locations: int
     xyz: NDArray[np.float32] | None
     box: NDArray[np.float32] | None
@@ -76,7 +83,7 @@ class SourceResidue:
     Attributes:
         chain: Index of its chain in the file.
         number: Its residue number there.
-        name: Standard name of the amino acid.
+        name: Standard name of the amino acid, or of a cap.
         atoms: Standard atom names.
         elements: Element symbols.
         after_cap: A cap that was left out stands before it: here a chain begins.
@@ -111,6 +118,7 @@ def read_topology(path: Path | str) -> SourceTopology:
         dropped=dict(picked.dropped.most_common()),
         renamed=dict(picked.renamed.most_common()),
         caps=tuple(picked.caps),
+        kept_caps=tuple(picked.kept_caps),
         alternate_locations=_pdb_atom_lines(path)[1] if path.suffix.lower() in _PDB else 0,
         xyz=None if xyz is None else xyz[index],
         box=box,
@@ -151,6 +159,7 @@ class _Picked:
         self.columns: list[int] = []
         self.residues: list[SourceResidue] = []
         self.caps: list[str] = []
+        self.kept_caps: list[str] = []
         self.dropped: Counter[str] = Counter()
         self.renamed: Counter[str] = Counter()
 
@@ -163,23 +172,50 @@ class _Picked:
             # A cut name: mdtraj has named the atoms as a cap's.
             for atom, atom_name in zip(atoms, own, strict=True):
                 atom.name = atom_name
+        if name is None and self._add_cap(residue.name, residue.resSeq, atoms):
+            return
         if name is None:
             self.dropped[residue.name] += len(atoms)
             if residue.name in CAPS:
                 self._after_cap = True
                 self.caps.append(f"{residue.name} {residue.resSeq}")
             return
-        kept = self._without_foreign(atoms, name)
+        caps = caps_within(own)
+        within = {cap: [a for a, o in zip(atoms, own, strict=True) if o in caps[cap]]
+                  for cap in caps}  # fmt: skip
+        capped = [atom for members in within.values() for atom in members]
+        kept = self._without_foreign([a for a in atoms if a not in capped], name)
         if not kept:
             return
-        made = _standardised(residue, name, kept, self._path, self._after_cap)
+        if "ACE" in within:
+            self._add_cap("ACE", residue.resSeq - 1, within["ACE"])
+        self._store(kept, _standardised(residue, name, kept, self._path, self._after_cap))
+        for cap in within.keys() - {"ACE"}:
+            self._add_cap(cap, residue.resSeq + 1, within[cap])
+
+    def _add_cap(self, given: str, number: int, atoms: list[_MdAtom]) -> bool:
+        """Take a cap that force fields have as a residue of its own; false for others."""
+        own = [self._raw[atom.index][1] for atom in atoms]
+        guess = standard_cap_name(given)
+        if guess is None:
+            return False
+        names = [standard_cap_atom(guess, name) for name in own]
+        if standard_cap(guess, names) is None or len(set(names)) < len(names):
+            return False
+        elements = tuple(_element(atom) for atom in atoms)
+        chain = atoms[0].residue.chain.index
+        self._store(atoms, SourceResidue(chain, number, guess, tuple(names), elements))
+        self.kept_caps.append(f"{guess} {number}")
+        return True
+
+    def _store(self, atoms: list[_MdAtom], made: SourceResidue) -> None:
         self._after_cap = False
-        self.columns += [a.index for a in kept]
+        self.columns += [a.index for a in atoms]
         self.residues.append(made)
-        for atom, standard in zip(kept, made.atoms, strict=True):
-            if self._raw[atom.index] != (name, standard):
+        for atom, standard in zip(atoms, made.atoms, strict=True):
+            if self._raw[atom.index] != (made.name, standard):
                 old = " ".join(self._raw[atom.index])
-                self.renamed[f"{old} -> {name} {standard}"] += 1
+                self.renamed[f"{old} -> {made.name} {standard}"] += 1
 
     def _without_foreign(self, atoms: list[_MdAtom], name: str) -> list[_MdAtom]:
         """The amino acid's own atoms; caps and sites that are no atoms are counted.
@@ -216,13 +252,14 @@ def _check_complete(residues: list[SourceResidue], n_atoms: int, path: Path) -> 
     Raises:
         UserError: One of these.
     """
-    if not residues:
+    if not any(r.name in HEAVY_ATOMS for r in residues):
         raise UserError(
             f"no protein among the {n_atoms} atoms of {path.name}",
             "give the topology of the simulated system, with names of residues and atoms",
         )
-    expected = sum(len(HEAVY_ATOMS[r.name]) for r in residues)
-    missing = [f"{r.name} {r.number} {a}" for r in residues for a in HEAVY_ATOMS[r.name]
+    amino_acids = [r for r in residues if r.name in HEAVY_ATOMS]
+    expected = sum(len(HEAVY_ATOMS[r.name]) for r in amino_acids)
+    missing = [f"{r.name} {r.number} {a}" for r in amino_acids for a in HEAVY_ATOMS[r.name]
                if a not in r.atoms]  # fmt: skip
     if len(missing) > _MAX_MISSING_FRACTION * expected:
         raise UserError(
@@ -244,6 +281,8 @@ def _load(
     if not path.is_file():
         raise UserError(f"no topology file at {path}", "check the path")
     try:
+        if suffix == ".psf":
+            return load_psf(path), None, None
         if suffix not in _WITH_COORDINATES:
             return mdtraj.load_topology(str(path)), None, None
         load = mdtraj.load_pdb if suffix in _PDB else mdtraj.load

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
@@ -120,12 +121,7 @@ def _cif_models(
     models: list[tuple[int, int]] = []
     seen: set[bytes] = set()
     number, start = None, at
-    for line in file:
-        if not line.strip() or line.startswith(_AFTER_ATOMS):
-            break
-        values = line.split()
-        if len(values) < n_columns:
-            raise ValueError(f"a row of its atoms has {len(values)} of {n_columns} values: cut?")
+    for values, length in _cif_rows(file, n_columns):
         own = b"" if column is None else values[column]
         if own != number:
             if number is not None:
@@ -136,7 +132,27 @@ def _cif_models(
                 raise ValueError(f"the atoms of model {own.decode(errors='replace')} stand apart")
             seen.add(own)
             number, start = own, at
-        at += len(line)
+        at += length
     if number is None:
         raise ValueError("it has no atoms")
     return [*models, (start, at)]
+
+
+def _cif_rows(file: BinaryIO, n_columns: int) -> Iterator[tuple[list[bytes], int]]:
+    """Values and bytes of each row, which may go on in the next line.
+
+    Raises:
+        ValueError: The last row lacks values.
+    """
+    values: list[bytes] = []
+    length = 0
+    for line in file:
+        if not line.strip() or line.startswith(_AFTER_ATOMS):
+            break
+        values += line.split()
+        length += len(line)
+        if len(values) >= n_columns:
+            yield values, length
+            values, length = [], 0
+    if values:
+        raise ValueError(f"a row of its atoms has {len(values)} of {n_columns} values: cut?")

@@ -17,6 +17,7 @@ from protenix_eba.errors import UserError
 from protenix_eba.eval.inputs.models import CIF_SUFFIXES, PDB_SUFFIXES, models_of
 from protenix_eba.eval.inputs.packed import format_of
 from protenix_eba.md_files import TOPOLOGY_SUFFIXES
+from protenix_eba.psf_files import load_psf
 from protenix_eba.residue_names import standard_atom, standard_residue
 from protenix_eba.trajectories import ascii_path
 from protenix_eba.units import ANGSTROM_PER_NM
@@ -68,9 +69,9 @@ def _read(path: Path, suffix: str) -> Loaded:
     if suffix in CIF_SUFFIXES:
         atoms = read_cif(models_of(path, at_most=1)[0].text())
         return _topology_of(atoms), np.asarray(atoms.coord, dtype=np.float32)
+    if suffix == ".psf":
+        return load_psf(path), None
     with ascii_path(path) as name:
-        if suffix == ".psf":
-            return mdtraj.load_psf(name), None
         # mdtraj finds single frames of HDF5 files, not of GRO files.
         frame = mdtraj.load(name)[0] if suffix == ".gro" else mdtraj.load_frame(name, 0)
     return frame.topology, _angstrom(frame)

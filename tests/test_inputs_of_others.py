@@ -1,0 +1,121 @@
+"""Structures that nobody here made, and odd ones: read as gemmi reads them, or refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from pathlib import Path
+
+import gemmi
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from protenix_eba.errors import UserError
+from protenix_eba.importing.topology import read_topology
+from protenix_eba.residue_names import CAP_ATOMS
+
+# Folders of packages that the tests may have, with structures.
+FOLDERS = [("pdbfixer", "tests/data"), ("openmm", "app/data"), ("fastmdanalysis", "data"),
+           ("pdbeccdutils", "tests/test_files")]  # fmt: skip
+LARGEST = 1_500_000  # bytes; reading takes a second for each megabyte
+THYMOPENTIN = (
+    Path(__file__).parent.parent / "protenix_eba" / "demo_data" / "thymopentin" / "thymopentin.pdb"
+)
+
+
+def files_of_others() -> list[Path]:
+    found: list[Path] = []
+    for package, folder in FOLDERS:
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.origin is not None:
+            inside = sorted((Path(spec.origin).parent / folder).rglob("*"))
+            found += [p for p in inside if p.suffix in (".pdb", ".cif", ".ent")]
+    return [path for path in found if path.stat().st_size < LARGEST]
+
+
+# Names of MD programs that gemmi's table of the PDB's components has not, or has as others.
+MD_NAMES = {"LYN": "K", "LYP": "K", "HID": "H", "HIE": "H", "HIP": "H", "CYX": "C"}
+
+
+def letter(name: str) -> str:
+    known = gemmi.find_tabulated_residue(name).one_letter_code.upper()
+    return MD_NAMES.get(name, known)
+
+
+def sequence_by_gemmi(path: Path) -> str:
+    """Amino acids of the first model, by name or by their backbone."""
+    structure = gemmi.read_structure(str(path))
+    structure.setup_entities()
+    letters = []
+    for chain in structure[0]:
+        for residue in chain:
+            names = {atom.name for atom in residue}
+            known = residue.name in MD_NAMES
+            known |= gemmi.find_tabulated_residue(residue.name).is_amino_acid()
+            if known or {"N", "CA", "C"} <= names:
+                letters.append(letter(residue.name))
+    return "".join(letters)
+
+
+def sequence_here(path: Path) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        source = read_topology(path)
+    protein = [residue for residue in source.residues if residue.name not in CAP_ATOMS]
+    return "".join(letter(residue.name) for residue in protein)
+
+
+@pytest.mark.parametrize("path", files_of_others(), ids=lambda path: path.name)
+def test_a_file_of_a_package_has_gemmis_sequence_or_is_refused(path: Path) -> None:
+    try:
+        found = sequence_here(path)
+    except UserError:
+        return
+    assert found == sequence_by_gemmi(path)
+
+
+LINES = [
+    line for line in THYMOPENTIN.read_text(encoding="utf-8").splitlines() if line[:4] == "ATOM"
+]
+
+
+@st.composite
+def odd_structures(draw: st.DrawFn) -> list[str]:
+    """Thymopentin with other numbers, insertion codes, chain, names, fewer atoms, a cap."""
+    # Near each other, so that codes matter; of equal ones gemmi makes one residue.
+    place = st.tuples(st.integers(-9, 9), st.sampled_from(" AB"))
+    places = draw(st.lists(place, min_size=5, max_size=5, unique=True))
+    shift = draw(st.sampled_from([0, 99, 9990]))
+    chain = draw(st.sampled_from("A z9"))
+    lysine = draw(st.sampled_from(["LYS", "LYN", "LYP", "KCX", "ALA"]))
+    gone = draw(st.sets(st.integers(0, len(LINES) - 1), max_size=6))
+    made = []
+    if draw(st.booleans()):
+        name = draw(st.sampled_from(["ACE", "FOR", "GLY"]))
+        made = [f"HETATM    1  CH3 {name} {chain}   0      20.000  20.000  20.000  1.00  0.00"
+                "           C"]  # fmt: skip
+    for index, line in enumerate(LINES):
+        if index in gone:
+            continue
+        which = int(line[22:26]) - 1
+        name = f"{lysine:<4s}" if which == 1 else line[17:20] + " "
+        number, code = places[which]
+        made.append(f"{line[:17]}{name}{chain}{number + shift:4d}{code}{line[27:]}")
+    return made
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(lines=odd_structures())
+def test_an_odd_structure_has_gemmis_sequence_and_atoms_or_is_refused(
+    lines: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "odd.pdb"
+    path.write_text("\n".join([*lines, "END", ""]), encoding="utf-8")
+    try:
+        found = sequence_here(path)
+    except UserError:
+        return
+    assert found == sequence_by_gemmi(path)
