@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from protenix_eba.eval.suites.nmr import NMR
 from protenix_eba.eval.suites.registry import SUITES, Suite
 from protenix_eba.eval.suites.states import STATES
 
@@ -19,7 +20,7 @@ ATLAS: Final = Suite(
     compute=None,
 )
 
-_OWN: Final = (ATLAS, STATES)
+_OWN: Final = (ATLAS, STATES, NMR)
 for _suite in _OWN:
     SUITES.register(_suite.name)(_suite)
 
