@@ -7,7 +7,8 @@ weights are w0 exp(-lambda f) up to a factor, with one multiplier for each measu
 problem is convex in as many unknowns as there are measurements.
 
 Sources: Hummer and Koefinger, J. Chem. Phys. 143, 243150 (2015); Cesari, Reisser and Bussi,
-Computation 6, 15 (2018); Bottaro, Bengtsen and Lindorff-Larsen, Methods Mol. Biol. 2112, 219 (2020).
+Computation 6, 15 (2018); Bottaro, Bengtsen and Lindorff-Larsen, Methods Mol. Biol. 2112, 219
+(2020).
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from protenix_eba.eval.suites.bioemu.folding import FOLDING
+from protenix_eba.eval.suites.bioemu.md import MD
+from protenix_eba.eval.suites.bioemu.multiconf import MULTICONF
 from protenix_eba.eval.suites.nmr import NMR
 from protenix_eba.eval.suites.registry import SUITES, Suite
 from protenix_eba.eval.suites.states import STATES
@@ -20,7 +23,7 @@ ATLAS: Final = Suite(
     compute=None,
 )
 
-_OWN: Final = (ATLAS, STATES, NMR)
+_OWN: Final = (ATLAS, STATES, MULTICONF, MD, FOLDING, NMR)
 for _suite in _OWN:
     SUITES.register(_suite.name)(_suite)
 
