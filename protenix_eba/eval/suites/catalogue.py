@@ -9,6 +9,7 @@ from protenix_eba.eval.suites.bioemu.md import MD
 from protenix_eba.eval.suites.bioemu.multiconf import MULTICONF
 from protenix_eba.eval.suites.nmr import NMR
 from protenix_eba.eval.suites.registry import SUITES, Suite
+from protenix_eba.eval.suites.saxs import SAXS
 from protenix_eba.eval.suites.states import STATES
 
 __all__ = ["ATLAS", "known_suites"]
@@ -23,7 +24,7 @@ ATLAS: Final = Suite(
     compute=None,
 )
 
-_OWN: Final = (ATLAS, STATES, MULTICONF, MD, FOLDING, NMR)
+_OWN: Final = (ATLAS, STATES, MULTICONF, MD, FOLDING, NMR, SAXS)
 for _suite in _OWN:
     SUITES.register(_suite.name)(_suite)
 
