@@ -21,7 +21,8 @@ _WEIGHTS = "weights.csv"
 
 @click.command(
     epilog="Example: protenix-eba reweight --samples samples/eba --data couplings.csv. Then: "
-    "protenix-eba evaluate --weights samples/eba/weights.csv"
+    "protenix-eba evaluate --reference md --samples samples/eba --out reweighted "
+    "--weights samples/eba/weights.csv"
 )
 @click.option("--samples", type=_PATH, multiple=True, required=True,
               help="One model's ensembles: a folder or files, as for evaluate.")  # fmt: skip

@@ -70,9 +70,8 @@ def answer(
         weights: File of weights.
         changes: NAME=VALUE settings.
     """
-    import protenix_eba.eval.suites.catalogue  # noqa: F401  registers ours
     from protenix_eba.cli.session import make_folder
-    from protenix_eba.eval.suites.registry import SUITES
+    from protenix_eba.eval.suites.catalogue import SUITES
     from protenix_eba.eval.suites.run import run_suite, write_outcome
 
     suite = SUITES.get(name)

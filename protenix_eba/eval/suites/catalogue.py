@@ -12,7 +12,7 @@ from protenix_eba.eval.suites.registry import SUITES, Suite
 from protenix_eba.eval.suites.saxs import SAXS
 from protenix_eba.eval.suites.states import STATES
 
-__all__ = ["ATLAS", "known_suites"]
+__all__ = ["ATLAS", "SUITES", "known_suites"]
 
 ATLAS: Final = Suite(
     name="atlas",
