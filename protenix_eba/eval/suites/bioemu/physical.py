@@ -46,37 +46,36 @@ def _compiled(function: Any) -> Any:
     return numba.njit(cache=True)(function)
 
 
+# Scalars rather than slices: those make an array for each pair, which takes ten times as long.
+@_compiled
+def _squared(a: NDArray[Any], i: int, b: NDArray[Any], j: int) -> float:
+    x, y, z = a[i, 0] - b[j, 0], a[i, 1] - b[j, 1], a[i, 2] - b[j, 2]
+    return x * x + y * y + z * z  # type: ignore[no-any-return]
+
+
 @_compiled
 def _clashes(xyz: NDArray[Any], starts: NDArray[Any], ca: NDArray[Any]) -> NDArray[Any]:
     """`[S]` whether two atoms of residues that are no neighbours touch."""
-    n_frames, n_residues = ca.shape[0], ca.shape[1]
-    found = np.zeros(n_frames, dtype=np.bool_)
-    reach = np.empty(n_residues)
-    for s in range(n_frames):
-        for i in range(n_residues):
-            reach[i] = 0.0
-            for a in range(starts[i], starts[i + 1]):
-                reach[i] = max(reach[i], np.sqrt(((xyz[s, a] - ca[s, i]) ** 2).sum()))
-        for i in range(n_residues):
-            if found[s]:
-                break
-            for j in range(i + _SEPARATION + 1, n_residues):
-                apart = np.sqrt(((ca[s, i] - ca[s, j]) ** 2).sum())
-                if apart > reach[i] + reach[j] + CLASH_ANGSTROM:
-                    continue
-                if _touch(xyz[s], starts[i], starts[i + 1], starts[j], starts[j + 1]):
-                    found[s] = True
-                    break
+    found = np.zeros(len(xyz), dtype=np.bool_)
+    for s in range(len(xyz)):
+        found[s] = _clash(xyz[s], starts, ca[s])
     return found
 
 
 @_compiled
-def _touch(xyz: NDArray[Any], a0: int, a1: int, b0: int, b1: int) -> bool:
-    for a in range(a0, a1):
-        for b in range(b0, b1):
-            total = 0.0
-            for k in range(3):
-                total += (xyz[a, k] - xyz[b, k]) ** 2
-            if total <= CLASH_ANGSTROM * CLASH_ANGSTROM:
-                return True
+def _clash(xyz: NDArray[Any], starts: NDArray[Any], ca: NDArray[Any]) -> bool:
+    n_residues = len(ca)
+    reach = np.zeros(n_residues)
+    for i in range(n_residues):
+        for a in range(starts[i], starts[i + 1]):
+            reach[i] = max(reach[i], np.sqrt(_squared(xyz, a, ca, i)))
+    for i in range(n_residues):
+        for j in range(i + _SEPARATION + 1, n_residues):
+            limit = reach[i] + reach[j] + CLASH_ANGSTROM
+            if _squared(ca, i, ca, j) > limit * limit:
+                continue
+            for a in range(starts[i], starts[i + 1]):
+                for b in range(starts[j], starts[j + 1]):
+                    if _squared(xyz, a, xyz, b) <= CLASH_ANGSTROM * CLASH_ANGSTROM:
+                        return True
     return False
