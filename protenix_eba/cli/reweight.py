@@ -29,9 +29,10 @@ _WEIGHTS = "weights.csv"
 @click.option("--data", type=_PATH, required=True,
               help="Measured values to agree with: CSV, as for evaluate --suite nmr.")  # fmt: skip
 @click.option("--held-out", type=_PATH, help="Measured values that only judge.")
-@click.option("--theta", default="cv", show_default=True, metavar="NUMBER|cv|l-curve",
-              help="Trust in the ensemble: cv takes the one with which values that are left out "
-              "agree best, l-curve the corner of agreement over entropy.")  # fmt: skip
+@click.option("--theta", default="cv", show_default=True, metavar="NUMBER|cv|cv-residues|l-curve",
+              help="Trust in the ensemble: cv takes the largest with which values that are left "
+              "out agree as well as with any, cv-residues leaves out all of a residue at once, "
+              "l-curve takes the corner of agreement over entropy.")  # fmt: skip
 @click.option("--prior", type=_PATH, help="Weights to start from, as this command writes them.")
 @click.option("--min-effective", type=float, default=10.0, show_default=True,
               help="Refuse weights that rest on fewer effective conformations.")  # fmt: skip

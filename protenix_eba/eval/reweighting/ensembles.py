@@ -65,7 +65,8 @@ def reweight_ensembles(
     Args:
         samples: Ensembles, as `find_samples` takes them.
         data: File of measurements to agree with.
-        theta: A number, `cv` for cross-validation, or `l-curve`.
+        theta: A number, `l-curve`, or `cv` for cross-validation; `cv-residues` leaves out all that
+            is measured of a residue together. Of a single value or residue the L-curve decides.
         held_out: File of measurements that only judge.
         prior: File of weights to start from; equal ones without it.
         min_effective: Fewest effective conformations.
@@ -151,15 +152,18 @@ class _Ensemble:
         return Report(self.name, result.weights, numbers, rows, self._notes(numbers))
 
     def _choice(self, theta: str, seed: int) -> Choice:
-        if theta == "cv" and len(self.fit) > 1:
-            return cross_validated(self.problem, seed)
-        if theta in ("cv", "l-curve"):
+        labels = [m.groups[0][0].residue if m.groups else m.label for m in self.fit]
+        groups = labels if theta == "cv-residues" else list(range(len(self.fit)))
+        if theta in ("cv", "cv-residues") and len(set(groups)) > 1:
+            return cross_validated(self.problem, seed, groups=groups)
+        if theta in ("cv", "cv-residues", "l-curve"):
             return l_curve(self.problem)
         try:
             result = weights_of_theta(self.problem, float(theta))
         except ValueError as error:
             raise UserError(
-                f"theta: expected a number, cv or l-curve, found {theta!r}", "cv is the default"
+                f"theta: expected a number, cv, cv-residues or l-curve, found {theta!r}",
+                "cv is the default",
             ) from error
         return Choice(result, [result])
 

@@ -32,30 +32,49 @@ class Choice:
     left_out: Sequence[float] = ()
 
 
-def cross_validated(problem: Problem, seed: int, thetas: Sequence[float] = THETAS) -> Choice:
-    """The theta with which measurements that were left out agree best.
+def cross_validated(
+    problem: Problem,
+    seed: int,
+    thetas: Sequence[float] = THETAS,
+    groups: Sequence[object] | None = None,
+) -> Choice:
+    """The largest theta with which what was left out agrees as well as with any, nearly.
 
-    Measurements are dealt to five parts, or to as many as there are measurements; each part is left
-    out once. Measurements of the same thing twice make this too hopeful.
+    Groups of measurements are dealt to five parts, or to as many as there are groups; each part is
+    left out once. Nearly: worse than the best theta by no more than the standard error of that
+    difference over parts; a smaller theta would fit what the parts do not tell apart.
 
     Args:
-        problem: Two measurements or more.
+        problem: Measurements of two groups or more.
         seed: Of the deal.
-        thetas: From large to small; of equal ones the largest wins.
+        thetas: From large to small.
+        groups: What is left out together, a label for each measurement; each its own when None.
+            Couplings of one torsion predict each other, and nothing of another residue's: by
+            single values one asks whether they agree, by residues whether others gain.
+
+    Source: Hastie, Tibshirani and Friedman, "The Elements of Statistical Learning", 2009, section
+        7.10, for the rule of one standard error.
     """
-    m = len(problem.values)
-    order = np.random.default_rng(seed).permutation(m)
-    parts = [order[n :: min(_FOLDS, m)] for n in range(min(_FOLDS, m))]
-    left_out = []
-    for theta in thetas:
-        squares = 0.0
-        for part in parts:
-            rest = [n for n in range(m) if n not in part]
+    labels = list(range(len(problem.values))) if groups is None else list(groups)
+    known = list(dict.fromkeys(labels))
+    n_parts = min(_FOLDS, len(known))
+    order = np.random.default_rng(seed).permutation(len(known))
+    part_of = {known[label]: n % n_parts for n, label in enumerate(order.tolist())}
+    left_out = np.empty((len(thetas), n_parts))
+    for part in range(n_parts):
+        rest = [n for n, label in enumerate(labels) if part_of[label] != part]
+        out = [n for n, label in enumerate(labels) if part_of[label] == part]
+        for row, theta in enumerate(thetas):
             weights = reweight(problem.only(rest), theta).weights
-            squares += chi_square(problem.only(part.tolist()), weights) * len(part)
-        left_out.append(squares / m)
+            left_out[row, part] = chi_square(problem.only(out), weights)
+    mean = left_out.mean(axis=1)
+    best = int(mean.argmin())
+    # Of the same parts: what makes a part hard for both does not widen the error.
+    worse = left_out - left_out[best]
+    error = worse.std(axis=1, ddof=1) / np.sqrt(n_parts)
+    chosen = int(np.flatnonzero(worse.mean(axis=1) <= error)[0])
     scan = [reweight(problem, theta) for theta in thetas]
-    return Choice(scan[int(np.argmin(left_out))], scan, left_out)
+    return Choice(scan[chosen], scan, [float(x) for x in mean])
 
 
 def l_curve(problem: Problem, thetas: Sequence[float] = THETAS) -> Choice:

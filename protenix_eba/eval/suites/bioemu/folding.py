@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from protenix_eba.errors import UserError
 from protenix_eba.eval.suites.bioemu.data import LICENCE, find_part, test_cases
 from protenix_eba.eval.suites.bioemu.references import Reference, read_reference
-from protenix_eba.eval.suites.bioemu.samples import by_test_case, sampled
+from protenix_eba.eval.suites.bioemu.samples import Sampled, by_test_case, joined
 from protenix_eba.eval.suites.bioemu.summaries import mean_interval
 from protenix_eba.eval.suites.ensembles import bootstrap_interval
 from protenix_eba.eval.suites.registry import Float64s, Outcome, Request, Suite, Value, by_target
@@ -119,30 +119,27 @@ def _compute(request: Request) -> Outcome:
 
     def compute(case: str) -> list[Value]:
         reference = read_reference(folder / "reference_wildtypes" / f"{case.split('__')[0]}.pdb")
-        contacts, weights, n_all = [], [], 0
-        for name in cases[case]:
-            samples = sampled(request, name, filter_torn=settings.filter_torn)
-            contacts.append(
-                soft_native_contacts(
-                    samples.ca, samples.sequence, reference, images=settings.as_published
-                )
+
+        def contacts(samples: Sampled) -> Float64s:
+            return soft_native_contacts(
+                samples.ca, samples.sequence, reference, images=settings.as_published
             )
-            weights.append(samples.weights * samples.n_all)
-            n_all += samples.n_all
-        all_contacts, joined = np.concatenate(contacts), np.concatenate(weights)
-        joined /= joined.sum()
+
+        both = joined(request, cases[case], contacts, filter_torn=settings.filter_torn)
 
         def free_energy(drawn: Float64s) -> Float64s:
-            return folding_free_energy(all_contacts, drawn, settings.temperature_K)
+            return folding_free_energy(both.values, drawn, settings.temperature_K)
 
-        low, high = bootstrap_interval(lambda w: free_energy(w)[:, None], joined, request.seed)
+        low, high = bootstrap_interval(
+            lambda w: free_energy(w)[:, None], both.weights, request.seed
+        )
         interval = float(low[0]), float(high[0])
-        value = float(free_energy(joined))
+        value = float(free_energy(both.weights))
         return [
             Value(case, "", "dG", value, "kcal/mol", interval),
             Value(case, "", "dG_experiment", float(info[case]["dg_exp"]), "kcal/mol"),
-            Value(case, "", "native_contacts_mean", float(joined @ all_contacts)),
-            Value(case, "", "whole_conformations", len(joined) / n_all),
+            Value(case, "", "native_contacts_mean", float(both.weights @ both.values)),
+            Value(case, "", "whole_conformations", both.whole),
         ]
 
     values, failed = by_target(cases, compute)

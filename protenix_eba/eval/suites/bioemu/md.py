@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from protenix_eba.errors import UserError
 from protenix_eba.eval.suites.bioemu.data import LICENCE, find_part, test_cases
 from protenix_eba.eval.suites.bioemu.landscapes import Landscape
-from protenix_eba.eval.suites.bioemu.samples import by_test_case, sampled
+from protenix_eba.eval.suites.bioemu.samples import Sampled, by_test_case, joined
 from protenix_eba.eval.suites.bioemu.summaries import mean_values
-from protenix_eba.eval.suites.registry import Float64s, Outcome, Request, Suite, Value, by_target
+from protenix_eba.eval.suites.registry import Outcome, Request, Suite, Value, by_target
 from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["MD", "MdSettings", "contact_features"]
@@ -70,30 +70,31 @@ def _compute(request: Request) -> Outcome:
     cases = by_test_case(request.samples, known)
 
     def compute(case: str) -> list[Value]:
-        points, weights, n_all = [], [], 0
-        for name in cases[case]:
-            samples = sampled(request, name, filter_torn=settings.filter_torn)
+        mean = _arrays(folder, "projections_mean", case)
+        turn = _arrays(folder, "projections_sqrt_inv_cov", case)
+
+        def points(samples: Sampled) -> NDArray[np.floating]:
             features = contact_features(samples.ca)
-            mean = _arrays(folder, "projections_mean", case)
-            turn = _arrays(folder, "projections_sqrt_inv_cov", case)
             if features.shape[1] != turn.shape[0]:
-                raise UserError(f"{features.shape[1]} features, {turn.shape[0]} expected",
-                                "give the samples of the whole sequence")  # fmt: skip
-            points.append((features - mean) @ turn)
-            weights.append(samples.weights * samples.n_all)
-            n_all += samples.n_all
+                raise UserError(
+                    f"{features.shape[1]} features, {turn.shape[0]} expected",
+                    "give the samples of the whole sequence",
+                )
+            projected: NDArray[np.floating] = (features - mean) @ turn
+            return projected
+
+        found = joined(request, cases[case], points, filter_torn=settings.filter_torn)
         landscape = Landscape(
             _arrays(folder, "reference_projections", case), settings.temperature_K
         )
-        joined: Float64s = np.concatenate(weights)
         # Equal weights take the draws of the package.
-        given = joined / joined.sum() if np.ptp(joined) > 1e-12 else None
-        errors = landscape.errors(np.concatenate(points), given)
+        given = found.weights if np.ptp(found.weights) > 1e-12 else None
+        errors = landscape.errors(found.values, given)
         return [
             Value(case, "", "mae", errors.mae, "kcal/mol"),
             Value(case, "", "rmse", errors.rmse, "kcal/mol"),
             Value(case, "", "coverage", errors.coverage),
-            Value(case, "", "whole_conformations", len(joined) / n_all),
+            Value(case, "", "whole_conformations", found.whole),
         ]
 
     values, failed = by_target(cases, compute)

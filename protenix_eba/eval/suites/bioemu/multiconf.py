@@ -27,7 +27,7 @@ from protenix_eba.eval.suites.bioemu.references import (
     read_local,
     read_references,
 )
-from protenix_eba.eval.suites.bioemu.samples import Sampled, by_test_case, sampled
+from protenix_eba.eval.suites.bioemu.samples import Sampled, by_test_case, joined
 from protenix_eba.eval.suites.bioemu.summaries import mean_interval
 from protenix_eba.eval.suites.registry import Float64s, Outcome, Request, Suite, Value
 from protenix_eba.eval.suites.superposition import rmsd
@@ -165,22 +165,19 @@ class _Part:
         local = None
         if self.part in ("ood60", "crypticpocket", "localunfolding"):
             local = read_local(self.folder, case, references)
-        columns, weights, n_all = [], [], 0
-        for name in ensembles:
-            samples = sampled(self.request, name, filter_torn=self.settings.filter_torn)
-            columns.append(np.stack([self._one(samples, r, local) for r in references], axis=1))
-            weights.append(samples.weights * samples.n_all)
-            n_all += samples.n_all
-        distances, joined = np.concatenate(columns), np.concatenate(weights)
+
+        def compute(samples: Sampled) -> Float64s:
+            return np.stack([self._one(samples, r, local) for r in references], axis=1)
+
+        found = joined(self.request, ensembles, compute, filter_torn=self.settings.filter_torn)
         self.names[case] = [reference.name for reference in references]
-        self.measured[case] = distances, joined / joined.sum()
+        self.measured[case] = found.values, found.weights
         self.values += [
             Value(case, f"{self.part} {name}", key, float(value), unit)
             for n, name in enumerate(self.names[case])
-            for key, value, unit in self._nearest(distances[:, n], self.measured[case][1])
+            for key, value, unit in self._nearest(found.values[:, n], found.weights)
         ]
-        kept = Value(case, self.part, "whole_conformations", len(distances) / n_all)
-        self.values.append(kept)
+        self.values.append(Value(case, self.part, "whole_conformations", found.whole))
 
     def _one(self, samples: Sampled, reference: Reference, local: Local | None) -> Float64s:
         if self.part != "localunfolding":

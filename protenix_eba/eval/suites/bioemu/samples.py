@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +16,7 @@ from protenix_eba.eval.suites.bioemu.physical import physical
 from protenix_eba.eval.suites.ensembles import coordinates
 from protenix_eba.eval.suites.registry import Float64s, Request
 
-__all__ = ["BACKBONE", "Sampled", "by_test_case", "residue_letters", "sampled"]
+__all__ = ["BACKBONE", "Joined", "Sampled", "by_test_case", "joined", "residue_letters", "sampled"]
 
 BACKBONE: Final = ("N", "CA", "C", "O")
 
@@ -105,6 +105,46 @@ def sampled(request: Request, name: str, *, filter_torn: bool) -> Sampled:
             "--set filter_torn=false keeps them",
         )
     return Sampled(name, residue_letters(source.topology), backbone, weights / weights.sum(), n_all)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Something of all conformations of a test case, which may come from several ensembles.
+
+    Attributes:
+        values: `[S, ...]` of each conformation.
+        weights: `[S]`, which sum to 1; each ensemble has as much as it has conformations.
+        whole: Share of the conformations that are not torn.
+    """
+
+    values: Float64s
+    weights: Float64s
+    whole: float
+
+
+def joined(
+    request: Request,
+    names: Sequence[str],
+    compute: Callable[[Sampled], NDArray[np.floating]],
+    *,
+    filter_torn: bool,
+) -> Joined:
+    """Compute something of each conformation of some ensembles.
+
+    Args:
+        request: Has the ensembles.
+        names: Of the ensembles.
+        compute: Gives `[S, ...]` for one.
+        filter_torn: As for `sampled`.
+    """
+    values, weights, n_all = [], [], 0
+    for name in names:
+        samples = sampled(request, name, filter_torn=filter_torn)
+        values.append(np.asarray(compute(samples), dtype=np.float64))
+        weights.append(samples.weights * samples.n_all)
+        n_all += samples.n_all
+    together = np.concatenate(weights)
+    return Joined(np.concatenate(values), together / together.sum(), len(together) / n_all)
 
 
 def _backbone(residue: mdtraj.core.topology.Residue, name: str) -> list[int]:
