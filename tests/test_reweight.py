@@ -196,6 +196,23 @@ def test_a_prior_is_where_one_starts_from(ensemble):
     np.testing.assert_allclose(read_weights(ensemble / "w.csv")["p"], prior, rtol=1e-4)
 
 
+def test_labels_are_a_prior(demo_data, tmp_path):
+    """A huge theta leaves softmax(-E / (kT sqrt(N))) of the labels."""
+    from protenix_eba.energy.table import read_labels
+
+    words = ["--samples", str(demo_data / NAME), "--theta", "1e9", "--prior",
+             str(demo_data / "labels.parquet"), "--data",
+             str(demo_data / "penta_alanine_couplings.csv"), "--out", str(tmp_path / "w.csv"),
+             "--min-effective", "2"]  # fmt: skip
+    assert run(["reweight", *words]) == 0
+    labels = read_labels(demo_data / "labels.parquet")
+    energy = labels.energy_kj_mol[labels.target == NAME]
+    expected = np.exp(-(energy - energy.min()) / (2.494338785 * np.sqrt(5.0)))
+    np.testing.assert_allclose(
+        read_weights(tmp_path / "w.csv")[NAME], expected / expected.sum(), rtol=1e-5
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

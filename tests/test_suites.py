@@ -9,8 +9,9 @@ import pytest
 
 from protenix_eba.cli.main import run
 from protenix_eba.errors import UserError
+from protenix_eba.eval.extras.energies import effective_sample_size
 from protenix_eba.eval.suites import catalogue
-from protenix_eba.eval.suites.ensembles import bootstrap_interval, effective_size
+from protenix_eba.eval.suites.ensembles import bootstrap_interval
 from protenix_eba.eval.suites.registry import SUITES
 from protenix_eba.eval.suites.run import changed_settings
 from protenix_eba.eval.suites.states import STATES, populations
@@ -147,8 +148,8 @@ def test_the_interval_of_a_mean_is_the_normal_one():
     half = 1.96 * values.std() / np.sqrt(n)
     assert low[0] == pytest.approx(values.mean() - half, abs=0.02)
     assert high[0] == pytest.approx(values.mean() + half, abs=0.02)
-    assert effective_size(np.array([1.0, 0.0])) == 1.0
-    assert effective_size(np.full(7, 2.0)) == pytest.approx(7.0)
+    assert effective_sample_size(np.array([1.0, 0.0])) == 1.0
+    assert effective_sample_size(np.full(7, 2.0)) == pytest.approx(7.0)
 
 
 def test_rmsd_is_mdtrajs():

@@ -75,3 +75,14 @@ def test_weights_of_other_files_are_refused(demo_data, tmp_path):
         evaluate(
             demo_data / NAME, [demo_data / NAME], tmp_path, label="x", weights=tmp_path / "w.csv"
         )
+
+
+def test_energies_are_not_weighted_so_both_are_refused(demo_data, tmp_path, capsys):
+    from protenix_eba.cli.main import run
+
+    write_weights(tmp_path / "w.csv", {NAME: np.full(600, 1.0 / 600)})
+    words = ["--reference", str(demo_data), "--samples", str(demo_data / NAME), "--out",
+             str(tmp_path / "o"), "--weights", str(tmp_path / "w.csv"), "--labels",
+             str(demo_data / "labels.parquet")]  # fmt: skip
+    assert run(["evaluate", *words]) == 2
+    assert "the energies of samples are not weighted" in capsys.readouterr().err

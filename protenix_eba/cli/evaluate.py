@@ -134,6 +134,11 @@ def evaluate(
         failed = answer(suite_name, paths, reference, out, wanted, weights, changes)
         return SOME_TARGETS_FAILED if failed else 0
     _refuse_given(suite_name, {"--set": changes})
+    if weights and labels:
+        raise UserError(
+            "--weights and --labels: the energies of samples are not weighted",
+            "give one of them: weights are for the metrics of structures",
+        )
     from protenix_eba.compat import use_plugins
     from protenix_eba.eval.compare import TargetSettings
     from protenix_eba.eval.comparison import compare_evaluations

@@ -33,7 +33,11 @@ _WEIGHTS = "weights.csv"
               help="Trust in the ensemble: cv takes the largest with which values that are left "
               "out agree as well as with any, cv-residues leaves out all of a residue at once, "
               "l-curve takes the corner of agreement over entropy.")  # fmt: skip
-@click.option("--prior", type=_PATH, help="Weights to start from, as this command writes them.")
+@click.option("--prior", type=_PATH,
+              help="What to start from: weights, as this command writes them, or labels (Parquet) "
+              "of the conformations: softmax(-E / (kT sqrt(N))), as EBA has it.")  # fmt: skip
+@click.option("--temperature-K", "temperature_k", type=float, default=300.0, show_default=True,
+              help="Of the weights by labels.")  # fmt: skip
 @click.option("--min-effective", type=float, default=10.0, show_default=True,
               help="Refuse weights that rest on fewer effective conformations.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the cross-validation.")
@@ -41,7 +45,7 @@ _WEIGHTS = "weights.csv"
               help=f"File of the weights.  [default: {_WEIGHTS} in --samples]")  # fmt: skip
 def reweight(
     samples: Sequence[Path], data: Path, held_out: Path | None, theta: str, prior: Path | None,
-    min_effective: float, seed: int, out: Path | None,
+    temperature_k: float, min_effective: float, seed: int, out: Path | None,
 ) -> None:  # fmt: skip
     """Weight conformations so that their averages agree with measurements.
 
@@ -56,7 +60,8 @@ def reweight(
 
     path = out or _beside(samples)
     reports = reweight_ensembles(
-        samples, data, theta=theta, held_out=held_out, prior=prior, min_effective=min_effective,
+        samples, data, theta=theta, held_out=held_out,
+        prior=_prior(prior, temperature_k) if prior else None, min_effective=min_effective,
         seed=seed,
     )  # fmt: skip
     record = {
@@ -70,6 +75,28 @@ def reweight(
     write_json(path.with_suffix(".json"), record)
     write_weights(path, {report.target: report.weights for report in reports})
     _print(reports, path)
+
+
+def _prior(path: Path, temperature_k: float) -> dict[str, Any]:
+    """Target to weights, from a file of weights or of labels."""
+    from protenix_eba.energy.table import read_labels
+    from protenix_eba.eval.extras.energies import boltzmann_weights
+    from protenix_eba.eval.weighting import read_weights
+
+    if path.suffix != ".parquet":
+        return read_weights(path)
+    labels, found = read_labels(path), {}
+    for name in sorted(set(labels.target.tolist())):
+        own = labels.select(labels.target == name)  # by replica and frame, as files are read
+        if not own.ok.all():
+            raise UserError(
+                f"{path}: {(~own.ok).sum()} conformations of {name} have no energy",
+                "label them again, or give weights instead",
+            )
+        found[name] = boltzmann_weights(
+            own.energy_kj_mol, int(own.n_residues[0]), temperature_K=temperature_k
+        )
+    return found
 
 
 def _beside(samples: Sequence[Path]) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,13 +15,12 @@ from protenix_eba.eval.experiment.averages import averaged
 from protenix_eba.eval.experiment.frames import Frames
 from protenix_eba.eval.experiment.measurements import AVERAGED, Measurement, read_measurements
 from protenix_eba.eval.experiment.prediction import Prediction
+from protenix_eba.eval.extras.energies import effective_sample_size
 from protenix_eba.eval.inputs.sources import Conformations, find_samples
 from protenix_eba.eval.reweighting.entropy import Problem, chi_square
 from protenix_eba.eval.reweighting.entropy import reweight as weights_of_theta
 from protenix_eba.eval.reweighting.theta import Choice, cross_validated, l_curve
-from protenix_eba.eval.suites.ensembles import effective_size
 from protenix_eba.eval.suites.nmr import agreement, of_target
-from protenix_eba.eval.weighting import read_weights
 
 __all__ = ["Report", "reweight_ensembles"]
 
@@ -56,7 +55,7 @@ def reweight_ensembles(
     *,
     theta: str,
     held_out: Path | None = None,
-    prior: Path | None = None,
+    prior: Mapping[str, Float64s] | None = None,
     min_effective: float = 10.0,
     seed: int = 0,
 ) -> list[Report]:
@@ -68,7 +67,7 @@ def reweight_ensembles(
         theta: A number, `l-curve`, or `cv` for cross-validation; `cv-residues` leaves out all that
             is measured of a residue together. Of a single value or residue the L-curve decides.
         held_out: File of measurements that only judge.
-        prior: File of weights to start from; equal ones without it.
+        prior: Target to the weights `[S]` to start from; equal ones where there are none.
         min_effective: Fewest effective conformations.
         seed: Of the cross-validation.
 
@@ -81,7 +80,7 @@ def reweight_ensembles(
         raise UserError(f"target {name}: {why}", "leave it out, or mend it")
     fit = read_measurements(data)
     judged = read_measurements(held_out) if held_out else []
-    known = read_weights(prior) if prior else {}
+    known = prior or {}
     reports = []
     for name, source in found.items():
         start = known.get(name)
@@ -131,7 +130,7 @@ class _Ensemble:
     def report(self, theta: str, seed: int) -> Report:
         choice = self._choice(theta, seed)
         result = choice.result
-        before = effective_size(self.prior)
+        before = effective_sample_size(self.prior)
         numbers = {
             "theta": result.theta,
             "chi2_before": chi_square(self.problem, self.prior),

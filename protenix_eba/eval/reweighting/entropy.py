@@ -23,7 +23,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from protenix_eba.errors import UserError
-from protenix_eba.eval.suites.ensembles import effective_size
+from protenix_eba.eval.extras.energies import effective_sample_size
 
 __all__ = ["Problem", "Reweighted", "chi_square", "reweight"]
 
@@ -135,5 +135,5 @@ def reweight(problem: Problem, theta: float) -> Reweighted:
     weights[kept] = np.exp(exponents - logsumexp(exponents))
     entropy = float(weights[kept] @ (log_prior - np.log(np.maximum(weights[kept], 1e-300))))
     return Reweighted(
-        theta, weights, chi_square(problem, weights), entropy, effective_size(weights)
+        theta, weights, chi_square(problem, weights), entropy, effective_sample_size(weights)
     )

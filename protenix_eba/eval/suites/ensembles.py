@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from protenix_eba.eval.inputs.sources import Conformations
 from protenix_eba.eval.suites.registry import Float64s
 
-__all__ = ["RESAMPLES", "bootstrap_interval", "ca_topology", "coordinates", "effective_size"]
+__all__ = ["RESAMPLES", "bootstrap_interval", "ca_topology", "coordinates"]
 
 RESAMPLES: Final = 1000
 _CHUNK_FRAMES: Final = 256
@@ -42,17 +42,6 @@ def ca_topology(topology: mdtraj.Topology) -> tuple[mdtraj.Topology, NDArray[np.
         [a.index for a in topology.atoms if a.name == "CA" and a.residue.is_protein], dtype=np.int64
     )
     return topology.subset(atoms), atoms
-
-
-def effective_size(weights: Float64s) -> float:
-    """Kish's effective sample size, (sum w)^2 / sum w^2: S for equal weights, 1 for one of them.
-
-    Args:
-        weights: `[S]`, not negative.
-
-    Source: Kish, "Survey Sampling", 1965, section 8.2.
-    """
-    return float(np.square(weights.sum()) / np.square(weights).sum())
 
 
 def bootstrap_interval(

@@ -13,8 +13,9 @@ from protenix_eba.errors import UserError
 from protenix_eba.eval.experiment.frames import Frames
 from protenix_eba.eval.experiment.measurements import Measurement, read_measurements
 from protenix_eba.eval.experiment.prediction import Prediction, residuals
+from protenix_eba.eval.extras.energies import effective_sample_size
 from protenix_eba.eval.report.plots.style import small_multiples
-from protenix_eba.eval.suites.ensembles import bootstrap_interval, effective_size
+from protenix_eba.eval.suites.ensembles import bootstrap_interval
 from protenix_eba.eval.suites.registry import Float64s, Outcome, Request, Suite, Value, by_target
 
 __all__ = ["NMR", "agreement", "of_target"]
@@ -76,7 +77,7 @@ def _compute(request: Request) -> Outcome:
         values += _summary(
             name, "", prediction, range(len(measurements)), weights, request.seed, ("chi2",)
         )
-        values.append(Value(name, "", "effective_samples", effective_size(weights)))
+        values.append(Value(name, "", "effective_samples", effective_sample_size(weights)))
         return values
 
     values, failed = by_target(sorted(request.samples), compute)

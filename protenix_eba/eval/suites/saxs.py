@@ -20,8 +20,9 @@ from protenix_eba.eval.experiment.saxs import (
     partial_curves,
     read_curve,
 )
+from protenix_eba.eval.extras.energies import effective_sample_size
 from protenix_eba.eval.report.plots.style import small_multiples
-from protenix_eba.eval.suites.ensembles import bootstrap_interval, coordinates, effective_size
+from protenix_eba.eval.suites.ensembles import bootstrap_interval, coordinates
 from protenix_eba.eval.suites.registry import Float64s, Outcome, Request, Suite, Value, by_target
 from protenix_eba.units import ANGSTROM_PER_NM
 
@@ -102,7 +103,7 @@ def _compute(request: Request) -> Outcome:
             Value(name, "", "c2", best.c2),
             Value(name, "", "scale", best.scale),
             Value(name, "", "background", best.background),
-            Value(name, "", "effective_samples", effective_size(weights)),
+            Value(name, "", "effective_samples", effective_sample_size(weights)),
         ]
 
     values, failed = by_target(sorted(request.samples), compute)

@@ -16,8 +16,9 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from protenix_eba.errors import UserError
+from protenix_eba.eval.extras.energies import effective_sample_size
 from protenix_eba.eval.report.plots.style import small_multiples
-from protenix_eba.eval.suites.ensembles import bootstrap_interval, effective_size
+from protenix_eba.eval.suites.ensembles import bootstrap_interval
 from protenix_eba.eval.suites.references import find_structures, shared_residues
 from protenix_eba.eval.suites.registry import Float64s, Outcome, Request, Suite, Value, by_target
 from protenix_eba.eval.suites.superposition import rmsd, tm_scores
@@ -161,7 +162,7 @@ def _values(name: str, states: States, weights: Float64s, cutoff: float, seed: i
             values.append(Value(name, item, "tm_score_mean", float(weights @ states.tm[:, n])))
     visited = np.mean((states.rmsd <= cutoff).any(axis=0))
     values.append(Value(name, "", "visited_states", float(visited)))
-    values.append(Value(name, "", "effective_samples", effective_size(weights)))
+    values.append(Value(name, "", "effective_samples", effective_sample_size(weights)))
     return values
 
 
