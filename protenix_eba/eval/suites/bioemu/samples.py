@@ -113,7 +113,7 @@ class Joined:
 
     Attributes:
         values: `[S, ...]` of each conformation.
-        weights: `[S]`, which sum to 1; each ensemble has as much as it has conformations.
+        weights: `[S]`, which sum to 1; each ensemble has as much as it has whole conformations.
         whole: Share of the conformations that are not torn.
     """
 
@@ -141,7 +141,7 @@ def joined(
     for name in names:
         samples = sampled(request, name, filter_torn=filter_torn)
         values.append(np.asarray(compute(samples), dtype=np.float64))
-        weights.append(samples.weights * samples.n_all)
+        weights.append(samples.weights * len(samples.weights))
         n_all += samples.n_all
     together = np.concatenate(weights)
     return Joined(np.concatenate(values), together / together.sum(), len(together) / n_all)
