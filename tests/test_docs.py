@@ -45,6 +45,7 @@ from protenix_eba.ebmfold.standin import standin_predictions
 from protenix_eba.energy.functions import ENERGIES
 from protenix_eba.errors import UserError
 from protenix_eba.eval.definitions import METRICS
+from protenix_eba.eval.suites.catalogue import SUITES
 from protenix_eba.fold_config import EBMFoldConfig
 from protenix_eba.plugin_api import load_plugins, split_args
 from protenix_eba.sample import DIFFUSION_SAMPLERS
@@ -71,7 +72,7 @@ for sys.argv in for_lines:
         sys.exit(1)
 """
 REGISTRIES = [DATALOADERS, DATASETS, HEADS, LOSSES, SAMPLERS, TRAINERS]
-REGISTRIES += [DIFFUSION_SAMPLERS, ENERGIES, METRICS]
+REGISTRIES += [DIFFUSION_SAMPLERS, ENERGIES, METRICS, SUITES]
 # What a reader's full-size configuration shrinks to.
 SIZES = ["model_name", "c_s", "c_z", "model", "dtype", "blocks_per_ckpt", "max_steps"]
 SIZES += ["warmup_steps", "log_interval", "checkpoint_interval", "eval_interval"]

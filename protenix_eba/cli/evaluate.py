@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,6 +11,7 @@ import click
 
 from protenix_eba.cli.evaluation_output import write_outputs
 from protenix_eba.cli.session import plugin_option
+from protenix_eba.cli.suites import answer
 from protenix_eba.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ __all__ = ["evaluate"]
 
 SOME_TARGETS_FAILED: Final = 3
 SAMPLE_LABELS: Final = "energies.parquet"
+ATLAS: Final = "atlas"
 _PATH = click.Path(path_type=Path)
 
 
@@ -33,7 +35,8 @@ _PATH = click.Path(path_type=Path)
     "--reference",
     type=_PATH,
     required=True,
-    help="MD: a folder of targets as ATLAS and `protenix-eba import` lay them out.",
+    help="MD: a folder of targets as ATLAS and `protenix-eba import` lay them out. For another "
+    "--suite, its data: `protenix-eba suites` says what.",
 )
 @click.option(
     "--samples",
@@ -47,6 +50,27 @@ _PATH = click.Path(path_type=Path)
 @click.argument("more", type=_PATH, nargs=-1, metavar="")
 @click.option("--out", type=_PATH, required=True, help="Folder for the results.")
 @click.option("--label", help="Name of the model; the name of --out by default.")
+@click.option(
+    "--suite",
+    "suite_name",
+    default=ATLAS,
+    show_default=True,
+    metavar="NAME",
+    help="The question to answer: one that `protenix-eba suites` lists.",
+)
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of the suite, as `protenix-eba suites` lists them; may be repeated.",
+)
+@click.option(
+    "--weights",
+    type=_PATH,
+    help="Weights of the conformations, as `protenix-eba reweight` writes them. The suite atlas "
+    "takes each conformation as often as its weight says.",
+)
 @click.option(
     "--compat",
     type=click.Choice(["alphaflow-1.9.9"]),
@@ -82,6 +106,9 @@ def evaluate(
     more: Sequence[Path],
     out: Path,
     label: str | None,
+    suite_name: str,
+    changes: tuple[str, ...],
+    weights: Path | None,
     compat: str | None,
     compat_threads: int,
     targets: Path | None,
@@ -96,13 +123,27 @@ def evaluate(
     targets and what MD reaches against itself. Writes metrics.json, metrics.csv, metrics.tex,
     report.html, figures and each target's result: the same command goes on where it was stopped.
     Exit status 3: some targets failed; they are listed with the reason.
+
+    With --suite another question than MD's, of the same samples.
     """
+    paths = [*samples, *more]
+    if suite_name != ATLAS:
+        only_atlas = {"--compat": compat, "--labels": labels, "--training": training}
+        _refuse_given(suite_name, only_atlas | {"--jobs": jobs if jobs > 1 else None})
+        wanted = _names(targets) if targets else None
+        failed = answer(suite_name, paths, reference, out, wanted, weights, changes)
+        return SOME_TARGETS_FAILED if failed else 0
+    _refuse_given(suite_name, {"--set": changes})
+    if weights and labels:
+        raise UserError(
+            "--weights and --labels: the energies of samples are not weighted",
+            "give one of them: weights are for the metrics of structures",
+        )
     from protenix_eba.compat import use_plugins
     from protenix_eba.eval.compare import TargetSettings
     from protenix_eba.eval.comparison import compare_evaluations
     from protenix_eba.eval.evaluate import evaluate as run
 
-    paths = [*samples, *more]
     result = run(
         reference,
         paths,
@@ -111,6 +152,7 @@ def evaluate(
         settings=TargetSettings(compat=compat, compat_threads=compat_threads),
         energies=_energies(labels, paths),
         targets=_names(targets) if targets else None,
+        weights=weights,
         jobs=jobs,
         sources={"MD energies": labels, "training": training},
         prepare=partial(use_plugins, plugins),
@@ -118,6 +160,13 @@ def evaluate(
     comparison = compare_evaluations([result])
     write_outputs(comparison, out, stem="metrics")
     return SOME_TARGETS_FAILED if result.failed else 0
+
+
+def _refuse_given(suite: str, options: Mapping[str, object]) -> None:
+    """Refuse options that the suite would pass over in silence."""
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise UserError(f"the suite {suite} has no {', '.join(given)}", "leave it out")
 
 
 def _names(path: Path) -> list[str]:

@@ -23,6 +23,8 @@ VERBS: Final = {
     "embed": "Store trunk embeddings, so that training skips the trunk.",
     "sample": "Sample conformations of a sequence.",
     "evaluate": "Compare a model's sampled ensembles with molecular dynamics.",
+    "suites": "List the questions that `evaluate --suite` answers, and what each needs.",
+    "reweight": "Weight conformations so that their averages agree with measurements.",
     "compare": "Put evaluated models side by side, and beside published results.",
     "export": "Turn a training checkpoint into one that `protenix pred` reads.",
     "fold": "Fold C-alpha traces from predicted distances and orientations (EBM-Fold).",

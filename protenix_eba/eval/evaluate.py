@@ -28,6 +28,7 @@ from protenix_eba.eval.store import (
     write_target,
 )
 from protenix_eba.eval.target import TargetResult
+from protenix_eba.eval.weighting import WeightedDraw, read_weights
 from protenix_eba.files import fingerprint
 from protenix_eba.progress import track
 
@@ -66,6 +67,7 @@ def evaluate(
     settings: TargetSettings | None = None,
     energies: ModelEnergies | None = None,
     targets: Collection[str] | None = None,
+    weights: Path | None = None,
     jobs: int = 1,
     sources: Mapping[str, Path | None] | None = None,
     prepare: Callable[[], object] | None = None,
@@ -84,6 +86,7 @@ def evaluate(
         targets: Names that are wanted; each that lacks samples is a failure. Without them the
             targets are those of the samples, and also those of the reference as long as most of
             them have samples: a reference may hold other splits.
+        weights: File of the conformations' weights; of equal weight without it.
         jobs: Processes.
         sources: Further inputs to name in the settings.
         prepare: Called in each process before its work; it registers what plugins bring.
@@ -93,7 +96,7 @@ def evaluate(
     """
     settings, energies = settings or TargetSettings(), energies or ModelEnergies({}, {})
     out_dir = Path(out_dir)
-    inputs = _Inputs.find(reference, samples)
+    inputs = _Inputs.find(reference, samples, weights)
     wanted, not_evaluated = inputs.wanted(targets)
     reasons = {name: fault for name in wanted if (fault := inputs.fault(name))}
     rest = (settings, energies, out_dir, prepare)
@@ -114,7 +117,9 @@ def evaluate(
         failed=dict(sorted(reasons.items())),
         not_evaluated=not_evaluated,
         notes=_notes(results, reasons),
-        settings=_recorded(settings, energies, reference, samples, sources or {}),
+        settings=_recorded(
+            settings, energies, reference, samples, {"weights": weights, **(sources or {})}
+        ),
         versions=_versions(),
     )
     evaluation.write(out_dir)
@@ -148,9 +153,14 @@ class _Inputs:
     samples_failed: Mapping[str, str]
 
     @classmethod
-    def find(cls, reference: Path | str, samples: Sequence[Path | str]) -> _Inputs:
+    def find(
+        cls, reference: Path | str, samples: Sequence[Path | str], weights: Path | None
+    ) -> _Inputs:
         md = find_references(Path(reference))
-        return cls(*md, *find_samples([Path(path) for path in samples]))
+        found, failed = find_samples([Path(path) for path in samples])
+        known = read_weights(weights) if weights else {}
+        drawn = {n: WeightedDraw(s, known[n]) if n in known else s for n, s in found.items()}
+        return cls(*md, drawn, failed)
 
     def wanted(self, targets: Collection[str] | None) -> tuple[list[str], list[str]]:
         """The targets to evaluate, and those of the reference that are left alone; both sorted."""
@@ -189,6 +199,7 @@ def _task(
         {
             "reference": _state(reference),
             "samples": _state(samples),
+            **({"drawn": samples.drawn} if isinstance(samples, WeightedDraw) else {}),
             "settings": asdict(settings),
             "energies": [
                 {k: [v.tolist(), table.n_residues] for k, v in table.replicas.items()}

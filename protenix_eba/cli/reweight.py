@@ -1,0 +1,130 @@
+"""`protenix-eba reweight`: weights with which an ensemble agrees with measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from protenix_eba.errors import UserError
+
+if TYPE_CHECKING:
+    from protenix_eba.eval.reweighting.ensembles import Report
+
+__all__ = ["reweight"]
+
+_PATH = click.Path(path_type=Path)
+_WEIGHTS = "weights.csv"
+
+
+@click.command(
+    epilog="Example: protenix-eba reweight --samples samples/eba --data couplings.csv. Then: "
+    "protenix-eba evaluate --reference md --samples samples/eba --out reweighted "
+    "--weights samples/eba/weights.csv"
+)
+@click.option("--samples", type=_PATH, multiple=True, required=True,
+              help="One model's ensembles: a folder or files, as for evaluate.")  # fmt: skip
+@click.option("--data", type=_PATH, required=True,
+              help="Measured values to agree with: CSV, as for evaluate --suite nmr.")  # fmt: skip
+@click.option("--held-out", type=_PATH, help="Measured values that only judge.")
+@click.option("--theta", default="cv", show_default=True, metavar="NUMBER|cv|cv-residues|l-curve",
+              help="Trust in the ensemble: cv takes the largest with which values that are left "
+              "out agree as well as with any, cv-residues leaves out all of a residue at once, "
+              "l-curve takes the corner of agreement over entropy.")  # fmt: skip
+@click.option("--prior", type=_PATH,
+              help="What to start from: weights, as this command writes them, or labels (Parquet) "
+              "of the conformations: softmax(-E / (kT sqrt(N))), as EBA has it.")  # fmt: skip
+@click.option("--temperature-K", "temperature_k", type=float, default=300.0, show_default=True,
+              help="Of the weights by labels.")  # fmt: skip
+@click.option("--min-effective", type=float, default=10.0, show_default=True,
+              help="Refuse weights that rest on fewer effective conformations.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the cross-validation.")
+@click.option("--out", type=_PATH,
+              help=f"File of the weights.  [default: {_WEIGHTS} in --samples]")  # fmt: skip
+def reweight(
+    samples: Sequence[Path], data: Path, held_out: Path | None, theta: str, prior: Path | None,
+    temperature_k: float, min_effective: float, seed: int, out: Path | None,
+) -> None:  # fmt: skip
+    """Weight conformations so that their averages agree with measurements.
+
+    Maximum entropy: the weights that change the ensemble least for the agreement they bring. Writes
+    the weights and, beside them, the same name with .json: chi^2 and effective number of
+    conformations before and after, and each value. Weights that rest on a few conformations are
+    refused.
+    """
+    from protenix_eba.eval.reweighting.ensembles import reweight_ensembles
+    from protenix_eba.eval.weighting import write_weights
+    from protenix_eba.files import write_json
+
+    path = out or _beside(samples)
+    reports = reweight_ensembles(
+        samples, data, theta=theta, held_out=held_out,
+        prior=_prior(prior, temperature_k) if prior else None, min_effective=min_effective,
+        seed=seed,
+    )  # fmt: skip
+    record = {
+        "samples": [str(each) for each in samples],
+        "data": str(data),
+        "held_out": str(held_out) if held_out else None,
+        "prior": str(prior) if prior else None,
+        "seed": seed,
+        "targets": {report.target: _plain(report) for report in reports},
+    }
+    write_json(path.with_suffix(".json"), record)
+    write_weights(path, {report.target: report.weights for report in reports})
+    _print(reports, path)
+
+
+def _prior(path: Path, temperature_k: float) -> dict[str, Any]:
+    """Target to weights, from a file of weights or of labels."""
+    from protenix_eba.energy.table import read_labels
+    from protenix_eba.eval.extras.energies import boltzmann_weights
+    from protenix_eba.eval.weighting import read_weights
+
+    if path.suffix != ".parquet":
+        return read_weights(path)
+    labels, found = read_labels(path), {}
+    for name in sorted(set(labels.target.tolist())):
+        own = labels.select(labels.target == name)  # by replica and frame, as files are read
+        if not own.ok.all():
+            raise UserError(
+                f"{path}: {(~own.ok).sum()} conformations of {name} have no energy",
+                "label them again, or give weights instead",
+            )
+        found[name] = boltzmann_weights(
+            own.energy_kj_mol, int(own.n_residues[0]), temperature_K=temperature_k
+        )
+    return found
+
+
+def _beside(samples: Sequence[Path]) -> Path:
+    if len(samples) != 1 or not samples[0].is_dir():
+        raise UserError("--out: needed where --samples is not one folder", "name a CSV file")
+    return samples[0] / _WEIGHTS
+
+
+def _plain(report: Report) -> dict[str, Any]:
+    return {"numbers": report.numbers, "values": report.rows, "notes": report.notes}
+
+
+def _print(reports: Sequence[Report], path: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table()
+    for title in ("target", "theta", "chi² before", "after", "effective before", "after"):
+        table.add_column(title, justify="left" if title == "target" else "right")
+    for report in reports:
+        n = report.numbers
+        table.add_row(
+            report.target, f"{n['theta']:.3g}", f"{n['chi2_before']:.3f}",
+            f"{n['chi2_after']:.3f}", f"{n['effective_before']:.0f}", f"{n['effective_after']:.0f}",
+        )  # fmt: skip
+    console.print(table)
+    for report in reports:
+        for note in report.notes:
+            console.print(f"note: {report.target}: {note}", markup=False, soft_wrap=True)
+    console.print(f"weights: {path}", markup=False, soft_wrap=True)

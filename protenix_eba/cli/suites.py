@@ -1,0 +1,117 @@
+"""`protenix-eba suites`: what `evaluate --suite` can answer; and its answer on the screen."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from protenix_eba.cli.session import plugin_option
+
+if TYPE_CHECKING:
+    from protenix_eba.eval.suites.registry import Outcome, Suite
+
+__all__ = ["answer", "suites"]
+
+_MAX_ROWS = 40
+
+
+@click.command(epilog="Then: protenix-eba evaluate --suite NAME --reference DATA --samples DIR")
+@plugin_option
+def suites(plugins: tuple[str, ...]) -> None:
+    """List the questions that `evaluate --suite` answers.
+
+    For each: what it measures and needs, how many samples its papers take, the source and licence
+    of its data, and the settings that --set changes. Nothing is downloaded.
+    """
+    from protenix_eba.eval.suites.catalogue import known_suites
+
+    for suite in known_suites():
+        click.echo(_description(suite))
+
+
+def _description(suite: Suite) -> str:
+    fields = dataclasses.fields(suite.settings) if suite.settings else ()
+    defaults = [f"{f.name}={getattr(suite.settings, f.name)}" for f in fields]
+    lines = {
+        "measures": suite.measures,
+        "--reference": suite.reference,
+        "samples": suite.n_samples,
+        "data": suite.data,
+        **({"--set": ", ".join(defaults)} if defaults else {}),
+    }
+    body = "\n".join(
+        click.wrap_text(text, 96, initial_indent=f"  {name:<12}", subsequent_indent=" " * 14)
+        for name, text in lines.items()
+    )
+    return f"{suite.name}\n{body}\n"
+
+
+def answer(
+    name: str,
+    samples: Sequence[Path],
+    reference: Path,
+    out: Path,
+    targets: Collection[str] | None,
+    weights: Path | None,
+    changes: Sequence[str],
+) -> bool:
+    """Run a suite, write its files, print its headline; whether some targets failed.
+
+    Args:
+        name: Of the suite.
+        samples: Ensembles.
+        reference: The suite's data.
+        out: Folder for the results.
+        targets: Those that are wanted; all when None.
+        weights: File of weights.
+        changes: NAME=VALUE settings.
+    """
+    from protenix_eba.cli.session import make_folder
+    from protenix_eba.eval.suites.catalogue import SUITES
+    from protenix_eba.eval.suites.run import run_suite, write_outcome
+
+    suite = SUITES.get(name)
+    make_folder(out)  # before the work rather than after
+    outcome, record = run_suite(
+        suite, samples, reference, targets=targets, weights=weights, settings=changes
+    )
+    write_outcome(outcome, record, out)
+    _print(outcome, out)
+    return bool(outcome.failed)
+
+
+def _print(outcome: Outcome, out: Path) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(_table(outcome))
+    for note in outcome.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    for name, reason in outcome.failed.items():
+        console.print(f"failed: {name}: {reason}", markup=False, soft_wrap=True)
+    console.print(f"results: {out}", markup=False, soft_wrap=True)
+
+
+def _table(outcome: Outcome) -> Any:
+    """The headline's values; all are in the files."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = [v for v in outcome.values if not outcome.headline or v.key in outcome.headline]
+    table = Table()
+    for title in ("target", "item", "value"):
+        table.add_column(title)
+    table.add_column("", justify="right")
+    table.add_column("95% interval", style="dim")
+    for value in shown[:_MAX_ROWS]:
+        unit = f" ({value.unit})" if value.unit else ""
+        interval = "{:.3f} to {:.3f}".format(*value.interval) if value.interval else ""
+        words = (value.target, value.item, value.key + unit, f"{value.value:.3f}", interval)
+        table.add_row(*map(Text, words))
+    more = len(outcome.values) - min(len(shown), _MAX_ROWS)
+    table.caption = f"{more} more values are in metrics.csv" if more else None
+    return table

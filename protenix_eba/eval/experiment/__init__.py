@@ -1,0 +1,1 @@
+"""Measured observables of proteins, and what an ensemble says of them."""

@@ -1,0 +1,110 @@
+"""The atoms of an ensemble that measurements name, and amide hydrogens where there are none."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import mdtraj
+import numpy as np
+from numpy.typing import NDArray
+
+from protenix_eba.errors import UserError
+from protenix_eba.eval.experiment.measurements import AtomName
+from protenix_eba.eval.inputs.sources import Conformations
+from protenix_eba.eval.suites.ensembles import ca_topology, coordinates
+
+__all__ = ["AMIDE_BOND_ANGSTROM", "Frames"]
+
+# N-H of a peptide group by neutron diffraction; only its direction matters here.
+AMIDE_BOND_ANGSTROM: Final = 1.02
+_SAME_NAME: Final = {"H": "HN", "HN": "H"}
+_BACKBONE: Final = ("N", "CA", "C")
+
+
+class Frames:
+    """An ensemble in memory.
+
+    Args:
+        topology: All atoms.
+        xyz: `[S, N, 3]` angstrom.
+        name: Of the target, for messages.
+    """
+
+    def __init__(self, topology: mdtraj.Topology, xyz: NDArray[np.floating], name: str) -> None:
+        self.topology, self.xyz, self.name = topology, xyz, name
+        self._index = {
+            ((a.residue.chain.chain_id or "").strip(), a.residue.resSeq, a.name): a.index
+            for a in topology.atoms
+        }
+        self._chains = {key[0] for key in self._index}
+
+    @classmethod
+    def read(cls, source: Conformations) -> Frames:
+        """All conformations of an ensemble on disk."""
+        atoms = np.arange(source.topology.n_atoms)
+        return cls(source.topology, coordinates(source, atoms), source.name)
+
+    def __len__(self) -> int:
+        return len(self.xyz)
+
+    @property
+    def ca(self) -> NDArray[np.floating]:
+        """`[S, L, 3]` C-alpha atoms, angstrom."""
+        return self.xyz[:, ca_topology(self.topology)[1]]
+
+    def position(self, atom: AtomName) -> NDArray[np.float64]:
+        """`[S, 3]` of an atom, angstrom; an amide hydrogen that is not there is built.
+
+        Raises:
+            UserError: There is no such atom.
+        """
+        index = self._find(atom)
+        if index is not None:
+            return np.asarray(self.xyz[:, index], dtype=np.float64)
+        if atom.name in _SAME_NAME:
+            return self._amide_hydrogen(atom)
+        raise UserError(
+            f"target {self.name}: there is no atom {atom}",
+            "name atoms as the topology does; models often have no hydrogens but H can be built",
+        )
+
+    def phi(self, residue: AtomName) -> NDArray[np.float64]:
+        """`[S]` the torsion C(i-1)-N-CA-C in radians.
+
+        Raises:
+            UserError: An atom of it is not there, as for the first residue.
+        """
+        before = AtomName(residue.chain, residue.residue - 1, "C")
+        own = [AtomName(residue.chain, residue.residue, name) for name in _BACKBONE]
+        points = [self.position(atom) for atom in (before, *own)]
+        xyz = np.stack(points, axis=1) / 10.0
+        # mdtraj's torsion needs a topology of the right size only.
+        trajectory = mdtraj.Trajectory(xyz, None)
+        torsion = mdtraj.compute_dihedrals(trajectory, [[0, 1, 2, 3]], periodic=False, opt=False)
+        return np.asarray(torsion[:, 0], dtype=np.float64)
+
+    def _find(self, atom: AtomName) -> int | None:
+        if atom.chain or len(self._chains) == 1:
+            chain = atom.chain if atom.chain in self._chains else next(iter(self._chains))
+            if atom.chain and atom.chain not in self._chains and len(self._chains) > 1:
+                return None
+            names = (atom.name, _SAME_NAME.get(atom.name, atom.name))
+            found = (self._index.get((chain, atom.residue, name)) for name in names)
+            return next((index for index in found if index is not None), None)
+        raise UserError(
+            f"target {self.name}: {atom} names no chain, there are {len(self._chains)}",
+            "write A:2:HA",
+        )
+
+    def _amide_hydrogen(self, atom: AtomName) -> NDArray[np.float64]:
+        """In the peptide plane, on the line that halves the angle C(i-1)-N-CA, outwards."""
+        nitrogen = self.position(AtomName(atom.chain, atom.residue, "N"))
+        before = self.position(AtomName(atom.chain, atom.residue - 1, "C"))
+        ca = self.position(AtomName(atom.chain, atom.residue, "CA"))
+        direction = _unit(_unit(nitrogen - before) + _unit(nitrogen - ca))
+        return nitrogen + AMIDE_BOND_ANGSTROM * direction
+
+
+def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    result: NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return result

@@ -1,0 +1,151 @@
+"""Measured values and the CSV file that holds them."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from protenix_eba.errors import UserError
+from protenix_eba.eval.experiment.karplus import COUPLINGS, karplus
+from protenix_eba.files import require_file
+from protenix_eba.plugin_api import did_you_mean
+
+__all__ = ["AVERAGED", "KINDS", "AtomName", "Measurement", "read_measurements"]
+
+KINDS: Final = {
+    **{name: "Hz; atoms: the residue" for name in COUPLINGS},
+    "NOE": "angstrom, from r^-6 averages; atoms: two groups, 2:HB1,2:HB2,2:HB3 4:H",
+    "NOE3": "angstrom, from r^-3 averages; atoms as for NOE",
+    "DISTANCE": "angstrom, plain average; atoms: two",
+    "RG": "angstrom, radius of gyration of all atoms by mass; no atoms",
+    "RDC": "Hz; atoms: two bonded ones; set: the alignment medium",
+    "S2": "order parameter of a bond, 0 to 1; atoms: two bonded ones",
+}
+# What is an average over conformations of something that each of them has.
+AVERAGED: Final = (*COUPLINGS, "NOE", "NOE3", "DISTANCE", "RG")
+_BOUNDS: Final = ("", "upper", "lower")
+_REQUIRED: Final = ("kind", "atoms", "value", "error")
+_HINT: Final = (
+    "columns: kind, atoms, value, error, and if needed target, set (Karplus set or alignment "
+    "medium) and bound (upper or lower)"
+)
+
+
+@dataclass(frozen=True)
+class AtomName:
+    """An atom as a data file names it.
+
+    Attributes:
+        chain: Empty where the file names none.
+        residue: Its number.
+        name: Of the atom; empty where a residue is meant.
+    """
+
+    chain: str
+    residue: int
+    name: str
+
+    def __str__(self) -> str:
+        return ":".join(part for part in (self.chain, str(self.residue), self.name) if part)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measured value.
+
+    Attributes:
+        kind: A key of `KINDS`, which says the unit.
+        groups: The atoms: none, a residue, or two groups.
+        value: Measured.
+        error: Its standard deviation, that of the prediction included.
+        group: Karplus set, or alignment medium.
+        bound: "upper" or "lower" where only values beyond are wrong, else empty.
+        target: The protein; empty for all.
+    """
+
+    kind: str
+    groups: tuple[tuple[AtomName, ...], ...]
+    value: float
+    error: float
+    group: str = ""
+    bound: str = ""
+    target: str = ""
+
+    @property
+    def label(self) -> str:
+        """For readers: kind and atoms."""
+        atoms = "-".join(",".join(map(str, group)) for group in self.groups)
+        return " ".join(part for part in (self.kind, atoms, self.group) if part)
+
+    @property
+    def unit(self) -> str:
+        """Of its value."""
+        if self.kind == "S2":
+            return ""
+        return "Hz" if self.kind.startswith(("3J", "RDC")) else "Å"
+
+
+def read_measurements(path: Path) -> list[Measurement]:
+    """Measured values from a CSV file; lines that begin with # are comments.
+
+    Raises:
+        UserError: No such file, columns or kinds, or a value that cannot be used.
+    """
+    with open(require_file(path, "measurements"), newline="", encoding="utf-8-sig") as file:
+        lines = [(n, line) for n, line in enumerate(file, 1) if line.strip() and line[0] != "#"]
+    reader = csv.DictReader(line for _, line in lines)
+    fields = reader.fieldnames or ()
+    if not set(_REQUIRED) <= set(fields):
+        raise UserError(f"{path}: found the columns {', '.join(fields) or 'none'}", _HINT)
+    found = []
+    for (number, _), row in zip(lines[1:], reader, strict=True):
+        try:
+            found.append(_measurement(row))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}, line {number}: {error}", _HINT) from error
+        except UserError as error:
+            raise UserError(f"{path}, line {number}: {error.args[0]}", error.hint) from error
+    if not found:
+        raise UserError(f"{path}: no measured value in it", _HINT)
+    return found
+
+
+def _measurement(row: Mapping[str, str]) -> Measurement:
+    kind = row["kind"].strip()
+    if kind not in KINDS:
+        raise UserError(f"unknown kind {kind!r}", did_you_mean(kind, KINDS))
+    groups = tuple(
+        tuple(_atom(word) for word in group.split(",")) for group in row["atoms"].split()
+    )
+    expected = {"RG": 0, **dict.fromkeys(COUPLINGS, 1)}.get(kind, 2)
+    single = kind not in ("NOE", "NOE3")
+    if len(groups) != expected or (single and any(len(group) > 1 for group in groups)):
+        raise UserError(f"{kind}: cannot use the atoms {row['atoms']!r}", KINDS[kind])
+    if any(bool(atom.name) == (kind in COUPLINGS) for group in groups for atom in group):
+        raise UserError(f"{kind}: cannot use the atoms {row['atoms']!r}", KINDS[kind])
+    value, error = float(row["value"]), float(row["error"])
+    if not (math.isfinite(value) and 0.0 < error < math.inf):
+        raise UserError(f"value {value}, error {error}", "an error is a positive number")
+    if kind.startswith("NOE") and value <= 0.0:
+        raise UserError(f"{kind}: the distance {value} is not positive", KINDS[kind])
+    bound = (row.get("bound") or "").strip()
+    if bound not in _BOUNDS:
+        raise UserError(f"unknown bound {bound!r}", "upper, lower, or nothing")
+    group = (row.get("set") or "").strip()
+    if kind in COUPLINGS:
+        karplus(kind, group)
+    return Measurement(kind, groups, value, error, group, bound, (row.get("target") or "").strip())
+
+
+def _atom(word: str) -> AtomName:
+    parts = word.split(":")
+    if parts[-1].lstrip("-").isdigit():
+        parts.append("")
+    if len(parts) not in (2, 3):
+        raise UserError(f"cannot read the atom {word!r}", "write 2:HA, or A:2:HA with a chain")
+    chain = parts[0] if len(parts) == 3 else ""
+    return AtomName(chain, int(parts[-2]), parts[-1])

@@ -1,0 +1,1 @@
+"""Weights of least change with which averages agree with measurements."""

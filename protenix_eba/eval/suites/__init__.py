@@ -1,0 +1,1 @@
+"""Questions about ensembles beyond MD: one registered suite for each, see `registry`."""

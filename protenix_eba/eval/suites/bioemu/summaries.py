@@ -1,0 +1,33 @@
+"""Means over test cases, with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from protenix_eba.eval.aggregate import MIN_TARGETS
+from protenix_eba.eval.suites.ensembles import RESAMPLES
+from protenix_eba.eval.suites.registry import Float64s, Value
+
+__all__ = ["mean_interval", "mean_values"]
+
+
+def mean_interval(each: Float64s, seed: int) -> tuple[float, float] | None:
+    """95% percentile interval of the mean over test cases `[n]`; None of fewer than three."""
+    if len(each) < MIN_TARGETS:
+        return None
+    drawn = np.random.default_rng(seed).integers(0, len(each), (RESAMPLES, len(each)))
+    low, high = np.percentile(each[drawn].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def mean_values(values: Iterable[Value], keys: Sequence[str], seed: int) -> list[Value]:
+    """The mean of each of these values over test cases."""
+    given = list(values)
+    means = []
+    for key in keys:
+        each = np.array([value.value for value in given if value.key == key])
+        unit = next(value.unit for value in given if value.key == key)
+        means.append(Value("", "", key, float(each.mean()), unit, mean_interval(each, seed)))
+    return means

@@ -1,0 +1,144 @@
+"""The suite `nmr`: ensembles beside measured couplings, distances, RDC and order parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from protenix_eba.errors import UserError
+from protenix_eba.eval.experiment.frames import Frames
+from protenix_eba.eval.experiment.measurements import Measurement, read_measurements
+from protenix_eba.eval.experiment.prediction import Prediction, residuals
+from protenix_eba.eval.extras.energies import effective_sample_size
+from protenix_eba.eval.report.plots.style import small_multiples
+from protenix_eba.eval.suites.ensembles import bootstrap_interval
+from protenix_eba.eval.suites.registry import Float64s, Outcome, Request, Suite, Value, by_target
+
+__all__ = ["NMR", "agreement", "of_target"]
+
+
+def of_target(measurements: Sequence[Measurement], name: str) -> list[Measurement]:
+    """Those of a protein: the ones that name it, and the ones that name none.
+
+    Raises:
+        UserError: There are none.
+    """
+    found = [m for m in measurements if m.target in ("", name)]
+    if not found:
+        raise UserError(
+            f"target {name}: no measured value", "fill the column `target`, or leave it out"
+        )
+    return found
+
+
+def agreement(measurements: Sequence[Measurement], predicted: Float64s) -> dict[str, Float64s]:
+    """How well predictions `[..., M]` agree with measurements: `[...]` each.
+
+    `chi2` is the mean square of the deviations in standard deviations, `rmsd` that in the unit of
+    the measurement, `pearson` the correlation (three values or more), and `q_factor` the root of
+    the mean square deviation over that of the measured values, for RDC (Cornilescu et al., J. Am.
+    Chem. Soc. 120, 6836 (1998)).
+    """
+    in_errors = residuals(measurements, predicted)
+    error = np.array([m.error for m in measurements])
+    value = np.array([m.value for m in measurements])
+    square = np.square(in_errors * error).mean(axis=-1)
+    found = {"chi2": np.square(in_errors).mean(axis=-1), "rmsd": np.sqrt(square)}
+    if len(value) >= 3 and np.ptp(value) > 0.0:
+        x, y = predicted - predicted.mean(axis=-1, keepdims=True), value - value.mean()
+        norm = np.sqrt(np.square(x).sum(axis=-1) * np.square(y).sum())
+        found["pearson"] = (x @ y) / np.where(norm > 0.0, norm, np.nan)
+    if all(m.kind == "RDC" for m in measurements):
+        found["q_factor"] = np.sqrt(square / np.square(value).mean())
+    return found
+
+
+def _compute(request: Request) -> Outcome:
+    every = read_measurements(request.reference)
+    shown: dict[str, tuple[list[Measurement], Float64s]] = {}
+
+    def compute(name: str) -> list[Value]:
+        measurements = of_target(every, name)
+        frames = Frames.read(request.samples[name])
+        prediction, weights = Prediction(frames, measurements), request.weights_of(name)
+        predicted = prediction(weights)
+        shown[name] = measurements, predicted
+        low, high = bootstrap_interval(prediction, weights, request.seed)
+        values = _each(name, measurements, predicted, low, high)
+        groups = dict.fromkeys((m.kind, m.group) for m in measurements)
+        for kind, group in groups:
+            rows = [n for n, m in enumerate(measurements) if (m.kind, m.group) == (kind, group)]
+            item = " ".join(word for word in (kind, group) if word)
+            values += _summary(name, item, prediction, rows, weights, request.seed)
+        values += _summary(
+            name, "", prediction, range(len(measurements)), weights, request.seed, ("chi2",)
+        )
+        values.append(Value(name, "", "effective_samples", effective_sample_size(weights)))
+        return values
+
+    values, failed = by_target(sorted(request.samples), compute)
+    figures = {"nmr": small_multiples(shown, _draw, "measured", "predicted less measured (errors)")}
+    return Outcome(values, failed, (), figures, ("chi2", "rmsd", "q_factor"))
+
+
+def _each(
+    name: str, measurements: Sequence[Measurement], predicted: Float64s, low: Float64s,
+    high: Float64s,
+) -> list[Value]:  # fmt: skip
+    values = []
+    in_errors = residuals(measurements, predicted)
+    for n, m in enumerate(measurements):
+        interval = float(low[n]), float(high[n])
+        values += [
+            Value(name, m.label, "measured", m.value, m.unit),
+            Value(name, m.label, "predicted", float(predicted[n]), m.unit, interval),
+            Value(name, m.label, "deviation_in_errors", float(in_errors[n])),
+        ]
+    return values
+
+
+def _summary(
+    name: str, item: str, prediction: Prediction, rows: Sequence[int], weights: Float64s, seed: int,
+    keys: Sequence[str] = (),
+) -> list[Value]:  # fmt: skip
+    measurements = [prediction.measurements[n] for n in rows]
+    chosen = np.array(rows)
+    found = agreement(measurements, prediction(weights)[chosen])
+    names = [key for key in found if not keys or key in keys]
+
+    def statistics(drawn: Float64s) -> Float64s:
+        each = agreement(measurements, prediction(drawn)[..., chosen])
+        return np.stack([each[key] for key in names], axis=-1)
+
+    low, high = bootstrap_interval(statistics, weights, seed)
+    units = {"rmsd": measurements[0].unit}
+    return [
+        Value(name, item, key, float(found[key]), units.get(key, ""), (float(a), float(b)))
+        for key, a, b in zip(names, low, high, strict=True)
+    ]
+
+
+def _draw(axes: Axes, item: tuple[list[Measurement], Float64s]) -> None:
+    measurements, predicted = item
+    deviations = residuals(measurements, predicted)
+    values: NDArray[np.float64] = np.array([m.value for m in measurements])
+    for kind in dict.fromkeys(m.kind for m in measurements):
+        rows = [n for n, m in enumerate(measurements) if m.kind == kind]
+        axes.scatter(values[rows], deviations[rows], s=14.0, label=kind)
+    axes.axhspan(-1.0, 1.0, color="#e8eef4", zorder=0)
+    axes.legend(fontsize=7.0)
+
+
+NMR: Final = Suite(
+    name="nmr",
+    measures="Agreement with measured scalar couplings, NOE distances, RDC and order parameters.",
+    reference="A CSV file: kind (3J_HN_HA, 3J_HN_CB, 3J_HN_C, 3J_HA_C, NOE, NOE3, DISTANCE, RG, "
+    "RDC, S2), atoms, value, error; target, set and bound where needed.",
+    n_samples="hundreds; intervals stand beside the predictions",
+    data="your own measurements, for instance of the BMRB",
+    compute=_compute,
+)

@@ -1,0 +1,162 @@
+"""What a suite is: a question about ensembles, what it needs, and what answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protenix_eba.errors import UserError
+from protenix_eba.eval.inputs.sources import Conformations
+from protenix_eba.eval.report.plots.style import Drawing
+from protenix_eba.plugin_api import Registry
+
+__all__ = ["SUITES", "Compute", "Outcome", "Request", "Suite", "Value", "by_target"]
+
+Float64s = NDArray[np.float64]
+
+# What bad data can cause; a defect of ours (KeyError, TypeError) shall stop the run.
+_DATA_ERRORS: Final = (UserError, ValueError, ArithmeticError, MemoryError, OSError)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a suite gets.
+
+    Attributes:
+        samples: Target to its generated conformations; files that are not yet opened.
+        reference: Where the suite's own data are, as the user gave them.
+        weights: Target to `[S]` weights of its conformations, which sum to 1. Of a target that is
+            not among them all conformations have the same weight.
+        settings: The suite's `Suite.settings`, changed as the user asked.
+        seed: Of every draw.
+    """
+
+    samples: Mapping[str, Conformations]
+    reference: Path
+    weights: Mapping[str, Float64s]
+    settings: Any
+    seed: int
+
+    def weights_of(self, name: str) -> Float64s:
+        """`[S]` weights of a target's conformations, equal ones if the user gave none."""
+        n = sum(self.samples[name].n_frames.values())
+        if name not in self.weights:
+            return np.full(n, 1.0 / n)
+        if len(self.weights[name]) != n:
+            raise UserError(
+                f"target {name}: {len(self.weights[name])} weights for {n} conformations",
+                "weights belong to the files that `protenix-eba reweight` read: run it again",
+            )
+        return self.weights[name]
+
+
+@dataclass(frozen=True)
+class Value:
+    """One number of the answer.
+
+    Attributes:
+        target: The protein; empty for a number over all proteins.
+        item: What of it: a reference structure, a coupling; empty for the whole.
+        key: What the number is, its name in the files.
+        value: NaN where it is not defined.
+        unit: Empty for a pure number.
+        interval: 95% bootstrap interval, where there is one.
+    """
+
+    target: str
+    item: str
+    key: str
+    value: float
+    unit: str = ""
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The answer of a suite.
+
+    Attributes:
+        values: All numbers.
+        failed: Target to the reason why it has none.
+        notes: Sentences for the reader.
+        figures: Name of a file without its suffix to the figure.
+        headline: Keys of the values to print; all when empty.
+    """
+
+    values: Sequence[Value]
+    failed: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    figures: Mapping[str, Drawing] = field(default_factory=dict)
+    headline: Sequence[str] = ()
+
+
+class Compute(Protocol):
+    """What answers a suite's question."""
+
+    def __call__(self, request: Request, /) -> Outcome:
+        """The answer.
+
+        Raises:
+            UserError: Not one target can be evaluated, or the suite's data cannot be used. What
+                is wrong with one target stands in `Outcome.failed` instead.
+        """
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A question about ensembles; registered in `SUITES` under its name.
+
+    Attributes:
+        name: For `evaluate --suite`.
+        measures: What it answers, one sentence.
+        reference: What `--reference` has to name.
+        n_samples: How many conformations its papers take.
+        data: Source and licence of its data.
+        compute: Gives the answer. None for `atlas`, which `eval.evaluate` computes.
+        settings: A frozen dataclass of what a user may change by `--set`, with its defaults.
+    """
+
+    name: str
+    measures: str
+    reference: str
+    n_samples: str
+    data: str
+    compute: Compute | None
+    settings: Any = None
+
+
+SUITES: Final[Registry[Suite]] = Registry("suite")
+
+
+def by_target(
+    names: Iterable[str], compute: Callable[[str], Sequence[Value]]
+) -> tuple[list[Value], dict[str, str]]:
+    """The values of each target; one that cannot be evaluated is named and the rest goes on.
+
+    Args:
+        names: Targets.
+        compute: Gives the values of one.
+
+    Returns:
+        The values of all, and target to the reason of its failure.
+
+    Raises:
+        UserError: All of them failed.
+    """
+    values: list[Value] = []
+    failed: dict[str, str] = {}
+    for name in names:
+        try:
+            values += compute(name)
+        except _DATA_ERRORS as error:
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            failed[name] = f"{kind}{error}"
+    if failed and not values:
+        shown = "\n".join(f"{name}: {why}" for name, why in list(failed.items())[:4])
+        raise UserError(f"no target could be evaluated:\n{shown}")
+    return values, failed

@@ -1,0 +1,163 @@
+"""Run a suite: its inputs, its settings, and the files that it writes."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+from collections.abc import Collection, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from protenix_eba.errors import UserError
+from protenix_eba.eval.inputs.sources import find_samples
+from protenix_eba.eval.suites.registry import Outcome, Request, Suite, Value
+from protenix_eba.eval.weighting import read_weights
+from protenix_eba.files import atomic_path, write_json
+from protenix_eba.plugin_api import did_you_mean
+
+__all__ = ["changed_settings", "run_suite", "write_outcome"]
+
+_FORMAT = 1
+_COLUMNS = ("target", "item", "key", "value", "low", "high", "unit")
+
+
+def changed_settings(suite: Suite, words: Sequence[str]) -> Any:
+    """A suite's settings with those that a user gave as NAME=VALUE.
+
+    Raises:
+        UserError: No such setting, or a value of another type.
+    """
+    fields = {f.name: f for f in dataclasses.fields(suite.settings)} if suite.settings else {}
+    changed = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or name not in fields:
+            known = ", ".join(fields) or "none"
+            raise UserError(
+                f"--set {word}: the suite {suite.name} has the settings {known}",
+                f"write --set NAME=VALUE; {did_you_mean(name, fields)}",
+            )
+        changed[name] = _value(word, text, getattr(suite.settings, name))
+    return dataclasses.replace(suite.settings, **changed) if changed else suite.settings
+
+
+def _value(word: str, text: str, default: Any) -> Any:
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise UserError(f"--set {word}: expected true or false, found {text!r}")
+        return text.lower() == "true"
+    try:
+        return type(default)(text)
+    except ValueError as error:
+        kind = {int: "a whole number", float: "a number"}.get(type(default), "another value")
+        raise UserError(f"--set {word}: expected {kind}, found {text!r}") from error
+
+
+def run_suite(
+    suite: Suite,
+    samples: Sequence[Path],
+    reference: Path,
+    *,
+    targets: Collection[str] | None = None,
+    weights: Path | None = None,
+    settings: Sequence[str] = (),
+    seed: int = 0,
+) -> tuple[Outcome, dict[str, Any]]:
+    """Ask a suite's question of a model's ensembles.
+
+    Args:
+        suite: A registered one that computes.
+        samples: Ensembles, as `find_samples` takes them.
+        reference: Where the suite's data are.
+        targets: Names that are wanted; all when None. One without samples counts as failed.
+        weights: File of weights; equal ones when None.
+        settings: NAME=VALUE words.
+        seed: Of every draw.
+
+    Returns:
+        The answer, and what decided it.
+
+    Raises:
+        UserError: Not one target can be evaluated, or an input cannot be used.
+    """
+    if suite.compute is None:
+        raise UserError(
+            f"the suite {suite.name} is no suite of this kind",
+            "`protenix-eba evaluate` without --suite computes it",
+        )
+    found, unusable = find_samples(samples)
+    if not reference.exists():
+        raise UserError(
+            f"the suite {suite.name}: expected its data at {reference}, found nothing",
+            suite.reference,
+        )
+    wanted = {n: s for n, s in found.items() if targets is None or n in targets}
+    missing = {n: "no samples of this target" for n in targets or () if n not in found}
+    if not wanted:
+        raise UserError(f"no samples of {', '.join(sorted(missing)[:4])}", "check --targets")
+    chosen = changed_settings(suite, settings)
+    by_name = read_weights(weights) if weights else {}
+    outcome = suite.compute(Request(wanted, reference, by_name, chosen, seed))
+    kept = {n: why for n, why in unusable.items() if targets is None or n in targets}
+    notes = list(outcome.notes)
+    if weights and (equal := sorted(set(wanted) - set(by_name))):
+        notes.append(f"no weights, so equal ones: {', '.join(equal)}")
+    outcome = dataclasses.replace(
+        outcome, failed=dict(sorted((missing | kept | dict(outcome.failed)).items())), notes=notes
+    )
+    record = {
+        "suite": suite.name,
+        "samples": [str(path) for path in samples],
+        "reference": str(reference),
+        "weights": str(weights) if weights else None,
+        "seed": seed,
+        "settings": dataclasses.asdict(chosen) if chosen else {},
+        "versions": {name: version(name) for name in ("mdtraj", "numpy", "scipy")},
+    }
+    return outcome, record
+
+
+def write_outcome(outcome: Outcome, record: dict[str, Any], folder: Path) -> None:
+    """Write `metrics.json`, `metrics.csv` and `figures/`.
+
+    Args:
+        outcome: The answer.
+        record: What decided it.
+        folder: Where they go.
+    """
+    for name, drawing in outcome.figures.items():
+        for suffix, picture in (("svg", drawing.svg), ("png", drawing.png)):
+            with atomic_path(folder / "figures" / f"{name}.{suffix}") as temporary:
+                temporary.write_bytes(picture)
+    with (
+        atomic_path(folder / "metrics.csv") as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(_COLUMNS)
+        for value in outcome.values:
+            low, high = value.interval or ("", "")
+            writer.writerow(
+                [value.target, value.item, value.key, _finite(value.value), low, high, value.unit]
+            )
+    content = {
+        "format": _FORMAT,
+        **record,
+        "values": [_plain(value) for value in outcome.values],
+        "failed": dict(outcome.failed),
+        "notes": list(outcome.notes),
+    }
+    write_json(folder / "metrics.json", content)
+
+
+def _plain(value: Value) -> dict[str, Any]:
+    plain = dataclasses.asdict(value) | {"value": _finite(value.value)}
+    if value.interval and not all(map(math.isfinite, value.interval)):
+        plain["interval"] = None
+    return plain
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None

@@ -1,0 +1,134 @@
+"""The suite `saxs`: the scattering curve of an ensemble beside a measured one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import mdtraj
+import numpy as np
+from matplotlib.axes import Axes
+
+from protenix_eba.errors import UserError
+from protenix_eba.eval.experiment.groups import groups_of
+from protenix_eba.eval.experiment.saxs import (
+    Curve,
+    Fit,
+    fit_curve,
+    open_shares,
+    partial_curves,
+    read_curve,
+)
+from protenix_eba.eval.extras.energies import effective_sample_size
+from protenix_eba.eval.report.plots.style import small_multiples
+from protenix_eba.eval.suites.ensembles import bootstrap_interval, coordinates
+from protenix_eba.eval.suites.registry import Float64s, Outcome, Request, Suite, Value, by_target
+from protenix_eba.units import ANGSTROM_PER_NM
+
+__all__ = ["SAXS", "SaxsSettings"]
+
+# Each draw is a fit of 1,281 pairs of c1 and c2.
+_RESAMPLES: Final = 20
+_MOST_POINTS: Final = 200
+
+
+@dataclass(frozen=True)
+class SaxsSettings:
+    """What `--set` changes.
+
+    Attributes:
+        per_nm: Whether q is in 1 / nm in the file.
+        q_max: Points beyond are left out, 1 / angstrom.
+        background: Whether a constant background is fitted.
+    """
+
+    per_nm: bool = False
+    q_max: float = 0.5
+    background: bool = False
+
+
+def _curve_of(reference: Path, target: str) -> Path:
+    if reference.is_file():
+        return reference
+    found = [p for p in sorted(reference.iterdir()) if p.name.partition(".")[0] == target]
+    if len(found) != 1:
+        raise UserError(
+            f"target {target}: {len(found)} curves called {target}.* in {reference}",
+            "one file NAME.dat for each target, or one file for one target",
+        )
+    return found[0]
+
+
+def _partials(request: Request, name: str, q: Float64s) -> Float64s:
+    """`[S, 3, 3, Q]` of each conformation."""
+    source = request.samples[name]
+    atoms, groups = groups_of(source.topology)
+    topology = source.topology.subset(atoms)
+    found = []
+    for xyz in coordinates(source, atoms):
+        frame = mdtraj.Trajectory(xyz[None] / ANGSTROM_PER_NM, topology)
+        found.append(partial_curves(xyz, groups, q, open_shares(frame)))
+    return np.array(found)
+
+
+def _thinned(curve: Curve) -> Curve:
+    """Evenly chosen points: neighbours say the same."""
+    rows = np.unique(np.linspace(0, len(curve.q) - 1, _MOST_POINTS).astype(int))
+    return Curve(curve.q[rows], curve.intensity[rows], curve.error[rows])
+
+
+def _compute(request: Request) -> Outcome:
+    settings: SaxsSettings = request.settings
+    shown: dict[str, tuple[Curve, Fit]] = {}
+
+    def compute(name: str) -> list[Value]:
+        path = _curve_of(request.reference, name)
+        curve = _thinned(read_curve(path, per_nm=settings.per_nm, q_max=settings.q_max))
+        partials, weights = _partials(request, name, curve.q), request.weights_of(name)
+
+        def fit(averaged: Float64s) -> Fit:
+            return fit_curve(averaged, curve, background=settings.background)
+
+        best = fit(np.tensordot(weights, partials, axes=1))
+        shown[name] = curve, best
+
+        def statistic(drawn: Float64s) -> Float64s:
+            return np.array([[fit(np.tensordot(w, partials, axes=1)).chi2] for w in drawn])
+
+        low, high = bootstrap_interval(statistic, weights, request.seed, _RESAMPLES)
+        return [
+            Value(name, "", "chi2", best.chi2, "", (float(low[0]), float(high[0]))),
+            Value(name, "", "c1", best.c1),
+            Value(name, "", "c2", best.c2),
+            Value(name, "", "scale", best.scale),
+            Value(name, "", "background", best.background),
+            Value(name, "", "effective_samples", effective_sample_size(weights)),
+        ]
+
+    values, failed = by_target(sorted(request.samples), compute)
+    figures = {"saxs": small_multiples(shown, _draw, "q (1/Å)", "intensity")}
+    notes = ["Free parameters of the fit: scale, c1, c2" + (", background." if settings.background
+             else ".")]  # fmt: skip
+    return Outcome(values, failed, notes, figures, ("chi2", "c1", "c2"))
+
+
+def _draw(axes: Axes, item: tuple[Curve, Fit]) -> None:
+    curve, fit = item
+    axes.errorbar(curve.q, curve.intensity, curve.error, fmt=".", markersize=2.0, color="#b8bcc2",
+                  linewidth=0.5, label="measured")  # fmt: skip
+    axes.plot(curve.q, fit.intensity, color="#0072B2", label="ensemble")
+    axes.set_yscale("log")
+    axes.legend(fontsize=7.0)
+
+
+SAXS: Final = Suite(
+    name="saxs",
+    measures="Agreement with a measured small-angle scattering curve: chi^2, with the fitted "
+    "parameters scale, c1 (displaced volume) and c2 (surface water).",
+    reference="A text file of q, intensity and error for one target, or a folder of NAME.dat.",
+    n_samples="hundreds",
+    data="your own measurements, for instance of the SASBDB",
+    compute=_compute,
+    settings=SaxsSettings(),
+)
