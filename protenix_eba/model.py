@@ -19,7 +19,7 @@ from protenix_eba.weights import (
     trains_embedder,
 )
 
-__all__ = ["build_denoiser", "frozen_digest", "make_optimizer"]
+__all__ = ["build_denoiser", "frozen_digest", "make_optimizer", "trained_digest"]
 
 
 def build_denoiser(configs: Any, start: StateDict) -> ConformerDenoiser:
@@ -64,9 +64,18 @@ def make_optimizer(configs: Any, module: nn.Module) -> torch.optim.Optimizer:
 
 def frozen_digest(module: nn.Module) -> str:
     """A fingerprint of all frozen weights, bit for bit."""
+    return _digest(module, trained=False)
+
+
+def trained_digest(module: nn.Module) -> str:
+    """A fingerprint of all weights that are trained, as they are now."""
+    return _digest(module, trained=True)
+
+
+def _digest(module: nn.Module, *, trained: bool) -> str:
     digest = hashlib.sha256()
     with gathered(module):
         for parameter in module.parameters():
-            if not parameter.requires_grad:
+            if parameter.requires_grad == trained:
                 digest.update(parameter.detach().cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from protenix_eba.compat import Plugin
 from protenix_eba.config import EBAConfig, section_defaults
+from protenix_eba.data.replay_config import ReplayConfig
 from protenix_eba.fold_config import EBMFoldConfig
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from protenix_eba.data.atlas import AtlasDataset
     from protenix_eba.data.interfaces import Dataset, EnsembleLoader, LoaderFactory
     from protenix_eba.data.loader import SequenceCoupledLoader, eba_loader
+    from protenix_eba.data.replay import ReplayDataset
     from protenix_eba.fold_head import EBMFoldHead
     from protenix_eba.heads import Head
     from protenix_eba.objectives import ObjectiveFactory, eba_objective
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     _objective: ObjectiveFactory = eba_objective
     _dataset: Callable[[EBAConfig], Dataset] = AtlasDataset
+    _replay: Callable[[EBAConfig], Dataset] = ReplayDataset
     _dataloader: LoaderFactory = eba_loader
     _loader: type[EnsembleLoader] = SequenceCoupledLoader
     _head: Callable[[Any], Head] = EBMFoldHead
@@ -39,6 +42,7 @@ def _register() -> None:
     import protenix_eba.fold_head
     import protenix_eba.fold_trainer
     import protenix_eba.objectives
+    import protenix_eba.replay.trainer
     import protenix_eba.trainer  # noqa: F401
 
 
@@ -48,6 +52,7 @@ plugin = Plugin(
     {
         "eba": section_defaults(EBAConfig),
         "ebmfold": section_defaults(EBMFoldConfig),
+        "replay": section_defaults(ReplayConfig),
         "deepspeed": {},
     },
     _register,

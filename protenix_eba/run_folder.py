@@ -32,6 +32,9 @@ _MAY_CHANGE = (
         # Of the head, which has no part in training.
         "ebmfold.weights",
         "ebmfold.sampler",
+        # Who computes energies, and when to stop.
+        *("replay.jobs", "replay.platform"),
+        *("replay.valid_floor", "replay.rmsf_floor", "replay.drift_limit"),
     ),
 )
 # Values of keys that runs from before they existed do not name.
@@ -243,6 +246,8 @@ def _may_change(key: str) -> bool:
 
 def _changed(before: Any, after: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
     """Dotted keys whose values differ, with both values."""
+    if before is None and isinstance(after, dict) and prefix:
+        return []  # a section that joined later had no part in the run
     if isinstance(before, dict) and isinstance(after, dict):
         keys = sorted(before.keys() | after.keys(), key=str)
         return [

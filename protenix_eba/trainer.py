@@ -126,19 +126,27 @@ class EBATrainer(TrainingLoop, AF3Trainer):
 
     def init_data(self) -> None:
         """The loaders, on the embeddings of this trunk: to train on, and held out."""
-        make = DATALOADERS.get(self.eba.dataloader)
-        common = {
-            "seed": self.configs.seed,
-            "trunk": self.pinned["trunk"],
-            "n_cycles": self.configs.model.N_cycle,
-            "batch_items": self.iters_to_accumulate * DIST_WRAPPER.world_size,
-        }
-        self.loader: Loader = make(self.eba, held_out=False, **common)
-        self.held_out: Loader | None = make(self.eba, held_out=True, **common)
-        if self.held_out is not None:
-            self._check_validation(self.held_out)
+        self.loader: Loader = self.make_loader(held_out=False)
+        self.hold_out()
         if self.eba.diffusion_temperature == "auto":
             self._settle_temperature()
+
+    def make_loader(self, *, held_out: bool) -> Any:
+        """A loader of the section `eba`; None where nothing is held out."""
+        return DATALOADERS.get(self.eba.dataloader)(
+            self.eba,
+            held_out=held_out,
+            seed=self.configs.seed,
+            trunk=self.pinned["trunk"],
+            n_cycles=self.configs.model.N_cycle,
+            batch_items=self.iters_to_accumulate * DIST_WRAPPER.world_size,
+        )
+
+    def hold_out(self) -> None:
+        """The loader of what is held out, if anything is."""
+        self.held_out: Loader | None = self.make_loader(held_out=True)
+        if self.held_out is not None:
+            self._check_validation(self.held_out)
 
     def _check_validation(self, held_out: Loader) -> None:
         if self.eba.validation_items < DIST_WRAPPER.world_size:

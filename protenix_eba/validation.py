@@ -31,7 +31,7 @@ from protenix_eba.ranks import gather_rows
 from protenix_eba.sample import SamplerSettings, sample_batches
 from protenix_eba.step import ItemStep
 
-__all__ = ["Validation"]
+__all__ = ["Validation", "fluctuations"]
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -140,7 +140,7 @@ class Validation:
         write_ensemble(folder / name, source.protein, samples, {"n_samples": len(samples)})
         ca = source.protein.alpha_carbons.numpy()
         theirs = _md_fluctuations(source)
-        ours = _fluctuations(samples[:, ca])
+        ours = fluctuations(samples[:, ca])
         return {
             "target": name,
             "sample_rmsf_r": pearson(ours, theirs),
@@ -193,13 +193,13 @@ def _md_fluctuations(source: LabelledConformers) -> NDArray[np.float64]:
     """
     ca = source.protein.alpha_carbons
     try:
-        return _fluctuations(source.coordinates()[:, ca].numpy())
+        return fluctuations(source.coordinates()[:, ca].numpy())
     except UserError as error:
         console.print(str(error), markup=False, soft_wrap=True)
         return np.full(len(ca), np.nan)
 
 
-def _fluctuations(xyz: NDArray[np.float32]) -> NDArray[np.float64]:
+def fluctuations(xyz: NDArray[np.float32]) -> NDArray[np.float64]:
     """RMSF about the mean after superposition on it, `[N]`."""
     fitted = superpose(xyz, xyz[0])
     return rmsf(superpose(fitted, fitted.mean(axis=0)))

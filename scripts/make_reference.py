@@ -24,6 +24,7 @@ import yaml
 from protenix_eba.cli.main import cli
 from protenix_eba.cli.train import HELP
 from protenix_eba.config import EBAConfig
+from protenix_eba.data.replay_config import ReplayConfig
 from protenix_eba.eval.catalogue import by_key
 from protenix_eba.eval.definitions import PAPER_ROWS
 from protenix_eba.eval.published import PublishedRow, published_rows
@@ -33,7 +34,7 @@ from protenix_eba.settings import flatten
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "reference"
 # Sections of the configuration and what declares them; a test holds that none is missing.
-SECTIONS = {"eba": EBAConfig, "ebmfold": EBMFoldConfig}
+SECTIONS = {"eba": EBAConfig, "ebmfold": EBMFoldConfig, "replay": ReplayConfig}
 RECIPES = ("sft_stage1", "sft_stage2", "eba", "eba_dpo")
 NOTE = "<!-- Written by scripts/make_reference.py: change what it reads, then run it again. -->\n"
 

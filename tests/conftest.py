@@ -176,7 +176,9 @@ def train(small_run):
 
     def start(base: Path, *words: str, launcher: tuple[str, ...] = (sys.executable,)):
         program = Path(sys.executable).parent / "protenix-train"
-        arguments = ["--plugin", "protenix_eba", "--config", small_run / "small.yaml"]
+        arguments = ["--plugin", "protenix_eba"]
+        if "--config" not in words:
+            arguments += ["--config", small_run / "small.yaml"]
         return subprocess.Popen(
             [*launcher, program, *arguments, "--base_dir", base, *words],
             stdout=subprocess.PIPE,

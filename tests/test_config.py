@@ -294,7 +294,7 @@ def test_every_recipe_resolves_and_its_section_is_in_range(recipe):
     check_ranges(configs)
     section_from(configs.eba, EBAConfig)
     section_from(configs.ebmfold, EBMFoldConfig)
-    assert configs.trainer in ("eba", "ebmfold")
+    assert configs.trainer in ("eba", "ebmfold", "on_policy")
 
 
 @pytest.mark.parametrize("model_name", MODELS)

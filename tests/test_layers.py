@@ -19,7 +19,7 @@ LAYERS = {
     3: "objectives data diffusion windows weights embeddings engine ranks step reference lora ema "
     "model temperature",
     4: "trainer fold_trainer fold_head heads loop sample sampling_run ensembles chunk_size "
-    "relaxation checkpoints validation starts",
+    "relaxation checkpoints validation starts replay",
     5: "cli plugin demo",
 }
 LAYER = {room: layer for layer, rooms in LAYERS.items() for room in rooms.split()}

@@ -12,6 +12,7 @@ from protenix_eba.denoising import ERROR_WEIGHTS, DenoisingErrors, squared_error
 from protenix_eba.geometry import random_rotations
 from protenix_eba.losses import eba, energy_weights
 from protenix_eba.noise import NoiseSettings
+from protenix_eba.replay.trainer import rounds
 from protenix_eba.sample import SamplerSettings, sample_coordinates
 
 CLOSED, OPEN = 4.0, 10.0  # angstrom: distances of two atoms
@@ -121,6 +122,52 @@ def test_eba_with_minus_the_bias_reaches_the_populations_without_it_at_t_of_1():
 def divergence_of_truth(share):
     """Of the truth from a share of closed pairs, nats."""
     return TRUTH * math.log(TRUTH / share) + (1 - TRUTH) * math.log((1 - TRUTH) / (1 - share))
+
+
+# The same on policy: conformers are what the model samples at the time, and nothing else. At equal
+# energies the populations would be as the areas of the spheres, 4^2 : 10^2; the energy of closed
+# pairs is lower by just so much that half of them are.
+
+HALF = 0.5
+WRONG = 0.1
+REDUCED = -2 * math.log(OPEN / CLOSED)  # of closed pairs, in kT
+
+
+def sampled_closed(logit, n, seed):
+    """Of `n` samples of the model, which are closed."""
+    denoise = pair_denoiser(aligned=False, share=torch.sigmoid(logit.detach()))
+    generators = [torch.Generator().manual_seed(seed * 10_000 + i) for i in range(n)]
+    settings = SamplerSettings(n_steps=40, gamma0=0.0, s_max=10.0)
+    x = sample_coordinates(denoise, 2, generators, settings, torch.device("cpu"))
+    return (x[:, 1] - x[:, 0]).norm(dim=-1) < (CLOSED + OPEN) / 2
+
+
+def trained_share(buffer, steps=240, refresh_steps=20, n_conformers=8, n_noise=64):
+    """Share of closed pairs after EBA without a reference on what `buffer` gives each round."""
+    draw = torch.Generator().manual_seed(1)
+    logit = torch.tensor(math.log(WRONG / (1 - WRONG)), requires_grad=True)
+    optimizer = torch.optim.Adam([logit], lr=0.05)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for part in rounds(range(steps), refresh_steps):
+        closed = buffer(logit, part.start)
+        for _ in part:
+            rows = torch.randperm(len(closed), generator=draw)[:n_conformers]
+            distance = torch.where(closed[rows], CLOSED, OPEN)
+            errors = likelihood_errors(logit, distance, draw, n_noise)
+            weights = energy_weights(REDUCED * closed[rows].double())
+            loss = eba(errors, weights, diffusion_temperature=1.0, expectation="official")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return float(torch.sigmoid(logit.detach()))
+
+
+def test_on_policy_reaches_the_boltzmann_ratio_and_a_proposal_without_a_state_cannot():
+    on_policy = trained_share(lambda logit, step: sampled_closed(logit, 48, step))
+    assert abs(on_policy - HALF) < 0.08
+    only_open = trained_share(lambda logit, step: torch.zeros(48, dtype=torch.bool))
+    assert abs(only_open - WRONG) < 0.1 < HALF - only_open
 
 
 def test_the_tables_of_the_proof_follow_from_its_stored_results(monkeypatch):

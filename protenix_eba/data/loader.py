@@ -10,7 +10,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-import protenix_eba.data.atlas  # noqa: F401  the dataset that is there without a plugin
+import protenix_eba.data.atlas  # the datasets that are there without a plugin
+import protenix_eba.data.replay  # noqa: F401
 from protenix_eba.compat import DATALOADERS, DATASETS, SAMPLERS
 from protenix_eba.config import EBAConfig
 from protenix_eba.data.clusters import conformer_clusters
