@@ -9,7 +9,6 @@ their neighbours: no random numbers, no second opinion.
 from __future__ import annotations
 
 import json
-import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -204,12 +203,7 @@ def complete_structure(pdb_path: Path | str, protonation: str = FROM_FRAMES) -> 
         fixer = open_structure(Path(pdb_path))
         keys = atom_keys(fixer.topology)
         given_heavy = sum(atom.element.symbol != "H" for atom in fixer.topology.atoms())
-        state = random.getstate()
-        random.seed(0)  # Modeller.addHydrogens draws from the global generator
-        try:
-            notes = complete(fixer, Protonation.parse(protonation))
-        finally:
-            random.setstate(state)
+        notes = complete(fixer, Protonation.parse(protonation))
     except UserError as error:
         raise UserError(f"{Path(pdb_path).name}: {error}") from error
     except Exception as error:  # PDBFixer raises many kinds for files that it cannot use
