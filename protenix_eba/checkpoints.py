@@ -14,12 +14,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import atomic_path
+from protenix_eba.core.ranks import any_rank
+from protenix_eba.core.run_folder import RunFolder
 from protenix_eba.ema import Ema
 from protenix_eba.engine import gathered, to_universal, zero_stage
-from protenix_eba.errors import UserError
-from protenix_eba.files import atomic_path
-from protenix_eba.ranks import any_rank
-from protenix_eba.run_folder import RunFolder
 
 __all__ = ["Checkpoints", "wants_universal"]
 

@@ -20,8 +20,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from protenix_eba.errors import UserError
-from protenix_eba.files import require_file
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import require_file
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from protenix_eba.errors import UserError
-from protenix_eba.files import atomic_path
-from protenix_eba.progress import console
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import atomic_path
+from protenix_eba.core.progress import console
 
 __all__ = ["run_demo"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 __all__ = ["Ema"]
 

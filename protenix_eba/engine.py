@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.plugin_api import did_you_mean
 
 __all__ = [

@@ -26,12 +26,12 @@ from biotite.structure.io import pdbx
 from mdtraj.core.element import get_by_symbol
 from numpy.typing import NDArray
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import atomic_path, write_json
+from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.data.features import ProteinFeatures
 from protenix_eba.data.sequences import Protein
-from protenix_eba.errors import UserError
-from protenix_eba.files import atomic_path, write_json
 from protenix_eba.trajectories import ascii_path
-from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["EnsembleFolder", "Samples", "rounded", "save_xtc", "topology_of", "write_ensemble"]
 

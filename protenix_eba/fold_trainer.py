@@ -15,6 +15,8 @@ from protenix.utils.lr_scheduler import get_lr_scheduler
 
 from protenix_eba.compat import TRAINERS
 from protenix_eba.config import check_ranges, section_from
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import require_file, sha256_of_file
 from protenix_eba.data.domain_loader import DomainLoader
 from protenix_eba.data.prefetch import prefetch
 from protenix_eba.ebmfold.checkpoint import build_network, load_network, save_network
@@ -23,8 +25,6 @@ from protenix_eba.ebmfold.held_out import HeldOut, held_out_decoys, held_out_los
 from protenix_eba.ebmfold.network import ScoreNetwork
 from protenix_eba.ebmfold.score_matching import Batch, CropSettings, denoising_loss, draw_levels
 from protenix_eba.engine import gathered, zero_stage
-from protenix_eba.errors import UserError
-from protenix_eba.files import require_file, sha256_of_file
 from protenix_eba.fold_config import EBMFoldConfig
 from protenix_eba.loop import TrainingLoop
 from protenix_eba.model import make_optimizer

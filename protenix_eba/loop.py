@@ -16,15 +16,15 @@ from protenix.utils.distributed import DIST_WRAPPER
 from protenix.utils.seed import seed_everything
 
 from protenix_eba.checkpoints import Checkpoints, wants_universal
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import write_json
+from protenix_eba.core.progress import console, progress_bar
+from protenix_eba.core.ranks import any_rank, average
+from protenix_eba.core.run_folder import RunFolder
+from protenix_eba.core.runlog import RunLog, WandbSettings, open_run_log
+from protenix_eba.core.signals import StopSignals
 from protenix_eba.ema import Ema
 from protenix_eba.engine import engine_settings, make_engine, start_distributed, trainable
-from protenix_eba.errors import UserError
-from protenix_eba.files import write_json
-from protenix_eba.progress import console, progress_bar
-from protenix_eba.ranks import any_rank, average
-from protenix_eba.run_folder import RunFolder
-from protenix_eba.runlog import RunLog, WandbSettings, open_run_log
-from protenix_eba.signals import StopSignals
 
 __all__ = ["TrainingLoop"]
 

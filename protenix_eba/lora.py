@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.weights import DIFFUSION_PREFIX, StateDict, matching
 
 __all__ = ["LowRankUpdate", "adapters_off", "add_adapters", "has_adapters", "merged_state"]

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from protenix_eba.errors import UserError
-from protenix_eba.units import thermal_energy_kj_mol
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.units import thermal_energy_kj_mol
 
 __all__ = [
     "eba",

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 
 import mdtraj
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.trajectories import ascii_path, replica_number
 
 __all__ = [

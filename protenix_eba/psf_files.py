@@ -9,7 +9,7 @@ from typing import Final
 
 import mdtraj
 
-from protenix_eba.text_files import read_text
+from protenix_eba.core.text_files import read_text
 
 __all__ = ["load_psf"]
 

@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import atomic_path
 from protenix_eba.diffusion import ConformerDenoiser
-from protenix_eba.errors import UserError
-from protenix_eba.files import atomic_path
 from protenix_eba.lora import adapters_off, has_adapters
 
 __all__ = ["make_reference"]

@@ -15,13 +15,13 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
+from protenix_eba.core.files import atomic_path, require_file, write_json
+from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.relax import Relaxed, relax
 from protenix_eba.energy.table import frame_hash
 from protenix_eba.ensembles import save_xtc
-from protenix_eba.files import atomic_path, require_file, write_json
 from protenix_eba.trajectories import ascii_path
-from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["relax_ensemble"]
 

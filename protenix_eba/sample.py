@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.seeds import stream_generator
 from protenix_eba.data.features import ProteinFeatures
 from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.embeddings import TrunkEmbeddings
-from protenix_eba.errors import UserError
 from protenix_eba.geometry import random_rotations
 from protenix_eba.plugin_api import Registry
-from protenix_eba.streams import stream_generator
 
 __all__ = [
     "CHURNED",

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import yaml
 
-from protenix_eba.errors import UserError
-from protenix_eba.files import require_file
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import require_file
 from protenix_eba.plugin_api import did_you_mean
 
 if TYPE_CHECKING:

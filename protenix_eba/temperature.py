@@ -17,16 +17,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import write_json
+from protenix_eba.core.progress import track
+from protenix_eba.core.ranks import from_first, gather_rows
+from protenix_eba.core.run_folder import read_json
 from protenix_eba.data.interfaces import Loader
 from protenix_eba.data.item import Item
 from protenix_eba.data.prefetch import prefetch
 from protenix_eba.denoising import ERROR_WEIGHTS, LIKELIHOOD_RANGE, DenoisingErrors, ErrorWeights
-from protenix_eba.errors import UserError
-from protenix_eba.files import write_json
 from protenix_eba.noise import NoiseSettings
-from protenix_eba.progress import track
-from protenix_eba.ranks import from_first, gather_rows
-from protenix_eba.run_folder import read_json
 from protenix_eba.step import ItemStep
 
 __all__ = ["Calibration", "calibrate", "measure_items", "moments", "settle"]

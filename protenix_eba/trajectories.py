@@ -21,8 +21,8 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
-from protenix_eba.units import ANGSTROM_PER_NM
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.units import ANGSTROM_PER_NM
 
 __all__ = [
     "FrameTimes",

@@ -14,8 +14,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from protenix_eba.errors import UserError
-from protenix_eba.files import atomic_path, require_file
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import atomic_path, require_file
 
 __all__ = [
     "DIFFUSION_PREFIX",

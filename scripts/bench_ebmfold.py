@@ -207,8 +207,8 @@ def tasks_of(arguments: argparse.Namespace) -> Iterator[Task]:
 
 def do(task: Task, plan: Plan, weights: Path, out: Path) -> tuple[Task, str]:
     """Measure and write; why it failed, or nothing."""
-    from protenix_eba.errors import UserError
-    from protenix_eba.files import write_json
+    from protenix_eba.core.errors import UserError
+    from protenix_eba.core.files import write_json
 
     try:
         rows = TASKS[task.section](plan, weights, *task.arguments)
@@ -224,7 +224,7 @@ def stored(task: Task, plan: Plan, out: Path) -> list[dict] | None:
     Raises:
         UserError: Of one with other settings.
     """
-    from protenix_eba.errors import UserError
+    from protenix_eba.core.errors import UserError
 
     path = task.path(out)
     if not path.is_file():
@@ -245,9 +245,9 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, list[dict]], dict[
     """Rows by section, and failures by task."""
     from joblib import Parallel, delayed
 
+    from protenix_eba.core.files import require_file, sha256_of_file
+    from protenix_eba.core.progress import track
     from protenix_eba.ebmfold.checkpoint import load_network
-    from protenix_eba.files import require_file, sha256_of_file
-    from protenix_eba.progress import track
 
     weights, out = arguments.weights, arguments.out
     load_network(weights)
@@ -273,8 +273,8 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, list[dict]], dict[
 
 def main() -> int:
     arguments = parse()
-    from protenix_eba.errors import UserError
-    from protenix_eba.files import atomic_path
+    from protenix_eba.core.errors import UserError
+    from protenix_eba.core.files import atomic_path
 
     try:
         rows, failures = measure(arguments)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from protenix_eba.core.files import atomic_path
 from protenix_eba.ebmfold.benchmark import PEER, Row
 from protenix_eba.ebmfold.summary import best_of_first, interval, of_decoys, paired, selected
 from protenix_eba.eval.report.plots.style import Drawing, label_colours, small_multiples
-from protenix_eba.files import atomic_path
 
 Rows = Mapping[str, list[Row]]
 METHODS = ("hybrid", "churned", "churned64", "algorithm1", PEER)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from joblib import Parallel, delayed
 
+from protenix_eba.core.progress import console, track
 from protenix_eba.energy.simulate import SimulationSettings, simulate_replica, write_provenance
-from protenix_eba.progress import console, track
 
 PEPTIDES = {
     "met_enkephalin": "YGGFM",

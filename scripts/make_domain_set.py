@@ -24,7 +24,7 @@ from pathlib import Path
 
 import click
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 PATH = click.Path(path_type=Path)
 

@@ -20,10 +20,10 @@ from make_glycine_md import SETS
 from make_glycine_md import run as simulate
 from safetensors.torch import save_file
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import atomic_path
+from protenix_eba.core.progress import console
 from protenix_eba.energy.bias import write_bias_csv
-from protenix_eba.errors import UserError
-from protenix_eba.files import atomic_path
-from protenix_eba.progress import console
 from protenix_eba.trajectories import find_targets
 from protenix_eba.weights import DIFFUSION_PREFIX, load_checkpoint
 

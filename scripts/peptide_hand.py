@@ -30,16 +30,16 @@ from proof_errors import centred, frames
 from torch import Tensor
 
 from protenix_eba.cli.session import Trunk, load_configuration
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import atomic_path, write_json
+from protenix_eba.core.progress import console
 from protenix_eba.data.sequences import Protein
 from protenix_eba.denoising import bond_error, edm_weight, squared_error
 from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.ema import Ema
 from protenix_eba.energy.simulate import simulate_replica
-from protenix_eba.errors import UserError
-from protenix_eba.files import atomic_path, write_json
 from protenix_eba.geometry import random_rotations, rigid_align
 from protenix_eba.noise import NoiseSettings
-from protenix_eba.progress import console
 from protenix_eba.sample import SamplerSettings, sample_coordinates
 from protenix_eba.starts import quick_start, random_state, silent_trunk
 from protenix_eba.stereo import CENTRE

@@ -31,12 +31,12 @@ from joblib import Parallel, delayed
 from make_glycine_md import SETS
 from make_glycine_md import run as simulate
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import atomic_path
+from protenix_eba.core.progress import console
 from protenix_eba.ends import end_distance
 from protenix_eba.energy.bias import write_bias_csv
-from protenix_eba.errors import UserError
 from protenix_eba.eval.extras.features import torsions_of
-from protenix_eba.files import atomic_path
-from protenix_eba.progress import console
 from protenix_eba.trajectories import Target, find_targets, frame_count, read_frames
 from protenix_eba.validity import Checker
 

@@ -17,6 +17,9 @@ import numpy as np
 from hand_report import hand_figure, hand_table
 from make_glycine_md import SETS
 
+from protenix_eba.core.files import atomic_path
+from protenix_eba.core.progress import console
+from protenix_eba.core.units import thermal_energy_kj_mol
 from protenix_eba.eval.coordinate import (
     CLOSED_ANGSTROM,
     Interval,
@@ -29,9 +32,6 @@ from protenix_eba.eval.coordinate import (
 )
 from protenix_eba.eval.extras.distributions import jsd_bits
 from protenix_eba.eval.report.plots.coordinate import profile_figure, shifts_figure
-from protenix_eba.files import atomic_path
-from protenix_eba.progress import console
-from protenix_eba.units import thermal_energy_kj_mol
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
 RESULTS: Final = DOCS / "proof" / "results.json"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from protenix_eba.cli.main import run
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval.suites.bioemu.data import DATA, find_part
 from protenix_eba.eval.suites.bioemu.folding import folding_free_energy, soft_native_contacts
 from protenix_eba.eval.suites.bioemu.landscapes import Landscape

@@ -10,7 +10,7 @@ import yaml
 from protenix_eba.cli import main as verbs
 from protenix_eba.cli import train
 from protenix_eba.compat import TRAINERS
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 REQUIRED = ["--run_name", "a", "--base_dir", "b", "--max_steps", "1", "--use_wandb", "false"]
 REQUIRED += ["--eval_interval", "-1", "--log_interval", "1"]

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from protenix_eba import compat
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 FEATURES = """
 from protenix_eba.compat import ensure_ccd_cache, prepare_environment

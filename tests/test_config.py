@@ -17,12 +17,12 @@ from protenix_eba.config import (
     section_defaults,
     section_from,
 )
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.units import thermal_energy_kj_mol
 from protenix_eba.fold_config import EBMFoldConfig
 from protenix_eba.losses import effective_number
 from protenix_eba.objectives import ObjectiveInput, alignment_metrics
 from protenix_eba.plugin import plugin
-from protenix_eba.units import thermal_energy_kj_mol
 
 RECIPES = Path(__file__).parents[1] / "configs"
 PLUGIN = Plugin("protenix_eba", {"eba": section_defaults(EBAConfig)})

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from protenix_eba.config import EBAConfig
+from protenix_eba.core.errors import UserError
 from protenix_eba.data import epochs
 from protenix_eba.data.conformers import (
     labels_by_target,
@@ -23,7 +24,6 @@ from protenix_eba.data.sequences import Protein, protein_of_target, read_protein
 from protenix_eba.data.split import check_split, replicas_of
 from protenix_eba.embeddings import TrunkEmbeddings, save_embeddings
 from protenix_eba.energy.table import read_labels
-from protenix_eba.errors import UserError
 from protenix_eba.trajectories import find_targets, read_frames
 
 BATCH_SAMPLERS = (epochs.structures, epochs.targets, epochs.energy, epochs.diverse)

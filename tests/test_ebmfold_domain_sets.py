@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.ebmfold.domain_sets import (
     Selection,
     as_domain,
@@ -21,7 +22,6 @@ from protenix_eba.ebmfold.domain_sets import (
     structure_chains,
 )
 from protenix_eba.ebmfold.domains import read_domains
-from protenix_eba.errors import UserError
 
 COBROTOXIN = Path(__file__).parent / "data" / "cobrotoxin" / "cobrotoxin.pdb"
 SCRIPT = Path(__file__).parents[1] / "scripts" / "make_domain_set.py"

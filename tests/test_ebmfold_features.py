@@ -7,6 +7,7 @@ import torch
 from scipy.spatial.distance import cdist
 from scipy.stats import norm
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.ebmfold.predictions import (
     DISTANCE_EDGES,
     HOST_EDGES,
@@ -16,7 +17,6 @@ from protenix_eba.ebmfold.predictions import (
 )
 from protenix_eba.ebmfold.standin import background, orientations, standin_predictions
 from protenix_eba.ebmfold.target import Target, pair_features, positional_encoding
-from protenix_eba.errors import UserError
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "trrosetta_T1008" / "T1008.npz"
 

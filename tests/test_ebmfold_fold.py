@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from protenix_eba.cli.main import run
+from protenix_eba.core.errors import UserError
 from protenix_eba.ebmfold.checkpoint import build_network, save_network
 from protenix_eba.ebmfold.conformations import find_conformations
 from protenix_eba.ebmfold.fold import fold, fold_by_peer, score_table
@@ -26,7 +27,6 @@ from protenix_eba.ebmfold.standin import orientations, standin_predictions
 from protenix_eba.ebmfold.structures import match_residues, read_trace, write_trace
 from protenix_eba.ebmfold.target import Target
 from protenix_eba.ebmfold.trace import PSEUDO_CB, PSEUDO_N, pseudo_atoms
-from protenix_eba.errors import UserError
 from protenix_eba.fold_config import FOLD_SAMPLERS, PEER
 from protenix_eba.geometry import rigid_align
 

@@ -8,6 +8,7 @@ from biotite.structure import AtomArray
 from biotite.structure import dihedral as biotite_dihedral
 from biotite.structure import tm_score as biotite_tm_score
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.ebmfold.domains import read_domains, write_domains
 from protenix_eba.ebmfold.handedness import (
     REFERENCE_DIHEDRALS,
@@ -27,7 +28,6 @@ from protenix_eba.ebmfold.trace import (
     squared_distances,
     trace_dihedrals,
 )
-from protenix_eba.errors import UserError
 from protenix_eba.geometry import random_rotations, rigid_align
 
 DOMAINS = Path(__file__).parents[2] / "shared" / "data" / "cath_domains.npz"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.ebmfold import equivariant_network
 from protenix_eba.ebmfold.checkpoint import build_network, load_network, save_network
 from protenix_eba.ebmfold.domains import Domain
@@ -18,7 +19,6 @@ from protenix_eba.ebmfold.score_matching import (
     draw_levels,
 )
 from protenix_eba.ebmfold.target import Target, pair_features
-from protenix_eba.errors import UserError
 from protenix_eba.geometry import random_rotations
 
 SMALL = {

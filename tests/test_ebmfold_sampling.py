@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.ebmfold.fold import decoy_generators
 from protenix_eba.ebmfold.metrics import ca_rmsd
 from protenix_eba.ebmfold.sampling import (
@@ -18,7 +19,6 @@ from protenix_eba.ebmfold.sampling import (
     noised,
     refiner,
 )
-from protenix_eba.errors import UserError
 
 # What the samplers have to reach: independent normal coordinates with these standard deviations.
 STD = torch.tensor([0.5, 2.0, 6.0])

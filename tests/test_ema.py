@@ -5,8 +5,8 @@ import textwrap
 import pytest
 import torch
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.ema import Ema
-from protenix_eba.errors import UserError
 
 DECAY = 0.9
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.data.features import compact, protein_features
 from protenix_eba.data.packing import pack, unpack
 from protenix_eba.data.sequences import Protein
@@ -17,7 +18,6 @@ from protenix_eba.embeddings import (
     compute_embeddings,
     save_embeddings,
 )
-from protenix_eba.errors import UserError
 from protenix_eba.weights import build_diffusion_module, build_model
 
 

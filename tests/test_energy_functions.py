@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from openmm import app, unit
 
 from protenix_eba.cli.label import label
+from protenix_eba.core.errors import UserError
 from protenix_eba.energy.fast import can_accelerate
 from protenix_eba.energy.label import label_targets
 from protenix_eba.energy.minimise import Minimiser
@@ -29,7 +30,6 @@ from protenix_eba.energy.protocol import (
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.system import TargetEnergy
 from protenix_eba.energy.table import read_labels
-from protenix_eba.errors import UserError
 
 DATA = Path(__file__).parent / "data" / "cobrotoxin"
 DEMO = Path(__file__).parent.parent / "protenix_eba" / "demo_data"

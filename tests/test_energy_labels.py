@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from protenix_eba.cli.label import label
+from protenix_eba.core.errors import UserError
 from protenix_eba.energy.label import FrameSelection, Workers, label_targets
 from protenix_eba.energy.protocol import PROTOCOLS, EnergyProtocol
 from protenix_eba.energy.table import read_labels, write_csv, write_labels
-from protenix_eba.errors import UserError
 
 DEMO = Path(__file__).parent.parent / "protenix_eba" / "demo_data"
 AS_IS = replace(PROTOCOLS["default"], minimise=False)

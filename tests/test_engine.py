@@ -1,7 +1,7 @@
 import pytest
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.engine import engine_settings, zero_stage
-from protenix_eba.errors import UserError
 
 
 def test_the_section_is_passed_on_and_protenixs_keys_are_added():

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval.compare import TargetSettings, evaluate_target
 from protenix_eba.eval.inputs.sources import Conformations, find_references, find_samples
 from protenix_eba.eval.protocol.alignment import superpose

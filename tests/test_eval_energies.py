@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.units import thermal_energy_kj_mol
 from protenix_eba.eval.extras.energies import (
     TargetEnergies,
     boltzmann_weights,
@@ -14,7 +15,6 @@ from protenix_eba.eval.extras.energies import (
     energy_floor,
     energy_metrics,
 )
-from protenix_eba.units import thermal_energy_kj_mol
 
 
 def test_energies_equal_to_the_md_are_at_no_distance() -> None:

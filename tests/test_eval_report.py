@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval.comparison import compare_evaluations
 from protenix_eba.eval.definitions import PAPER_ROWS, PROTOCOL_METRICS
 from protenix_eba.eval.published import published_rows

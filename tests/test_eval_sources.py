@@ -18,7 +18,7 @@ import pytest
 from biotite.structure.io import pdbx
 from mdtraj.core.element import get_by_symbol
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval.inputs.sources import Conformations, find_references, find_samples
 
 _MDANALYSIS = importlib.util.find_spec("MDAnalysisTests")  # carries trajectories of MD programs

@@ -20,7 +20,7 @@ import pytest
 from joblib.externals.loky import get_reusable_executor
 
 from protenix_eba.cli.main import run
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval import evaluate as runner
 from protenix_eba.eval.definitions import METRICS
 from protenix_eba.eval.evaluate import evaluate

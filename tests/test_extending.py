@@ -4,7 +4,7 @@ import pytest
 
 from protenix_eba.cli.main import run
 from protenix_eba.config import EBAConfig
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 COMMANDS = {
     "init": ["--config", "c.yaml", "--out", "x.pt"],

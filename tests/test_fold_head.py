@@ -6,6 +6,7 @@ import torch
 
 from protenix_eba.cli.main import run
 from protenix_eba.cli.session import load_configuration
+from protenix_eba.core.errors import UserError
 from protenix_eba.data.features import complex_features, protein_features
 from protenix_eba.data.sequences import Protein
 from protenix_eba.ebmfold.checkpoint import build_network, save_network
@@ -13,7 +14,6 @@ from protenix_eba.ebmfold.conformations import find_conformations
 from protenix_eba.ebmfold.predictions import HOST_EDGES, read_predictions
 from protenix_eba.ebmfold.structures import match_residues, read_trace
 from protenix_eba.embeddings import compute_embeddings
-from protenix_eba.errors import UserError
 from protenix_eba.fold_head import (
     EBMFoldHead,
     ProteinTokens,

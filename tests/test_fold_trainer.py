@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from protenix_eba.cli.train import run
+from protenix_eba.core.errors import UserError
 from protenix_eba.data.domain_loader import DomainLoader
 from protenix_eba.ebmfold.checkpoint import load_network
 from protenix_eba.ebmfold.domains import Domain, write_domains
 from protenix_eba.ebmfold.score_matching import CropSettings
-from protenix_eba.errors import UserError
 
 CONFIG = """
 trainer: ebmfold

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from protenix_eba.cli.main import run
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.importing.dataset import import_targets
 from protenix_eba.importing.frames import FrameChoice
 from protenix_eba.importing.periodic import connections_of, make_whole

@@ -18,6 +18,7 @@ import pytest
 import torch
 from openmm import app, unit
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.data.sequences import Protein, protein_of_target, read_proteins, read_seed
 from protenix_eba.energy.checks import Geometry, moved_bond
 from protenix_eba.energy.label import label_targets
@@ -25,7 +26,6 @@ from protenix_eba.energy.protocol import PROTOCOLS, customised, protocol_by_name
 from protenix_eba.energy.protonation_choice import Protonation
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.system import TargetEnergy
-from protenix_eba.errors import UserError
 from protenix_eba.eval.inputs.sources import find_samples
 from protenix_eba.importing.frames import FrameChoice
 from protenix_eba.importing.sources import source_of_files

@@ -21,12 +21,12 @@ from openmm import app
 
 from protenix_eba.cli.label import label
 from protenix_eba.cli.main import run
+from protenix_eba.core.errors import UserError
 from protenix_eba.energy.label import label_targets
 from protenix_eba.energy.protocol import PROTOCOLS
 from protenix_eba.energy.sources import FilesSource
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.table import read_labels
-from protenix_eba.errors import UserError
 
 DATA = Path(__file__).parent / "data" / "cobrotoxin"
 DEMO = Path(__file__).parent.parent / "protenix_eba" / "demo_data"

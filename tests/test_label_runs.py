@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 
 from protenix_eba.cli.label import label
 from protenix_eba.cli.main import run
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.sharding import Shard
 from protenix_eba.energy.functions import ENERGIES, python_system
 from protenix_eba.energy.label import FrameSelection, Workers, label_targets
 from protenix_eba.energy.protocol import PROTOCOLS
@@ -36,8 +38,6 @@ from protenix_eba.energy.shards import merge_shards
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.system import TargetEnergy
 from protenix_eba.energy.table import EnergyLabels, labels_from_rows, read_labels, write_labels
-from protenix_eba.errors import UserError
-from protenix_eba.sharding import Shard
 
 DATA = Path(__file__).parent / "data" / "cobrotoxin"
 DEMO = Path(__file__).parent.parent / "protenix_eba" / "demo_data"

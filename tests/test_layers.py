@@ -122,7 +122,7 @@ def test_the_rule_finds_what_breaks_it(file, module, at_import):
     ("file", "module", "at_import"),
     [
         ("energy/fast.py", "protenix_eba.energy.protocol", True),
-        ("losses.py", "protenix_eba.units.thermal_energy_kj_mol", True),
+        ("losses.py", "protenix_eba.core.units.thermal_energy_kj_mol", True),
         ("losses.py", "torch", True),
         ("config.py", "protenix.config.config", False),
         ("trainer.py", "runner.train", True),

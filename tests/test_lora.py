@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.nn.utils import parametrize
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.data.features import protein_features
 from protenix_eba.data.sequences import Protein
 from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.embeddings import compute_embeddings
-from protenix_eba.errors import UserError
 from protenix_eba.lora import (
     LowRankUpdate,
     adapters_off,

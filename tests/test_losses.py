@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, logsumexp, softmax
 
 from protenix_eba import denoising
+from protenix_eba.core.errors import UserError
 from protenix_eba.denoising import (
     ERROR_WEIGHTS,
     LDDT_RADIUS,
@@ -22,7 +23,6 @@ from protenix_eba.denoising import (
     edm_weight,
     smooth_lddt,
 )
-from protenix_eba.errors import UserError
 from protenix_eba.geometry import random_rotations
 from protenix_eba.losses import (
     eba,

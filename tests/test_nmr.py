@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from protenix_eba.cli.main import run
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval.experiment.averages import averaged
 from protenix_eba.eval.experiment.bonds import (
     alignment_tensor,

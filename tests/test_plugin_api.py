@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from protenix_eba import plugin_api
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.plugin_api import (
     Plugin,
     Registry,
@@ -27,7 +27,7 @@ def entry_points(monkeypatch):
         "good": "the_plugins:GOOD",
         "alias": "the_plugins:GOOD",
         "broken": "no_such_module_at_all:plugin",
-        "other": "protenix_eba.errors:UserError",
+        "other": "protenix_eba.core.errors:UserError",
     }.items():
         points[name] = EntryPoint(name, value, plugin_api.ENTRY_POINT_GROUP)
     monkeypatch.setitem(sys.modules, "the_plugins", SimpleNamespace(GOOD=GOOD))

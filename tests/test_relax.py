@@ -4,8 +4,8 @@ import json
 import mdtraj
 import pytest
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.energy.protocol import PROTOCOLS
-from protenix_eba.errors import UserError
 from protenix_eba.relaxation import relax_ensemble
 
 # Without the quench: the energies need not repeat here, and a minimisation takes a tenth.

@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import brentq, minimize
 
 from protenix_eba.cli.main import run
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval.reweighting.entropy import Problem, reweight
 from protenix_eba.eval.reweighting.theta import cross_validated, l_curve
 from protenix_eba.eval.weighting import read_weights, write_weights

@@ -8,9 +8,9 @@ import torch
 
 from protenix_eba.cli.main import run
 from protenix_eba.cli.session import Trunk
+from protenix_eba.core.errors import UserError
 from protenix_eba.data.sequences import Protein
 from protenix_eba.diffusion import ConformerDenoiser
-from protenix_eba.errors import UserError
 from protenix_eba.sample import (
     PRESETS,
     SamplerSettings,

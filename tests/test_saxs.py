@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from protenix_eba.cli.main import run
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval.experiment.debye import pair_counts, scattering
 from protenix_eba.eval.experiment.groups import displaced, expansion, groups_of, in_vacuum
 from protenix_eba.eval.experiment.saxs import (

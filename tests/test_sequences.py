@@ -4,9 +4,9 @@ import logging
 import pytest
 import torch
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.data.features import protein_features
 from protenix_eba.data.sequences import Protein, read_proteins, read_seed
-from protenix_eba.errors import UserError
 
 
 def chain(sequence, **more):

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.denoising import (
     ERROR_WEIGHTS,
     LIKELIHOOD_RANGE,
@@ -22,7 +23,6 @@ from protenix_eba.denoising import (
     by_edm,
     edm_weight,
 )
-from protenix_eba.errors import UserError
 from protenix_eba.losses import eba, log_model_weights
 from protenix_eba.noise import NoiseSettings
 from protenix_eba.temperature import Calibration, calibrate, moments, settle

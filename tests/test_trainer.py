@@ -13,8 +13,8 @@ import torch
 import yaml
 
 from protenix_eba.cli.train import run
+from protenix_eba.core.errors import UserError
 from protenix_eba.energy.table import read_labels
-from protenix_eba.errors import UserError
 from protenix_eba.weights import load_checkpoint
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.trajectories import Target, find_targets, frame_count, is_cut, read_frames
 
 DEMO = Path(__file__).parent.parent / "protenix_eba" / "demo_data"

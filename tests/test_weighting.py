@@ -4,7 +4,7 @@ import mdtraj
 import numpy as np
 import pytest
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval.compare import TargetSettings
 from protenix_eba.eval.evaluate import evaluate
 from protenix_eba.eval.weighting import read_weights, systematic_draw, write_weights

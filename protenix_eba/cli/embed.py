@@ -19,7 +19,7 @@ from protenix_eba.cli.session import (
     msa_option,
     plugin_option,
 )
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
     from protenix_eba.data.interfaces import Dataset
@@ -71,9 +71,9 @@ def embed(
     What is there already, made by the same trunk from the same sequence, MSA and number of cycles,
     is kept; what was made from something else is an error and stays as it is. Without templates.
     """
+    from protenix_eba.core.progress import console
+    from protenix_eba.core.sharding import Shard
     from protenix_eba.data.msa import MsaFiles
-    from protenix_eba.progress import console
-    from protenix_eba.sharding import Shard
 
     part = Shard.parse(shard)
     configs = load_configuration(config_path, plugins)
@@ -119,7 +119,7 @@ def _embed_all(
     targets: Mapping[str, Callable[[], Protein]], trunk: Trunk
 ) -> tuple[int, dict[str, str]]:
     """The number of targets whose embeddings were there, and why others have none."""
-    from protenix_eba.progress import track
+    from protenix_eba.core.progress import track
 
     n_kept, failures = 0, {}
     for name, read in track(targets.items(), "embedding", len(targets)):

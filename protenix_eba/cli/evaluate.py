@@ -12,7 +12,7 @@ import click
 from protenix_eba.cli.evaluation_output import write_outputs
 from protenix_eba.cli.session import plugin_option
 from protenix_eba.cli.suites import answer
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
     from protenix_eba.energy.table import EnergyLabels
@@ -172,7 +172,7 @@ def _refuse_given(suite: str, options: Mapping[str, object]) -> None:
 def _names(path: Path) -> list[str]:
     import csv
 
-    from protenix_eba.files import require_file
+    from protenix_eba.core.files import require_file
 
     with open(require_file(path, "targets"), newline="", encoding="utf-8-sig") as handle:
         rows = [row for row in csv.reader(handle) if row and row[0].strip()]

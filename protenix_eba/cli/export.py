@@ -29,7 +29,7 @@ def export(checkpoint: Path, model_name: str, out: Path) -> None:
     A model trained with fewer diffusion transformer blocks than the stock one gets blocks that add
     nothing: the function is exactly the same. That it fits is checked before it is written.
     """
-    from protenix_eba.progress import console
+    from protenix_eba.core.progress import console
 
     configs = load_configuration(None, model_name=model_name)
     from protenix_eba.weights import (

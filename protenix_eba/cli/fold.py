@@ -20,7 +20,7 @@ from protenix_eba.cli.folding import (
 )
 from protenix_eba.cli.head import build_head, head_options, head_provenance
 from protenix_eba.cli.session import exit_with_failures, make_folder
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.fold_config import FOLD_SAMPLERS, PEER
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ def fold(
         raise UserError(f"--decoys: expected at least 1, found {decoys}")
     if weights is not None and sampler == PEER:
         raise UserError("--sampler peer uses no --weights", "leave out one of the two")
-    from protenix_eba.files import require_file, sha256_of_file
-    from protenix_eba.progress import console
+    from protenix_eba.core.files import require_file, sha256_of_file
+    from protenix_eba.core.progress import console
 
     if backbone:
         check_backbones()
@@ -110,9 +110,9 @@ def _fold_missing(
     folder: ScoreFolder, target: Target, chains: Sequence[int], choice: TargetChoice, head: Head
 ) -> dict[str, str]:
     """Fold what is not there, with a bar; why some failed, by the name of the file."""
+    from protenix_eba.core.progress import progress_bar
+    from protenix_eba.core.seeds import stream_seed
     from protenix_eba.ebmfold.structures import write_trace
-    from protenix_eba.progress import progress_bar
-    from protenix_eba.streams import stream_seed
 
     compared = compared_with(choice.native, target, chains) or ()
     missing, failures = folder.missing, {}
@@ -141,7 +141,7 @@ def _row(decoy: Decoys, compared: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _tell(folder: ScoreFolder) -> None:
-    from protenix_eba.progress import console
+    from protenix_eba.core.progress import console
 
     if not folder.rows:
         return

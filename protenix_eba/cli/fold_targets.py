@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from protenix_eba.cli.folding import FileChoice, ModelChoice, TargetChoice
 from protenix_eba.cli.session import Trunk
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,8 +86,8 @@ def read_target(
 
 
 def _of_file(source: FileChoice) -> tuple[dict[str, Any], _Load]:
+    from protenix_eba.core.files import require_file, sha256_of_file
     from protenix_eba.ebmfold.predictions import read_chains
-    from protenix_eba.files import require_file, sha256_of_file
 
     path = require_file(source.predictions, "predictions")
     if source.fasta is None:
@@ -112,10 +112,10 @@ def _one_protein(path: Path) -> Protein:
 
 
 def _of_model(source: ModelChoice) -> tuple[dict[str, Any], _Load]:
+    from protenix_eba.core.files import require_file, sha256_of_file
+    from protenix_eba.core.progress import console
     from protenix_eba.data.msa import MsaFiles
     from protenix_eba.ebmfold.predictions import read_chains
-    from protenix_eba.files import require_file, sha256_of_file
-    from protenix_eba.progress import console
 
     msas = MsaFiles(source.msa_path) if source.msa_path else None
     molecules = _molecules_in(source.fasta)
@@ -251,8 +251,8 @@ def _molecules_in(path: Path) -> _Proteins | _Complex:
     Raises:
         UserError: It is neither, or too small.
     """
+    from protenix_eba.core.files import require_file
     from protenix_eba.ebmfold.structures import check_sizes
-    from protenix_eba.files import require_file
 
     try:
         content = json.loads(require_file(path, "sequences").read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 
 from protenix_eba.cli.session import msa_option
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 __all__ = [
     "FileChoice",
@@ -168,8 +168,8 @@ def check_backbones() -> None:
 
 def write_backbones(folder: ScoreFolder) -> None:
     """Rebuild the backbone of each trace that is there, unless it is there as well."""
+    from protenix_eba.core.progress import track
     from protenix_eba.ebmfold.backbone import write_backbone
-    from protenix_eba.progress import track
 
     for row in track(folder.rows, "backbones", len(folder.rows)):
         trace = folder.out / row["file"]
@@ -255,7 +255,7 @@ class ScoreFolder:
         The decoy that the predictions make likeliest is `selected`.
         """
         from protenix_eba import __version__
-        from protenix_eba.files import write_json
+        from protenix_eba.core.files import write_json
 
         likeliest = min((row["negative_log_likelihood"] for row in self.rows), default=None)
         for row in self.rows:

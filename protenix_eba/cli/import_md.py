@@ -104,7 +104,7 @@ def _sources(
 
 
 def _print_summary(report: ImportReport, out: Path) -> None:
-    from protenix_eba.progress import console
+    from protenix_eba.core.progress import console
 
     counts = {
         s: sum(row.status == s for row in report.rows) for s in ("ok", "incomplete", "failed")

@@ -42,8 +42,8 @@ def init(
     Randomly initialised, or around the small diffusion module that this package ships: for tests,
     the demo and the proof. An existing file is kept.
     """
-    from protenix_eba.errors import UserError
-    from protenix_eba.progress import console
+    from protenix_eba.core.errors import UserError
+    from protenix_eba.core.progress import console
 
     if start and quick:
         raise UserError("--start has its own weights, --quick-start random ones", "give one")

@@ -138,10 +138,10 @@ def frames(
 ) -> None:
     """Give every frame of MD trajectories a CHARMM36 + GBn2 energy after minimisation."""
     from protenix_eba.compat import use_plugins
+    from protenix_eba.core.sharding import Shard
     from protenix_eba.energy.label import FrameSelection, Workers, label_targets
     from protenix_eba.energy.protocol import customised, protocol_by_name
     from protenix_eba.energy.table import read_labels, write_csv
-    from protenix_eba.sharding import Shard
 
     other = read_labels(compare) if compare else None
     report = label_targets(
@@ -171,7 +171,7 @@ def frames(
 
 def _print_summary(report: LabelReport, out: Path) -> bool:
     """Say what was done; true if any frame has no energy or could not be read."""
-    from protenix_eba.progress import console
+    from protenix_eba.core.progress import console
 
     labels = report.labels
     statuses = ("ok", "outlier", "skipped", "failed")

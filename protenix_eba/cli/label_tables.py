@@ -29,6 +29,7 @@ def report(labels: Path, out: Path | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from protenix_eba.core.errors import UserError
     from protenix_eba.energy.report import (
         HEADINGS,
         label_quality,
@@ -36,7 +37,6 @@ def report(labels: Path, out: Path | None) -> None:
         write_quality_report,
     )
     from protenix_eba.energy.table import read_labels
-    from protenix_eba.errors import UserError
 
     if out is not None and out.suffix != ".md":
         raise UserError(f"--out {out}: the report is Markdown", "give a name that ends in .md")
@@ -144,7 +144,7 @@ def import_csv(
 
 
 def _refuse_without_input(paths: tuple[Path, ...], by_frame: bool) -> None:
-    from protenix_eba.errors import UserError
+    from protenix_eba.core.errors import UserError
 
     if by_frame:
         raise UserError(
@@ -170,8 +170,8 @@ def _by_frame(
     bias: bool,
     chosen: dict[str, Any],
 ) -> EnergyLabels:
+    from protenix_eba.core.errors import UserError
     from protenix_eba.energy.by_frame import ColvarChoice, labels_by_frame
-    from protenix_eba.errors import UserError
 
     if structures is not None:
         raise UserError(

@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 __all__ = ["cli", "main", "run"]
 

@@ -71,8 +71,8 @@ def refine(
     structure lacks are left out. The start is a small noise level, so that the fold stays. A
     second run goes on where the first was stopped.
     """
-    from protenix_eba.files import require_file, sha256_of_file
-    from protenix_eba.progress import console
+    from protenix_eba.core.files import require_file, sha256_of_file
+    from protenix_eba.core.progress import console
 
     if backbone:
         check_backbones()

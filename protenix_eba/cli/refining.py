@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from protenix_eba.cli.fold_targets import PREDICTIONS, keep_predictions, read_target
 from protenix_eba.cli.folding import ScoreFolder
 from protenix_eba.cli.head import head_provenance
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,8 +41,8 @@ def refine_missing(
     folder: ScoreFolder, found: Sequence[Conformation], refine_one: Refinement, seed: int
 ) -> dict[str, str]:
     """Refine what is not there, with a bar; why some failed, by name."""
-    from protenix_eba.progress import track
-    from protenix_eba.streams import stream_seed
+    from protenix_eba.core.progress import track
+    from protenix_eba.core.seeds import stream_seed
 
     failures: dict[str, str] = {}
     missing = folder.missing

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
     from protenix_eba.eval.reweighting.ensembles import Report
@@ -54,9 +54,9 @@ def reweight(
     conformations before and after, and each value. Weights that rest on a few conformations are
     refused.
     """
+    from protenix_eba.core.files import write_json
     from protenix_eba.eval.reweighting.ensembles import reweight_ensembles
     from protenix_eba.eval.weighting import write_weights
-    from protenix_eba.files import write_json
 
     path = out or _beside(samples)
     reports = reweight_ensembles(

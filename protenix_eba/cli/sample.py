@@ -18,7 +18,7 @@ from protenix_eba.cli.session import (
     msa_option,
     plugin_option,
 )
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
     from protenix_eba.sample import SamplerSettings
@@ -173,9 +173,9 @@ def sample(
     already, made with the same settings, are kept. Without --msa, embeddings that are there are
     taken as they are, whatever MSA they were made with.
     """
+    from protenix_eba.core.progress import console
     from protenix_eba.data.msa import MsaFiles
     from protenix_eba.data.sequences import read_proteins, read_seed
-    from protenix_eba.progress import console
 
     models = _models(checkpoints, out)
     proteins = read_proteins(input_path)
@@ -210,7 +210,7 @@ def sample(
 
 def _models(checkpoints: Sequence[str], out: Path) -> dict[Path, Path]:
     """Output folder of each checkpoint."""
-    from protenix_eba.files import require_file
+    from protenix_eba.core.files import require_file
 
     if len(checkpoints) == 1 and Path(checkpoints[0]).is_file():
         return {out: Path(checkpoints[0])}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from protenix_eba.cli.refining import RefinedBy, refine_ensemble
 from protenix_eba.cli.session import Trunk, make_folder
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
     from protenix_eba.data.features import ProteinFeatures
@@ -57,9 +57,9 @@ def sample_with(job: Job, checkpoint: Path, out: Path, report: Report) -> None:
     """Sample all proteins with one model."""
     import torch
 
+    from protenix_eba.core.files import sha256_of_file
     from protenix_eba.data.features import to_device
     from protenix_eba.diffusion import ConformerDenoiser
-    from protenix_eba.files import sha256_of_file
     from protenix_eba.sample import CHURNED, DIFFUSION_SAMPLERS
     from protenix_eba.sampling_run import SamplingRun
     from protenix_eba.weights import build_diffusion_module, load_checkpoint
@@ -110,7 +110,7 @@ def _sample_all(
     job: Job, run: SamplingRun, trunk: Trunk, out: Path, report: Report
 ) -> dict[str, Ensemble]:
     """Sample each protein; the ensembles by its name."""
-    from protenix_eba.progress import console, progress_bar
+    from protenix_eba.core.progress import console, progress_bar
 
     made: dict[str, Ensemble] = {}
     prefix = f"{out.name}/" if job.several else ""
@@ -141,8 +141,8 @@ def _sample_all(
 
 def _relax_all(job: Job, made: dict[str, Ensemble], out: Path, report: Report) -> None:
     """Minimise all ensembles into a folder beside `out`."""
+    from protenix_eba.core.progress import console, progress_bar
     from protenix_eba.energy.protocol import PROTOCOLS
-    from protenix_eba.progress import console, progress_bar
     from protenix_eba.relaxation import relax_ensemble
 
     relaxed = out.resolve().with_name(f"{out.resolve().name}_relaxed")
@@ -174,7 +174,7 @@ def _refine_all(
     job: Job, made: dict[str, Ensemble], refined_by: RefinedBy, out: Path, report: Report
 ) -> None:
     """Refine the C-alpha traces of all ensembles into a folder beside `out`."""
-    from protenix_eba.progress import console
+    from protenix_eba.core.progress import console
 
     refined = out.resolve().with_name(f"{out.resolve().name}_{refined_by.name}")
     for protein in job.proteins:

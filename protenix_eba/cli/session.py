@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
     from protenix_eba.data.features import ProteinFeatures
@@ -111,7 +111,7 @@ def exit_with_failures(failures: Mapping[str, str], n_targets: int) -> None:
     Raises:
         click.exceptions.Exit: Status 3 if some failed, 2 if all did.
     """
-    from protenix_eba.progress import console
+    from protenix_eba.core.progress import console
 
     for name, reason in failures.items():
         console.print(f"failed: {name}: {reason}", markup=False, soft_wrap=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from protenix_eba.compat import TRAINERS, HookError, Plugin, load_plugins
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.plugin_api import Arguments, Trainer, installed_plugins, split_args
 
 if TYPE_CHECKING:

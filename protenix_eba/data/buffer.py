@@ -16,10 +16,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import write_json
 from protenix_eba.data.conformers import labels_by_target
 from protenix_eba.energy.table import EnergyLabels, labels_from_rows, read_labels
-from protenix_eba.errors import UserError
-from protenix_eba.files import write_json
 from protenix_eba.trajectories import Target
 
 __all__ = ["LABELS", "RECORD", "Buffer", "Drawn"]

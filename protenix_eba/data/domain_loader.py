@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from protenix_eba.core.seeds import stream_generator
 from protenix_eba.ebmfold.domains import Domain
 from protenix_eba.ebmfold.score_matching import Batch, CropSettings, draw_batch
-from protenix_eba.streams import stream_generator
 
 __all__ = ["DomainLoader"]
 

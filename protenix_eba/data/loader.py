@@ -14,6 +14,9 @@ import protenix_eba.data.atlas  # the datasets that are there without a plugin
 import protenix_eba.data.replay  # noqa: F401
 from protenix_eba.compat import DATALOADERS, DATASETS, SAMPLERS
 from protenix_eba.config import EBAConfig
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.progress import track
+from protenix_eba.core.seeds import stream_generator
 from protenix_eba.data.clusters import conformer_clusters
 from protenix_eba.data.conformers import within_deviations
 from protenix_eba.data.crop import choose_crop
@@ -29,9 +32,6 @@ from protenix_eba.data.item import Item
 from protenix_eba.data.sequences import Protein
 from protenix_eba.data.split import check_split, replicas_of
 from protenix_eba.embeddings import EmbeddingFolder, TrunkEmbeddings
-from protenix_eba.errors import UserError
-from protenix_eba.progress import track
-from protenix_eba.streams import stream_generator
 
 __all__ = ["SequenceCoupledLoader", "eba_loader"]
 

@@ -13,9 +13,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.text_files import read_text
 from protenix_eba.data.sequences import Protein
-from protenix_eba.errors import UserError
-from protenix_eba.text_files import read_text
 
 __all__ = ["NO_MSA", "MsaFiles", "ProteinMsa", "fingerprint_of"]
 

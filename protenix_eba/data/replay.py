@@ -16,6 +16,7 @@ from torch import Tensor
 
 from protenix_eba.compat import DATASETS
 from protenix_eba.config import EBAConfig
+from protenix_eba.core.units import thermal_energy_kj_mol
 from protenix_eba.data.buffer import Buffer, Drawn
 from protenix_eba.data.conformers import Conformers, match_atoms
 from protenix_eba.data.features import ProteinFeatures
@@ -23,7 +24,6 @@ from protenix_eba.data.interfaces import Dataset, LabelledConformers
 from protenix_eba.data.replay_config import replay_config, replay_folder
 from protenix_eba.data.sequences import Protein, read_proteins
 from protenix_eba.energy.table import EnergyLabels, read_labels
-from protenix_eba.units import thermal_energy_kj_mol
 
 __all__ = ["Pooled", "ReplayDataset", "md_rows", "ranked"]
 

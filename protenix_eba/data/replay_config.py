@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from protenix_eba.config import EBAConfig, section_from
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 __all__ = ["ENERGY_KINDS", "INVALID_KINDS", "ReplayConfig", "replay_config", "replay_folder"]
 

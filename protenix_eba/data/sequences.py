@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from protenix_eba.errors import UserError
-from protenix_eba.files import require_file
-from protenix_eba.text_files import read_text
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import require_file
+from protenix_eba.core.text_files import read_text
 from protenix_eba.trajectories import Target, load_topology
 
 __all__ = ["Protein", "protein_of_target", "read_proteins", "read_seed"]

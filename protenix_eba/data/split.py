@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from protenix_eba.config import EBAConfig
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.plugin_api import did_you_mean
 
 __all__ = ["check_split", "replicas_of"]

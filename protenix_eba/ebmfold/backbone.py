@@ -13,9 +13,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import atomic_path, require_file
 from protenix_eba.ebmfold.structures import one_letter
-from protenix_eba.errors import UserError
-from protenix_eba.files import atomic_path, require_file
 
 __all__ = ["BACKBONE", "rebuild_backbone", "require_pulchra", "write_backbone"]
 

@@ -11,11 +11,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import atomic_path, require_file
 from protenix_eba.ebmfold.distance_network import DistanceNetwork, DistanceNetworkConfig
 from protenix_eba.ebmfold.equivariant_network import EquivariantNetwork, EquivariantNetworkConfig
 from protenix_eba.ebmfold.network import ScoreNetwork
-from protenix_eba.errors import UserError
-from protenix_eba.files import atomic_path, require_file
 
 __all__ = ["NETWORKS", "SHIPPED_WEIGHTS", "build_network", "load_network", "save_network"]
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.ebmfold.structures import Trace, open_models
-from protenix_eba.errors import UserError
 
 __all__ = ["Conformation", "find_conformations"]
 

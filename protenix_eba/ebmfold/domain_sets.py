@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import require_file
+from protenix_eba.core.progress import console, track
 from protenix_eba.ebmfold.domains import Domain
 from protenix_eba.ebmfold.structures import one_letter
-from protenix_eba.errors import UserError
-from protenix_eba.files import require_file
-from protenix_eba.progress import console, track
 
 __all__ = [
     "Selection",

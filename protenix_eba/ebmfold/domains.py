@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from protenix_eba.errors import UserError
-from protenix_eba.files import atomic_path, require_file
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import atomic_path, require_file
 
 __all__ = ["SPLITS", "Domain", "read_domains", "write_domains"]
 

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.seeds import stream_generator
 from protenix_eba.ebmfold.handedness import (
     dihedral_divergence,
     hand_cost,
@@ -24,8 +26,6 @@ from protenix_eba.ebmfold.network import ScoreNetwork
 from protenix_eba.ebmfold.peer import PeerFolder
 from protenix_eba.ebmfold.sampling import Denoiser, Generators, Sampler, anneal, noised, refiner
 from protenix_eba.ebmfold.target import Target
-from protenix_eba.errors import UserError
-from protenix_eba.streams import stream_generator
 
 __all__ = ["Decoys", "decoy_generators", "fold", "fold_by_peer", "score_table"]
 

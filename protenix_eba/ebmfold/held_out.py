@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import torch
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.ebmfold.domains import Domain
 from protenix_eba.ebmfold.fold import fold
 from protenix_eba.ebmfold.metrics import gdt_ts, lddt_ca
@@ -16,7 +17,6 @@ from protenix_eba.ebmfold.sampling import SAMPLERS, geometric_levels
 from protenix_eba.ebmfold.score_matching import CropSettings, denoising_loss, draw_batch
 from protenix_eba.ebmfold.standin import standin_predictions
 from protenix_eba.ebmfold.target import Target
-from protenix_eba.errors import UserError
 
 __all__ = ["HeldOut", "held_out_decoys", "held_out_loss"]
 

@@ -12,13 +12,13 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import atomic_path, require_file
 from protenix_eba.ebmfold.bin_order import (
     check_neighbours,
     no_contact_is_last,
     with_trrosettas_bins,
 )
-from protenix_eba.errors import UserError
-from protenix_eba.files import atomic_path, require_file
 
 __all__ = [
     "DISTANCE_EDGES",

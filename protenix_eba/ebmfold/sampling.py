@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 __all__ = [
     "SAMPLERS",

@@ -19,9 +19,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.ebmfold.predictions import DISTANCE_EDGES, ORIENTATION_BINS, Predictions
 from protenix_eba.ebmfold.trace import angle, dihedral
-from protenix_eba.errors import UserError
 
 __all__ = ["background", "orientations", "standin_predictions"]
 

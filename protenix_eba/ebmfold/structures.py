@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from protenix_eba.errors import UserError
-from protenix_eba.files import atomic_path, require_file
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import atomic_path, require_file
 
 __all__ = [
     "Trace",

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.ebmfold.predictions import ORIENTATION_BINS, Predictions
-from protenix_eba.errors import UserError
 
 __all__ = ["AMINO_ACIDS", "N_FEATURES", "Target", "pair_features", "positional_encoding"]
 

@@ -12,11 +12,12 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import fingerprint
+from protenix_eba.core.units import KJ_PER_KCAL, thermal_energy_kj_mol
 from protenix_eba.energy.plumed import Match, is_colvar, read_colvar, rows_of_frames
 from protenix_eba.energy.structure import CompleteStructure, complete_structure
 from protenix_eba.energy.table import EnergyLabels, frame_hash, labels_from_rows
-from protenix_eba.errors import UserError
-from protenix_eba.files import fingerprint
 from protenix_eba.trajectories import (
     Target,
     find_targets,
@@ -24,7 +25,6 @@ from protenix_eba.trajectories import (
     frame_times,
     read_frames,
 )
-from protenix_eba.units import KJ_PER_KCAL, thermal_energy_kj_mol
 
 __all__ = ["ENERGY_UNITS", "ColvarChoice", "Imported", "labels_by_frame"]
 

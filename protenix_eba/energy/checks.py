@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.stereo import CENTRE, is_inverted
-from protenix_eba.units import ANGSTROM_PER_NM
 from protenix_eba.validity import MAX_PEPTIDE_BOND
 
 __all__ = [

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import spearmanr
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.energy.table import EnergyLabels
-from protenix_eba.errors import UserError
 
 __all__ = ["LabelAgreement", "compare_labels"]
 

@@ -24,7 +24,7 @@ import numpy as np
 import openmm
 from numpy.typing import NDArray
 
-from protenix_eba.files import sha256_of_file
+from protenix_eba.core.files import sha256_of_file
 
 __all__ = ["accelerate", "can_accelerate"]
 

@@ -23,10 +23,10 @@ import openmm
 from numpy.typing import NDArray
 from openmm import app, unit
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.energy.caps import within_residues
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.protonation import protonation_of
-from protenix_eba.errors import UserError
 from protenix_eba.plugin_api import Registry
 from protenix_eba.residue_names import CAP_ATOMS
 

@@ -18,6 +18,9 @@ import numpy as np
 from joblib import delayed
 from numpy.typing import NDArray
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.progress import progress_bar
+from protenix_eba.core.sharding import Shard
 from protenix_eba.energy.functions import ENERGIES
 from protenix_eba.energy.outliers import flag_outliers
 from protenix_eba.energy.parallel import run_parallel
@@ -35,9 +38,6 @@ from protenix_eba.energy.table import (
     write_labels,
 )
 from protenix_eba.energy.work import Chunk, Job, label_chunk, label_frames, provenance
-from protenix_eba.errors import UserError
-from protenix_eba.progress import progress_bar
-from protenix_eba.sharding import Shard
 
 __all__ = [
     "FrameSelection",

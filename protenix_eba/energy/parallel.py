@@ -9,7 +9,7 @@ from typing import Any, Final
 from joblib import Parallel, parallel_config
 from joblib.parallel import get_active_backend
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 __all__ = ["BACKENDS", "run_parallel"]
 

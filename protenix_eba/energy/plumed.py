@@ -10,8 +10,8 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
-from protenix_eba.files import require_file
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import require_file
 from protenix_eba.trajectories import FrameTimes
 
 __all__ = ["Colvar", "Match", "is_colvar", "read_colvar", "rows_of_frames"]

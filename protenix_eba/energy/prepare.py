@@ -18,10 +18,11 @@ import openmm
 from numpy.typing import NDArray
 from openmm import app, unit
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.covalent import Atom, CrossBond, cross_bonds
 from protenix_eba.energy.protonation import add_hydrogen_bonds, variants_of
 from protenix_eba.energy.protonation_choice import Protonation
-from protenix_eba.errors import UserError
 from protenix_eba.pdb_text import with_models
 from protenix_eba.residue_names import (
     CAP_ATOMS,
@@ -31,7 +32,6 @@ from protenix_eba.residue_names import (
     standard_residue,
     uncut_residue,
 )
-from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["CAPS_KEPT", "CAPS_LEFT_OUT", "complete", "open_structure"]
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import fingerprint
 from protenix_eba.energy.protonation_choice import FROM_FRAMES, Protonation
-from protenix_eba.errors import UserError
-from protenix_eba.files import fingerprint
 
 __all__ = [
     "FORCE_FIELDS",

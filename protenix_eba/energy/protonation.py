@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from openmm import app
 from scipy.spatial import cKDTree
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.energy.protonation_choice import NamedState, Protonation
-from protenix_eba.errors import UserError
 from protenix_eba.titration import GROUPS, USUAL, state_of
 
 __all__ = ["add_hydrogen_bonds", "protonation_of", "variants_of"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.titration import STATES, USUAL_STATES, standard_state
 
 __all__ = ["FROM_FRAMES", "NamedState", "Protonation"]

@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import fingerprint, require_file
 from protenix_eba.energy.sources import FilesSource
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.table import EnergyLabels, frame_hash, labels_from_rows
-from protenix_eba.errors import UserError
-from protenix_eba.files import fingerprint, require_file
 
 __all__ = ["labels_from_csv"]
 

@@ -11,12 +11,12 @@ import numpy as np
 from joblib import delayed
 from numpy.typing import NDArray
 
+from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.energy.parallel import run_parallel
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.system import FrameEnergy, TargetEnergy
 from protenix_eba.energy.table import FINISHED
-from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["Relaxed", "relax"]
 

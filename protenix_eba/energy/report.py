@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from protenix_eba.core.files import atomic_path
+from protenix_eba.core.units import thermal_energy_kj_mol
 from protenix_eba.energy.table import EnergyLabels
-from protenix_eba.files import atomic_path
-from protenix_eba.units import thermal_energy_kj_mol
 
 __all__ = ["HEADINGS", "TargetQuality", "label_quality", "quality_cells", "write_quality_report"]
 

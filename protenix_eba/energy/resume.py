@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.table import FINISHED, EnergyLabels, labels_from_rows, read_labels
-from protenix_eba.errors import UserError
 
 __all__ = ["KnownLabels", "LabelFiles", "merged", "parts_folder"]
 

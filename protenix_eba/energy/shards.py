@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.sharding import Shard
 from protenix_eba.energy.outliers import flag_outliers
 from protenix_eba.energy.resume import LabelFiles, merged
 from protenix_eba.energy.table import EnergyLabels, write_labels
-from protenix_eba.errors import UserError
-from protenix_eba.sharding import Shard
 
 __all__ = ["merge_shards", "shard_table"]
 

@@ -20,11 +20,11 @@ from openmm import app, unit
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import atomic_path, require_file, write_json
 from protenix_eba.energy.bias import EndBias
 from protenix_eba.energy.fast import accelerate, can_accelerate
 from protenix_eba.energy.structure import CompleteStructure, complete_structure
-from protenix_eba.errors import UserError
-from protenix_eba.files import atomic_path, require_file, write_json
 
 __all__ = [
     "SimulationSettings",

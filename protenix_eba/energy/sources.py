@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from openmm import app, unit
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.energy.caps import places
 from protenix_eba.energy.structure import atom_keys
-from protenix_eba.errors import UserError
 from protenix_eba.pdb_text import with_models
 from protenix_eba.trajectories import (
     Target,

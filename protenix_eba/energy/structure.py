@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import fingerprint
+from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.energy.caps import places
 from protenix_eba.energy.prepare import CAPS_LEFT_OUT, complete, open_structure
 from protenix_eba.energy.protonation_choice import FROM_FRAMES, Protonation
-from protenix_eba.errors import UserError
-from protenix_eba.files import fingerprint
 from protenix_eba.residue_names import CAP_ATOMS
-from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["CompleteStructure", "atom_keys", "complete_structure"]
 

@@ -10,6 +10,7 @@ import numpy as np
 import openmm
 from numpy.typing import NDArray
 
+from protenix_eba.core.errors import UserError
 from protenix_eba.energy import fast
 from protenix_eba.energy.checks import (
     Geometry,
@@ -25,7 +26,6 @@ from protenix_eba.energy.functions import FORCE_FIELD, create_system
 from protenix_eba.energy.minimise import Minimiser, OutOfTime, stage
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.structure import CompleteStructure
-from protenix_eba.errors import UserError
 
 __all__ = ["FrameEnergy", "TargetEnergy"]
 

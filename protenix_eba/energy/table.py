@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
-from protenix_eba.files import atomic_path, require_file
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import atomic_path, require_file
 
 __all__ = [
     "FINISHED",

@@ -13,12 +13,12 @@ import numpy as np
 import openmm
 from numpy.typing import NDArray
 
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import fingerprint
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.structure import CompleteStructure, complete_structure
 from protenix_eba.energy.system import FrameEnergy, TargetEnergy
 from protenix_eba.energy.table import FINISHED, frame_hash, labels_from_rows, write_labels
-from protenix_eba.errors import UserError
-from protenix_eba.files import fingerprint
 
 __all__ = ["Chunk", "Job", "label_chunk", "label_frames", "provenance"]
 

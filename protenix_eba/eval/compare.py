@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval.catalogue import computed_alone
 from protenix_eba.eval.extras.extended import add_beyond, add_registered
 from protenix_eba.eval.inputs.sources import Conformations

@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import write_json
 from protenix_eba.eval.aggregate import MIN_TARGETS, differences
 from protenix_eba.eval.published import PublishedRow
 from protenix_eba.eval.results import Evaluation, Summary
-from protenix_eba.files import write_json
 
 __all__ = ["Comparison", "Group", "compare_evaluations"]
 

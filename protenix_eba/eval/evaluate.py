@@ -14,7 +14,9 @@ from typing import Any, Final
 from joblib import Parallel, delayed, parallel_config
 from threadpoolctl import threadpool_limits
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import fingerprint
+from protenix_eba.core.progress import track
 from protenix_eba.eval.catalogue import computed_alone
 from protenix_eba.eval.compare import TargetSettings, evaluate_target
 from protenix_eba.eval.extras.extended import ModelEnergies, add_energies
@@ -29,8 +31,6 @@ from protenix_eba.eval.store import (
 )
 from protenix_eba.eval.target import TargetResult
 from protenix_eba.eval.weighting import WeightedDraw, read_weights
-from protenix_eba.files import fingerprint
-from protenix_eba.progress import track
 
 __all__ = ["evaluate"]
 

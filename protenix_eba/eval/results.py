@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import require_file, write_json
 from protenix_eba.eval.aggregate import (
     CONFIDENCE_PERCENT,
     RESAMPLES,
@@ -23,7 +24,6 @@ from protenix_eba.eval.aggregate import (
 )
 from protenix_eba.eval.store import require_target, target_path
 from protenix_eba.eval.target import TargetResult
-from protenix_eba.files import require_file, write_json
 
 __all__ = ["Evaluation", "Summary", "load_evaluation", "mean_floor"]
 

@@ -11,9 +11,9 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import atomic_path, require_file
 from protenix_eba.eval.inputs.sources import Conformations
-from protenix_eba.files import atomic_path, require_file
 
 __all__ = ["WeightedDraw", "read_weights", "systematic_draw", "write_weights"]
 

@@ -15,13 +15,13 @@ from typing import Any, Final
 
 from joblib import Parallel, delayed
 
-from protenix_eba.errors import UserError
-from protenix_eba.files import atomic_path
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import atomic_path
+from protenix_eba.core.progress import progress_bar
 from protenix_eba.importing.frames import FrameChoice
 from protenix_eba.importing.record import ROW, ImportedTarget, remove_leftovers
 from protenix_eba.importing.target import import_target
 from protenix_eba.md_files import Source
-from protenix_eba.progress import progress_bar
 
 __all__ = ["REPORT", "ImportReport", "import_targets"]
 

@@ -13,11 +13,11 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.importing.special import Frame, SpecialFile, cell_of_dcd, special_file
 from protenix_eba.md_files import BROKEN, DcdLayout, open_handle, promised_frames
 from protenix_eba.trajectories import ascii_path, has_rest
-from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["Frame", "FrameChoice", "TrajectoryFile", "open_trajectory"]
 

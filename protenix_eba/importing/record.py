@@ -10,8 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from protenix_eba.errors import UserError
-from protenix_eba.files import fingerprint
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import fingerprint
 from protenix_eba.importing.frames import FrameChoice
 from protenix_eba.importing.molecule import Molecule
 from protenix_eba.importing.topology import SourceTopology

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from protenix_eba.errors import UserError
-from protenix_eba.files import require_file
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import require_file
 from protenix_eba.md_files import (
     TRAJECTORY_SUFFIXES,
     Source,

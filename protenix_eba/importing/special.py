@@ -14,8 +14,8 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
+from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.md_files import DcdLayout
-from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["Frame", "SpecialFile", "cell_of_dcd", "special_file"]
 

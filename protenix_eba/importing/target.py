@@ -14,8 +14,9 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
-from protenix_eba.files import atomic_path, write_json
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import atomic_path, write_json
+from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.importing.frames import Frame, FrameChoice, TrajectoryFile, open_trajectory
 from protenix_eba.importing.molecule import (
     Molecule,
@@ -37,7 +38,6 @@ from protenix_eba.importing.summary import summary_of
 from protenix_eba.importing.topology import SourceTopology, read_topology
 from protenix_eba.md_files import Source, unpacked
 from protenix_eba.trajectories import ascii_path
-from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["import_target"]
 

@@ -12,7 +12,8 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.md_files import TOPOLOGY_SUFFIXES
 from protenix_eba.psf_files import load_psf
 from protenix_eba.residue_names import (
@@ -28,7 +29,6 @@ from protenix_eba.residue_names import (
     standard_residue,
     uncut_residue,
 )
-from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["SourceResidue", "SourceTopology", "read_topology"]
 

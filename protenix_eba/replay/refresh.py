@@ -13,6 +13,12 @@ import torch
 import torch.distributed as dist
 
 from protenix_eba.config import EBAConfig
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import atomic_path, write_json
+from protenix_eba.core.progress import track
+from protenix_eba.core.ranks import any_rank
+from protenix_eba.core.run_folder import read_json
+from protenix_eba.core.seeds import stream_seed
 from protenix_eba.data.buffer import LABELS, RECORD
 from protenix_eba.data.features import ProteinFeatures, complete, to_device
 from protenix_eba.data.replay import ReplayDataset
@@ -22,16 +28,10 @@ from protenix_eba.embeddings import EmbeddingFolder, TrunkEmbeddings
 from protenix_eba.energy.label import Workers, label_targets
 from protenix_eba.energy.protocol import EnergyProtocol, customised, protocol_by_name
 from protenix_eba.energy.table import read_labels
-from protenix_eba.errors import UserError
-from protenix_eba.files import atomic_path, write_json
 from protenix_eba.model import trained_digest
-from protenix_eba.progress import track
-from protenix_eba.ranks import any_rank
 from protenix_eba.replay.record import measure
-from protenix_eba.run_folder import read_json
 from protenix_eba.sample import DIFFUSION_SAMPLERS, PRESETS, SamplerSettings
 from protenix_eba.sampling_run import Plan, SamplingRun
-from protenix_eba.streams import stream_seed
 
 __all__ = ["Refresher", "energy_protocol", "sampler_settings"]
 

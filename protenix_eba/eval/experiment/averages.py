@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval.experiment.frames import Frames
 from protenix_eba.eval.experiment.karplus import COUPLINGS, karplus
 from protenix_eba.eval.experiment.measurements import AVERAGED, AtomName, Measurement

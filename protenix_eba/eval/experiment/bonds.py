@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.constants import h, mu_0
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval.experiment.frames import Frames
 from protenix_eba.eval.experiment.measurements import Measurement
 from protenix_eba.eval.protocol.alignment import placements, superpose

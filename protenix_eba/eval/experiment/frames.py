@@ -8,7 +8,7 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval.experiment.measurements import AtomName
 from protenix_eba.eval.inputs.sources import Conformations
 from protenix_eba.eval.suites.ensembles import ca_topology, coordinates

@@ -13,7 +13,7 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 __all__ = ["WATER", "Group", "displaced", "expansion", "groups_of", "in_vacuum"]
 

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 __all__ = ["COUPLINGS", "DEFAULT_SET", "SOURCES", "Karplus", "karplus"]
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import require_file
 from protenix_eba.eval.experiment.karplus import COUPLINGS, karplus
-from protenix_eba.files import require_file
 from protenix_eba.plugin_api import did_you_mean
 
 __all__ = ["AVERAGED", "KINDS", "AtomName", "Measurement", "read_measurements"]

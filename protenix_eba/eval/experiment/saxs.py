@@ -19,11 +19,11 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import require_file
+from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.eval.experiment.debye import pair_counts, scattering
 from protenix_eba.eval.experiment.groups import WATER, Group, displaced, expansion, in_vacuum
-from protenix_eba.files import require_file
-from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["Curve", "Fit", "fit_curve", "partial_curves", "read_curve"]
 

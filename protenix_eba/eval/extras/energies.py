@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
-from protenix_eba.units import thermal_energy_kj_mol
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.units import thermal_energy_kj_mol
 
 __all__ = [
     "ROOM_TEMPERATURE_K",

@@ -9,7 +9,7 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.units import ANGSTROM_PER_NM
+from protenix_eba.core.units import ANGSTROM_PER_NM
 
 __all__ = ["HELIX", "STRAND", "Features", "Torsions", "features_of", "torsions_of"]
 

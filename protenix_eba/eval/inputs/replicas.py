@@ -12,7 +12,8 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.eval.inputs.checks import check_finite, check_range
 from protenix_eba.eval.inputs.packed import Scratch
 from protenix_eba.eval.inputs.topologies import read_topology
@@ -27,7 +28,6 @@ from protenix_eba.md_files import (
     unpacked,
 )
 from protenix_eba.trajectories import has_rest
-from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["TrajectoryConformations"]
 

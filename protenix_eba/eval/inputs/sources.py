@@ -23,7 +23,7 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval.inputs.models import CIF_SUFFIXES, PDB_SUFFIXES
 from protenix_eba.eval.inputs.packed import format_of
 from protenix_eba.eval.inputs.replicas import TrajectoryConformations

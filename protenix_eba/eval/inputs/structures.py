@@ -11,7 +11,7 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval.inputs.checks import check_finite, check_range
 from protenix_eba.eval.inputs.models import CIF_SUFFIXES, Model, models_of
 from protenix_eba.eval.inputs.packed import format_of

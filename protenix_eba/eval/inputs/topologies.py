@@ -13,14 +13,14 @@ import numpy as np
 from mdtraj.core.element import get_by_symbol, virtual
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.eval.inputs.models import CIF_SUFFIXES, PDB_SUFFIXES, models_of
 from protenix_eba.eval.inputs.packed import format_of
 from protenix_eba.md_files import TOPOLOGY_SUFFIXES
 from protenix_eba.psf_files import load_psf
 from protenix_eba.residue_names import standard_atom, standard_residue
 from protenix_eba.trajectories import ascii_path
-from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["pdb_lines", "read_cif", "read_topology"]
 

@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from protenix_eba.units import ANGSTROM_PER_NM
+from protenix_eba.core.units import ANGSTROM_PER_NM
 
 __all__ = ["XtcFile"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from mdtraj.formats import PDBTrajectoryFile
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 __all__ = ["MIN_COVERAGE", "AtomKey", "AtomMatch", "match_atoms"]
 

@@ -17,8 +17,8 @@ import numpy as np
 from mdtraj.geometry.sasa import _ATOMIC_RADII
 from numpy.typing import NDArray
 
+from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.eval.protocol import kernels
-from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["EXPOSED_NM2", "Bools", "SideChains", "mutual_information"]
 

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval.inputs.sources import Conformations
 from protenix_eba.eval.protocol import kernels
 from protenix_eba.eval.protocol.alignment import Floats, centred, placements

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from protenix_eba.core.files import atomic_path
 from protenix_eba.eval.comparison import Group
 from protenix_eba.eval.definitions import PROTOCOL_METRICS
 from protenix_eba.eval.report.plots.curves import (
@@ -29,7 +30,6 @@ from protenix_eba.eval.report.plots.maps import (
 )
 from protenix_eba.eval.report.plots.style import Drawing
 from protenix_eba.eval.target import TargetResult
-from protenix_eba.files import atomic_path
 
 __all__ = ["Figure", "detailed_targets", "draw_figures", "with_arrays", "write_figures"]
 

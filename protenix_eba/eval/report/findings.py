@@ -9,8 +9,8 @@ from typing import Any, Final, Protocol
 
 import yaml
 
-from protenix_eba.errors import UserError
-from protenix_eba.files import require_file
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import require_file
 
 __all__ = ["Findable", "findings", "loss_curves", "read_curve", "training_settings"]
 

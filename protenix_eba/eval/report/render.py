@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import jinja2
 
+from protenix_eba.core.files import atomic_path
 from protenix_eba.eval.aggregate import CONFIDENCE_PERCENT, MIN_TARGETS, RESAMPLES
 from protenix_eba.eval.catalogue import target_metrics
 from protenix_eba.eval.comparison import Comparison, Group
@@ -24,7 +25,6 @@ from protenix_eba.eval.report.figures import (
 from protenix_eba.eval.report.tables import FLOOR_NAME, headline, leaderboard, number
 from protenix_eba.eval.report.viewer import viewer_data, viewer_script
 from protenix_eba.eval.results import mean_floor
-from protenix_eba.files import atomic_path
 
 __all__ = ["render_report"]
 

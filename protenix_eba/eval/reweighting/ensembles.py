@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval.experiment.averages import averaged
 from protenix_eba.eval.experiment.frames import Frames
 from protenix_eba.eval.experiment.measurements import AVERAGED, Measurement, read_measurements

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval.extras.energies import effective_sample_size
 
 __all__ = ["Problem", "Reweighted", "chi_square", "reweight"]

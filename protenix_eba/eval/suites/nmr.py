@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval.experiment.frames import Frames
 from protenix_eba.eval.experiment.measurements import Measurement, read_measurements
 from protenix_eba.eval.experiment.prediction import Prediction, residuals

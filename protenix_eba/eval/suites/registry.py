@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval.inputs.sources import Conformations
 from protenix_eba.eval.report.plots.style import Drawing
 from protenix_eba.plugin_api import Registry

@@ -10,11 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import atomic_path, write_json
 from protenix_eba.eval.inputs.sources import find_samples
 from protenix_eba.eval.suites.registry import Outcome, Request, Suite, Value
 from protenix_eba.eval.weighting import read_weights
-from protenix_eba.files import atomic_path, write_json
 from protenix_eba.plugin_api import did_you_mean
 
 __all__ = ["changed_settings", "run_suite", "write_outcome"]

@@ -10,7 +10,8 @@ import mdtraj
 import numpy as np
 from matplotlib.axes import Axes
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.eval.experiment.groups import groups_of
 from protenix_eba.eval.experiment.saxs import (
     Curve,
@@ -24,7 +25,6 @@ from protenix_eba.eval.extras.energies import effective_sample_size
 from protenix_eba.eval.report.plots.style import small_multiples
 from protenix_eba.eval.suites.ensembles import bootstrap_interval, coordinates
 from protenix_eba.eval.suites.registry import Float64s, Outcome, Request, Suite, Value, by_target
-from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["SAXS", "SaxsSettings"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval.extras.energies import effective_sample_size
 from protenix_eba.eval.report.plots.style import small_multiples
 from protenix_eba.eval.suites.ensembles import bootstrap_interval

@@ -11,8 +11,8 @@ import hashlib
 from pathlib import Path
 from typing import Final
 
-from protenix_eba.errors import UserError
-from protenix_eba.files import require_file, sha256_of_file
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import require_file, sha256_of_file
 
 __all__ = ["DATA", "LICENCE", "digest", "find_part", "test_cases"]
 

@@ -11,14 +11,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.units import GAS_CONSTANT_KJ_MOL_K, KJ_PER_KCAL
 from protenix_eba.eval.suites.bioemu.data import LICENCE, find_part, test_cases
 from protenix_eba.eval.suites.bioemu.references import Reference, read_reference
 from protenix_eba.eval.suites.bioemu.samples import Sampled, by_test_case, joined
 from protenix_eba.eval.suites.bioemu.summaries import mean_interval
 from protenix_eba.eval.suites.ensembles import bootstrap_interval
 from protenix_eba.eval.suites.registry import Float64s, Outcome, Request, Suite, Value, by_target
-from protenix_eba.units import GAS_CONSTANT_KJ_MOL_K, KJ_PER_KCAL
 
 __all__ = ["FOLDING", "FoldingSettings", "folding_free_energy", "soft_native_contacts"]
 

@@ -15,9 +15,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.units import GAS_CONSTANT_KJ_MOL_K, KJ_PER_KCAL
 from protenix_eba.eval.suites.registry import Float64s
-from protenix_eba.units import GAS_CONSTANT_KJ_MOL_K, KJ_PER_KCAL
 
 __all__ = ["SEED", "Landscape", "LandscapeErrors"]
 

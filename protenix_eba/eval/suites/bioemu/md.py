@@ -9,13 +9,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.eval.suites.bioemu.data import LICENCE, find_part, test_cases
 from protenix_eba.eval.suites.bioemu.landscapes import Landscape
 from protenix_eba.eval.suites.bioemu.samples import Sampled, by_test_case, joined
 from protenix_eba.eval.suites.bioemu.summaries import mean_values
 from protenix_eba.eval.suites.registry import Outcome, Request, Suite, Value, by_target
-from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = ["MD", "MdSettings", "contact_features"]
 

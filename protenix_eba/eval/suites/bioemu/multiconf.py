@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval.protocol.alignment import placements
 from protenix_eba.eval.report.plots.style import Drawing, small_multiples
 from protenix_eba.eval.suites.bioemu.data import LICENCE, find_part, test_cases

@@ -11,11 +11,11 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import require_file
+from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.eval.suites.bioemu.samples import BACKBONE, residue_letters
 from protenix_eba.eval.suites.registry import Float64s
-from protenix_eba.files import require_file
-from protenix_eba.units import ANGSTROM_PER_NM
 
 __all__ = [
     "Local",

@@ -10,7 +10,7 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 from protenix_eba.eval.inputs.sources import Conformations
 from protenix_eba.eval.suites.bioemu.physical import physical
 from protenix_eba.eval.suites.ensembles import coordinates

@@ -1,7 +1,7 @@
 import pytest
 
-from protenix_eba.errors import UserError
-from protenix_eba.run_folder import RunFolder
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.run_folder import RunFolder
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 __all__ = ["read_text"]
 

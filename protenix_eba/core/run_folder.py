@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import yaml
 
-from protenix_eba.errors import UserError
-from protenix_eba.files import atomic_path, write_json
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import atomic_path, write_json
 
 __all__ = ["RunFolder", "read_json"]
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 __all__ = ["atomic_path", "fingerprint", "require_file", "sha256_of_file", "write_json"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from protenix_eba.errors import UserError
+from protenix_eba.core.errors import UserError
 
 __all__ = ["Shard"]
 

@@ -9,7 +9,7 @@ import textwrap
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from protenix_eba.runlog import RunLog, open_run_log
+from protenix_eba.core.runlog import RunLog, open_run_log
 
 
 def events(folder):
@@ -105,7 +105,7 @@ def test_weights_and_biases_is_not_imported_unless_asked_for(tmp_path):
     python(f"""
         import sys
         from pathlib import Path
-        from protenix_eba.runlog import open_run_log
+        from protenix_eba.core.runlog import open_run_log
 
         assert "tensorboardX" not in sys.modules
         log = open_run_log(Path({str(tmp_path)!r}), resume_step=0, wandb=None)
@@ -118,7 +118,7 @@ def test_weights_and_biases_is_not_imported_unless_asked_for(tmp_path):
 # What a start (to step 3) and its resumption (from step 2) give to Weights & Biases.
 WANDB = """
     from pathlib import Path
-    from protenix_eba.runlog import WandbSettings, open_run_log
+    from protenix_eba.core.runlog import WandbSettings, open_run_log
 
     settings = WandbSettings("project", "name", configuration={"eba": {"objective": "eba"}})
     log = open_run_log(Path(FOLDER), resume_step=FIRST - 1, wandb=settings)
@@ -163,8 +163,8 @@ def test_an_account_that_is_missing_is_said_plainly(tmp_path):
     assert "wandb login" in python(
         f"""
         from pathlib import Path
-        from protenix_eba.errors import UserError
-        from protenix_eba.runlog import WandbSettings, open_run_log
+        from protenix_eba.core.errors import UserError
+        from protenix_eba.core.runlog import WandbSettings, open_run_log
 
         try:
             open_run_log(Path({str(tmp_path)!r}), resume_step=0, wandb=WandbSettings("p", "n"))

@@ -1,0 +1,1 @@
+"""Files, units, progress, run folders, processes and seeds: no proteins, no Protenix."""
