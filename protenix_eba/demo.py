@@ -265,7 +265,7 @@ def export(demo: Demo) -> None:
 def _verdict(path: Path) -> str:
     """Whether a structure file could be a protein's, in words."""
     from protenix_eba.eval.inputs.topologies import read_topology
-    from protenix_eba.validity import Checker
+    from protenix_eba.protein.validity import Checker
 
     topology, xyz = read_topology(path)
     if xyz is None:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from protenix_eba.geometry import rigid_align
 from protenix_eba.noise import NoiseSettings
+from protenix_eba.protein.rigid_motions import rigid_align
 
 __all__ = [
     "ERROR_WEIGHTS",

@@ -21,7 +21,7 @@ from protenix_eba.denoising import (
     squared_error,
 )
 from protenix_eba.embeddings import TrunkEmbeddings
-from protenix_eba.geometry import random_rotations
+from protenix_eba.protein.rigid_motions import random_rotations
 from protenix_eba.symmetry import with_best_order
 from protenix_eba.windows import one_window, window_size, with_one_window
 

@@ -19,8 +19,8 @@ from protenix_eba.core.seeds import stream_generator
 from protenix_eba.data.features import ProteinFeatures
 from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.embeddings import TrunkEmbeddings
-from protenix_eba.geometry import random_rotations
 from protenix_eba.plugin_api import Registry
+from protenix_eba.protein.rigid_motions import random_rotations
 
 __all__ = [
     "CHURNED",

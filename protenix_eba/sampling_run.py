@@ -20,6 +20,7 @@ from protenix_eba.data.sequences import Protein
 from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.embeddings import TrunkEmbeddings
 from protenix_eba.ensembles import EnsembleFolder, Samples, rounded, topology_of
+from protenix_eba.protein.validity import Checker
 from protenix_eba.sample import (
     DiffusionSampler,
     SamplerSettings,
@@ -27,7 +28,6 @@ from protenix_eba.sample import (
     in_chunks,
     sample_coordinates,
 )
-from protenix_eba.validity import Checker
 
 __all__ = ["Ensemble", "Plan", "SamplingRun"]
 

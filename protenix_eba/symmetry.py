@@ -15,7 +15,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from protenix_eba.geometry import rigid_align
+from protenix_eba.protein.rigid_motions import rigid_align
 
 __all__ = ["SYMMETRIC_ATOMS", "symmetric_partners", "with_best_order"]
 

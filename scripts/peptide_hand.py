@@ -38,11 +38,11 @@ from protenix_eba.denoising import bond_error, edm_weight, squared_error
 from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.ema import Ema
 from protenix_eba.energy.simulate import simulate_replica
-from protenix_eba.geometry import random_rotations, rigid_align
 from protenix_eba.noise import NoiseSettings
+from protenix_eba.protein.rigid_motions import random_rotations, rigid_align
+from protenix_eba.protein.stereo import CENTRE
 from protenix_eba.sample import SamplerSettings, sample_coordinates
 from protenix_eba.starts import quick_start, random_state, silent_trunk
-from protenix_eba.stereo import CENTRE
 from protenix_eba.trajectories import find_targets
 from protenix_eba.weights import build_diffusion_module
 

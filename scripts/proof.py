@@ -34,11 +34,11 @@ from make_glycine_md import run as simulate
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path
 from protenix_eba.core.progress import console
-from protenix_eba.ends import end_distance
 from protenix_eba.energy.bias import write_bias_csv
 from protenix_eba.eval.extras.features import torsions_of
+from protenix_eba.protein.chain_ends import end_distance
+from protenix_eba.protein.validity import Checker
 from protenix_eba.trajectories import Target, find_targets, frame_count, read_frames
-from protenix_eba.validity import Checker
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "protenix_eba" / "recipes"

@@ -28,7 +28,7 @@ from protenix_eba.cli.session import Trunk, load_configuration
 from protenix_eba.core.files import atomic_path
 from protenix_eba.data.sequences import Protein
 from protenix_eba.diffusion import ConformerDenoiser, add_noise, denoising_errors
-from protenix_eba.ends import end_distance
+from protenix_eba.protein.chain_ends import end_distance
 from protenix_eba.trajectories import Target, find_targets, read_frames
 from protenix_eba.weights import build_diffusion_module, load_checkpoint
 

@@ -28,7 +28,7 @@ from protenix_eba.ebmfold.structures import match_residues, read_trace, write_tr
 from protenix_eba.ebmfold.target import Target
 from protenix_eba.ebmfold.trace import PSEUDO_CB, PSEUDO_N, pseudo_atoms
 from protenix_eba.fold_config import FOLD_SAMPLERS, PEER
-from protenix_eba.geometry import rigid_align
+from protenix_eba.protein.rigid_motions import rigid_align
 
 T1008 = Path(__file__).parents[2] / "shared" / "data" / "trrosetta_T1008"
 

@@ -28,7 +28,7 @@ from protenix_eba.ebmfold.trace import (
     squared_distances,
     trace_dihedrals,
 )
-from protenix_eba.geometry import random_rotations, rigid_align
+from protenix_eba.protein.rigid_motions import random_rotations, rigid_align
 
 DOMAINS = Path(__file__).parents[2] / "shared" / "data" / "cath_domains.npz"
 needs_domains = pytest.mark.skipif(not DOMAINS.is_file(), reason="the domains are not here")

@@ -19,7 +19,7 @@ from protenix_eba.ebmfold.score_matching import (
     draw_levels,
 )
 from protenix_eba.ebmfold.target import Target, pair_features
-from protenix_eba.geometry import random_rotations
+from protenix_eba.protein.rigid_motions import random_rotations
 
 SMALL = {
     "paper": ("distance", {"n_blocks": 2, "channels": 8}),

@@ -29,7 +29,7 @@ from protenix_eba.importing.frames import FrameChoice
 from protenix_eba.importing.periodic import connections_of, make_whole
 from protenix_eba.importing.sources import find_sources, source_of_files
 from protenix_eba.importing.target import import_target
-from protenix_eba.residue_names import HEAVY_ATOMS, standard_atom, standard_residue
+from protenix_eba.protein.residue_names import HEAVY_ATOMS, standard_atom, standard_residue
 from protenix_eba.trajectories import find_targets, load_topology, read_frames
 
 DEMO = Path(__file__).parent.parent / "protenix_eba" / "demo_data"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.importing.topology import read_topology
-from protenix_eba.residue_names import CAP_ATOMS
+from protenix_eba.protein.residue_names import CAP_ATOMS
 
 # Folders of packages that the tests may have, with structures.
 FOLDERS = [("pdbfixer", "tests/data"), ("openmm", "app/data"), ("fastmdanalysis", "data"),

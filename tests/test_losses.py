@@ -23,7 +23,6 @@ from protenix_eba.denoising import (
     edm_weight,
     smooth_lddt,
 )
-from protenix_eba.geometry import random_rotations
 from protenix_eba.losses import (
     eba,
     eba_dpo,
@@ -33,6 +32,7 @@ from protenix_eba.losses import (
     reduced_energies,
 )
 from protenix_eba.noise import NoiseSettings
+from protenix_eba.protein.rigid_motions import random_rotations
 
 K, S, N = 3, 4, 30
 # kT at 300 K from CODATA 2018, as energy.md's published beta = 0.4009 mol/kJ.

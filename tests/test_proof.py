@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from protenix_eba.denoising import ERROR_WEIGHTS, DenoisingErrors, squared_error
-from protenix_eba.geometry import random_rotations
 from protenix_eba.losses import eba, energy_weights
 from protenix_eba.noise import NoiseSettings
+from protenix_eba.protein.rigid_motions import random_rotations
 from protenix_eba.replay.trainer import rounds
 from protenix_eba.sample import SamplerSettings, sample_coordinates
 

@@ -17,9 +17,9 @@ from protenix_eba.data.features import ProteinFeatures, protein_features
 from protenix_eba.data.sequences import Protein
 from protenix_eba.embeddings import TrunkEmbeddings
 from protenix_eba.ensembles import EnsembleFolder, topology_of, write_ensemble
+from protenix_eba.protein.validity import Checker
 from protenix_eba.sample import SamplerSettings, in_chunks
 from protenix_eba.sampling_run import Plan, SamplingRun
-from protenix_eba.validity import Checker
 
 PROTEIN = Protein("enkephalin", tuple(["YGGFM"]))
 

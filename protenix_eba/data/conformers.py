@@ -16,7 +16,7 @@ from protenix_eba.core.errors import UserError
 from protenix_eba.data.features import AtomKey, ProteinFeatures
 from protenix_eba.energy.outliers import SMALLEST_SAMPLE, robust_distances
 from protenix_eba.energy.table import frame_hash
-from protenix_eba.residue_names import standard_atom
+from protenix_eba.protein.residue_names import standard_atom
 from protenix_eba.symmetry import symmetric_partners
 from protenix_eba.trajectories import Target, load_topology, read_frames
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from protenix_eba.data.msa import NO_MSA, ProteinMsa, fingerprint_of
 from protenix_eba.data.sequences import Protein
-from protenix_eba.geometry import random_rotations
+from protenix_eba.protein.rigid_motions import random_rotations
 
 __all__ = [
     "AtomKey",

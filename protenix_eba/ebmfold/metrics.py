@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from protenix_eba.geometry import rigid_align
+from protenix_eba.protein.rigid_motions import rigid_align
 
 __all__ = ["ca_rmsd", "gdt_ts", "is_mirror_image", "lddt_ca", "tm_score"]
 

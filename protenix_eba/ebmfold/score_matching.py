@@ -14,7 +14,7 @@ from protenix_eba.ebmfold.network import Condition, ScoreNetwork
 from protenix_eba.ebmfold.sampling import geometric_levels
 from protenix_eba.ebmfold.standin import standin_predictions
 from protenix_eba.ebmfold.target import Target, pair_features
-from protenix_eba.geometry import rigid_align
+from protenix_eba.protein.rigid_motions import rigid_align
 
 __all__ = [
     "Batch",

@@ -8,7 +8,7 @@ from typing import Any
 
 from openmm import app
 
-from protenix_eba.residue_names import CAP_ATOMS
+from protenix_eba.protein.residue_names import CAP_ATOMS
 
 __all__ = ["places", "within_residues"]
 

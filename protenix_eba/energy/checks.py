@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from protenix_eba.core.units import ANGSTROM_PER_NM
-from protenix_eba.stereo import CENTRE, is_inverted
-from protenix_eba.validity import MAX_PEPTIDE_BOND
+from protenix_eba.protein.stereo import CENTRE, is_inverted
+from protenix_eba.protein.validity import MAX_PEPTIDE_BOND
 
 __all__ = [
     "Geometry",

@@ -28,7 +28,7 @@ from protenix_eba.energy.caps import within_residues
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.protonation import protonation_of
 from protenix_eba.plugin_api import Registry
-from protenix_eba.residue_names import CAP_ATOMS
+from protenix_eba.protein.residue_names import CAP_ATOMS
 
 __all__ = [
     "ENERGIES",

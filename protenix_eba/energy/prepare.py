@@ -20,11 +20,11 @@ from openmm import app, unit
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.units import ANGSTROM_PER_NM
-from protenix_eba.covalent import Atom, CrossBond, cross_bonds
 from protenix_eba.energy.protonation import add_hydrogen_bonds, variants_of
 from protenix_eba.energy.protonation_choice import Protonation
 from protenix_eba.pdb_text import with_models
-from protenix_eba.residue_names import (
+from protenix_eba.protein.covalent import Atom, CrossBond, cross_bonds
+from protenix_eba.protein.residue_names import (
     CAP_ATOMS,
     CAPS,
     HEAVY_ATOMS,

@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.energy.protonation_choice import NamedState, Protonation
-from protenix_eba.titration import GROUPS, USUAL, state_of
+from protenix_eba.protein.titration import GROUPS, USUAL, state_of
 
 __all__ = ["add_hydrogen_bonds", "protonation_of", "variants_of"]
 

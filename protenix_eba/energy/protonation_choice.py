@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.titration import STATES, USUAL_STATES, standard_state
+from protenix_eba.protein.titration import STATES, USUAL_STATES, standard_state
 
 __all__ = ["FROM_FRAMES", "NamedState", "Protonation"]
 

@@ -22,7 +22,7 @@ from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.energy.caps import places
 from protenix_eba.energy.prepare import CAPS_LEFT_OUT, complete, open_structure
 from protenix_eba.energy.protonation_choice import FROM_FRAMES, Protonation
-from protenix_eba.residue_names import CAP_ATOMS
+from protenix_eba.protein.residue_names import CAP_ATOMS
 
 __all__ = ["CompleteStructure", "atom_keys", "complete_structure"]
 

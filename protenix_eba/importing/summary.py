@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from protenix_eba.importing.molecule import Molecule
 from protenix_eba.importing.record import ReplicaRecord
 from protenix_eba.importing.topology import SourceTopology
-from protenix_eba.titration import GROUPS, state_of
+from protenix_eba.protein.titration import GROUPS, state_of
 
 __all__ = ["summary_of"]
 

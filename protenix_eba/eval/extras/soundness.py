@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from protenix_eba.eval.definitions import Metric
 from protenix_eba.eval.protocol.drawn import Drawn
-from protenix_eba.validity import Checker
+from protenix_eba.protein.validity import Checker
 
 __all__ = ["SOUNDNESS", "soundness", "soundness_floor"]
 

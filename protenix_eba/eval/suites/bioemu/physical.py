@@ -1,7 +1,7 @@
 """Which conformations are whole: BioEmu's limits for its own benchmarks.
 
 Source: `bioemu_benchmarks.utils.filter_unphysical_traj`, whose three numbers these are. The limits
-of `protenix_eba.validity` are others: those of this package's sampler.
+of `protenix_eba.protein.validity` are others: those of this package's sampler.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ import mdtraj
 import numpy as np
 import pytest
 
-from protenix_eba.validity import Checker
+from protenix_eba.protein.validity import Checker
 
 
 @pytest.fixture(scope="module")

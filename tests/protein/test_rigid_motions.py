@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from protenix_eba.geometry import random_rotations, rigid_align
+from protenix_eba.protein.rigid_motions import random_rotations, rigid_align
 
 
 def random_motion(x, seed):

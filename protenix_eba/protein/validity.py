@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from protenix_eba.stereo import CENTRE, is_inverted
+from protenix_eba.protein.stereo import CENTRE, is_inverted
 
 __all__ = ["MAX_PEPTIDE_BOND", "Checker", "Validity"]
 

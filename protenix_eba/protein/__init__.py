@@ -1,0 +1,1 @@
+"""What holds of any protein: rigid motions, handedness, bonds, sound shapes, residue names."""
