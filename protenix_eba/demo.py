@@ -129,7 +129,7 @@ def copy_data(demo: Demo) -> None:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(folder) as temporary:
                 shutil.copytree(str(shipped / folder.name), temporary)
-    from protenix_eba.trajectories import find_targets, frame_count
+    from protenix_eba.structures.trajectories import find_targets, frame_count
 
     for folder, what in ((demo.data, "MD under U + V"), (demo.truth, "MD under U")):
         for target in find_targets(folder):
@@ -146,7 +146,7 @@ def copy_data(demo: Demo) -> None:
 def label(demo: Demo) -> None:
     """Stage 2: minus the bias of each frame as its label, from a table as users have it."""
     from protenix_eba.energy.bias import write_bias_csv
-    from protenix_eba.trajectories import find_targets
+    from protenix_eba.structures.trajectories import find_targets
 
     table = demo.out / "bias.csv"
     if not table.is_file():
@@ -264,8 +264,8 @@ def export(demo: Demo) -> None:
 
 def _verdict(path: Path) -> str:
     """Whether a structure file could be a protein's, in words."""
-    from protenix_eba.eval.inputs.topologies import read_topology
     from protenix_eba.protein.validity import Checker
+    from protenix_eba.structures.topologies import read_topology
 
     topology, xyz = read_topology(path)
     if xyz is None:
@@ -297,7 +297,7 @@ def _show_populations(demo: Demo, name: str) -> None:
     from protenix_eba.energy.bias import replica_distances
     from protenix_eba.eval.coordinate import blocks_of, closed_share, interval, w1_angstrom
     from protenix_eba.eval.report.plots.coordinate import profile_figure
-    from protenix_eba.trajectories import find_targets
+    from protenix_eba.structures.trajectories import find_targets
 
     def blocks(folder: Path, size: int | None = None) -> list[Any]:
         (target,) = (t for t in find_targets(folder) if t.name == name)

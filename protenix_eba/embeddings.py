@@ -24,8 +24,8 @@ from protenix_eba.core.files import atomic_path, require_file
 from protenix_eba.data.features import ProteinFeatures, to_device
 from protenix_eba.data.msa import NO_MSA
 from protenix_eba.data.packing import pack, unpack
-from protenix_eba.data.sequences import Protein
 from protenix_eba.data.stored_features import pack_features, unpack_features
+from protenix_eba.structures.sequences import Protein
 
 __all__ = [
     "EmbeddingFolder",

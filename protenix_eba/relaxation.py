@@ -21,7 +21,7 @@ from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.relax import Relaxed, relax
 from protenix_eba.energy.table import frame_hash
 from protenix_eba.ensembles import save_xtc
-from protenix_eba.trajectories import ascii_path
+from protenix_eba.structures.trajectories import ascii_path
 
 __all__ = ["relax_ensemble"]
 

@@ -16,7 +16,6 @@ from protenix_eba import __version__
 from protenix_eba.chunk_size import samples_at_a_time
 from protenix_eba.core.errors import UserError
 from protenix_eba.data.features import ProteinFeatures
-from protenix_eba.data.sequences import Protein
 from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.embeddings import TrunkEmbeddings
 from protenix_eba.ensembles import EnsembleFolder, Samples, rounded, topology_of
@@ -28,6 +27,7 @@ from protenix_eba.sample import (
     in_chunks,
     sample_coordinates,
 )
+from protenix_eba.structures.sequences import Protein
 
 __all__ = ["Ensemble", "Plan", "SamplingRun"]
 

@@ -46,8 +46,8 @@ def main() -> None:
     compat.prepare_environment()
     compat.ensure_ccd_cache()
     from protenix_eba.data.features import protein_features
-    from protenix_eba.data.sequences import Protein
     from protenix_eba.embeddings import EmbeddingFolder, save_embeddings
+    from protenix_eba.structures.sequences import Protein
 
     columns = (
         *("residues", "values", "float32 MB", "stored MB", "share", "z error", "in bf16", "read s"),

@@ -97,9 +97,9 @@ class Setting:
 
         from protenix_eba.cli.session import load_configuration
         from protenix_eba.data.features import protein_features
-        from protenix_eba.data.sequences import Protein
         from protenix_eba.diffusion import add_noise
         from protenix_eba.embeddings import TrunkEmbeddings
+        from protenix_eba.structures.sequences import Protein
         from protenix_eba.weights import empty_diffusion_module
 
         torch.set_num_threads(1)

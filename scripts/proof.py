@@ -38,7 +38,7 @@ from protenix_eba.energy.bias import write_bias_csv
 from protenix_eba.eval.extras.features import torsions_of
 from protenix_eba.protein.chain_ends import end_distance
 from protenix_eba.protein.validity import Checker
-from protenix_eba.trajectories import Target, find_targets, frame_count, read_frames
+from protenix_eba.structures.trajectories import Target, find_targets, frame_count, read_frames
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "protenix_eba" / "recipes"

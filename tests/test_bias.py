@@ -15,7 +15,7 @@ from protenix_eba.energy.simulate import embed_peptide, native_obc
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.table import read_labels
 from protenix_eba.eval.coordinate import blocks_of, closed_share, interval
-from protenix_eba.trajectories import find_targets
+from protenix_eba.structures.trajectories import find_targets
 
 MD = Path(str(files("protenix_eba") / "glycine" / "md"))
 KT = thermal_energy_kj_mol(300.0)

@@ -289,9 +289,9 @@ def test_landscapes_are_the_packages(tmp_path):
 
 @needs_clone
 def test_the_same_conformations_are_whole(tmp_path):
-    from protenix_eba.eval.inputs.sources import find_samples
     from protenix_eba.eval.suites.bioemu.samples import sampled
     from protenix_eba.eval.suites.registry import Request
+    from protenix_eba.structures.sources import find_samples
 
     for name, whole in ORACLE["whole"].items():
         found, _ = find_samples([CLONE / "tests" / "test_data" / "samples_example" / name])

@@ -18,9 +18,9 @@ from protenix_eba.data.features import (
     with_atom_windows,
     with_random_references,
 )
-from protenix_eba.data.sequences import Protein
 from protenix_eba.diffusion import ConformerDenoiser, add_noise, denoising_errors
 from protenix_eba.embeddings import TrunkEmbeddings
+from protenix_eba.structures.sequences import Protein
 from protenix_eba.weights import build_diffusion_module, load_checkpoint
 
 ALPHABET = "ACDEFGHIKLMNPQRSTVWY"

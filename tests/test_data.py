@@ -20,11 +20,11 @@ from protenix_eba.data.conformers import (
 from protenix_eba.data.features import compact, complete, protein_features
 from protenix_eba.data.loader import SequenceCoupledLoader, eba_loader
 from protenix_eba.data.prefetch import prefetch
-from protenix_eba.data.sequences import Protein, protein_of_target, read_proteins
 from protenix_eba.data.split import check_split, replicas_of
 from protenix_eba.embeddings import TrunkEmbeddings, save_embeddings
 from protenix_eba.energy.table import read_labels
-from protenix_eba.trajectories import find_targets, read_frames
+from protenix_eba.structures.sequences import Protein, protein_of_target, read_proteins
+from protenix_eba.structures.trajectories import find_targets, read_frames
 
 BATCH_SAMPLERS = (epochs.structures, epochs.targets, epochs.energy, epochs.diverse)
 

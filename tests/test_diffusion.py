@@ -3,10 +3,10 @@ import torch
 
 from protenix_eba.cli.session import load_configuration
 from protenix_eba.data.features import protein_features, with_random_references
-from protenix_eba.data.sequences import Protein
 from protenix_eba.diffusion import ConformerDenoiser, add_noise, denoising_errors
 from protenix_eba.embeddings import compute_embeddings
 from protenix_eba.starts import quick_start
+from protenix_eba.structures.sequences import Protein
 from protenix_eba.weights import (
     build_diffusion_module,
     build_input_embedder,

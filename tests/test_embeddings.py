@@ -9,7 +9,6 @@ from safetensors.torch import load_file, save_file
 from protenix_eba.core.errors import UserError
 from protenix_eba.data.features import compact, protein_features
 from protenix_eba.data.packing import pack, unpack
-from protenix_eba.data.sequences import Protein
 from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.embeddings import (
     EmbeddingFolder,
@@ -18,6 +17,7 @@ from protenix_eba.embeddings import (
     compute_embeddings,
     save_embeddings,
 )
+from protenix_eba.structures.sequences import Protein
 from protenix_eba.weights import build_diffusion_module, build_model
 
 
@@ -120,7 +120,7 @@ def test_features_are_read_without_protenix(made, protein, tmp_path):
     save_embeddings(tmp_path / "x.safetensors", made, protein, "t", 4)
     program = (
         "import sys; from pathlib import Path\n"
-        "from protenix_eba.data.sequences import Protein\n"
+        "from protenix_eba.structures.sequences import Protein\n"
         "from protenix_eba.embeddings import EmbeddingFolder\n"
         "folder, protein = EmbeddingFolder(Path(sys.argv[1]), 't', 4), Protein('x', ('GAGWC',))\n"
         "folder.check(protein); folder(protein); print(len(folder.features(protein).atoms))\n"

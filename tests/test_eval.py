@@ -20,7 +20,6 @@ from threadpoolctl import threadpool_limits
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.eval.compare import TargetSettings, evaluate_target
-from protenix_eba.eval.inputs.sources import Conformations, find_references, find_samples
 from protenix_eba.eval.protocol.alignment import superpose
 from protenix_eba.eval.protocol.compat import thread_starts
 from protenix_eba.eval.protocol.draws import Draws
@@ -40,6 +39,7 @@ from protenix_eba.eval.protocol.metrics import (
 )
 from protenix_eba.eval.protocol.panel import information_correlation
 from protenix_eba.eval.target import TargetResult
+from protenix_eba.structures.sources import Conformations, find_references, find_samples
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "data" / "eval_reference"
 DATA = Path(__file__).parent / "data"

@@ -14,8 +14,8 @@ from protenix_eba.eval.extras.beyond import BEYOND, beyond_floor, beyond_protoco
 from protenix_eba.eval.extras.distributions import coverage, evenly, histogram, jsd_bits
 from protenix_eba.eval.extras.features import HELIX, STRAND, features_of, torsions_of
 from protenix_eba.eval.extras.kinetics import compare_kinetics, effective_frames, tica_axes
-from protenix_eba.eval.inputs.sources import Conformations, find_references
 from protenix_eba.eval.protocol.drawn import Drawn
+from protenix_eba.structures.sources import Conformations, find_references
 
 HELICAL, EXTENDED = (-57.0, -47.0), (-135.0, 135.0)
 SIDE_CHAIN = ("CB", "CG", "CD1", "CD2", "CE1", "CE2", "CZ", "OH")

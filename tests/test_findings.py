@@ -5,7 +5,7 @@ import pytest
 from protenix_eba.core.errors import UserError
 from protenix_eba.demo import Demo, copy_data
 from protenix_eba.eval.report.findings import findings, read_curve, training_settings
-from protenix_eba.trajectories import find_targets
+from protenix_eba.structures.trajectories import find_targets
 
 
 def metrics(before, after):

@@ -8,7 +8,6 @@ from protenix_eba.cli.main import run
 from protenix_eba.cli.session import load_configuration
 from protenix_eba.core.errors import UserError
 from protenix_eba.data.features import complex_features, protein_features
-from protenix_eba.data.sequences import Protein
 from protenix_eba.ebmfold.checkpoint import build_network, save_network
 from protenix_eba.ebmfold.conformations import find_conformations
 from protenix_eba.ebmfold.predictions import HOST_EDGES, read_predictions
@@ -21,6 +20,7 @@ from protenix_eba.fold_head import (
     host_predictions,
     refine_trace,
 )
+from protenix_eba.structures.sequences import Protein
 from protenix_eba.weights import build_model, save_checkpoint
 
 CHAINS = ("MKTAYIAKQRG", "GSHMLEDPVW")

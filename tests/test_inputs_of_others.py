@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.importing.topology import read_topology
 from protenix_eba.protein.residue_names import CAP_ATOMS
+from protenix_eba.structures.md_topology import read_topology
 
 # Folders of packages that the tests may have, with structures.
 FOLDERS = [("pdbfixer", "tests/data"), ("openmm", "app/data"), ("fastmdanalysis", "data"),

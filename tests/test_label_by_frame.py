@@ -12,7 +12,7 @@ from protenix_eba.cli.main import run
 from protenix_eba.core.errors import UserError
 from protenix_eba.energy.plumed import read_colvar, rows_of_frames
 from protenix_eba.energy.table import EnergyLabels, frame_hash, read_labels
-from protenix_eba.trajectories import FrameTimes, find_targets, frame_times, read_frames
+from protenix_eba.structures.trajectories import FrameTimes, find_targets, frame_times, read_frames
 
 PEPTIDE = Path(__file__).parent.parent / "protenix_eba" / "demo_data" / "met_enkephalin"
 HEADER = "target,replica,frame,bias_kj_mol\n"

@@ -6,7 +6,6 @@ from torch.nn.utils import parametrize
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.data.features import protein_features
-from protenix_eba.data.sequences import Protein
 from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.embeddings import compute_embeddings
 from protenix_eba.lora import (
@@ -16,6 +15,7 @@ from protenix_eba.lora import (
     has_adapters,
     merged_state,
 )
+from protenix_eba.structures.sequences import Protein
 from protenix_eba.weights import (
     DIFFUSION_PREFIX,
     build_diffusion_module,

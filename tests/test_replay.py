@@ -17,11 +17,11 @@ from protenix_eba.data.conformers import load_conformers
 from protenix_eba.data.features import protein_features
 from protenix_eba.data.replay import Pooled, md_rows, ranked
 from protenix_eba.data.replay_config import ReplayConfig, replay_config
-from protenix_eba.data.sequences import protein_of_target
 from protenix_eba.energy.table import read_labels
 from protenix_eba.replay.record import refuse_ruin
 from protenix_eba.replay.trainer import rounds
-from protenix_eba.trajectories import find_targets
+from protenix_eba.structures.sequences import protein_of_target
+from protenix_eba.structures.trajectories import find_targets
 from protenix_eba.weights import load_checkpoint
 
 # Settings.

@@ -9,7 +9,6 @@ import torch
 from protenix_eba.cli.main import run
 from protenix_eba.cli.session import Trunk
 from protenix_eba.core.errors import UserError
-from protenix_eba.data.sequences import Protein
 from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.sample import (
     PRESETS,
@@ -19,6 +18,7 @@ from protenix_eba.sample import (
     noise_levels,
     sample_coordinates,
 )
+from protenix_eba.structures.sequences import Protein
 from protenix_eba.weights import build_diffusion_module
 
 CPU = torch.device("cpu")

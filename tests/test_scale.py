@@ -19,10 +19,10 @@ from protenix_eba.data.conformers import labels_by_target
 from protenix_eba.data.epochs import Epoch, Pool
 from protenix_eba.data.features import protein_features
 from protenix_eba.data.loader import eba_loader
-from protenix_eba.data.sequences import protein_of_target
 from protenix_eba.embeddings import TrunkEmbeddings, save_embeddings
 from protenix_eba.energy.table import EnergyLabels, read_labels, write_labels
-from protenix_eba.trajectories import find_targets
+from protenix_eba.structures.sequences import protein_of_target
+from protenix_eba.structures.trajectories import find_targets
 
 FEW, MANY = 20, 82
 FRAMES = 100  # of each of three replicas, as in ATLAS when every 100th is taken

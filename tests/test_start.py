@@ -10,7 +10,12 @@ from protenix_eba.cli.main import run
 from protenix_eba.energy.bias import replica_distances
 from protenix_eba.eval.coordinate import closed_share
 from protenix_eba.protein.validity import Checker
-from protenix_eba.trajectories import find_targets, frame_count, load_topology, read_frames
+from protenix_eba.structures.trajectories import (
+    find_targets,
+    frame_count,
+    load_topology,
+    read_frames,
+)
 from protenix_eba.weights import DIFFUSION_PREFIX, load_checkpoint
 
 CONFIG = Path(__file__).parent.parent / "protenix_eba" / "recipes" / "demo_sft.yaml"

@@ -23,7 +23,7 @@ from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
     from protenix_eba.data.interfaces import Dataset
-    from protenix_eba.data.sequences import Protein
+    from protenix_eba.structures.sequences import Protein
 
 
 @click.command(
@@ -102,7 +102,7 @@ def _targets(input_path: Path, configs: Any) -> dict[str, Callable[[], Protein]]
     from protenix_eba import compat
     from protenix_eba.config import eba_config
     from protenix_eba.data import atlas  # noqa: F401  registers our own
-    from protenix_eba.data.sequences import read_proteins
+    from protenix_eba.structures.sequences import read_proteins
 
     if input_path.is_file():
         return {protein.name: partial(_same, protein) for protein in read_proteins(input_path)}

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from protenix_eba.data.msa import MsaFiles
-    from protenix_eba.data.sequences import Protein
     from protenix_eba.ebmfold.predictions import Predictions
     from protenix_eba.ebmfold.target import Target
     from protenix_eba.heads import Head
+    from protenix_eba.structures.sequences import Protein
 
 __all__ = ["PREDICTIONS", "FoldTarget", "fold_target", "keep_predictions", "read_target"]
 
@@ -100,7 +100,7 @@ def _of_file(source: FileChoice) -> tuple[dict[str, Any], _Load]:
 
 
 def _one_protein(path: Path) -> Protein:
-    from protenix_eba.data.sequences import read_proteins
+    from protenix_eba.structures.sequences import read_proteins
 
     proteins = read_proteins(path)
     if len(proteins) != 1:
@@ -219,9 +219,9 @@ class _Complex:
             UserError: Protenix cannot read the entry, or it has fewer than 4 residues.
         """
         from protenix_eba.data.features import ProteinFeatures, complex_features
-        from protenix_eba.data.sequences import Protein
         from protenix_eba.embeddings import compute_embeddings
         from protenix_eba.fold_head import ProteinTokens
+        from protenix_eba.structures.sequences import Protein
 
         try:
             features = complex_features(copy.deepcopy(self.entry))

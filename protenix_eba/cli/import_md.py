@@ -9,7 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from protenix_eba.importing.dataset import ImportReport
-    from protenix_eba.md_files import Source
+    from protenix_eba.structures.md_files import Source
 
 __all__ = ["import_md"]
 
@@ -71,9 +71,9 @@ def import_md(
     Periodic images are made whole, atoms get their PDB names, what is not protein is dropped and
     counted, what is missing is named.
     """
-    from protenix_eba.data.sequences import read_proteins
     from protenix_eba.importing.dataset import import_targets
-    from protenix_eba.importing.frames import FrameChoice
+    from protenix_eba.structures.frames import FrameChoice
+    from protenix_eba.structures.sequences import read_proteins
 
     if per_target is not None and stride != 1:
         raise click.UsageError("give --stride or --frames-per-target, not both")

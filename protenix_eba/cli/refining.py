@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from protenix_eba.cli.session import Trunk
-    from protenix_eba.data.sequences import Protein
     from protenix_eba.ebmfold.conformations import Conformation
     from protenix_eba.ebmfold.predictions import Predictions
     from protenix_eba.ebmfold.target import Target
     from protenix_eba.heads import Head
+    from protenix_eba.structures.sequences import Protein
     from protenix_eba.weights import StateDict
 
     Indices = NDArray[np.int64]

@@ -175,7 +175,7 @@ def sample(
     """
     from protenix_eba.core.progress import console
     from protenix_eba.data.msa import MsaFiles
-    from protenix_eba.data.sequences import read_proteins, read_seed
+    from protenix_eba.structures.sequences import read_proteins, read_seed
 
     models = _models(checkpoints, out)
     proteins = read_proteins(input_path)

@@ -15,10 +15,10 @@ from protenix_eba.core.errors import UserError
 if TYPE_CHECKING:
     from protenix_eba.data.features import ProteinFeatures
     from protenix_eba.data.msa import MsaFiles
-    from protenix_eba.data.sequences import Protein
     from protenix_eba.embeddings import TrunkEmbeddings
     from protenix_eba.heads import Head
     from protenix_eba.sampling_run import Ensemble, Plan, SamplingRun
+    from protenix_eba.structures.sequences import Protein
 
 __all__ = ["Job", "Report", "sample_with"]
 

@@ -17,8 +17,8 @@ from protenix_eba.core.errors import UserError
 if TYPE_CHECKING:
     from protenix_eba.data.features import ProteinFeatures
     from protenix_eba.data.msa import MsaFiles, ProteinMsa
-    from protenix_eba.data.sequences import Protein
     from protenix_eba.embeddings import TrunkEmbeddings
+    from protenix_eba.structures.sequences import Protein
     from protenix_eba.weights import StateDict
 
 __all__ = [

@@ -9,9 +9,9 @@ from protenix_eba.compat import DATASETS
 from protenix_eba.config import EBAConfig
 from protenix_eba.data.conformers import Conformers, labels_by_target, load_conformers
 from protenix_eba.data.features import ProteinFeatures
-from protenix_eba.data.sequences import Protein, protein_of_target
 from protenix_eba.energy.table import EnergyLabels, read_labels
-from protenix_eba.trajectories import find_targets
+from protenix_eba.structures.sequences import Protein, protein_of_target
+from protenix_eba.structures.trajectories import find_targets
 
 __all__ = ["AtlasDataset"]
 

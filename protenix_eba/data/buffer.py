@@ -20,7 +20,7 @@ from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import write_json
 from protenix_eba.data.conformers import labels_by_target
 from protenix_eba.energy.table import EnergyLabels, labels_from_rows, read_labels
-from protenix_eba.trajectories import Target
+from protenix_eba.structures.trajectories import Target
 
 __all__ = ["LABELS", "RECORD", "Buffer", "Drawn"]
 

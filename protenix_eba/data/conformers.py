@@ -17,8 +17,8 @@ from protenix_eba.data.features import AtomKey, ProteinFeatures
 from protenix_eba.energy.outliers import SMALLEST_SAMPLE, robust_distances
 from protenix_eba.energy.table import frame_hash
 from protenix_eba.protein.residue_names import standard_atom
+from protenix_eba.structures.trajectories import Target, load_topology, read_frames
 from protenix_eba.symmetry import symmetric_partners
-from protenix_eba.trajectories import Target, load_topology, read_frames
 
 if TYPE_CHECKING:
     from protenix_eba.energy.table import EnergyLabels

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from protenix_eba.data.msa import NO_MSA, ProteinMsa, fingerprint_of
-from protenix_eba.data.sequences import Protein
 from protenix_eba.protein.rigid_motions import random_rotations
+from protenix_eba.structures.sequences import Protein
 
 __all__ = [
     "AtomKey",

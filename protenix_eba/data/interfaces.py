@@ -14,8 +14,8 @@ from torch import Tensor
 from protenix_eba.config import EBAConfig
 from protenix_eba.data.features import ProteinFeatures
 from protenix_eba.data.item import Item
-from protenix_eba.data.sequences import Protein
 from protenix_eba.embeddings import TrunkEmbeddings
+from protenix_eba.structures.sequences import Protein
 
 __all__ = ["Dataset", "EnsembleLoader", "LabelledConformers", "Loader", "LoaderFactory"]
 

@@ -29,9 +29,9 @@ from protenix_eba.data.features import (
 )
 from protenix_eba.data.interfaces import Dataset, LabelledConformers
 from protenix_eba.data.item import Item
-from protenix_eba.data.sequences import Protein
 from protenix_eba.data.split import check_split, replicas_of
 from protenix_eba.embeddings import EmbeddingFolder, TrunkEmbeddings
+from protenix_eba.structures.sequences import Protein
 
 __all__ = ["SequenceCoupledLoader", "eba_loader"]
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.text_files import read_text
-from protenix_eba.data.sequences import Protein
+from protenix_eba.structures.sequences import Protein
 
 __all__ = ["NO_MSA", "MsaFiles", "ProteinMsa", "fingerprint_of"]
 

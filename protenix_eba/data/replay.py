@@ -22,8 +22,8 @@ from protenix_eba.data.conformers import Conformers, match_atoms
 from protenix_eba.data.features import ProteinFeatures
 from protenix_eba.data.interfaces import Dataset, LabelledConformers
 from protenix_eba.data.replay_config import replay_config, replay_folder
-from protenix_eba.data.sequences import Protein, read_proteins
 from protenix_eba.energy.table import EnergyLabels, read_labels
+from protenix_eba.structures.sequences import Protein, read_proteins
 
 __all__ = ["Pooled", "ReplayDataset", "md_rows", "ranked"]
 

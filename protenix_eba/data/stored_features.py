@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from protenix_eba.data.features import AtomKey, ProteinFeatures, compact
-from protenix_eba.data.sequences import Protein
+from protenix_eba.structures.sequences import Protein
 
 __all__ = ["pack_features", "unpack_features"]
 

@@ -19,7 +19,7 @@ from protenix_eba.ebmfold.structures import Trace, open_models
 __all__ = ["Conformation", "find_conformations"]
 
 if TYPE_CHECKING:
-    from protenix_eba.trajectories import Target
+    from protenix_eba.structures.trajectories import Target
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def _read_model(path: Path, model: int) -> Trace:
 
 
 def _frames(folder: Path) -> Iterator[Conformation]:
-    from protenix_eba.trajectories import find_targets, frame_count, is_cut
+    from protenix_eba.structures.trajectories import find_targets, frame_count, is_cut
 
     targets = find_targets(folder)
     if len(targets) != 1:
@@ -127,7 +127,7 @@ class _Residues:
 
 
 def _residues(target: Target) -> _Residues:
-    from protenix_eba.trajectories import load_topology
+    from protenix_eba.structures.trajectories import load_topology
 
     found = [
         (atom.index, atom.residue.code or "X", atom.residue.resSeq, atom.residue.chain.index)
@@ -144,7 +144,7 @@ def _residues(target: Target) -> _Residues:
 
 def _read_frame(target: Target, replica: int, frame: int, residues: _Residues) -> Trace:
     """By itself: a frame that is damaged is no other's fault."""
-    from protenix_eba.trajectories import read_frames
+    from protenix_eba.structures.trajectories import read_frames
 
     xyz = read_frames(target, replica, np.array([frame]))[0, residues.atoms]
     path = target.trajectory_paths[replica]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from protenix_eba.core.files import atomic_path
 from protenix_eba.core.run_folder import read_json
 from protenix_eba.protein.chain_ends import end_atoms, end_distance
-from protenix_eba.trajectories import Target, frame_count, read_frames
+from protenix_eba.structures.trajectories import Target, frame_count, read_frames
 
 __all__ = ["EndBias", "bias_of", "replica_distances", "write_bias_csv"]
 

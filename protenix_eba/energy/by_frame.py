@@ -18,7 +18,7 @@ from protenix_eba.core.units import KJ_PER_KCAL, thermal_energy_kj_mol
 from protenix_eba.energy.plumed import Match, is_colvar, read_colvar, rows_of_frames
 from protenix_eba.energy.structure import CompleteStructure, complete_structure
 from protenix_eba.energy.table import EnergyLabels, frame_hash, labels_from_rows
-from protenix_eba.trajectories import (
+from protenix_eba.structures.trajectories import (
     Target,
     find_targets,
     frame_count,

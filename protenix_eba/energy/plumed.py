@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import require_file
-from protenix_eba.trajectories import FrameTimes
+from protenix_eba.structures.trajectories import FrameTimes
 
 __all__ = ["Colvar", "Match", "is_colvar", "read_colvar", "rows_of_frames"]
 

@@ -22,7 +22,6 @@ from protenix_eba.core.errors import UserError
 from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.energy.protonation import add_hydrogen_bonds, variants_of
 from protenix_eba.energy.protonation_choice import Protonation
-from protenix_eba.pdb_text import with_models
 from protenix_eba.protein.covalent import Atom, CrossBond, cross_bonds
 from protenix_eba.protein.residue_names import (
     CAP_ATOMS,
@@ -32,6 +31,7 @@ from protenix_eba.protein.residue_names import (
     standard_residue,
     uncut_residue,
 )
+from protenix_eba.structures.pdb_text import with_models
 
 __all__ = ["CAPS_KEPT", "CAPS_LEFT_OUT", "complete", "open_structure"]
 

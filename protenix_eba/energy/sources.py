@@ -17,8 +17,8 @@ from openmm import app, unit
 from protenix_eba.core.errors import UserError
 from protenix_eba.energy.caps import places
 from protenix_eba.energy.structure import atom_keys
-from protenix_eba.pdb_text import with_models
-from protenix_eba.trajectories import (
+from protenix_eba.structures.pdb_text import with_models
+from protenix_eba.structures.trajectories import (
     Target,
     find_targets,
     frame_count,

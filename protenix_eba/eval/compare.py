@@ -10,7 +10,6 @@ import numpy as np
 from protenix_eba.core.errors import UserError
 from protenix_eba.eval.catalogue import computed_alone
 from protenix_eba.eval.extras.extended import add_beyond, add_registered
-from protenix_eba.eval.inputs.sources import Conformations
 from protenix_eba.eval.protocol import kernels
 from protenix_eba.eval.protocol.alignment import Floats
 from protenix_eba.eval.protocol.arrays import residue_arrays, shown_frames, side_arrays
@@ -33,6 +32,7 @@ from protenix_eba.eval.protocol.panel import (
 )
 from protenix_eba.eval.protocol.stream import Kept, Moments, Placement, pool, read_frames
 from protenix_eba.eval.target import Arrays, TargetResult
+from protenix_eba.structures.sources import Conformations
 
 __all__ = ["TargetSettings", "evaluate_target"]
 

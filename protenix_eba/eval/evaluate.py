@@ -20,7 +20,6 @@ from protenix_eba.core.progress import track
 from protenix_eba.eval.catalogue import computed_alone
 from protenix_eba.eval.compare import TargetSettings, evaluate_target
 from protenix_eba.eval.extras.extended import ModelEnergies, add_energies
-from protenix_eba.eval.inputs.sources import Conformations, find_references, find_samples
 from protenix_eba.eval.results import Evaluation
 from protenix_eba.eval.store import (
     make_folder,
@@ -31,6 +30,7 @@ from protenix_eba.eval.store import (
 )
 from protenix_eba.eval.target import TargetResult
 from protenix_eba.eval.weighting import WeightedDraw, read_weights
+from protenix_eba.structures.sources import Conformations, find_references, find_samples
 
 __all__ = ["evaluate"]
 

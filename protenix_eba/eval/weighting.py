@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path, require_file
-from protenix_eba.eval.inputs.sources import Conformations
+from protenix_eba.structures.sources import Conformations
 
 __all__ = ["WeightedDraw", "read_weights", "systematic_draw", "write_weights"]
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.importing.periodic import Connections, connections_of, make_whole
-from protenix_eba.importing.topology import SourceResidue, SourceTopology
 from protenix_eba.protein.covalent import Atom, CrossBond, cross_bonds
 from protenix_eba.protein.residue_names import CAP_ATOMS, HEAVY_ATOMS
 from protenix_eba.protein.stereo import CENTRE, is_inverted
+from protenix_eba.structures.md_topology import SourceResidue, SourceTopology
 
 __all__ = ["Molecule", "backbone_is_sound", "build_molecule", "geometry_fault"]
 

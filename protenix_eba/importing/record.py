@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import fingerprint
-from protenix_eba.importing.frames import FrameChoice
 from protenix_eba.importing.molecule import Molecule
-from protenix_eba.importing.topology import SourceTopology
-from protenix_eba.md_files import Source
+from protenix_eba.structures.frames import FrameChoice
+from protenix_eba.structures.md_files import Source
+from protenix_eba.structures.md_topology import SourceTopology
 
 __all__ = [
     "RECORD",

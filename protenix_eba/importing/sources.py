@@ -9,7 +9,7 @@ from typing import Final
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import require_file
-from protenix_eba.md_files import (
+from protenix_eba.structures.md_files import (
     TRAJECTORY_SUFFIXES,
     Source,
     archives_in,

@@ -11,8 +11,8 @@ from scipy.spatial import cKDTree
 
 from protenix_eba.importing.molecule import Molecule
 from protenix_eba.importing.record import ReplicaRecord
-from protenix_eba.importing.topology import SourceTopology
 from protenix_eba.protein.titration import GROUPS, state_of
+from protenix_eba.structures.md_topology import SourceTopology
 
 __all__ = ["summary_of"]
 

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path, write_json
 from protenix_eba.core.units import ANGSTROM_PER_NM
-from protenix_eba.importing.frames import Frame, FrameChoice, TrajectoryFile, open_trajectory
 from protenix_eba.importing.molecule import (
     Molecule,
     backbone_is_sound,
@@ -35,9 +34,10 @@ from protenix_eba.importing.record import (
     remove_leftovers,
 )
 from protenix_eba.importing.summary import summary_of
-from protenix_eba.importing.topology import SourceTopology, read_topology
-from protenix_eba.md_files import Source, unpacked
-from protenix_eba.trajectories import ascii_path
+from protenix_eba.structures.frames import Frame, FrameChoice, TrajectoryFile, open_trajectory
+from protenix_eba.structures.md_files import Source, unpacked
+from protenix_eba.structures.md_topology import SourceTopology, read_topology
+from protenix_eba.structures.trajectories import ascii_path
 
 __all__ = ["import_target"]
 

@@ -15,7 +15,7 @@ from protenix_eba.data.conformers import match_atoms
 from protenix_eba.data.features import ProteinFeatures
 from protenix_eba.data.replay_config import ReplayConfig
 from protenix_eba.energy.table import EnergyLabels, read_labels
-from protenix_eba.trajectories import find_targets, read_frames
+from protenix_eba.structures.trajectories import find_targets, read_frames
 from protenix_eba.validation import fluctuations
 
 __all__ = ["measure", "refuse_ruin", "summary"]

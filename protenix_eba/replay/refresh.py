@@ -22,7 +22,6 @@ from protenix_eba.core.seeds import stream_seed
 from protenix_eba.data.buffer import LABELS, RECORD
 from protenix_eba.data.features import ProteinFeatures, complete, to_device
 from protenix_eba.data.replay import ReplayDataset
-from protenix_eba.data.sequences import Protein
 from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.embeddings import EmbeddingFolder, TrunkEmbeddings
 from protenix_eba.energy.label import Workers, label_targets
@@ -32,6 +31,7 @@ from protenix_eba.model import trained_digest
 from protenix_eba.replay.record import measure
 from protenix_eba.sample import DIFFUSION_SAMPLERS, PRESETS, SamplerSettings
 from protenix_eba.sampling_run import Plan, SamplingRun
+from protenix_eba.structures.sequences import Protein
 
 __all__ = ["Refresher", "energy_protocol", "sampler_settings"]
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.eval.experiment.measurements import AtomName
-from protenix_eba.eval.inputs.sources import Conformations
 from protenix_eba.eval.suites.ensembles import ca_topology, coordinates
+from protenix_eba.structures.sources import Conformations
 
 __all__ = ["AMIDE_BOND_ANGSTROM", "Frames"]
 

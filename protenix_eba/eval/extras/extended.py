@@ -17,10 +17,10 @@ from protenix_eba.eval.extras.energies import (
 )
 from protenix_eba.eval.extras.kinetics import compare_kinetics
 from protenix_eba.eval.extras.soundness import soundness, soundness_floor
-from protenix_eba.eval.inputs.sources import Conformations
 from protenix_eba.eval.protocol.drawn import Drawn
 from protenix_eba.eval.protocol.ensemble import AtomMatch
 from protenix_eba.eval.target import TargetResult
+from protenix_eba.structures.sources import Conformations
 
 __all__ = ["ModelEnergies", "add_beyond", "add_energies", "add_registered"]
 

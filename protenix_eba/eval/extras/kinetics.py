@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from protenix_eba.eval.extras.distributions import evenly
-from protenix_eba.eval.inputs.sources import Conformations
+from protenix_eba.structures.sources import Conformations
 
 __all__ = ["compare_kinetics", "effective_frames", "tica_axes"]
 

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.eval.inputs.sources import Conformations
 from protenix_eba.eval.protocol import kernels
 from protenix_eba.eval.protocol.alignment import Floats, centred, placements
 from protenix_eba.eval.protocol.ensemble import AtomMatch
 from protenix_eba.eval.protocol.metrics import fluctuation
+from protenix_eba.structures.sources import Conformations
 
 __all__ = ["Kept", "Moments", "Placement", "pool", "read_frames"]
 

@@ -9,8 +9,8 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.eval.inputs.sources import Conformations
 from protenix_eba.eval.suites.registry import Float64s
+from protenix_eba.structures.sources import Conformations
 
 __all__ = ["RESAMPLES", "bootstrap_interval", "ca_topology", "coordinates"]
 

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.eval.inputs.models import CIF_SUFFIXES, PDB_SUFFIXES
-from protenix_eba.eval.inputs.packed import format_of
-from protenix_eba.eval.inputs.sources import Conformations
-from protenix_eba.eval.inputs.structures import StructureConformations
 from protenix_eba.eval.protocol.ensemble import match_atoms
 from protenix_eba.eval.suites.ensembles import ca_topology, coordinates
 from protenix_eba.eval.suites.registry import Float64s
+from protenix_eba.structures.models import CIF_SUFFIXES, PDB_SUFFIXES
+from protenix_eba.structures.packed import format_of
+from protenix_eba.structures.sources import Conformations
+from protenix_eba.structures.structure_files import StructureConformations
 
 __all__ = ["SharedResidues", "Structure", "find_structures", "shared_residues"]
 

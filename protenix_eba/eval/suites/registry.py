@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.eval.inputs.sources import Conformations
 from protenix_eba.eval.report.plots.style import Drawing
 from protenix_eba.plugin_api import Registry
+from protenix_eba.structures.sources import Conformations
 
 __all__ = ["SUITES", "Compute", "Outcome", "Request", "Suite", "Value", "by_target"]
 

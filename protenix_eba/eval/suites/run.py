@@ -12,10 +12,10 @@ from typing import Any
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path, write_json
-from protenix_eba.eval.inputs.sources import find_samples
 from protenix_eba.eval.suites.registry import Outcome, Request, Suite, Value
 from protenix_eba.eval.weighting import read_weights
 from protenix_eba.plugin_api import did_you_mean
+from protenix_eba.structures.sources import find_samples
 
 __all__ = ["changed_settings", "run_suite", "write_outcome"]
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.eval.inputs.sources import Conformations
 from protenix_eba.eval.suites.bioemu.physical import physical
 from protenix_eba.eval.suites.ensembles import coordinates
 from protenix_eba.eval.suites.registry import Float64s, Request
+from protenix_eba.structures.sources import Conformations
 
 __all__ = ["BACKBONE", "Joined", "Sampled", "by_test_case", "joined", "residue_letters", "sampled"]
 

@@ -13,9 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.trajectories import Target, find_targets, frame_count, is_cut, read_frames
+from protenix_eba.structures.trajectories import (
+    Target,
+    find_targets,
+    frame_count,
+    is_cut,
+    read_frames,
+)
 
-DEMO = Path(__file__).parent.parent / "protenix_eba" / "demo_data"
+DEMO = Path(__file__).parents[2] / "protenix_eba" / "demo_data"
 GRGDS = DEMO / "grgds"
 XTC = GRGDS / "grgds_prod_R1_fit.xtc"
 

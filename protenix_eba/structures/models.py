@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from protenix_eba.eval.inputs.packed import format_of, plain
-from protenix_eba.pdb_text import END_LINE, has_atoms
+from protenix_eba.structures.packed import format_of, plain
+from protenix_eba.structures.pdb_text import END_LINE, has_atoms
 
 __all__ = ["CIF_SUFFIXES", "PDB_SUFFIXES", "Model", "models_of"]
 

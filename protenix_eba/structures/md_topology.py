@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.units import ANGSTROM_PER_NM
-from protenix_eba.md_files import TOPOLOGY_SUFFIXES
 from protenix_eba.protein.residue_names import (
     CAPS,
     HEAVY_ATOMS,
@@ -28,7 +27,8 @@ from protenix_eba.protein.residue_names import (
     standard_residue,
     uncut_residue,
 )
-from protenix_eba.psf_files import load_psf
+from protenix_eba.structures.md_files import TOPOLOGY_SUFFIXES
+from protenix_eba.structures.psf_files import load_psf
 
 __all__ = ["SourceResidue", "SourceTopology", "read_topology"]
 

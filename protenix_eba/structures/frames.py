@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.units import ANGSTROM_PER_NM
-from protenix_eba.importing.special import Frame, SpecialFile, cell_of_dcd, special_file
-from protenix_eba.md_files import BROKEN, DcdLayout, open_handle, promised_frames
-from protenix_eba.trajectories import ascii_path, has_rest
+from protenix_eba.structures.md_files import BROKEN, DcdLayout, open_handle, promised_frames
+from protenix_eba.structures.special_formats import Frame, SpecialFile, cell_of_dcd, special_file
+from protenix_eba.structures.trajectories import ascii_path, has_rest
 
 __all__ = ["Frame", "FrameChoice", "TrajectoryFile", "open_trajectory"]
 

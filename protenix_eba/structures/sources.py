@@ -24,11 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.eval.inputs.models import CIF_SUFFIXES, PDB_SUFFIXES
-from protenix_eba.eval.inputs.packed import format_of
-from protenix_eba.eval.inputs.replicas import TrajectoryConformations
-from protenix_eba.eval.inputs.structures import StructureConformations, has_several_models
-from protenix_eba.md_files import (
+from protenix_eba.structures.md_files import (
     TOPOLOGY_SUFFIXES,
     TRAJECTORY_SUFFIXES,
     Source,
@@ -37,6 +33,10 @@ from protenix_eba.md_files import (
     from_names,
     is_archive,
 )
+from protenix_eba.structures.models import CIF_SUFFIXES, PDB_SUFFIXES
+from protenix_eba.structures.packed import format_of
+from protenix_eba.structures.replicas import TrajectoryConformations
+from protenix_eba.structures.structure_files import StructureConformations, has_several_models
 
 __all__ = ["Conformations", "find_references", "find_samples"]
 

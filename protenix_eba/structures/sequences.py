@@ -12,7 +12,7 @@ from typing import Any, Final
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import require_file
 from protenix_eba.core.text_files import read_text
-from protenix_eba.trajectories import Target, load_topology
+from protenix_eba.structures.trajectories import Target, load_topology
 
 __all__ = ["Protein", "protein_of_target", "read_proteins", "read_seed"]
 

@@ -19,14 +19,14 @@ from biotite.structure.io import pdbx
 from mdtraj.core.element import get_by_symbol
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.eval.inputs.sources import Conformations, find_references, find_samples
+from protenix_eba.structures.sources import Conformations, find_references, find_samples
 
 _MDANALYSIS = importlib.util.find_spec("MDAnalysisTests")  # carries trajectories of MD programs
 REAL = Path(_MDANALYSIS.origin if _MDANALYSIS and _MDANALYSIS.origin else ".").parent / "data"
 NEEDS_REAL = pytest.mark.skipif(
     not (REAL / "cobrotoxin.trr").is_file(), reason="needs the trajectories of MDAnalysisTests"
 )
-REFERENCE = Path(__file__).parents[2] / "shared" / "data" / "eval_reference"
+REFERENCE = Path(__file__).parents[3] / "shared" / "data" / "eval_reference"
 RESIDUES = ("GLY", "SER", "ALA", "GLY")
 NAMES = {
     "GLY": ("N", "CA", "C", "O", "H"),

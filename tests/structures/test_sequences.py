@@ -6,7 +6,7 @@ import torch
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.data.features import protein_features
-from protenix_eba.data.sequences import Protein, read_proteins, read_seed
+from protenix_eba.structures.sequences import Protein, read_proteins, read_seed
 
 
 def chain(sequence, **more):

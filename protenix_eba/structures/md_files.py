@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 import mdtraj
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.trajectories import ascii_path, replica_number
+from protenix_eba.structures.trajectories import ascii_path, replica_number
 
 __all__ = [
     "BROKEN",

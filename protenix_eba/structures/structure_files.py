@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.eval.inputs.checks import check_finite, check_range
-from protenix_eba.eval.inputs.models import CIF_SUFFIXES, Model, models_of
-from protenix_eba.eval.inputs.packed import format_of
-from protenix_eba.eval.inputs.topologies import pdb_lines, read_cif, read_topology
+from protenix_eba.structures.checks import check_finite, check_range
+from protenix_eba.structures.models import CIF_SUFFIXES, Model, models_of
+from protenix_eba.structures.packed import format_of
+from protenix_eba.structures.topologies import pdb_lines, read_cif, read_topology
 
 __all__ = ["StructureConformations", "has_several_models"]
 

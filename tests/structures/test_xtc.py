@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protenix_eba.eval.inputs import xtc
-from protenix_eba.eval.inputs.xtc import XtcFile, _unpack
+from protenix_eba.structures import xtc
+from protenix_eba.structures.xtc import XtcFile, _unpack
 
 N_FRAMES = 5
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.core.units import ANGSTROM_PER_NM
-from protenix_eba.md_files import DcdLayout
+from protenix_eba.structures.md_files import DcdLayout
 
 __all__ = ["Frame", "SpecialFile", "cell_of_dcd", "special_file"]
 

@@ -14,11 +14,8 @@ from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.units import ANGSTROM_PER_NM
-from protenix_eba.eval.inputs.checks import check_finite, check_range
-from protenix_eba.eval.inputs.packed import Scratch
-from protenix_eba.eval.inputs.topologies import read_topology
-from protenix_eba.eval.inputs.xtc import XtcFile
-from protenix_eba.md_files import (
+from protenix_eba.structures.checks import check_finite, check_range
+from protenix_eba.structures.md_files import (
     BROKEN,
     Source,
     dcd_has_rest,
@@ -27,7 +24,10 @@ from protenix_eba.md_files import (
     promised_frames,
     unpacked,
 )
-from protenix_eba.trajectories import has_rest
+from protenix_eba.structures.packed import Scratch
+from protenix_eba.structures.topologies import read_topology
+from protenix_eba.structures.trajectories import has_rest
+from protenix_eba.structures.xtc import XtcFile
 
 __all__ = ["TrajectoryConformations"]
 

@@ -1,1 +1,0 @@
-"""Ensembles on disk: which targets there are, and their frames, one part at a time."""
