@@ -227,7 +227,7 @@ def evaluate(demo: Demo) -> None:
 
 def export(demo: Demo) -> None:
     """Stage 7: a plain checkpoint, and stock `protenix pred` on it."""
-    from protenix_eba.compat import prepare_pred_root, protenix_pred_environment
+    from protenix_eba.host.environment import prepare_pred_root, protenix_pred_environment
 
     plain = demo.out / f"{MODEL_NAME}.pt"
     trained = demo.out / "eba" / "model.pt"

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path, write_json
 from protenix_eba.core.units import ANGSTROM_PER_NM
-from protenix_eba.data.features import ProteinFeatures
+from protenix_eba.host.features import ProteinFeatures
 from protenix_eba.structures.sequences import Protein
 from protenix_eba.structures.trajectories import ascii_path
 

@@ -16,8 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from protenix_eba.compat import HEADS
-from protenix_eba.config import section_from
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import require_file, sha256_of_file
 from protenix_eba.ebmfold.checkpoint import SHIPPED_WEIGHTS, load_network
@@ -29,7 +27,9 @@ from protenix_eba.ebmfold.sampling import SAMPLERS
 from protenix_eba.ebmfold.structures import check_sizes, joined_numbers
 from protenix_eba.ebmfold.target import Target
 from protenix_eba.fold_config import PEER, EBMFoldConfig
-from protenix_eba.weights import StateDict
+from protenix_eba.host.config import section_from
+from protenix_eba.host.environment import HEADS
+from protenix_eba.host.weights import StateDict
 
 __all__ = ["EBMFoldHead", "ProteinTokens", "distogram_logits", "host_predictions", "refine_trace"]
 

@@ -13,8 +13,6 @@ import torch.distributed as dist
 from protenix.utils.distributed import DIST_WRAPPER
 from protenix.utils.lr_scheduler import get_lr_scheduler
 
-from protenix_eba.compat import TRAINERS
-from protenix_eba.config import check_ranges, section_from
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import require_file, sha256_of_file
 from protenix_eba.data.domain_loader import DomainLoader
@@ -26,6 +24,8 @@ from protenix_eba.ebmfold.network import ScoreNetwork
 from protenix_eba.ebmfold.score_matching import Batch, CropSettings, denoising_loss, draw_levels
 from protenix_eba.engine import gathered, zero_stage
 from protenix_eba.fold_config import EBMFoldConfig
+from protenix_eba.host.config import check_ranges, section_from
+from protenix_eba.host.environment import TRAINERS
 from protenix_eba.loop import TrainingLoop
 from protenix_eba.model import make_optimizer
 

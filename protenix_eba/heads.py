@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from protenix_eba.ebmfold.fold import Decoys
 from protenix_eba.ebmfold.predictions import Predictions
 from protenix_eba.ebmfold.target import Target
-from protenix_eba.weights import StateDict
+from protenix_eba.host.weights import StateDict
 
 __all__ = ["Head"]
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.engine import gathered, trainable
-from protenix_eba.lora import add_adapters
-from protenix_eba.weights import (
+from protenix_eba.host.denoiser import ConformerDenoiser
+from protenix_eba.host.lora import add_adapters
+from protenix_eba.host.weights import (
     StateDict,
     build_diffusion_module,
     build_input_embedder,

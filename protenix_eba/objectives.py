@@ -12,10 +12,10 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from protenix_eba.compat import LOSSES
-from protenix_eba.config import EBAConfig
 from protenix_eba.core.errors import UserError
 from protenix_eba.denoising import ERROR_WEIGHTS, ErrorWeights, by_edm
+from protenix_eba.host.config import EBAConfig
+from protenix_eba.host.environment import LOSSES
 from protenix_eba.losses import (
     eba,
     eba_dpo,

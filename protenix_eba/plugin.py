@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from protenix_eba.compat import Plugin
-from protenix_eba.config import EBAConfig, section_defaults
 from protenix_eba.data.replay_config import ReplayConfig
 from protenix_eba.fold_config import EBMFoldConfig
+from protenix_eba.host.config import EBAConfig, section_defaults
+from protenix_eba.host.environment import Plugin
 
 if TYPE_CHECKING:
     # What the registries do not say, since the host's know nothing of our kinds: that our own

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path
-from protenix_eba.diffusion import ConformerDenoiser
-from protenix_eba.lora import adapters_off, has_adapters
+from protenix_eba.host.denoiser import ConformerDenoiser
+from protenix_eba.host.lora import adapters_off, has_adapters
 
 __all__ = ["make_reference"]
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.seeds import stream_generator
-from protenix_eba.data.features import ProteinFeatures
-from protenix_eba.diffusion import ConformerDenoiser
-from protenix_eba.embeddings import TrunkEmbeddings
+from protenix_eba.host.denoiser import ConformerDenoiser
+from protenix_eba.host.embeddings import TrunkEmbeddings
+from protenix_eba.host.features import ProteinFeatures
 from protenix_eba.plugin_api import Registry
 from protenix_eba.protein.rigid_motions import random_rotations
 

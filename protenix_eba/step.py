@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from protenix_eba.config import EBAConfig
-from protenix_eba.data.features import to_device
 from protenix_eba.data.item import Item
 from protenix_eba.denoising import DenoisingErrors
-from protenix_eba.diffusion import NoisyConformers, add_noise, denoising_errors
-from protenix_eba.embeddings import TrunkEmbeddings
+from protenix_eba.host.config import EBAConfig
+from protenix_eba.host.denoiser import NoisyConformers, add_noise, denoising_errors
+from protenix_eba.host.embeddings import TrunkEmbeddings
+from protenix_eba.host.features import to_device
 from protenix_eba.noise import NoiseSettings
 from protenix_eba.objectives import Objective, ObjectiveInput, alignment_metrics, error_weights
 

@@ -17,18 +17,24 @@ from protenix.utils.lr_scheduler import get_lr_scheduler
 from runner.train import AF3Trainer
 from torch import Tensor
 
-from protenix_eba.compat import DATALOADERS, DATASETS, LOSSES, SAMPLERS, TRAINERS
-from protenix_eba.config import check_ranges, eba_config
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import sha256_of_file
 from protenix_eba.core.progress import console
 from protenix_eba.data.interfaces import EnsembleLoader, Loader
 from protenix_eba.data.item import Item
 from protenix_eba.data.prefetch import prefetch
-from protenix_eba.diffusion import ConformerDenoiser
 from protenix_eba.engine import gathered, trainable, zero_stage
+from protenix_eba.host.config import check_ranges, eba_config
+from protenix_eba.host.denoiser import ConformerDenoiser
+from protenix_eba.host.environment import DATALOADERS, DATASETS, LOSSES, SAMPLERS, TRAINERS
+from protenix_eba.host.lora import merged_state
+from protenix_eba.host.weights import (
+    count_parameters,
+    load_checkpoint,
+    save_checkpoint,
+    start_fingerprints,
+)
 from protenix_eba.loop import TrainingLoop
-from protenix_eba.lora import merged_state
 from protenix_eba.model import build_denoiser, frozen_digest, make_optimizer
 from protenix_eba.noise import NoiseSettings
 from protenix_eba.objectives import Objective, error_weights
@@ -36,12 +42,6 @@ from protenix_eba.reference import make_reference
 from protenix_eba.step import ItemStep, backwards_per_item
 from protenix_eba.temperature import Calibration, measure_items, settle
 from protenix_eba.validation import Validation
-from protenix_eba.weights import (
-    count_parameters,
-    load_checkpoint,
-    save_checkpoint,
-    start_fingerprints,
-)
 
 __all__ = ["EBATrainer"]
 

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import torch
 
-from protenix_eba import compat
+from protenix_eba.host import environment
 
 
 def embeddings(n: int, kind: str):
-    from protenix_eba.embeddings import TrunkEmbeddings
+    from protenix_eba.host.embeddings import TrunkEmbeddings
 
     torch.manual_seed(0)
     draw = torch.distributions.StudentT(3.0).sample if kind == "heavy-tailed" else torch.randn
@@ -43,10 +43,10 @@ def main() -> None:
     )
     parser.add_argument("--residues", nargs="+", type=int, default=[50, 80, 100, 217])
     arguments = parser.parse_args()
-    compat.prepare_environment()
-    compat.ensure_ccd_cache()
-    from protenix_eba.data.features import protein_features
-    from protenix_eba.embeddings import EmbeddingFolder, save_embeddings
+    environment.prepare_environment()
+    environment.ensure_ccd_cache()
+    from protenix_eba.host.embeddings import EmbeddingFolder, save_embeddings
+    from protenix_eba.host.features import protein_features
     from protenix_eba.structures.sequences import Protein
 
     columns = (

@@ -36,12 +36,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from protenix_eba.chunk_size import samples_at_a_time
 from protenix_eba.cli.session import load_configuration
-from protenix_eba.data.features import protein_features
-from protenix_eba.diffusion import ConformerDenoiser
-from protenix_eba.embeddings import TrunkEmbeddings
+from protenix_eba.host.denoiser import ConformerDenoiser
+from protenix_eba.host.embeddings import TrunkEmbeddings
+from protenix_eba.host.features import protein_features
+from protenix_eba.host.weights import empty_diffusion_module
 from protenix_eba.sample import SamplerSettings, TargetSampler, noise_levels
 from protenix_eba.structures.sequences import Protein
-from protenix_eba.weights import empty_diffusion_module
 
 MODELS = {"tiny": "protenix_tiny_default_v0.5.0", "base": "protenix_base_default_v0.5.0"}
 UPSTREAM_CHUNK = 5

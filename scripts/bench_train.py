@@ -96,11 +96,11 @@ class Setting:
         import torch
 
         from protenix_eba.cli.session import load_configuration
-        from protenix_eba.data.features import protein_features
-        from protenix_eba.diffusion import add_noise
-        from protenix_eba.embeddings import TrunkEmbeddings
+        from protenix_eba.host.denoiser import add_noise
+        from protenix_eba.host.embeddings import TrunkEmbeddings
+        from protenix_eba.host.features import protein_features
+        from protenix_eba.host.weights import empty_diffusion_module
         from protenix_eba.structures.sequences import Protein
-        from protenix_eba.weights import empty_diffusion_module
 
         torch.set_num_threads(1)
         blocks = "null" if mode == "batched" else "1"
@@ -204,8 +204,8 @@ def our_step(setting: Setting, low_memory: bool):
     """One step of `protenix_eba.step`; returns the loss and the terms to differentiate."""
     import torch
 
-    from protenix_eba.config import EBAConfig
-    from protenix_eba.diffusion import ConformerDenoiser
+    from protenix_eba.host.config import EBAConfig
+    from protenix_eba.host.denoiser import ConformerDenoiser
     from protenix_eba.noise import NoiseSettings
     from protenix_eba.objectives import eba_objective
     from protenix_eba.step import ItemStep, NoisyItem

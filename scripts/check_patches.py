@@ -21,7 +21,7 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
-from protenix_eba.compat import protenix_root
+from protenix_eba.host.environment import protenix_root
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PATCHES = sorted((REPOSITORY / "patches").glob("*.patch"))
@@ -278,7 +278,7 @@ def one_step(host, module, words, base):
     """The configuration, the loss as it was logged, and a digest of the weights."""
     import yaml
 
-    from protenix_eba.weights import load_checkpoint
+    from protenix_eba.host.weights import load_checkpoint
 
     words = ("-m", module, *words, "--base_dir", base)
     configs = yaml.safe_load(host.run(*words, "--print-config"))

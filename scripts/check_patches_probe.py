@@ -55,7 +55,7 @@ def own_training_step(overrides):
     import torch.utils.checkpoint  # noqa: F401  the host uses it without importing it
     from runner.train import AF3Trainer
 
-    from protenix_eba.config import resolve_config
+    from protenix_eba.host.config import resolve_config
 
     class OneItem(AF3Trainer):
         def init_data(self):
@@ -108,10 +108,10 @@ def training_item():
 
 def main():
     question, out, *words = sys.argv[1:]
-    from protenix_eba import compat
+    from protenix_eba.host import environment
 
-    compat.prepare_environment()
-    compat.ensure_ccd_cache()
+    environment.prepare_environment()
+    environment.ensure_ccd_cache()
     if question == "configs":
         answer = configs_of_all_models()
     else:

@@ -24,8 +24,8 @@ from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path
 from protenix_eba.core.progress import console
 from protenix_eba.energy.bias import write_bias_csv
+from protenix_eba.host.weights import DIFFUSION_PREFIX, load_checkpoint
 from protenix_eba.structures.trajectories import find_targets
-from protenix_eba.weights import DIFFUSION_PREFIX, load_checkpoint
 
 PACKAGE = Path(__file__).resolve().parent.parent / "protenix_eba"
 CONFIG = PACKAGE / "recipes" / "pretrain_peptides.yaml"

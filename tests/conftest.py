@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from protenix_eba import compat
+from protenix_eba.host import environment
 
-compat.prepare_environment()
-compat.ensure_ccd_cache()
+environment.prepare_environment()
+environment.ensure_ccd_cache()
 
 # A Protenix in all its parts, small enough to be trained in a test.
 SMALL_MODEL = """
@@ -158,7 +158,7 @@ def awake(small_run):
         import torch
 
         from protenix_eba.cli.session import load_configuration
-        from protenix_eba.weights import load_checkpoint
+        from protenix_eba.host.weights import load_checkpoint
 
         generator = torch.Generator().manual_seed(0)
         state = {

@@ -9,8 +9,8 @@ import yaml
 
 from protenix_eba.cli import main as verbs
 from protenix_eba.cli import train
-from protenix_eba.compat import TRAINERS
 from protenix_eba.core.errors import UserError
+from protenix_eba.host.environment import TRAINERS
 
 REQUIRED = ["--run_name", "a", "--base_dir", "b", "--max_steps", "1", "--use_wandb", "false"]
 REQUIRED += ["--eval_interval", "-1", "--log_interval", "1"]
@@ -41,10 +41,10 @@ def verb(monkeypatch):
 @pytest.fixture
 def call_train(monkeypatch, capsys):
     """Call `protenix-train` and return its exit status and what it printed."""
-    from protenix_eba import compat
+    from protenix_eba.host import environment
 
-    monkeypatch.setattr(compat, "prepare_environment", lambda: None)
-    monkeypatch.setattr(compat, "ensure_ccd_cache", lambda: None)
+    monkeypatch.setattr(environment, "prepare_environment", lambda: None)
+    monkeypatch.setattr(environment, "ensure_ccd_cache", lambda: None)
 
     def call(*argv):
         monkeypatch.setattr(sys, "argv", ["protenix-train", *argv])

@@ -9,9 +9,9 @@ from protenix_eba.data import clusters
 from protenix_eba.data.clusters import conformer_clusters, k_medoids, rmsd_matrix
 from protenix_eba.data.conformers import load_conformers
 from protenix_eba.data.epochs import Epoch, Pool, diverse, structures
-from protenix_eba.data.features import compact, protein_features
 from protenix_eba.energy.table import read_labels
 from protenix_eba.eval.protocol.alignment import superpose
+from protenix_eba.host.features import compact, protein_features
 from protenix_eba.structures.sequences import protein_of_target
 from protenix_eba.structures.trajectories import find_targets
 

@@ -11,17 +11,17 @@ from protenix_eba.data.crop import (
     crop_features,
     spatial_crop,
 )
-from protenix_eba.data.features import (
+from protenix_eba.host.denoiser import ConformerDenoiser, add_noise, denoising_errors
+from protenix_eba.host.embeddings import TrunkEmbeddings
+from protenix_eba.host.features import (
     compact,
     complete,
     protein_features,
     with_atom_windows,
     with_random_references,
 )
-from protenix_eba.diffusion import ConformerDenoiser, add_noise, denoising_errors
-from protenix_eba.embeddings import TrunkEmbeddings
+from protenix_eba.host.weights import build_diffusion_module, load_checkpoint
 from protenix_eba.structures.sequences import Protein
-from protenix_eba.weights import build_diffusion_module, load_checkpoint
 
 ALPHABET = "ACDEFGHIKLMNPQRSTVWY"
 

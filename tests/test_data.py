@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from protenix_eba.config import EBAConfig
 from protenix_eba.core.errors import UserError
 from protenix_eba.data import epochs
 from protenix_eba.data.conformers import (
@@ -17,12 +16,13 @@ from protenix_eba.data.conformers import (
     match_atoms,
     within_deviations,
 )
-from protenix_eba.data.features import compact, complete, protein_features
 from protenix_eba.data.loader import SequenceCoupledLoader, eba_loader
 from protenix_eba.data.prefetch import prefetch
 from protenix_eba.data.split import check_split, replicas_of
-from protenix_eba.embeddings import TrunkEmbeddings, save_embeddings
 from protenix_eba.energy.table import read_labels
+from protenix_eba.host.config import EBAConfig
+from protenix_eba.host.embeddings import TrunkEmbeddings, save_embeddings
+from protenix_eba.host.features import compact, complete, protein_features
 from protenix_eba.structures.sequences import Protein, protein_of_target, read_proteins
 from protenix_eba.structures.trajectories import find_targets, read_frames
 

@@ -38,8 +38,6 @@ from joblib.externals.loky import get_reusable_executor
 from protenix_eba.cli import train as protenix_train
 from protenix_eba.cli.main import cli
 from protenix_eba.cli.main import run as protenix_eba
-from protenix_eba.compat import DATALOADERS, DATASETS, HEADS, LOSSES, SAMPLERS, TRAINERS
-from protenix_eba.config import EBAConfig, check_ranges, check_required, section_from
 from protenix_eba.core.errors import UserError
 from protenix_eba.ebmfold.checkpoint import build_network, save_network
 from protenix_eba.ebmfold.standin import standin_predictions
@@ -47,6 +45,8 @@ from protenix_eba.energy.functions import ENERGIES
 from protenix_eba.eval.definitions import METRICS
 from protenix_eba.eval.suites.catalogue import SUITES
 from protenix_eba.fold_config import EBMFoldConfig
+from protenix_eba.host.config import EBAConfig, check_ranges, check_required, section_from
+from protenix_eba.host.environment import DATALOADERS, DATASETS, HEADS, LOSSES, SAMPLERS, TRAINERS
 from protenix_eba.plugin_api import load_plugins, split_args
 from protenix_eba.sample import DIFFUSION_SAMPLERS
 
@@ -61,9 +61,9 @@ BLOCK = re.compile(
 SHOWN = {"text", "math"}  # nothing to run
 TRAIN = """
 import os, sys
-from protenix_eba import compat
+from protenix_eba.host import environment
 from protenix_eba.cli import train
-compat.prepare_environment()
+environment.prepare_environment()
 import deepspeed, runner.train
 for sys.argv in for_lines:
     if os.fork() == 0:

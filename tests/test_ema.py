@@ -121,7 +121,7 @@ ZERO_3 = """
     from protenix_eba.cli.train import leave
     from protenix_eba.ema import Ema
     from protenix_eba.engine import start_distributed
-    from protenix_eba.lora import adapters_off, add_adapters, merged_state
+    from protenix_eba.host.lora import adapters_off, add_adapters, merged_state
 
     start_distributed(torch.device("cpu"))
     import deepspeed

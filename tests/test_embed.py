@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from protenix_eba.cli.main import run
-from protenix_eba.weights import save_checkpoint
+from protenix_eba.host.weights import save_checkpoint
 
 SEQUENCES = {"one": "MKTAYIAKQR", "two": "GSHMLEDPVW", "three": "YGGFM"}
 

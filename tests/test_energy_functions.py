@@ -152,7 +152,7 @@ def test_unknown_choices_are_told_with_the_known(
 
 
 PLUGIN = """
-from protenix_eba.compat import Plugin
+from protenix_eba.host.environment import Plugin
 
 
 def register():

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protenix_eba.compat import SAMPLERS, HookError
-from protenix_eba.config import EBAConfig
 from protenix_eba.data.epochs import Epoch, Pool, diverse
+from protenix_eba.host.config import EBAConfig
+from protenix_eba.host.environment import SAMPLERS, HookError
 
 
 def pool(size, k=2, seed=0):

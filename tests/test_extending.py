@@ -3,8 +3,8 @@
 import pytest
 
 from protenix_eba.cli.main import run
-from protenix_eba.config import EBAConfig
 from protenix_eba.core.errors import UserError
+from protenix_eba.host.config import EBAConfig
 
 COMMANDS = {
     "init": ["--config", "c.yaml", "--out", "x.pt"],

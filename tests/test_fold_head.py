@@ -7,12 +7,10 @@ import torch
 from protenix_eba.cli.main import run
 from protenix_eba.cli.session import load_configuration
 from protenix_eba.core.errors import UserError
-from protenix_eba.data.features import complex_features, protein_features
 from protenix_eba.ebmfold.checkpoint import build_network, save_network
 from protenix_eba.ebmfold.conformations import find_conformations
 from protenix_eba.ebmfold.predictions import HOST_EDGES, read_predictions
 from protenix_eba.ebmfold.structures import match_residues, read_trace
-from protenix_eba.embeddings import compute_embeddings
 from protenix_eba.fold_head import (
     EBMFoldHead,
     ProteinTokens,
@@ -20,8 +18,10 @@ from protenix_eba.fold_head import (
     host_predictions,
     refine_trace,
 )
+from protenix_eba.host.embeddings import compute_embeddings
+from protenix_eba.host.features import complex_features, protein_features
+from protenix_eba.host.weights import build_model, save_checkpoint
 from protenix_eba.structures.sequences import Protein
-from protenix_eba.weights import build_model, save_checkpoint
 
 CHAINS = ("MKTAYIAKQRG", "GSHMLEDPVW")
 COMPLEX = {
@@ -245,7 +245,7 @@ def test_a_killed_run_goes_on_to_the_same_decoys_without_the_model(
     cut = whole | {"decoys": [row for row in whole["decoys"] if row["file"] != "decoy_1.pdb"]}
     (out / "scores.json").write_text(json.dumps(cut))
     (out / "decoy_3.pdb").unlink()
-    monkeypatch.setattr("protenix_eba.weights.load_checkpoint", None)  # it would fail
+    monkeypatch.setattr("protenix_eba.host.weights.load_checkpoint", None)  # it would fail
     kept = (out / "decoy_2.pdb").stat().st_mtime_ns
     assert run(words) == 0
     assert without_time(scores_in(out)["decoys"]) == without_time(whole["decoys"])

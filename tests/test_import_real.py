@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from protenix_eba.data.conformers import match_atoms
-from protenix_eba.data.features import protein_features
+from protenix_eba.host.features import protein_features
 from protenix_eba.importing.sources import source_of_files
 from protenix_eba.importing.target import import_target
 from protenix_eba.structures.frames import FrameChoice

@@ -25,6 +25,7 @@ from protenix_eba.energy.protocol import PROTOCOLS, customised, protocol_by_name
 from protenix_eba.energy.protonation_choice import Protonation
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.system import TargetEnergy
+from protenix_eba.host.weights import load_checkpoint, with_depth
 from protenix_eba.importing.sources import source_of_files
 from protenix_eba.importing.target import import_target
 from protenix_eba.structures.frames import FrameChoice
@@ -33,7 +34,6 @@ from protenix_eba.structures.psf_files import load_psf
 from protenix_eba.structures.sequences import Protein, protein_of_target, read_proteins, read_seed
 from protenix_eba.structures.sources import find_samples
 from protenix_eba.structures.trajectories import find_targets, load_topology, read_frames
-from protenix_eba.weights import load_checkpoint, with_depth
 
 FILES = Path(__file__).parent / "data" / "inputs"
 AS_IS = protocol_by_name("default", minimise=False)

@@ -58,7 +58,7 @@ def imports(path):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name}:{node.lineno}: write the import absolute"
-            # `from protenix_eba import compat` imports a module as well
+            # `from protenix_eba.host import environment` imports a module as well
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protenix_eba.compat import LOSSES
-from protenix_eba.config import EBAConfig
 from protenix_eba.core.errors import UserError
 from protenix_eba.denoising import ERROR_WEIGHTS, by_edm
+from protenix_eba.host.config import EBAConfig
+from protenix_eba.host.environment import LOSSES
 from protenix_eba.losses import eba, eba_dpo, energy_weights, plackett_luce
 from protenix_eba.objectives import ObjectiveInput, alignment_metrics, error_weights
 

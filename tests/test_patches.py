@@ -102,9 +102,9 @@ from protenix_eba.plugin import plugin
 assert type(plugin) is host.Plugin
 from protenix_eba.cli.train import TRAINERS
 assert TRAINERS is host.TRAINERS and "af3" in host.TRAINERS
-from protenix_eba import compat
+from protenix_eba.host import environment
 for name in ("TRAINERS", "LOSSES", "DATALOADERS", "SAMPLERS", "DATASETS", "HEADS"):
-    assert getattr(compat, name) is getattr(host, name), name
+    assert getattr(environment, name) is getattr(host, name), name
 """)
     assert done.returncode == 0, done.stderr
 

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from protenix_eba.config import EBAConfig
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.run_folder import RunFolder
 from protenix_eba.data.conformers import load_conformers
-from protenix_eba.data.features import protein_features
 from protenix_eba.data.replay import Pooled, md_rows, ranked
 from protenix_eba.data.replay_config import ReplayConfig, replay_config
 from protenix_eba.energy.table import read_labels
+from protenix_eba.host.config import EBAConfig
+from protenix_eba.host.features import protein_features
+from protenix_eba.host.weights import load_checkpoint
 from protenix_eba.replay.record import refuse_ruin
 from protenix_eba.replay.trainer import rounds
 from protenix_eba.structures.sequences import protein_of_target
 from protenix_eba.structures.trajectories import find_targets
-from protenix_eba.weights import load_checkpoint
 
 # Settings.
 

@@ -9,7 +9,8 @@ import torch
 from protenix_eba.cli.main import run
 from protenix_eba.cli.session import Trunk
 from protenix_eba.core.errors import UserError
-from protenix_eba.diffusion import ConformerDenoiser
+from protenix_eba.host.denoiser import ConformerDenoiser
+from protenix_eba.host.weights import build_diffusion_module
 from protenix_eba.sample import (
     PRESETS,
     SamplerSettings,
@@ -19,7 +20,6 @@ from protenix_eba.sample import (
     sample_coordinates,
 )
 from protenix_eba.structures.sequences import Protein
-from protenix_eba.weights import build_diffusion_module
 
 CPU = torch.device("cpu")
 

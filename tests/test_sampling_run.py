@@ -13,9 +13,9 @@ from torch import nn
 from protenix_eba.chunk_size import free_memory, samples_at_a_time
 from protenix_eba.cli.main import run
 from protenix_eba.core.errors import UserError
-from protenix_eba.data.features import ProteinFeatures, protein_features
-from protenix_eba.embeddings import TrunkEmbeddings
 from protenix_eba.ensembles import EnsembleFolder, topology_of, write_ensemble
+from protenix_eba.host.embeddings import TrunkEmbeddings
+from protenix_eba.host.features import ProteinFeatures, protein_features
 from protenix_eba.protein.validity import Checker
 from protenix_eba.sample import SamplerSettings, in_chunks
 from protenix_eba.sampling_run import Plan, SamplingRun

@@ -13,14 +13,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from protenix_eba.config import EBAConfig
 from protenix_eba.data import epochs
 from protenix_eba.data.conformers import labels_by_target
 from protenix_eba.data.epochs import Epoch, Pool
-from protenix_eba.data.features import protein_features
 from protenix_eba.data.loader import eba_loader
-from protenix_eba.embeddings import TrunkEmbeddings, save_embeddings
 from protenix_eba.energy.table import EnergyLabels, read_labels, write_labels
+from protenix_eba.host.config import EBAConfig
+from protenix_eba.host.embeddings import TrunkEmbeddings, save_embeddings
+from protenix_eba.host.features import protein_features
 from protenix_eba.structures.sequences import protein_of_target
 from protenix_eba.structures.trajectories import find_targets
 

@@ -5,17 +5,17 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from protenix_eba.compat import LOSSES
-from protenix_eba.config import EBAConfig
-from protenix_eba.data.features import protein_features
 from protenix_eba.data.item import Item
-from protenix_eba.diffusion import ConformerDenoiser
-from protenix_eba.embeddings import compute_embeddings
+from protenix_eba.host.config import EBAConfig
+from protenix_eba.host.denoiser import ConformerDenoiser
+from protenix_eba.host.embeddings import compute_embeddings
+from protenix_eba.host.environment import LOSSES
+from protenix_eba.host.features import protein_features
+from protenix_eba.host.weights import build_diffusion_module, build_model
 from protenix_eba.noise import NoiseSettings
 from protenix_eba.step import ItemStep
 from protenix_eba.structures.sequences import Protein
 from protenix_eba.symmetry import symmetric_partners
-from protenix_eba.weights import build_diffusion_module, build_model
 
 K, S = 3, 2
 NOISE = NoiseSettings(-1.2, 1.5, 16.0)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from protenix_eba.data.crop import atoms_of, renumbered
-from protenix_eba.data.features import protein_features
 from protenix_eba.denoising import aligned_mse, smooth_lddt
-from protenix_eba.diffusion import NoisyConformers, denoising_errors
+from protenix_eba.host.denoiser import NoisyConformers, denoising_errors
+from protenix_eba.host.features import protein_features
 from protenix_eba.protein.rigid_motions import random_rotations, rigid_align
 from protenix_eba.structures.sequences import Protein
 from protenix_eba.symmetry import SYMMETRIC_ATOMS, symmetric_partners, with_best_order

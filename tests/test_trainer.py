@@ -15,7 +15,7 @@ import yaml
 from protenix_eba.cli.train import run
 from protenix_eba.core.errors import UserError
 from protenix_eba.energy.table import read_labels
-from protenix_eba.weights import load_checkpoint
+from protenix_eba.host.weights import load_checkpoint
 
 pytestmark = pytest.mark.slow
 

@@ -73,14 +73,14 @@ def embed(
     """
     from protenix_eba.core.progress import console
     from protenix_eba.core.sharding import Shard
-    from protenix_eba.data.msa import MsaFiles
+    from protenix_eba.host.msa import MsaFiles
 
     part = Shard.parse(shard)
     configs = load_configuration(config_path, plugins)
     targets = dict(part.of(list(_targets(input_path, configs).items())))
     msas = MsaFiles(msa_path)
     console.print(f"embedding {len(targets)} targets: {msas}", markup=False, soft_wrap=True)
-    from protenix_eba.weights import load_checkpoint
+    from protenix_eba.host.weights import load_checkpoint
 
     trunk = Trunk(configs, load_checkpoint(checkpoint), out, msas)
     # What is no target's fault ends the command: a folder or a checkpoint that cannot be used.
@@ -99,15 +99,15 @@ def embed(
 
 def _targets(input_path: Path, configs: Any) -> dict[str, Callable[[], Protein]]:
     """Name of each protein to what reads it: of a file of sequences, or of a dataset's folder."""
-    from protenix_eba import compat
-    from protenix_eba.config import eba_config
     from protenix_eba.data import atlas  # noqa: F401  registers our own
+    from protenix_eba.host import environment
+    from protenix_eba.host.config import eba_config
     from protenix_eba.structures.sequences import read_proteins
 
     if input_path.is_file():
         return {protein.name: partial(_same, protein) for protein in read_proteins(input_path)}
     config = replace(eba_config(configs), data_dir=str(input_path))
-    dataset: Dataset = compat.DATASETS.get(config.dataset)(config)
+    dataset: Dataset = environment.DATASETS.get(config.dataset)(config)
     return {name: partial(dataset.protein, name) for name in dataset.replicas()}
 
 

@@ -139,10 +139,10 @@ def evaluate(
             "--weights and --labels: the energies of samples are not weighted",
             "give one of them: weights are for the metrics of structures",
         )
-    from protenix_eba.compat import use_plugins
     from protenix_eba.eval.compare import TargetSettings
     from protenix_eba.eval.comparison import compare_evaluations
     from protenix_eba.eval.evaluate import evaluate as run
+    from protenix_eba.host.environment import use_plugins
 
     result = run(
         reference,

@@ -32,7 +32,7 @@ def export(checkpoint: Path, model_name: str, out: Path) -> None:
     from protenix_eba.core.progress import console
 
     configs = load_configuration(None, model_name=model_name)
-    from protenix_eba.weights import (
+    from protenix_eba.host.weights import (
         build_model,
         count_parameters,
         load_checkpoint,

@@ -19,10 +19,10 @@ from protenix_eba.core.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from protenix_eba.data.msa import MsaFiles
     from protenix_eba.ebmfold.predictions import Predictions
     from protenix_eba.ebmfold.target import Target
     from protenix_eba.heads import Head
+    from protenix_eba.host.msa import MsaFiles
     from protenix_eba.structures.sequences import Protein
 
 __all__ = ["PREDICTIONS", "FoldTarget", "fold_target", "keep_predictions", "read_target"]
@@ -114,8 +114,8 @@ def _one_protein(path: Path) -> Protein:
 def _of_model(source: ModelChoice) -> tuple[dict[str, Any], _Load]:
     from protenix_eba.core.files import require_file, sha256_of_file
     from protenix_eba.core.progress import console
-    from protenix_eba.data.msa import MsaFiles
     from protenix_eba.ebmfold.predictions import read_chains
+    from protenix_eba.host.msa import MsaFiles
 
     msas = MsaFiles(source.msa_path) if source.msa_path else None
     molecules = _molecules_in(source.fasta)
@@ -129,7 +129,7 @@ def _of_model(source: ModelChoice) -> tuple[dict[str, Any], _Load]:
         path = out / PREDICTIONS
 
         def make() -> tuple[Predictions, Sequence[str]]:
-            from protenix_eba.weights import load_checkpoint
+            from protenix_eba.host.weights import load_checkpoint
 
             console.print(f"distogram of {molecules.name} ...", markup=False, soft_wrap=True)
             state = load_checkpoint(source.checkpoint)
@@ -178,7 +178,7 @@ class _Proteins:
 
     def described(self, msas: MsaFiles | None) -> dict[str, Any]:
         """What their embeddings depend on besides the model; without `msas`, stored ones do."""
-        from protenix_eba.data.msa import fingerprint_of
+        from protenix_eba.host.msa import fingerprint_of
 
         msa = fingerprint_of(msas.of(self.protein)) if msas else None
         return {"molecules": list(self.protein.chains), "msa": msa}
@@ -218,9 +218,9 @@ class _Complex:
         Raises:
             UserError: Protenix cannot read the entry, or it has fewer than 4 residues.
         """
-        from protenix_eba.data.features import ProteinFeatures, complex_features
-        from protenix_eba.embeddings import compute_embeddings
         from protenix_eba.fold_head import ProteinTokens
+        from protenix_eba.host.embeddings import compute_embeddings
+        from protenix_eba.host.features import ProteinFeatures, complex_features
         from protenix_eba.structures.sequences import Protein
 
         try:

@@ -68,9 +68,10 @@ def build_head(
     settings = {"ebmfold__weights": weights, "ebmfold__sampler": sampler}
     given = {key: str(value) for key, value in settings.items() if value is not None}
     configs = load_configuration(path, plugins, **given)
-    from protenix_eba import compat, fold_head  # noqa: F401  registers our own
+    from protenix_eba import fold_head  # noqa: F401  registers our own
+    from protenix_eba.host import environment
 
-    head: Head = compat.HEADS.get(name)(configs)
+    head: Head = environment.HEADS.get(name)(configs)
     return configs, head
 
 

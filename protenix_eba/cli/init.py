@@ -10,7 +10,7 @@ import click
 from protenix_eba.cli.session import config_option, load_configuration, plugin_option
 
 if TYPE_CHECKING:
-    from protenix_eba.weights import StateDict
+    from protenix_eba.host.weights import StateDict
 
 
 @click.command(
@@ -51,7 +51,7 @@ def init(
         console.print(f"{out} exists already", markup=False)
         return
     configs = load_configuration(config_path, plugins)
-    from protenix_eba import starts, weights
+    from protenix_eba.host import starts, weights
 
     with console.status("making weights"):
         state = starts.shipped_start(configs, start) if start else _random(configs, seed, quick)
@@ -61,7 +61,7 @@ def init(
 
 
 def _random(configs: Any, seed: int, quick: bool) -> StateDict:
-    from protenix_eba.starts import quick_start, random_state, silent_trunk
+    from protenix_eba.host.starts import quick_start, random_state, silent_trunk
 
     state = random_state(configs, seed)
     return silent_trunk(quick_start(state)) if quick else state

@@ -137,11 +137,11 @@ def frames(
     **changes: Any,
 ) -> None:
     """Give every frame of MD trajectories a CHARMM36 + GBn2 energy after minimisation."""
-    from protenix_eba.compat import use_plugins
     from protenix_eba.core.sharding import Shard
     from protenix_eba.energy.label import FrameSelection, Workers, label_targets
     from protenix_eba.energy.protocol import customised, protocol_by_name
     from protenix_eba.energy.table import read_labels, write_csv
+    from protenix_eba.host.environment import use_plugins
 
     other = read_labels(compare) if compare else None
     report = label_targets(

@@ -88,7 +88,9 @@ def run(argv: Sequence[str]) -> int:
         click.echo("interrupted; what is finished is kept", err=True)
         return 130
     except Exception as error:
-        from protenix_eba.compat import HookError  # Protenix comes with it: only when it is needed
+        from protenix_eba.host.environment import (
+            HookError,  # Protenix comes with it: only when it is needed
+        )
 
         if not isinstance(error, HookError):
             raise

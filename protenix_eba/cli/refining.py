@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from protenix_eba.ebmfold.predictions import Predictions
     from protenix_eba.ebmfold.target import Target
     from protenix_eba.heads import Head
+    from protenix_eba.host.weights import StateDict
     from protenix_eba.structures.sequences import Protein
-    from protenix_eba.weights import StateDict
 
     Indices = NDArray[np.int64]
     Match = tuple[Indices, Indices]

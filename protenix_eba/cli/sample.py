@@ -174,7 +174,7 @@ def sample(
     taken as they are, whatever MSA they were made with.
     """
     from protenix_eba.core.progress import console
-    from protenix_eba.data.msa import MsaFiles
+    from protenix_eba.host.msa import MsaFiles
     from protenix_eba.structures.sequences import read_proteins, read_seed
 
     models = _models(checkpoints, out)

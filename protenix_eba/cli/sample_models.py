@@ -13,10 +13,10 @@ from protenix_eba.cli.session import Trunk, make_folder
 from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
-    from protenix_eba.data.features import ProteinFeatures
-    from protenix_eba.data.msa import MsaFiles
-    from protenix_eba.embeddings import TrunkEmbeddings
     from protenix_eba.heads import Head
+    from protenix_eba.host.embeddings import TrunkEmbeddings
+    from protenix_eba.host.features import ProteinFeatures
+    from protenix_eba.host.msa import MsaFiles
     from protenix_eba.sampling_run import Ensemble, Plan, SamplingRun
     from protenix_eba.structures.sequences import Protein
 
@@ -58,11 +58,11 @@ def sample_with(job: Job, checkpoint: Path, out: Path, report: Report) -> None:
     import torch
 
     from protenix_eba.core.files import sha256_of_file
-    from protenix_eba.data.features import to_device
-    from protenix_eba.diffusion import ConformerDenoiser
+    from protenix_eba.host.denoiser import ConformerDenoiser
+    from protenix_eba.host.features import to_device
+    from protenix_eba.host.weights import build_diffusion_module, load_checkpoint
     from protenix_eba.sample import CHURNED, DIFFUSION_SAMPLERS
     from protenix_eba.sampling_run import SamplingRun
-    from protenix_eba.weights import build_diffusion_module, load_checkpoint
 
     sampler = DIFFUSION_SAMPLERS.get(job.sampler)(job.configs)
     head = _head(job)
@@ -97,12 +97,13 @@ def _head(job: Job) -> Head | None:
     """The head that refines the samples, if one is asked for."""
     if job.head is None:
         return None
-    from protenix_eba import compat, fold_head  # noqa: F401  registers our own
+    from protenix_eba import fold_head  # noqa: F401  registers our own
+    from protenix_eba.host import environment
 
     # EBM-Fold refines by the part of one sampler, whatever it folds with.
     configs = deepcopy(job.configs)
     configs.ebmfold.sampler = "hybrid"
-    head: Head = compat.HEADS.get(job.head)(configs)
+    head: Head = environment.HEADS.get(job.head)(configs)
     return head
 
 

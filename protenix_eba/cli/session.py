@@ -15,11 +15,11 @@ import click
 from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
-    from protenix_eba.data.features import ProteinFeatures
-    from protenix_eba.data.msa import MsaFiles, ProteinMsa
-    from protenix_eba.embeddings import TrunkEmbeddings
+    from protenix_eba.host.embeddings import TrunkEmbeddings
+    from protenix_eba.host.features import ProteinFeatures
+    from protenix_eba.host.msa import MsaFiles, ProteinMsa
+    from protenix_eba.host.weights import StateDict
     from protenix_eba.structures.sequences import Protein
-    from protenix_eba.weights import StateDict
 
 __all__ = [
     "Trunk",
@@ -67,7 +67,7 @@ def _use_plugins(word: str) -> tuple[str, ...]:
 
     names = plugin_names(word)
     if names:
-        from protenix_eba.compat import use_plugins
+        from protenix_eba.host.environment import use_plugins
 
         use_plugins(names)
     return names
@@ -129,15 +129,15 @@ def load_configuration(
         plugins: Names of those that add sections, besides our own.
         overrides: Keys, their dots written as `__`.
     """
-    from protenix_eba import compat
-    from protenix_eba.config import resolve_config
+    from protenix_eba.host import environment
+    from protenix_eba.host.config import resolve_config
 
-    compat.prepare_environment()
-    compat.ensure_ccd_cache()
+    environment.prepare_environment()
+    environment.ensure_ccd_cache()
     # Protenix logs each featurised input; our progress bars say the same.
     logging.getLogger("protenix").setLevel(logging.WARNING)
     dotted = {key.replace("__", "."): value for key, value in overrides.items()}
-    return resolve_config(compat.load_plugins(["protenix_eba", *plugins]), config_path, dotted)
+    return resolve_config(environment.load_plugins(["protenix_eba", *plugins]), config_path, dotted)
 
 
 class Trunk:
@@ -154,8 +154,8 @@ class Trunk:
     def __init__(
         self, configs: Any, state: StateDict, folder: Path | None, msas: MsaFiles | None = None
     ) -> None:
-        from protenix_eba.embeddings import EmbeddingFolder
-        from protenix_eba.weights import trunk_fingerprint
+        from protenix_eba.host.embeddings import EmbeddingFolder
+        from protenix_eba.host.weights import trunk_fingerprint
 
         self._configs = configs
         self._state = state
@@ -173,7 +173,7 @@ class Trunk:
         """
         import torch
 
-        from protenix_eba.weights import build_model
+        from protenix_eba.host.weights import build_model
 
         if self._configs.esm.enable:
             raise UserError(
@@ -193,7 +193,7 @@ class Trunk:
         Raises:
             UserError: They are stale, or the alignments cannot be used.
         """
-        from protenix_eba.data.msa import fingerprint_of
+        from protenix_eba.host.msa import fingerprint_of
 
         if not self._stored or not self._stored.path(protein).is_file():
             return None
@@ -202,7 +202,7 @@ class Trunk:
 
     def msa(self, protein: Protein) -> str:
         """Fingerprint of the MSA of what `embed` gives; it raises what `stored_msa` raises."""
-        from protenix_eba.data.msa import fingerprint_of
+        from protenix_eba.host.msa import fingerprint_of
 
         return self.stored_msa(protein) or fingerprint_of(self._alignments(protein))
 
@@ -216,8 +216,8 @@ class Trunk:
         Raises:
             UserError: Stored ones are stale, or the alignments cannot be used.
         """
-        from protenix_eba.data.features import complete, protein_features
-        from protenix_eba.embeddings import as_stored, compute_embeddings, save_embeddings
+        from protenix_eba.host.embeddings import as_stored, compute_embeddings, save_embeddings
+        from protenix_eba.host.features import complete, protein_features
 
         if self._stored and self.stored_msa(protein):
             stored = self._stored.features(protein)

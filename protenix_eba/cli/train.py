@@ -10,8 +10,8 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from protenix_eba.compat import TRAINERS, HookError, Plugin, load_plugins
 from protenix_eba.core.errors import UserError
+from protenix_eba.host.environment import TRAINERS, HookError, Plugin, load_plugins
 from protenix_eba.plugin_api import Arguments, Trainer, installed_plugins, split_args
 
 if TYPE_CHECKING:
@@ -115,17 +115,17 @@ def leave(status: int) -> NoReturn:
 
 def _resolve(arguments: Arguments, plugins: Sequence[Plugin]) -> ConfigDict:
     """Resolve the configuration in the environment that the run will have."""
-    from protenix_eba import compat
-    from protenix_eba.config import resolve_config
+    from protenix_eba.host import environment
+    from protenix_eba.host.config import resolve_config
 
-    compat.prepare_environment()
+    environment.prepare_environment()
     if plugins:
         # Protenix's own training brings its own data; what plugins train on needs only these
         # chemical components. They are made now only if the configuration is then used.
         if "print-config" in arguments.flags:
-            compat.point_to_ccd_cache()
+            environment.point_to_ccd_cache()
         else:
-            compat.ensure_ccd_cache()
+            environment.ensure_ccd_cache()
     return resolve_config(plugins, arguments.config, arguments.overrides)
 
 
@@ -136,7 +136,7 @@ def _print_config(configs: ConfigDict) -> None:
 
 
 def _train(configs: ConfigDict, plugins: Sequence[Plugin]) -> None:
-    from protenix_eba.config import check_required
+    from protenix_eba.host.config import check_required
 
     check_required(configs)
     logging.basicConfig(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from protenix_eba.compat import DATASETS
-from protenix_eba.config import EBAConfig
 from protenix_eba.data.conformers import Conformers, labels_by_target, load_conformers
-from protenix_eba.data.features import ProteinFeatures
 from protenix_eba.energy.table import EnergyLabels, read_labels
+from protenix_eba.host.config import EBAConfig
+from protenix_eba.host.environment import DATASETS
+from protenix_eba.host.features import ProteinFeatures
 from protenix_eba.structures.sequences import Protein, protein_of_target
 from protenix_eba.structures.trajectories import find_targets
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.data.features import AtomKey, ProteinFeatures
 from protenix_eba.energy.outliers import SMALLEST_SAMPLE, robust_distances
 from protenix_eba.energy.table import frame_hash
+from protenix_eba.host.features import AtomKey, ProteinFeatures
 from protenix_eba.protein.residue_names import standard_atom
 from protenix_eba.structures.trajectories import Target, load_topology, read_frames
 from protenix_eba.symmetry import symmetric_partners
@@ -33,7 +33,7 @@ class Conformers:
     """The labelled conformers of one protein; their coordinates are read when they are asked for.
 
     Attributes:
-        protein: Features (those of `features.compact` suffice) and atom order.
+        protein: Features (those of `host.features.compact` suffice) and atom order.
         target: Where the trajectories are.
         columns: `[N_atom]` of each atom its column in the trajectories, -1 where it is absent.
         energy_kj_mol: `[F]` float64.

@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from protenix_eba.data.features import with_atom_windows
+from protenix_eba.host.features import with_atom_windows
 
 __all__ = [
     "atoms_of",

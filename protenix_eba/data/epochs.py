@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.compat import SAMPLERS
-from protenix_eba.config import EBAConfig
+from protenix_eba.host.config import EBAConfig
+from protenix_eba.host.environment import SAMPLERS
 
 __all__ = ["BatchSampler", "Block", "Blocks", "Epoch", "Pool"]
 

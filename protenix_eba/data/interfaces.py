@@ -11,10 +11,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from protenix_eba.config import EBAConfig
-from protenix_eba.data.features import ProteinFeatures
 from protenix_eba.data.item import Item
-from protenix_eba.embeddings import TrunkEmbeddings
+from protenix_eba.host.config import EBAConfig
+from protenix_eba.host.embeddings import TrunkEmbeddings
+from protenix_eba.host.features import ProteinFeatures
 from protenix_eba.structures.sequences import Protein
 
 __all__ = ["Dataset", "EnsembleLoader", "LabelledConformers", "Loader", "LoaderFactory"]

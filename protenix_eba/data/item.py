@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from protenix_eba.data.crop import atoms_of, crop_features, renumbered
-from protenix_eba.embeddings import TrunkEmbeddings
+from protenix_eba.host.embeddings import TrunkEmbeddings
 
 __all__ = ["Item"]
 

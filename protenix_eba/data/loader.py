@@ -12,8 +12,6 @@ from torch import Tensor
 
 import protenix_eba.data.atlas  # the datasets that are there without a plugin
 import protenix_eba.data.replay  # noqa: F401
-from protenix_eba.compat import DATALOADERS, DATASETS, SAMPLERS
-from protenix_eba.config import EBAConfig
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.progress import track
 from protenix_eba.core.seeds import stream_generator
@@ -21,16 +19,18 @@ from protenix_eba.data.clusters import conformer_clusters
 from protenix_eba.data.conformers import within_deviations
 from protenix_eba.data.crop import choose_crop
 from protenix_eba.data.epochs import BatchSampler, Epoch, Pool, structures
-from protenix_eba.data.features import (
+from protenix_eba.data.interfaces import Dataset, LabelledConformers
+from protenix_eba.data.item import Item
+from protenix_eba.data.split import check_split, replicas_of
+from protenix_eba.host.config import EBAConfig
+from protenix_eba.host.embeddings import EmbeddingFolder, TrunkEmbeddings
+from protenix_eba.host.environment import DATALOADERS, DATASETS, SAMPLERS
+from protenix_eba.host.features import (
     ProteinFeatures,
     complete,
     with_random_references,
     with_relative_positions,
 )
-from protenix_eba.data.interfaces import Dataset, LabelledConformers
-from protenix_eba.data.item import Item
-from protenix_eba.data.split import check_split, replicas_of
-from protenix_eba.embeddings import EmbeddingFolder, TrunkEmbeddings
 from protenix_eba.structures.sequences import Protein
 
 __all__ = ["SequenceCoupledLoader", "eba_loader"]

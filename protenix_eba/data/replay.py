@@ -14,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from protenix_eba.compat import DATASETS
-from protenix_eba.config import EBAConfig
 from protenix_eba.core.units import thermal_energy_kj_mol
 from protenix_eba.data.buffer import Buffer, Drawn
 from protenix_eba.data.conformers import Conformers, match_atoms
-from protenix_eba.data.features import ProteinFeatures
 from protenix_eba.data.interfaces import Dataset, LabelledConformers
 from protenix_eba.data.replay_config import replay_config, replay_folder
 from protenix_eba.energy.table import EnergyLabels, read_labels
+from protenix_eba.host.config import EBAConfig
+from protenix_eba.host.environment import DATASETS
+from protenix_eba.host.features import ProteinFeatures
 from protenix_eba.structures.sequences import Protein, read_proteins
 
 __all__ = ["Pooled", "ReplayDataset", "md_rows", "ranked"]

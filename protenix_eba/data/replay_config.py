@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from protenix_eba.config import EBAConfig, section_from
 from protenix_eba.core.errors import UserError
+from protenix_eba.host.config import EBAConfig, section_from
 
 __all__ = ["ENERGY_KINDS", "INVALID_KINDS", "ReplayConfig", "replay_config", "replay_folder"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from protenix_eba.config import EBAConfig
 from protenix_eba.core.errors import UserError
+from protenix_eba.host.config import EBAConfig
 from protenix_eba.plugin_api import did_you_mean
 
 __all__ = ["check_split", "replicas_of"]

@@ -12,9 +12,9 @@ import numpy as np
 from protenix_eba.core.errors import UserError
 from protenix_eba.data.buffer import LABELS, Buffer
 from protenix_eba.data.conformers import match_atoms
-from protenix_eba.data.features import ProteinFeatures
 from protenix_eba.data.replay_config import ReplayConfig
 from protenix_eba.energy.table import EnergyLabels, read_labels
+from protenix_eba.host.features import ProteinFeatures
 from protenix_eba.structures.trajectories import find_targets, read_frames
 from protenix_eba.validation import fluctuations
 

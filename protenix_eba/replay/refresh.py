@@ -12,7 +12,6 @@ from typing import Any, Final
 import torch
 import torch.distributed as dist
 
-from protenix_eba.config import EBAConfig
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path, write_json
 from protenix_eba.core.progress import track
@@ -20,13 +19,14 @@ from protenix_eba.core.ranks import any_rank
 from protenix_eba.core.run_folder import read_json
 from protenix_eba.core.seeds import stream_seed
 from protenix_eba.data.buffer import LABELS, RECORD
-from protenix_eba.data.features import ProteinFeatures, complete, to_device
 from protenix_eba.data.replay import ReplayDataset
-from protenix_eba.diffusion import ConformerDenoiser
-from protenix_eba.embeddings import EmbeddingFolder, TrunkEmbeddings
 from protenix_eba.energy.label import Workers, label_targets
 from protenix_eba.energy.protocol import EnergyProtocol, customised, protocol_by_name
 from protenix_eba.energy.table import read_labels
+from protenix_eba.host.config import EBAConfig
+from protenix_eba.host.denoiser import ConformerDenoiser
+from protenix_eba.host.embeddings import EmbeddingFolder, TrunkEmbeddings
+from protenix_eba.host.features import ProteinFeatures, complete, to_device
 from protenix_eba.model import trained_digest
 from protenix_eba.replay.record import measure
 from protenix_eba.sample import DIFFUSION_SAMPLERS, PRESETS, SamplerSettings

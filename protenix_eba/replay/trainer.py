@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from protenix.utils.distributed import DIST_WRAPPER
 
-from protenix_eba.compat import DATASETS, TRAINERS
 from protenix_eba.core.errors import UserError
 from protenix_eba.data.item import Item
 from protenix_eba.data.replay import ReplayDataset
-from protenix_eba.embeddings import EmbeddingFolder
 from protenix_eba.engine import zero_stage
+from protenix_eba.host.embeddings import EmbeddingFolder
+from protenix_eba.host.environment import DATASETS, TRAINERS
 from protenix_eba.replay.record import refuse_ruin, summary
 from protenix_eba.replay.refresh import Refresher
 from protenix_eba.trainer import EBATrainer

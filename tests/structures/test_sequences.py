@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.data.features import protein_features
+from protenix_eba.host.features import protein_features
 from protenix_eba.structures.sequences import Protein, read_proteins, read_seed
 
 

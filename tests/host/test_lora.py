@@ -5,22 +5,22 @@ import torch
 from torch.nn.utils import parametrize
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.data.features import protein_features
-from protenix_eba.diffusion import ConformerDenoiser
-from protenix_eba.embeddings import compute_embeddings
-from protenix_eba.lora import (
+from protenix_eba.host.denoiser import ConformerDenoiser
+from protenix_eba.host.embeddings import compute_embeddings
+from protenix_eba.host.features import protein_features
+from protenix_eba.host.lora import (
     LowRankUpdate,
     adapters_off,
     add_adapters,
     has_adapters,
     merged_state,
 )
-from protenix_eba.structures.sequences import Protein
-from protenix_eba.weights import (
+from protenix_eba.host.weights import (
     DIFFUSION_PREFIX,
     build_diffusion_module,
     build_model,
 )
+from protenix_eba.structures.sequences import Protein
 
 PATTERNS = ("diffusion_module.diffusion_transformer.*", "diffusion_module.*.linear_no_bias_q.*")
 RANK, ALPHA = 4, 16.0

@@ -10,7 +10,7 @@ from mdtraj.core.element import Element
 from safetensors.torch import load, save
 from torch import Tensor
 
-from protenix_eba.data.features import AtomKey, ProteinFeatures, compact
+from protenix_eba.host.features import AtomKey, ProteinFeatures, compact
 from protenix_eba.structures.sequences import Protein
 
 __all__ = ["pack_features", "unpack_features"]

@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.weights import DIFFUSION_PREFIX, StateDict, quiet, uninitialised
+from protenix_eba.host.weights import DIFFUSION_PREFIX, StateDict, quiet, uninitialised
 
 __all__ = ["quick_start", "random_state", "shipped_start", "silent_trunk"]
 

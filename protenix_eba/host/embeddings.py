@@ -1,6 +1,6 @@
 """The frozen trunk's embeddings: computed once for each sequence, kept as safetensors.
 
-A file is less than a quarter of the float32 tensors (`protenix_eba.data.packing`): the single
+A file is less than a quarter of the float32 tensors (`protenix_eba.host.packing`): the single
 embeddings are as accurate as in bfloat16, the pair embeddings have an error of 0.6%. It also holds
 the features of the diffusion module, and says what all this was made from.
 """
@@ -21,10 +21,10 @@ from torch import Tensor
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path, require_file
-from protenix_eba.data.features import ProteinFeatures, to_device
-from protenix_eba.data.msa import NO_MSA
-from protenix_eba.data.packing import pack, unpack
-from protenix_eba.data.stored_features import pack_features, unpack_features
+from protenix_eba.host.features import ProteinFeatures, to_device
+from protenix_eba.host.msa import NO_MSA
+from protenix_eba.host.packing import pack, unpack
+from protenix_eba.host.stored_features import pack_features, unpack_features
 from protenix_eba.structures.sequences import Protein
 
 __all__ = [

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from protenix_eba.data.msa import NO_MSA, ProteinMsa, fingerprint_of
+from protenix_eba.host.msa import NO_MSA, ProteinMsa, fingerprint_of
 from protenix_eba.protein.rigid_motions import random_rotations
 from protenix_eba.structures.sequences import Protein
 

@@ -7,18 +7,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.data.features import compact, protein_features
-from protenix_eba.data.packing import pack, unpack
-from protenix_eba.diffusion import ConformerDenoiser
-from protenix_eba.embeddings import (
+from protenix_eba.host.denoiser import ConformerDenoiser
+from protenix_eba.host.embeddings import (
     EmbeddingFolder,
     TrunkEmbeddings,
     as_stored,
     compute_embeddings,
     save_embeddings,
 )
+from protenix_eba.host.features import compact, protein_features
+from protenix_eba.host.packing import pack, unpack
+from protenix_eba.host.weights import build_diffusion_module, build_model
 from protenix_eba.structures.sequences import Protein
-from protenix_eba.weights import build_diffusion_module, build_model
 
 
 def spread(kind, *shape):
@@ -121,7 +121,7 @@ def test_features_are_read_without_protenix(made, protein, tmp_path):
     program = (
         "import sys; from pathlib import Path\n"
         "from protenix_eba.structures.sequences import Protein\n"
-        "from protenix_eba.embeddings import EmbeddingFolder\n"
+        "from protenix_eba.host.embeddings import EmbeddingFolder\n"
         "folder, protein = EmbeddingFolder(Path(sys.argv[1]), 't', 4), Protein('x', ('GAGWC',))\n"
         "folder.check(protein); folder(protein); print(len(folder.features(protein).atoms))\n"
         "assert 'protenix' not in sys.modules"

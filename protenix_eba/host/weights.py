@@ -223,7 +223,7 @@ def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
     """Freeze every parameter that no pattern names.
 
     Args:
-        module: A `diffusion.ConformerDenoiser`, whose parts are named as in a checkpoint.
+        module: A `denoiser.ConformerDenoiser`, whose parts are named as in a checkpoint.
         patterns: Globs over names in the checkpoint ("diffusion_module.diffusion_transformer.*").
 
     Raises:

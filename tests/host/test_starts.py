@@ -9,6 +9,7 @@ import torch
 from protenix_eba.cli.main import run
 from protenix_eba.energy.bias import replica_distances
 from protenix_eba.eval.coordinate import closed_share
+from protenix_eba.host.weights import DIFFUSION_PREFIX, load_checkpoint
 from protenix_eba.protein.validity import Checker
 from protenix_eba.structures.trajectories import (
     find_targets,
@@ -16,9 +17,8 @@ from protenix_eba.structures.trajectories import (
     load_topology,
     read_frames,
 )
-from protenix_eba.weights import DIFFUSION_PREFIX, load_checkpoint
 
-CONFIG = Path(__file__).parent.parent / "protenix_eba" / "recipes" / "demo_sft.yaml"
+CONFIG = Path(__file__).parents[2] / "protenix_eba" / "recipes" / "demo_sft.yaml"
 
 
 @pytest.fixture(scope="module")

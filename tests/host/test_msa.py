@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.data.features import protein_features
-from protenix_eba.data.msa import MsaFiles
-from protenix_eba.embeddings import compute_embeddings
+from protenix_eba.host.embeddings import compute_embeddings
+from protenix_eba.host.features import protein_features
+from protenix_eba.host.msa import MsaFiles
+from protenix_eba.host.weights import build_model
 from protenix_eba.structures.sequences import Protein
-from protenix_eba.weights import build_model
 
 A, B = "MKTAYIAKQRQISF", "GSHMLEDPVW"
 

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.plugin_api import Plugin, did_you_mean, merge_sections
-from protenix_eba.settings import (
+from protenix_eba.host.settings import (
     COMMAND_LINE,
     Setting,
     apply_setting,
@@ -30,6 +29,7 @@ from protenix_eba.settings import (
     number_or_word,
     take_section,
 )
+from protenix_eba.plugin_api import Plugin, did_you_mean, merge_sections
 
 if TYPE_CHECKING:
     from ml_collections.config_dict import ConfigDict
@@ -274,7 +274,7 @@ def resolve_config(
 
     For the same overrides it equals what Protenix's own command resolves, plus the key `trainer`
     and the plugins' sections. Nothing of Protenix's module-level defaults is changed. The
-    environment has to be prepared before (`compat.prepare_environment`, `compat.protenix_root`).
+    environment has to be prepared before (`environment.prepare_environment`, `environment.protenix_root`).
 
     Args:
         plugins: Loaded plugins.

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.weights import DIFFUSION_PREFIX, StateDict, matching
+from protenix_eba.host.weights import DIFFUSION_PREFIX, StateDict, matching
 
 __all__ = ["LowRankUpdate", "adapters_off", "add_adapters", "has_adapters", "merged_state"]
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 import yaml
 
-from protenix_eba.compat import CPU_KERNELS, Plugin
-from protenix_eba.config import (
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.units import thermal_energy_kj_mol
+from protenix_eba.fold_config import EBMFoldConfig
+from protenix_eba.host.config import (
     EBAConfig,
     check_ranges,
     check_required,
@@ -17,14 +19,12 @@ from protenix_eba.config import (
     section_defaults,
     section_from,
 )
-from protenix_eba.core.errors import UserError
-from protenix_eba.core.units import thermal_energy_kj_mol
-from protenix_eba.fold_config import EBMFoldConfig
+from protenix_eba.host.environment import CPU_KERNELS, Plugin
 from protenix_eba.losses import effective_number
 from protenix_eba.objectives import ObjectiveInput, alignment_metrics
 from protenix_eba.plugin import plugin
 
-RECIPES = Path(__file__).parents[1] / "configs"
+RECIPES = Path(__file__).parents[2] / "configs"
 PLUGIN = Plugin("protenix_eba", {"eba": section_defaults(EBAConfig)})
 MODELS = [
     "protenix-v2",

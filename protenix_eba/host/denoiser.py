@@ -20,10 +20,10 @@ from protenix_eba.denoising import (
     smooth_lddt,
     squared_error,
 )
-from protenix_eba.embeddings import TrunkEmbeddings
+from protenix_eba.host.embeddings import TrunkEmbeddings
+from protenix_eba.host.windows import one_window, window_size, with_one_window
 from protenix_eba.protein.rigid_motions import random_rotations
 from protenix_eba.symmetry import with_best_order
-from protenix_eba.windows import one_window, window_size, with_one_window
 
 __all__ = ["ConformerDenoiser", "NoisyConformers", "add_noise", "denoising_errors"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from protenix_eba.cli.main import run
-from protenix_eba.compat import prepare_pred_root, protenix_pred_environment
-from protenix_eba.weights import load_checkpoint
+from protenix_eba.host.environment import prepare_pred_root, protenix_pred_environment
+from protenix_eba.host.weights import load_checkpoint
 
 MODEL = "protenix_tiny_default_v0.5.0"
 

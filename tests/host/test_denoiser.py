@@ -2,18 +2,18 @@ import pytest
 import torch
 
 from protenix_eba.cli.session import load_configuration
-from protenix_eba.data.features import protein_features, with_random_references
-from protenix_eba.diffusion import ConformerDenoiser, add_noise, denoising_errors
-from protenix_eba.embeddings import compute_embeddings
-from protenix_eba.starts import quick_start
-from protenix_eba.structures.sequences import Protein
-from protenix_eba.weights import (
+from protenix_eba.host.denoiser import ConformerDenoiser, add_noise, denoising_errors
+from protenix_eba.host.embeddings import compute_embeddings
+from protenix_eba.host.features import protein_features, with_random_references
+from protenix_eba.host.starts import quick_start
+from protenix_eba.host.weights import (
     build_diffusion_module,
     build_input_embedder,
     build_model,
     load_checkpoint,
     with_depth,
 )
+from protenix_eba.structures.sequences import Protein
 
 
 @pytest.fixture(scope="module")

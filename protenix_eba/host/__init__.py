@@ -1,0 +1,1 @@
+"""All that touches Protenix: its environment, configuration, weights, features, denoiser."""
