@@ -19,7 +19,7 @@ from protenix_eba.energy.label import FrameSelection, Workers, label_targets
 from protenix_eba.energy.protocol import PROTOCOLS, EnergyProtocol
 from protenix_eba.energy.table import read_labels, write_csv, write_labels
 
-DEMO = Path(__file__).parent.parent / "protenix_eba" / "demo_data"
+DEMO = Path(__file__).parents[2] / "protenix_eba" / "demo_data"
 AS_IS = replace(PROTOCOLS["default"], minimise=False)
 
 

@@ -19,8 +19,8 @@ from protenix_eba.energy.simulate import geometry_faults
 from protenix_eba.energy.structure import CompleteStructure, complete_structure
 from protenix_eba.energy.system import TargetEnergy
 
-DEMO = Path(__file__).parent.parent / "protenix_eba" / "demo_data"
-PUBLISHED = Path(__file__).parent.parent.parent / "shared" / "data" / "atlas_2wnp_F"
+DEMO = Path(__file__).parents[2] / "protenix_eba" / "demo_data"
+PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "atlas_2wnp_F"
 AS_IS = replace(PROTOCOLS["published"], minimise=False)
 
 

@@ -31,8 +31,8 @@ from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.system import TargetEnergy
 from protenix_eba.energy.table import read_labels
 
-DATA = Path(__file__).parent / "data" / "cobrotoxin"
-DEMO = Path(__file__).parent.parent / "protenix_eba" / "demo_data"
+DATA = Path(__file__).parents[1] / "data" / "cobrotoxin"
+DEMO = Path(__file__).parents[2] / "protenix_eba" / "demo_data"
 # Made without this package, on OpenMM's Reference platform (double precision):
 #   pdb = app.PDBFile("cobrotoxin.pdb")
 #   system = app.ForceField(*files).createSystem(pdb.topology, constraints=app.HBonds, **options)

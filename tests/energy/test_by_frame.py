@@ -14,7 +14,7 @@ from protenix_eba.energy.plumed import read_colvar, rows_of_frames
 from protenix_eba.energy.table import EnergyLabels, frame_hash, read_labels
 from protenix_eba.structures.trajectories import FrameTimes, find_targets, frame_times, read_frames
 
-PEPTIDE = Path(__file__).parent.parent / "protenix_eba" / "demo_data" / "met_enkephalin"
+PEPTIDE = Path(__file__).parents[2] / "protenix_eba" / "demo_data" / "met_enkephalin"
 HEADER = "target,replica,frame,bias_kj_mol\n"
 N_FRAMES = 5
 TIMES = 10.0 * np.arange(1, N_FRAMES + 1)

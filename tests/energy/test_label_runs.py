@@ -39,8 +39,8 @@ from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.system import TargetEnergy
 from protenix_eba.energy.table import EnergyLabels, labels_from_rows, read_labels, write_labels
 
-DATA = Path(__file__).parent / "data" / "cobrotoxin"
-DEMO = Path(__file__).parent.parent / "protenix_eba" / "demo_data"
+DATA = Path(__file__).parents[1] / "data" / "cobrotoxin"
+DEMO = Path(__file__).parents[2] / "protenix_eba" / "demo_data"
 AS_IS = replace(PROTOCOLS["published"], minimise=False)
 SOME = FrameSelection(stride=60)
 

@@ -28,9 +28,9 @@ from protenix_eba.energy.sources import FilesSource
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.table import read_labels
 
-DATA = Path(__file__).parent / "data" / "cobrotoxin"
-DEMO = Path(__file__).parent.parent / "protenix_eba" / "demo_data"
-PUBLISHED = Path(__file__).parent.parent.parent / "shared" / "data" / "atlas_2wnp_F"
+DATA = Path(__file__).parents[1] / "data" / "cobrotoxin"
+DEMO = Path(__file__).parents[2] / "protenix_eba" / "demo_data"
+PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "atlas_2wnp_F"
 AS_IS = replace(PROTOCOLS["published"], minimise=False)
 GRGDS = DEMO / "grgds" / "grgds.pdb"
 
