@@ -18,8 +18,8 @@ from joblib import Parallel, delayed
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path
 from protenix_eba.core.progress import progress_bar
+from protenix_eba.importing.one_target import import_target
 from protenix_eba.importing.record import ROW, ImportedTarget, remove_leftovers
-from protenix_eba.importing.target import import_target
 from protenix_eba.structures.frames import FrameChoice
 from protenix_eba.structures.md_files import Source
 

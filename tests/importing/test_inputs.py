@@ -26,8 +26,8 @@ from protenix_eba.energy.protonation_choice import Protonation
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.system import TargetEnergy
 from protenix_eba.host.weights import load_checkpoint, with_depth
+from protenix_eba.importing.one_target import import_target
 from protenix_eba.importing.sources import source_of_files
-from protenix_eba.importing.target import import_target
 from protenix_eba.structures.frames import FrameChoice
 from protenix_eba.structures.md_files import DcdLayout
 from protenix_eba.structures.psf_files import load_psf
@@ -35,10 +35,10 @@ from protenix_eba.structures.sequences import Protein, protein_of_target, read_p
 from protenix_eba.structures.sources import find_samples
 from protenix_eba.structures.trajectories import find_targets, load_topology, read_frames
 
-FILES = Path(__file__).parent / "data" / "inputs"
+FILES = Path(__file__).parents[1] / "data" / "inputs"
 AS_IS = protocol_by_name("default", minimise=False)
 THYMOPENTIN = (
-    Path(__file__).parent.parent / "protenix_eba" / "demo_data" / "thymopentin" / "thymopentin.pdb"
+    Path(__file__).parents[2] / "protenix_eba" / "demo_data" / "thymopentin" / "thymopentin.pdb"
 )  # RKDVY
 
 

@@ -20,7 +20,7 @@ FOLDERS = [("pdbfixer", "tests/data"), ("openmm", "app/data"), ("fastmdanalysis"
            ("pdbeccdutils", "tests/test_files")]  # fmt: skip
 LARGEST = 1_500_000  # bytes; reading takes a second for each megabyte
 THYMOPENTIN = (
-    Path(__file__).parent.parent / "protenix_eba" / "demo_data" / "thymopentin" / "thymopentin.pdb"
+    Path(__file__).parents[2] / "protenix_eba" / "demo_data" / "thymopentin" / "thymopentin.pdb"
 )
 
 

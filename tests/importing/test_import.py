@@ -25,14 +25,14 @@ from hypothesis import strategies as st
 from protenix_eba.cli.main import run
 from protenix_eba.core.errors import UserError
 from protenix_eba.importing.dataset import import_targets
+from protenix_eba.importing.one_target import import_target
 from protenix_eba.importing.periodic import connections_of, make_whole
 from protenix_eba.importing.sources import find_sources, source_of_files
-from protenix_eba.importing.target import import_target
 from protenix_eba.protein.residue_names import HEAVY_ATOMS, standard_atom, standard_residue
 from protenix_eba.structures.frames import FrameChoice
 from protenix_eba.structures.trajectories import find_targets, load_topology, read_frames
 
-DEMO = Path(__file__).parent.parent / "protenix_eba" / "demo_data"
+DEMO = Path(__file__).parents[2] / "protenix_eba" / "demo_data"
 NAME = "thymopentin"  # RKDVY
 ALL = FrameChoice()
 
