@@ -276,7 +276,7 @@ def _verdict(path: Path) -> str:
 
 def summarise(demo: Demo, seconds: float) -> None:
     """Draw where the ensembles stand, and print what the numbers say, the unpleasant ones too."""
-    from protenix_eba.eval.comparison import compare_evaluations
+    from protenix_eba.eval.models import compare_evaluations
     from protenix_eba.eval.report.findings import findings
     from protenix_eba.eval.results import load_evaluation
 

@@ -62,7 +62,7 @@ def main() -> None:
 
 def evaluate(md: Path, samples: Path, *, compat: bool, beyond: bool) -> None:
     """What is measured of ours: from files to all metrics of the protocol and their floor."""
-    from protenix_eba.eval.compare import TargetSettings, evaluate_target
+    from protenix_eba.eval.one_target import TargetSettings, evaluate_target
     from protenix_eba.structures.sources import find_references, find_samples
 
     settings = TargetSettings(compat="alphaflow-1.9.9" if compat else None, beyond=beyond)

@@ -4,7 +4,7 @@
 
 Follows AlphaFlow's protocol with mdtraj (superposition, RMSF, `shrake_rupley` of one frame at a
 time), scikit-learn (PCA), POT (optimal transport) and scipy (matrix square root, Spearman), on an
-ensemble that `tests/test_eval.py` builds from the same seeds.
+ensemble that `tests/eval/test_protocol.py` builds from the same seeds.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path
 from protenix_eba.core.progress import console
 from protenix_eba.energy.bias import write_bias_csv
-from protenix_eba.eval.extras.features import torsions_of
+from protenix_eba.eval.metrics.features import torsions_of
 from protenix_eba.protein.chain_ends import end_distance
 from protenix_eba.protein.validity import Checker
 from protenix_eba.structures.trajectories import Target, find_targets, frame_count, read_frames

@@ -30,7 +30,7 @@ from protenix_eba.eval.coordinate import (
     log_odds,
     w1_angstrom,
 )
-from protenix_eba.eval.extras.distributions import jsd_bits
+from protenix_eba.eval.metrics.distributions import jsd_bits
 from protenix_eba.eval.report.plots.coordinate import profile_figure, shifts_figure
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"

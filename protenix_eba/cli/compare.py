@@ -33,7 +33,7 @@ def compare(
     comparison.csv, comparison.tex, report.html and figures.
     """
     from protenix_eba.cli.evaluation_output import write_outputs
-    from protenix_eba.eval.comparison import compare_evaluations
+    from protenix_eba.eval.models import compare_evaluations
     from protenix_eba.eval.published import published_rows
     from protenix_eba.eval.results import load_evaluation
 

@@ -16,8 +16,8 @@ from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
     from protenix_eba.energy.table import EnergyLabels
-    from protenix_eba.eval.extras.energies import TargetEnergies
-    from protenix_eba.eval.extras.extended import ModelEnergies
+    from protenix_eba.eval.metrics.additions import ModelEnergies
+    from protenix_eba.eval.metrics.energies import TargetEnergies
 
 __all__ = ["evaluate"]
 
@@ -139,9 +139,9 @@ def evaluate(
             "--weights and --labels: the energies of samples are not weighted",
             "give one of them: weights are for the metrics of structures",
         )
-    from protenix_eba.eval.compare import TargetSettings
-    from protenix_eba.eval.comparison import compare_evaluations
     from protenix_eba.eval.evaluate import evaluate as run
+    from protenix_eba.eval.models import compare_evaluations
+    from protenix_eba.eval.one_target import TargetSettings
     from protenix_eba.host.environment import use_plugins
 
     result = run(
@@ -187,7 +187,7 @@ def _energies(labels: Path | None, samples: Sequence[Path]) -> ModelEnergies | N
     if labels is None:
         return None
     from protenix_eba.energy.table import read_labels
-    from protenix_eba.eval.extras.extended import ModelEnergies
+    from protenix_eba.eval.metrics.additions import ModelEnergies
 
     md = read_labels(labels)
     own: dict[str, TargetEnergies] = {}
@@ -221,7 +221,7 @@ def _check_comparable(md: EnergyLabels, samples: EnergyLabels, path: Path) -> No
 
 
 def _grouped(labels: EnergyLabels) -> dict[str, TargetEnergies]:
-    from protenix_eba.eval.extras.energies import energies_by_target
+    from protenix_eba.eval.metrics.energies import energies_by_target
 
     return energies_by_target(
         labels.target.tolist(), labels.replica, labels.energy_kj_mol, labels.n_residues

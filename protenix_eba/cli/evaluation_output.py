@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from protenix_eba.eval.comparison import Comparison, Group
+    from protenix_eba.eval.models import Comparison, Group
 
 __all__ = ["write_outputs"]
 

@@ -80,7 +80,7 @@ def reweight(
 def _prior(path: Path, temperature_k: float) -> dict[str, Any]:
     """Target to weights, from a file of weights or of labels."""
     from protenix_eba.energy.table import read_labels
-    from protenix_eba.eval.extras.energies import boltzmann_weights
+    from protenix_eba.eval.metrics.energies import boltzmann_weights
     from protenix_eba.eval.weighting import read_weights
 
     if path.suffix != ".parquet":

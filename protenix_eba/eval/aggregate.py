@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.eval.target import TargetResult
+from protenix_eba.eval.target_result import TargetResult
 
 __all__ = [
     "CONFIDENCE_PERCENT",

@@ -11,8 +11,8 @@ from protenix_eba.eval.definitions import (
     PROTOCOL_METRICS,
     Metric,
 )
-from protenix_eba.eval.extras.beyond import BEYOND
-from protenix_eba.eval.extras.soundness import SOUNDNESS
+from protenix_eba.eval.metrics.conformational import BEYOND
+from protenix_eba.eval.metrics.soundness import SOUNDNESS
 
 __all__ = ["by_key", "computed_alone", "target_metrics"]
 

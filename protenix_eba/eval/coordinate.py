@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.eval.extras.distributions import jsd_bits
+from protenix_eba.eval.metrics.distributions import jsd_bits
 
 __all__ = [
     "CLOSED_ANGSTROM",

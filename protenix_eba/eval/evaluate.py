@@ -18,8 +18,8 @@ from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import fingerprint
 from protenix_eba.core.progress import track
 from protenix_eba.eval.catalogue import computed_alone
-from protenix_eba.eval.compare import TargetSettings, evaluate_target
-from protenix_eba.eval.extras.extended import ModelEnergies, add_energies
+from protenix_eba.eval.metrics.additions import ModelEnergies, add_energies
+from protenix_eba.eval.one_target import TargetSettings, evaluate_target
 from protenix_eba.eval.results import Evaluation
 from protenix_eba.eval.store import (
     make_folder,
@@ -28,7 +28,7 @@ from protenix_eba.eval.store import (
     target_path,
     write_target,
 )
-from protenix_eba.eval.target import TargetResult
+from protenix_eba.eval.target_result import TargetResult
 from protenix_eba.eval.weighting import WeightedDraw, read_weights
 from protenix_eba.structures.sources import Conformations, find_references, find_samples
 

@@ -23,7 +23,7 @@ from protenix_eba.eval.aggregate import (
     sample_table,
 )
 from protenix_eba.eval.store import require_target, target_path
-from protenix_eba.eval.target import TargetResult
+from protenix_eba.eval.target_result import TargetResult
 
 __all__ = ["Evaluation", "Summary", "load_evaluation", "mean_floor"]
 

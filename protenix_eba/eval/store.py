@@ -12,7 +12,7 @@ import numpy as np
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path
-from protenix_eba.eval.target import TargetResult
+from protenix_eba.eval.target_result import TargetResult
 
 __all__ = ["make_folder", "read_target", "require_target", "target_path", "write_target"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from protenix_eba.eval.protocol.drawn import Drawn
 from protenix_eba.eval.protocol.ensemble import AtomMatch
 from protenix_eba.eval.protocol.panel import Side, Structure
-from protenix_eba.eval.target import Arrays
+from protenix_eba.eval.target_result import Arrays
 
 __all__ = ["residue_arrays", "shown_frames", "side_arrays"]
 

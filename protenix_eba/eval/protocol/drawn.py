@@ -9,7 +9,7 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.eval.extras.distributions import evenly
+from protenix_eba.eval.metrics.distributions import evenly
 
 __all__ = ["Drawn"]
 

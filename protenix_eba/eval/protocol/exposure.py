@@ -3,7 +3,7 @@
 Source of the method: Shrake and Rupley, J Mol Biol 79 (1973). The sphere's points, the radii and
 the float32 arithmetic are mdtraj's, so that a side chain is exposed here if and only if
 `mdtraj.shrake_rupley` says so of that frame alone. (Given several frames, mdtraj adds the area of
-the frame before: `protenix_eba.eval.protocol.compat` repeats that where it is asked for.)
+the frame before: `protenix_eba.eval.protocol.alphaflow_script` repeats that where it is asked for.)
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 
 from protenix_eba.core.files import atomic_path
-from protenix_eba.eval.comparison import Group
 from protenix_eba.eval.definitions import PROTOCOL_METRICS
+from protenix_eba.eval.models import Group
 from protenix_eba.eval.report.plots.curves import (
     distribution_figure,
     energy_figure,
@@ -29,7 +29,7 @@ from protenix_eba.eval.report.plots.maps import (
     ramachandran_figure,
 )
 from protenix_eba.eval.report.plots.style import Drawing
-from protenix_eba.eval.target import TargetResult
+from protenix_eba.eval.target_result import TargetResult
 
 __all__ = ["Figure", "detailed_targets", "draw_figures", "with_arrays", "write_figures"]
 

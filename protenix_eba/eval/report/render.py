@@ -14,8 +14,8 @@ import jinja2
 from protenix_eba.core.files import atomic_path
 from protenix_eba.eval.aggregate import CONFIDENCE_PERCENT, MIN_TARGETS, RESAMPLES
 from protenix_eba.eval.catalogue import target_metrics
-from protenix_eba.eval.comparison import Comparison, Group
 from protenix_eba.eval.definitions import Metric
+from protenix_eba.eval.models import Comparison, Group
 from protenix_eba.eval.report.figures import (
     detailed_targets,
     draw_figures,

@@ -12,8 +12,8 @@ from typing import Final
 from protenix_eba.core.files import atomic_path
 from protenix_eba.eval.aggregate import CONFIDENCE_PERCENT
 from protenix_eba.eval.catalogue import by_key
-from protenix_eba.eval.comparison import Comparison, Group
 from protenix_eba.eval.definitions import PAPER_ROWS, Metric, best_labels
+from protenix_eba.eval.models import Comparison, Group
 from protenix_eba.eval.published import PublishedRow
 from protenix_eba.eval.results import Summary, mean_floor
 

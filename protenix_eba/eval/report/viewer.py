@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.eval.report.plots.style import MD, Targets, label_colours
-from protenix_eba.eval.target import TargetResult
+from protenix_eba.eval.target_result import TargetResult
 
 __all__ = ["viewer_data", "viewer_script"]
 

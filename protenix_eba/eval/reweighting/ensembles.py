@@ -15,7 +15,7 @@ from protenix_eba.eval.experiment.averages import averaged
 from protenix_eba.eval.experiment.frames import Frames
 from protenix_eba.eval.experiment.measurements import AVERAGED, Measurement, read_measurements
 from protenix_eba.eval.experiment.prediction import Prediction
-from protenix_eba.eval.extras.energies import effective_sample_size
+from protenix_eba.eval.metrics.energies import effective_sample_size
 from protenix_eba.eval.reweighting.entropy import Problem, chi_square
 from protenix_eba.eval.reweighting.entropy import reweight as weights_of_theta
 from protenix_eba.eval.reweighting.theta import Choice, cross_validated, l_curve

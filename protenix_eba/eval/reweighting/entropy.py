@@ -23,7 +23,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.eval.extras.energies import effective_sample_size
+from protenix_eba.eval.metrics.energies import effective_sample_size
 
 __all__ = ["Problem", "Reweighted", "chi_square", "reweight"]
 

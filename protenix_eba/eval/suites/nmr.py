@@ -13,7 +13,7 @@ from protenix_eba.core.errors import UserError
 from protenix_eba.eval.experiment.frames import Frames
 from protenix_eba.eval.experiment.measurements import Measurement, read_measurements
 from protenix_eba.eval.experiment.prediction import Prediction, residuals
-from protenix_eba.eval.extras.energies import effective_sample_size
+from protenix_eba.eval.metrics.energies import effective_sample_size
 from protenix_eba.eval.report.plots.style import small_multiples
 from protenix_eba.eval.suites.ensembles import bootstrap_interval
 from protenix_eba.eval.suites.registry import Float64s, Outcome, Request, Suite, Value, by_target

@@ -21,7 +21,7 @@ from protenix_eba.eval.experiment.saxs import (
     partial_curves,
     read_curve,
 )
-from protenix_eba.eval.extras.energies import effective_sample_size
+from protenix_eba.eval.metrics.energies import effective_sample_size
 from protenix_eba.eval.report.plots.style import small_multiples
 from protenix_eba.eval.suites.ensembles import bootstrap_interval, coordinates
 from protenix_eba.eval.suites.registry import Float64s, Outcome, Request, Suite, Value, by_target

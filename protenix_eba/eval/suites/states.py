@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.eval.extras.energies import effective_sample_size
+from protenix_eba.eval.metrics.energies import effective_sample_size
 from protenix_eba.eval.report.plots.style import small_multiples
 from protenix_eba.eval.suites.ensembles import bootstrap_interval
 from protenix_eba.eval.suites.references import find_structures, shared_residues

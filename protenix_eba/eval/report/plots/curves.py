@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from protenix_eba.eval.extras.energies import effective_sample_size
+from protenix_eba.eval.metrics.energies import effective_sample_size
 from protenix_eba.eval.report.plots.style import (
     MD,
     MD_LIGHT,
@@ -20,7 +20,7 @@ from protenix_eba.eval.report.plots.style import (
     positions,
     small_multiples,
 )
-from protenix_eba.eval.target import TargetResult
+from protenix_eba.eval.target_result import TargetResult
 
 __all__ = [
     "distribution_figure",

@@ -21,7 +21,7 @@ from protenix_eba.eval.report.plots.style import (
     small_multiples,
 )
 from protenix_eba.eval.results import Summary
-from protenix_eba.eval.target import TargetResult
+from protenix_eba.eval.target_result import TargetResult
 
 __all__ = ["contact_figure", "overview_figure", "plane_figure", "ramachandran_figure"]
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.eval.definitions import Metric
-from protenix_eba.eval.extras.distributions import coverage, evenly, histogram, jsd_bits
-from protenix_eba.eval.extras.features import (
+from protenix_eba.eval.metrics.distributions import coverage, evenly, histogram, jsd_bits
+from protenix_eba.eval.metrics.features import (
     HELIX,
     STRAND,
     UNKNOWN,

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from mdtraj.core.element import get_by_symbol
 
-from protenix_eba.eval.extras.beyond import BEYOND, beyond_floor, beyond_protocol
-from protenix_eba.eval.extras.distributions import coverage, evenly, histogram, jsd_bits
-from protenix_eba.eval.extras.features import HELIX, STRAND, features_of, torsions_of
-from protenix_eba.eval.extras.kinetics import compare_kinetics, effective_frames, tica_axes
+from protenix_eba.eval.metrics.conformational import BEYOND, beyond_floor, beyond_protocol
+from protenix_eba.eval.metrics.distributions import coverage, evenly, histogram, jsd_bits
+from protenix_eba.eval.metrics.features import HELIX, STRAND, features_of, torsions_of
+from protenix_eba.eval.metrics.kinetics import compare_kinetics, effective_frames, tica_axes
 from protenix_eba.eval.protocol.drawn import Drawn
 from protenix_eba.structures.sources import Conformations, find_references
 

@@ -9,7 +9,7 @@ import pytest
 
 from protenix_eba.cli.main import run
 from protenix_eba.core.errors import UserError
-from protenix_eba.eval.extras.energies import effective_sample_size
+from protenix_eba.eval.metrics.energies import effective_sample_size
 from protenix_eba.eval.suites import catalogue
 from protenix_eba.eval.suites.ensembles import bootstrap_interval
 from protenix_eba.eval.suites.registry import SUITES

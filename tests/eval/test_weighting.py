@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.eval.compare import TargetSettings
 from protenix_eba.eval.evaluate import evaluate
+from protenix_eba.eval.one_target import TargetSettings
 from protenix_eba.eval.weighting import read_weights, systematic_draw, write_weights
 
 NAME = "penta_alanine"

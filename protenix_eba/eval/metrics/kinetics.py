@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from protenix_eba.eval.extras.distributions import evenly
+from protenix_eba.eval.metrics.distributions import evenly
 from protenix_eba.structures.sources import Conformations
 
 __all__ = ["compare_kinetics", "effective_frames", "tica_axes"]

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.eval.comparison import compare_evaluations
 from protenix_eba.eval.definitions import PAPER_ROWS, PROTOCOL_METRICS
+from protenix_eba.eval.models import compare_evaluations
 from protenix_eba.eval.published import published_rows
 from protenix_eba.eval.report.figures import MAX_DETAILED, detailed_targets
 from protenix_eba.eval.report.plots.curves import loss_figure, rmsf_figure
@@ -24,7 +24,7 @@ from protenix_eba.eval.report.tables import headline, write_csv, write_latex
 from protenix_eba.eval.report.viewer import viewer_data
 from protenix_eba.eval.results import Evaluation, load_evaluation
 from protenix_eba.eval.store import target_path, write_target
-from protenix_eba.eval.target import TargetResult
+from protenix_eba.eval.target_result import TargetResult
 
 LENGTH = 40
 

@@ -24,8 +24,8 @@ from protenix_eba.core.errors import UserError
 from protenix_eba.eval import evaluate as runner
 from protenix_eba.eval.definitions import METRICS
 from protenix_eba.eval.evaluate import evaluate
-from protenix_eba.eval.extras.energies import TargetEnergies
-from protenix_eba.eval.extras.extended import ModelEnergies
+from protenix_eba.eval.metrics.additions import ModelEnergies
+from protenix_eba.eval.metrics.energies import TargetEnergies
 from protenix_eba.eval.store import target_path
 
 RESIDUES = ("ALA", "SER", "LEU", "ALA", "SER", "ALA")

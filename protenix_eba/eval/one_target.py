@@ -9,11 +9,11 @@ import numpy as np
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.eval.catalogue import computed_alone
-from protenix_eba.eval.extras.extended import add_beyond, add_registered
+from protenix_eba.eval.metrics.additions import add_beyond, add_registered
 from protenix_eba.eval.protocol import kernels
 from protenix_eba.eval.protocol.alignment import Floats
+from protenix_eba.eval.protocol.alphaflow_script import ALPHAFLOW_1_9_9, alphaflow_values
 from protenix_eba.eval.protocol.arrays import residue_arrays, shown_frames, side_arrays
-from protenix_eba.eval.protocol.compat import ALPHAFLOW_1_9_9, alphaflow_values
 from protenix_eba.eval.protocol.drawn import Drawn
 from protenix_eba.eval.protocol.draws import ALPHAFLOW_SEED, Draws
 from protenix_eba.eval.protocol.ensemble import match_atoms
@@ -31,7 +31,7 @@ from protenix_eba.eval.protocol.panel import (
     panel,
 )
 from protenix_eba.eval.protocol.stream import Kept, Moments, Placement, pool, read_frames
-from protenix_eba.eval.target import Arrays, TargetResult
+from protenix_eba.eval.target_result import Arrays, TargetResult
 from protenix_eba.structures.sources import Conformations
 
 __all__ = ["TargetSettings", "evaluate_target"]

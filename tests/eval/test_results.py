@@ -23,11 +23,11 @@ from protenix_eba.eval.aggregate import (
     resamples,
     sample_table,
 )
-from protenix_eba.eval.comparison import compare_evaluations
+from protenix_eba.eval.models import compare_evaluations
 from protenix_eba.eval.published import published_rows
 from protenix_eba.eval.results import Evaluation, load_evaluation
 from protenix_eba.eval.store import read_target, target_path, write_target
-from protenix_eba.eval.target import TargetResult
+from protenix_eba.eval.target_result import TargetResult
 
 NAN = float("nan")
 
@@ -255,7 +255,7 @@ def test_published_rows_cite_and_warn() -> None:
             assert math.hypot(*parts) == pytest.approx(row.values["rmwd"], rel=0.13), row.label
 
 
-PAPER = Path(__file__).parents[2] / "shared" / "data" / "papers" / "eba_tables.yaml"
+PAPER = Path(__file__).parents[3] / "shared" / "data" / "papers" / "eba_tables.yaml"
 LABELS = {
     "EBA (K = 2)": "EBA",
     "EBA pre-train": "EBA, pre-trained",

@@ -7,7 +7,7 @@ import pytest
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.units import thermal_energy_kj_mol
-from protenix_eba.eval.extras.energies import (
+from protenix_eba.eval.metrics.energies import (
     TargetEnergies,
     boltzmann_weights,
     effective_sample_size,

@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from protenix_eba.eval.definitions import Compute
-from protenix_eba.eval.extras.beyond import beyond_floor, beyond_protocol
-from protenix_eba.eval.extras.energies import (
+from protenix_eba.eval.metrics.conformational import beyond_floor, beyond_protocol
+from protenix_eba.eval.metrics.energies import (
     ROOM_TEMPERATURE_K,
     TargetEnergies,
     boltzmann_weights,
     energy_floor,
     energy_metrics,
 )
-from protenix_eba.eval.extras.kinetics import compare_kinetics
-from protenix_eba.eval.extras.soundness import soundness, soundness_floor
+from protenix_eba.eval.metrics.kinetics import compare_kinetics
+from protenix_eba.eval.metrics.soundness import soundness, soundness_floor
 from protenix_eba.eval.protocol.drawn import Drawn
 from protenix_eba.eval.protocol.ensemble import AtomMatch
-from protenix_eba.eval.target import TargetResult
+from protenix_eba.eval.target_result import TargetResult
 from protenix_eba.structures.sources import Conformations
 
 __all__ = ["ModelEnergies", "add_beyond", "add_energies", "add_registered"]

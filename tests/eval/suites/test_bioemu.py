@@ -25,7 +25,7 @@ from protenix_eba.eval.suites.bioemu.references import Local, Reference, aligned
 from protenix_eba.eval.suites.bioemu.samples import Sampled
 
 CLONE = Path(os.environ.get("BIOEMU_BENCHMARKS", "absent"))
-ORACLE = json.loads((Path(__file__).parent / "data" / "bioemu_oracle.json").read_text())
+ORACLE = json.loads((Path(__file__).parents[2] / "data" / "bioemu_oracle.json").read_text())
 SEQUENCE = "AGSTVLIKDEARGWYFHCMQ"
 NAMES = {"A": "ALA", "G": "GLY", "S": "SER", "T": "THR", "V": "VAL", "L": "LEU", "I": "ILE",
          "K": "LYS", "D": "ASP", "E": "GLU", "R": "ARG", "W": "TRP", "Y": "TYR", "F": "PHE",

@@ -4,7 +4,7 @@ import mdtraj
 import numpy as np
 import pytest
 
-from protenix_eba.eval.extras.soundness import SOUNDNESS, soundness, soundness_floor
+from protenix_eba.eval.metrics.soundness import SOUNDNESS, soundness, soundness_floor
 from protenix_eba.eval.protocol.drawn import Drawn
 
 

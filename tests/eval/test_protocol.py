@@ -19,9 +19,9 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.eval.compare import TargetSettings, evaluate_target
+from protenix_eba.eval.one_target import TargetSettings, evaluate_target
 from protenix_eba.eval.protocol.alignment import superpose
-from protenix_eba.eval.protocol.compat import thread_starts
+from protenix_eba.eval.protocol.alphaflow_script import thread_starts
 from protenix_eba.eval.protocol.draws import Draws
 from protenix_eba.eval.protocol.ensemble import match_atoms
 from protenix_eba.eval.protocol.exposure import EXPOSED_NM2, SideChains, mutual_information
@@ -38,11 +38,11 @@ from protenix_eba.eval.protocol.metrics import (
     wasserstein2,
 )
 from protenix_eba.eval.protocol.panel import information_correlation
-from protenix_eba.eval.target import TargetResult
+from protenix_eba.eval.target_result import TargetResult
 from protenix_eba.structures.sources import Conformations, find_references, find_samples
 
-REFERENCE = Path(__file__).parents[2] / "shared" / "data" / "eval_reference"
-DATA = Path(__file__).parent / "data"
+REFERENCE = Path(__file__).parents[3] / "shared" / "data" / "eval_reference"
+DATA = Path(__file__).parents[1] / "data"
 SIDE = {"ALA": (), "SER": ("OG",), "GLY": (), "LEU": ("CG", "CD1"), "ASP": ("CG", "OD1", "OD2")}
 # What all frames decide; the others depend on the frames that are drawn.
 OF_ALL_FRAMES = ("pairwise_rmsd", "rmsf_pearson", "pc1_cosine")
