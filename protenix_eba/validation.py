@@ -22,13 +22,13 @@ from protenix_eba.data.prefetch import prefetch
 from protenix_eba.energy.label import label_targets
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.table import EnergyLabels, read_labels
-from protenix_eba.ensembles import write_ensemble
 from protenix_eba.eval.protocol.alignment import superpose
 from protenix_eba.eval.protocol.metrics import pearson, rmsf
 from protenix_eba.host.config import EBAConfig
 from protenix_eba.host.denoiser import ConformerDenoiser
 from protenix_eba.host.features import ProteinFeatures, to_device
-from protenix_eba.sample import SamplerSettings, sample_batches
+from protenix_eba.sampling.ensembles import write_ensemble
+from protenix_eba.sampling.samplers import SamplerSettings, sample_batches
 from protenix_eba.step import ItemStep
 
 __all__ = ["Validation", "fluctuations"]

@@ -7,7 +7,7 @@ steps; the weights are random, which costs the same:
              shared between steps, 5 samples at a time (upstream's chunk).
   cached     the same as `protenix pred` calls it: pair conditioning and atom features computed
              once, the pair bias fused, scaled dot product attention, 5 at a time.
-  ours       `protenix_eba.sample.TargetSampler`, chunks as `--batch auto` chooses them.
+  ours       `protenix_eba.sampling.samplers.TargetSampler`, chunks as `--batch auto` chooses them.
 
 Times are user CPU seconds per sample; what is computed once per target (`prepare`) is listed apart
 and in no mode's time. "In matmul" is the share of the time that ours takes which its floating point
@@ -34,13 +34,13 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from protenix_eba.chunk_size import samples_at_a_time
 from protenix_eba.cli.session import load_configuration
 from protenix_eba.host.denoiser import ConformerDenoiser
 from protenix_eba.host.embeddings import TrunkEmbeddings
 from protenix_eba.host.features import protein_features
 from protenix_eba.host.weights import empty_diffusion_module
-from protenix_eba.sample import SamplerSettings, TargetSampler, noise_levels
+from protenix_eba.sampling.chunk_size import samples_at_a_time
+from protenix_eba.sampling.samplers import SamplerSettings, TargetSampler, noise_levels
 from protenix_eba.structures.sequences import Protein
 
 MODELS = {"tiny": "protenix_tiny_default_v0.5.0", "base": "protenix_base_default_v0.5.0"}

@@ -42,7 +42,7 @@ from protenix_eba.host.weights import build_diffusion_module
 from protenix_eba.noise import NoiseSettings
 from protenix_eba.protein.rigid_motions import random_rotations, rigid_align
 from protenix_eba.protein.stereo import CENTRE
-from protenix_eba.sample import SamplerSettings, sample_coordinates
+from protenix_eba.sampling.samplers import SamplerSettings, sample_coordinates
 from protenix_eba.structures.sequences import Protein
 from protenix_eba.structures.trajectories import find_targets
 

@@ -48,7 +48,7 @@ from protenix_eba.fold_config import EBMFoldConfig
 from protenix_eba.host.config import EBAConfig, check_ranges, check_required, section_from
 from protenix_eba.host.environment import DATALOADERS, DATASETS, HEADS, LOSSES, SAMPLERS, TRAINERS
 from protenix_eba.plugin_api import load_plugins, split_args
-from protenix_eba.sample import DIFFUSION_SAMPLERS
+from protenix_eba.sampling.samplers import DIFFUSION_SAMPLERS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

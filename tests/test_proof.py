@@ -13,7 +13,7 @@ from protenix_eba.losses import eba, energy_weights
 from protenix_eba.noise import NoiseSettings
 from protenix_eba.protein.rigid_motions import random_rotations
 from protenix_eba.replay.trainer import rounds
-from protenix_eba.sample import SamplerSettings, sample_coordinates
+from protenix_eba.sampling.samplers import SamplerSettings, sample_coordinates
 
 CLOSED, OPEN = 4.0, 10.0  # angstrom: distances of two atoms
 SHARE = 0.4

@@ -21,7 +21,7 @@ from protenix_eba.cli.session import (
 from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
-    from protenix_eba.sample import SamplerSettings
+    from protenix_eba.sampling.samplers import SamplerSettings
 
 _PRESETS = ("tuned", "alphafold3", "exact")
 _EXIT_SOME_FAILED = 3
@@ -185,7 +185,7 @@ def sample(
     message = f"sampling {len(proteins)} sequences: {stored}{msas or MsaFiles(None)}"
     console.print(message, markup=False, soft_wrap=True)
     configs = load_configuration(config_path, plugins)
-    from protenix_eba.sampling_run import Plan
+    from protenix_eba.sampling.run import Plan
 
     plan = Plan(
         n_samples=samples,
@@ -235,7 +235,7 @@ def _settings(
     preset: str | None, given: dict[str, float | None], *, n_steps: int, sigma_data: float
 ) -> SamplerSettings:
     """The preset's settings, and over them those that were given."""
-    from protenix_eba.sample import PRESETS, SamplerSettings
+    from protenix_eba.sampling.samplers import PRESETS, SamplerSettings
 
     chosen = PRESETS[preset] if preset else {}
     chosen = chosen | {key: value for key, value in given.items() if value is not None}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from protenix_eba.host.embeddings import TrunkEmbeddings
     from protenix_eba.host.features import ProteinFeatures
     from protenix_eba.host.msa import MsaFiles
-    from protenix_eba.sampling_run import Ensemble, Plan, SamplingRun
+    from protenix_eba.sampling.run import Ensemble, Plan, SamplingRun
     from protenix_eba.structures.sequences import Protein
 
 __all__ = ["Job", "Report", "sample_with"]
@@ -61,8 +61,8 @@ def sample_with(job: Job, checkpoint: Path, out: Path, report: Report) -> None:
     from protenix_eba.host.denoiser import ConformerDenoiser
     from protenix_eba.host.features import to_device
     from protenix_eba.host.weights import build_diffusion_module, load_checkpoint
-    from protenix_eba.sample import CHURNED, DIFFUSION_SAMPLERS
-    from protenix_eba.sampling_run import SamplingRun
+    from protenix_eba.sampling.run import SamplingRun
+    from protenix_eba.sampling.samplers import CHURNED, DIFFUSION_SAMPLERS
 
     sampler = DIFFUSION_SAMPLERS.get(job.sampler)(job.configs)
     head = _head(job)
@@ -144,7 +144,7 @@ def _relax_all(job: Job, made: dict[str, Ensemble], out: Path, report: Report) -
     """Minimise all ensembles into a folder beside `out`."""
     from protenix_eba.core.progress import console, progress_bar
     from protenix_eba.energy.protocol import PROTOCOLS
-    from protenix_eba.relaxation import relax_ensemble
+    from protenix_eba.sampling.relaxation import relax_ensemble
 
     relaxed = out.resolve().with_name(f"{out.resolve().name}_relaxed")
     done = 0

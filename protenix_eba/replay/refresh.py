@@ -29,8 +29,8 @@ from protenix_eba.host.embeddings import EmbeddingFolder, TrunkEmbeddings
 from protenix_eba.host.features import ProteinFeatures, complete, to_device
 from protenix_eba.model import trained_digest
 from protenix_eba.replay.record import measure
-from protenix_eba.sample import DIFFUSION_SAMPLERS, PRESETS, SamplerSettings
-from protenix_eba.sampling_run import Plan, SamplingRun
+from protenix_eba.sampling.run import Plan, SamplingRun
+from protenix_eba.sampling.samplers import DIFFUSION_SAMPLERS, PRESETS, SamplerSettings
 from protenix_eba.structures.sequences import Protein
 
 __all__ = ["Refresher", "energy_protocol", "sampler_settings"]

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from protenix_eba import __version__
-from protenix_eba.chunk_size import samples_at_a_time
 from protenix_eba.core.errors import UserError
-from protenix_eba.ensembles import EnsembleFolder, Samples, rounded, topology_of
 from protenix_eba.host.denoiser import ConformerDenoiser
 from protenix_eba.host.embeddings import TrunkEmbeddings
 from protenix_eba.host.features import ProteinFeatures
 from protenix_eba.protein.validity import Checker
-from protenix_eba.sample import (
+from protenix_eba.sampling.chunk_size import samples_at_a_time
+from protenix_eba.sampling.ensembles import EnsembleFolder, Samples, rounded, topology_of
+from protenix_eba.sampling.samplers import (
     DiffusionSampler,
     SamplerSettings,
     TargetSampler,

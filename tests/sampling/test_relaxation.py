@@ -6,7 +6,7 @@ import pytest
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.energy.protocol import PROTOCOLS
-from protenix_eba.relaxation import relax_ensemble
+from protenix_eba.sampling.relaxation import relax_ensemble
 
 # Without the quench: the energies need not repeat here, and a minimisation takes a tenth.
 PROTOCOL = PROTOCOLS["two-stage"]

@@ -20,7 +20,7 @@ from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.relax import Relaxed, relax
 from protenix_eba.energy.table import frame_hash
-from protenix_eba.ensembles import save_xtc
+from protenix_eba.sampling.ensembles import save_xtc
 from protenix_eba.structures.trajectories import ascii_path
 
 __all__ = ["relax_ensemble"]

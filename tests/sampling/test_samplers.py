@@ -11,7 +11,7 @@ from protenix_eba.cli.session import Trunk
 from protenix_eba.core.errors import UserError
 from protenix_eba.host.denoiser import ConformerDenoiser
 from protenix_eba.host.weights import build_diffusion_module
-from protenix_eba.sample import (
+from protenix_eba.sampling.samplers import (
     PRESETS,
     SamplerSettings,
     TargetSampler,

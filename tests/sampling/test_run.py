@@ -10,15 +10,15 @@ import torch
 from biotite.structure.io import pdbx
 from torch import nn
 
-from protenix_eba.chunk_size import free_memory, samples_at_a_time
 from protenix_eba.cli.main import run
 from protenix_eba.core.errors import UserError
-from protenix_eba.ensembles import EnsembleFolder, topology_of, write_ensemble
 from protenix_eba.host.embeddings import TrunkEmbeddings
 from protenix_eba.host.features import ProteinFeatures, protein_features
 from protenix_eba.protein.validity import Checker
-from protenix_eba.sample import SamplerSettings, in_chunks
-from protenix_eba.sampling_run import Plan, SamplingRun
+from protenix_eba.sampling.chunk_size import free_memory, samples_at_a_time
+from protenix_eba.sampling.ensembles import EnsembleFolder, topology_of, write_ensemble
+from protenix_eba.sampling.run import Plan, SamplingRun
+from protenix_eba.sampling.samplers import SamplerSettings, in_chunks
 from protenix_eba.structures.sequences import Protein
 
 PROTEIN = Protein("enkephalin", tuple(["YGGFM"]))

@@ -1,0 +1,1 @@
+"""From sequences to ensembles: diffusion samplers, runs over many proteins, relaxation."""
