@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from protenix_eba.data.replay_config import ReplayConfig
 from protenix_eba.fold_config import EBMFoldConfig
 from protenix_eba.host.config import EBAConfig, section_defaults
 from protenix_eba.host.environment import Plugin
+from protenix_eba.training.data.replay_config import ReplayConfig
 
 if TYPE_CHECKING:
     # What the registries do not say, since the host's know nothing of our kinds: that our own
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from protenix_eba.data.atlas import AtlasDataset
-    from protenix_eba.data.interfaces import Dataset, EnsembleLoader, LoaderFactory
-    from protenix_eba.data.loader import SequenceCoupledLoader, eba_loader
-    from protenix_eba.data.replay import ReplayDataset
     from protenix_eba.fold_head import EBMFoldHead
     from protenix_eba.heads import Head
-    from protenix_eba.objectives import ObjectiveFactory, eba_objective
     from protenix_eba.plugin_api import Trainer
-    from protenix_eba.trainer import EBATrainer
+    from protenix_eba.training.data.atlas import AtlasDataset
+    from protenix_eba.training.data.interfaces import Dataset, EnsembleLoader, LoaderFactory
+    from protenix_eba.training.data.loader import SequenceCoupledLoader, eba_loader
+    from protenix_eba.training.data.replay import ReplayDataset
+    from protenix_eba.training.objectives import ObjectiveFactory, eba_objective
+    from protenix_eba.training.trainer import EBATrainer
 
     _objective: ObjectiveFactory = eba_objective
     _dataset: Callable[[EBAConfig], Dataset] = AtlasDataset
@@ -38,12 +38,12 @@ __all__ = ["plugin"]
 
 def _register() -> None:
     """Import the modules whose decorators register components."""
-    import protenix_eba.data.loader
     import protenix_eba.fold_head
     import protenix_eba.fold_trainer
-    import protenix_eba.objectives
-    import protenix_eba.replay.trainer
-    import protenix_eba.trainer  # noqa: F401
+    import protenix_eba.training.data.loader
+    import protenix_eba.training.objectives
+    import protenix_eba.training.replay.trainer
+    import protenix_eba.training.trainer  # noqa: F401
 
 
 # `deepspeed` is passed on as it stands: DeepSpeed knows its own keys.

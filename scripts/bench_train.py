@@ -7,7 +7,7 @@ each in a process of its own on one thread:
                  their graphs), upstream's losses of both one conformer at a time, checkpointing of
                  each block, and the 20-step rollout that upstream makes in every training step.
                  Upstream's own functions throughout.
-  batched        what `protenix_eba.step` does: one forward pass over K x S.
+  batched        what `protenix_eba.training.step` does: one forward pass over K x S.
   checkpointed   the same with activation checkpointing (blocks_per_ckpt 1).
   low_memory     `eba.low_memory` with checkpointing: without gradients first, then four noise
                  samples of a conformer at a time.
@@ -96,11 +96,11 @@ class Setting:
         import torch
 
         from protenix_eba.cli.session import load_configuration
-        from protenix_eba.host.denoiser import add_noise
         from protenix_eba.host.embeddings import TrunkEmbeddings
         from protenix_eba.host.features import protein_features
         from protenix_eba.host.weights import empty_diffusion_module
         from protenix_eba.structures.sequences import Protein
+        from protenix_eba.training.noisy_conformers import add_noise
 
         torch.set_num_threads(1)
         blocks = "null" if mode == "batched" else "1"
@@ -145,8 +145,8 @@ def published_step(setting: Setting, parts: dict[str, float]):
     from protenix.model.generator import InferenceNoiseScheduler, sample_diffusion
     from protenix.model.loss import MSELoss, SmoothLDDTLoss
 
-    from protenix_eba.denoising import edm_weight
-    from protenix_eba.losses import eba, energy_weights, reduced_energies
+    from protenix_eba.training.denoising_error import edm_weight
+    from protenix_eba.training.energy_losses import eba, energy_weights, reduced_energies
 
     module, reference, embeddings = setting.module, setting.reference, setting.embeddings
     trunk = {
@@ -201,14 +201,14 @@ def published_step(setting: Setting, parts: dict[str, float]):
 
 
 def our_step(setting: Setting, low_memory: bool):
-    """One step of `protenix_eba.step`; returns the loss and the terms to differentiate."""
+    """One step of `protenix_eba.training.step`; returns the loss and the terms to differentiate."""
     import torch
 
     from protenix_eba.host.config import EBAConfig
     from protenix_eba.host.denoiser import ConformerDenoiser
-    from protenix_eba.noise import NoiseSettings
-    from protenix_eba.objectives import eba_objective
-    from protenix_eba.step import ItemStep, NoisyItem
+    from protenix_eba.training.noise import NoiseSettings
+    from protenix_eba.training.objectives import eba_objective
+    from protenix_eba.training.step import ItemStep, NoisyItem
 
     config = EBAConfig(
         n_conformers=len(setting.target),

@@ -33,18 +33,18 @@ from protenix_eba.cli.session import Trunk, load_configuration
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path, write_json
 from protenix_eba.core.progress import console
-from protenix_eba.denoising import bond_error, edm_weight, squared_error
-from protenix_eba.ema import Ema
 from protenix_eba.energy.simulate import simulate_replica
 from protenix_eba.host.denoiser import ConformerDenoiser
 from protenix_eba.host.starts import quick_start, random_state, silent_trunk
 from protenix_eba.host.weights import build_diffusion_module
-from protenix_eba.noise import NoiseSettings
 from protenix_eba.protein.rigid_motions import random_rotations, rigid_align
 from protenix_eba.protein.stereo import CENTRE
 from protenix_eba.sampling.samplers import SamplerSettings, sample_coordinates
 from protenix_eba.structures.sequences import Protein
 from protenix_eba.structures.trajectories import find_targets
+from protenix_eba.training.denoising_error import bond_error, edm_weight, squared_error
+from protenix_eba.training.ema import Ema
+from protenix_eba.training.noise import NoiseSettings
 
 CONFIG = Path(__file__).resolve().parent.parent / "protenix_eba/recipes/pretrain_peptides.yaml"
 STRUCTURES: Final = 128  # of a step: Adam takes a tenth of a second, so small batches waste time

@@ -26,11 +26,12 @@ from torch import Tensor
 
 from protenix_eba.cli.session import Trunk, load_configuration
 from protenix_eba.core.files import atomic_path
-from protenix_eba.host.denoiser import ConformerDenoiser, add_noise, denoising_errors
+from protenix_eba.host.denoiser import ConformerDenoiser
 from protenix_eba.host.weights import build_diffusion_module, load_checkpoint
 from protenix_eba.protein.chain_ends import end_distance
 from protenix_eba.structures.sequences import Protein
 from protenix_eba.structures.trajectories import Target, find_targets, read_frames
+from protenix_eba.training.noisy_conformers import add_noise, denoising_errors
 
 # Below, noise hides nothing; above, it hides all: contributions vanish on both sides.
 SIGMA_ANGSTROM: Final = (0.15, 60.0)

@@ -50,8 +50,8 @@ def test_an_unknown_head_is_an_error_that_lists_the_known_ones(words, message, t
 
 
 def test_a_loader_without_targets_trains_but_cannot_be_sampled():
-    """Three members are enough for training: `data.interfaces.Loader`."""
-    from protenix_eba.trainer import EBATrainer
+    """Three members are enough for training: `training.data.interfaces.Loader`."""
+    from protenix_eba.training.trainer import EBATrainer
 
     class Least:
         def __getitem__(self, index): ...

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from protenix_eba.cli.train import run
 from protenix_eba.core.errors import UserError
-from protenix_eba.data.domain_loader import DomainLoader
 from protenix_eba.ebmfold.checkpoint import load_network
+from protenix_eba.ebmfold.domain_loader import DomainLoader
 from protenix_eba.ebmfold.domains import Domain, write_domains
 from protenix_eba.ebmfold.score_matching import CropSettings
 

@@ -103,7 +103,7 @@ def test_imports_go_down(path):
 @pytest.mark.parametrize(
     ("file", "module", "at_import"),
     [
-        ("errors.py", "protenix_eba.trainer.EBATrainer", True),
+        ("errors.py", "protenix_eba.training.trainer.EBATrainer", True),
         ("losses.py", "protenix_eba.energy.protocol", False),
         ("losses.py", "protenix.model.loss", False),
         ("energy/fast.py", "torch", False),
@@ -111,7 +111,7 @@ def test_imports_go_down(path):
         ("config.py", "protenix.config.config", True),
         ("config.py", "protenix.model.protenix", False),
         ("compat.py", "scripts.gen_ccd_cache", True),
-        ("data/features.py", "protenix_eba.trainer", False),
+        ("data/features.py", "protenix_eba.training.trainer", False),
     ],
 )
 def test_the_rule_finds_what_breaks_it(file, module, at_import):

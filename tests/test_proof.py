@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from protenix_eba.denoising import ERROR_WEIGHTS, DenoisingErrors, squared_error
-from protenix_eba.losses import eba, energy_weights
-from protenix_eba.noise import NoiseSettings
 from protenix_eba.protein.rigid_motions import random_rotations
-from protenix_eba.replay.trainer import rounds
 from protenix_eba.sampling.samplers import SamplerSettings, sample_coordinates
+from protenix_eba.training.denoising_error import ERROR_WEIGHTS, DenoisingErrors, squared_error
+from protenix_eba.training.energy_losses import eba, energy_weights
+from protenix_eba.training.noise import NoiseSettings
+from protenix_eba.training.replay.trainer import rounds
 
 CLOSED, OPEN = 4.0, 10.0  # angstrom: distances of two atoms
 SHARE = 0.4

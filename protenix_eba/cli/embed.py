@@ -22,8 +22,8 @@ from protenix_eba.cli.session import (
 from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
-    from protenix_eba.data.interfaces import Dataset
     from protenix_eba.structures.sequences import Protein
+    from protenix_eba.training.data.interfaces import Dataset
 
 
 @click.command(
@@ -99,10 +99,10 @@ def embed(
 
 def _targets(input_path: Path, configs: Any) -> dict[str, Callable[[], Protein]]:
     """Name of each protein to what reads it: of a file of sequences, or of a dataset's folder."""
-    from protenix_eba.data import atlas  # noqa: F401  registers our own
     from protenix_eba.host import environment
     from protenix_eba.host.config import eba_config
     from protenix_eba.structures.sequences import read_proteins
+    from protenix_eba.training.data import atlas  # noqa: F401  registers our own
 
     if input_path.is_file():
         return {protein.name: partial(_same, protein) for protein in read_proteins(input_path)}

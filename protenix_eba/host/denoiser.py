@@ -1,31 +1,20 @@
-"""Denoising errors of K conformers at shared noise levels, in one forward pass.
+"""Protenix's diffusion module on many noisy structures of one sequence at once.
 
 Letters: K conformers, S noise samples, N atoms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from protenix_eba.denoising import (
-    DenoisingErrors,
-    aligned_mse,
-    bond_error,
-    smooth_lddt,
-    squared_error,
-)
 from protenix_eba.host.embeddings import TrunkEmbeddings
 from protenix_eba.host.windows import one_window, window_size, with_one_window
-from protenix_eba.protein.rigid_motions import random_rotations
-from protenix_eba.symmetry import with_best_order
 
-__all__ = ["ConformerDenoiser", "NoisyConformers", "add_noise", "denoising_errors"]
+__all__ = ["ConformerDenoiser"]
 
 
 Shared = tuple[Tensor, ...]
@@ -36,61 +25,6 @@ _ATOM_FEATURES: Final = (
     *("ref_pos", "ref_charge", "ref_mask", "ref_element", "ref_atom_name_chars"),
     *("atom_to_token_idx", "d_lm", "v_lm", "pad_info"),
 )
-
-
-@dataclass(frozen=True)
-class NoisyConformers:
-    """Conformers with noise.
-
-    Attributes:
-        coordinates: `[K, S, N, 3]` in angstrom.
-        sigma: `[S]` noise levels in angstrom, shared by the conformers.
-        clean: `[K, S, N, 3]` the same without the noise, each in its own place and orientation.
-    """
-
-    coordinates: Tensor
-    sigma: Tensor
-    clean: Tensor
-
-
-def add_noise(
-    coordinates: Tensor,
-    mask: Tensor,
-    *,
-    n_noise: int,
-    noise_mean: float,
-    noise_std: float,
-    sigma_data: float,
-    generator: torch.Generator,
-    levels: Tensor | None = None,
-) -> NoisyConformers:
-    """Noise as in training an AlphaFold 3 diffusion module.
-
-    Sigma = sigma_d exp(mean + std n) and the noise are shared by the conformers, so that their
-    errors differ by the conformer only; each has its own random rigid motion (Algorithm 19).
-
-    Args:
-        coordinates: `[K, N, 3]`, 0 where absent.
-        mask: `[K, N]`.
-        n_noise: S.
-        noise_mean: Mean of ln(sigma / sigma_d), -1.2 in AlphaFold 3.
-        noise_std: Its standard deviation, 1.5.
-        sigma_data: sigma_d in angstrom.
-        generator: On the CPU, so that every device sees the same draws.
-        levels: `[S]` noise levels in angstrom, on the CPU, in the place of drawn ones.
-    """
-    n_conformers, n_atoms, _ = coordinates.shape
-    drawn = torch.randn(n_noise, generator=generator)
-    sigma = sigma_data * torch.exp(noise_mean + noise_std * drawn) if levels is None else levels
-    noise = torch.randn(n_noise, n_atoms, 3, generator=generator) * sigma[:, None, None]
-    rotation = random_rotations((n_conformers, n_noise), generator)
-    shift = torch.randn(n_conformers, n_noise, 1, 3, generator=generator)
-    rotation, shift, noise, sigma = (t.to(coordinates) for t in (rotation, shift, noise, sigma))
-    present = mask.to(coordinates.dtype)[..., None]
-    centre = (coordinates * present).sum(1, keepdim=True) / present.sum(1, keepdim=True)
-    centred = (coordinates - centre) * present
-    moved = centred[:, None] @ rotation + shift
-    return NoisyConformers(moved + noise, sigma, moved)
 
 
 class ConformerDenoiser(nn.Module):
@@ -205,45 +139,3 @@ class ConformerDenoiser(nn.Module):
         inputs = {name: features[name] for name in names}
         of_atoms = embedder.atom_attention_encoder(features["atom_to_token_idx"], **inputs)[0]
         return torch.cat([of_atoms, embeddings.s_inputs[:, embedder.c_token :]], dim=-1)
-
-
-def denoising_errors(
-    denoiser: Callable[..., Tensor],
-    features: dict[str, Any],
-    embeddings: TrunkEmbeddings,
-    noisy: NoisyConformers,
-    target: Tensor,
-    mask: Tensor,
-    partners: Tensor | None = None,
-    *,
-    aligned: bool = True,
-) -> DenoisingErrors:
-    """Errors of all K x S structures, from one forward pass of `denoiser`.
-
-    Args:
-        denoiser: A `ConformerDenoiser`, or the DeepSpeed engine around it.
-        features: Protenix's input features.
-        embeddings: Of the frozen trunk.
-        noisy: From `add_noise`.
-        target: `[K, N, 3]` true coordinates.
-        mask: `[K, N]`.
-        partners: `[N]` from `symmetric_partners`, to compare symmetric atoms in the better order
-            of each structure; None compares them by their names.
-        aligned: Whether the squared error is that of the best superposition; see `squared_error`.
-
-    Returns:
-        Their parts, each `[K, S]`.
-    """
-    predicted = denoiser(features, embeddings, noisy.coordinates, noisy.sigma).float()
-    if partners is not None:
-        residue = features["atom_to_token_idx"]
-        predicted = with_best_order(predicted, target, mask, partners, residue)
-    return DenoisingErrors(
-        mse=aligned_mse(predicted, target, mask)
-        if aligned
-        else squared_error(predicted, noisy.clean, mask),
-        lddt=smooth_lddt(predicted, target, mask),
-        bond=bond_error(predicted, target, mask),
-        sigma=noisy.sigma,
-        n_atoms=mask.sum(dim=-1),
-    )

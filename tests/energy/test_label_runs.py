@@ -193,7 +193,11 @@ def test_reliability_is_the_variance_that_another_labelling_would_find_again() -
 
 def test_effective_number_is_that_of_the_objective() -> None:
     torch = pytest.importorskip("torch")
-    from protenix_eba.losses import effective_number, energy_weights, reduced_energies
+    from protenix_eba.training.energy_losses import (
+        effective_number,
+        energy_weights,
+        reduced_energies,
+    )
 
     energies = np.random.default_rng(1).normal(-20000, 40, 50)
     (quality,) = label_quality(labels_from_rows(_rows(energies, math.nan, 1, 217), {}))

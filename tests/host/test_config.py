@@ -20,9 +20,9 @@ from protenix_eba.host.config import (
     section_from,
 )
 from protenix_eba.host.environment import CPU_KERNELS, Plugin
-from protenix_eba.losses import effective_number
-from protenix_eba.objectives import ObjectiveInput, alignment_metrics
 from protenix_eba.plugin import plugin
+from protenix_eba.training.energy_losses import effective_number
+from protenix_eba.training.objectives import ObjectiveInput, alignment_metrics
 
 RECIPES = Path(__file__).parents[2] / "configs"
 PLUGIN = Plugin("protenix_eba", {"eba": section_defaults(EBAConfig)})

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from protenix_eba.cli.session import load_configuration
-from protenix_eba.host.denoiser import ConformerDenoiser, add_noise, denoising_errors
+from protenix_eba.host.denoiser import ConformerDenoiser
 from protenix_eba.host.embeddings import compute_embeddings
 from protenix_eba.host.features import protein_features, with_random_references
 from protenix_eba.host.starts import quick_start
@@ -14,6 +14,7 @@ from protenix_eba.host.weights import (
     with_depth,
 )
 from protenix_eba.structures.sequences import Protein
+from protenix_eba.training.noisy_conformers import add_noise, denoising_errors
 
 
 @pytest.fixture(scope="module")

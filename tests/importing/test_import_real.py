@@ -9,13 +9,13 @@ import mdtraj
 import numpy as np
 import pytest
 
-from protenix_eba.data.conformers import match_atoms
 from protenix_eba.host.features import protein_features
 from protenix_eba.importing.one_target import import_target
 from protenix_eba.importing.sources import source_of_files
 from protenix_eba.structures.frames import FrameChoice
 from protenix_eba.structures.sequences import protein_of_target
 from protenix_eba.structures.trajectories import find_targets, read_frames
+from protenix_eba.training.data.conformers import match_atoms
 
 
 def data_of(package: str) -> Path:

@@ -1,1 +1,0 @@
-"""On-policy alignment: a model is trained on samples of its own, made while it trains."""

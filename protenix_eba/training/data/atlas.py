@@ -1,0 +1,56 @@
+"""The dataset `atlas`: MD in the layout of ATLAS, with energies of `protenix-eba label`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from protenix_eba.energy.table import EnergyLabels, read_labels
+from protenix_eba.host.config import EBAConfig
+from protenix_eba.host.environment import DATASETS
+from protenix_eba.host.features import ProteinFeatures
+from protenix_eba.structures.sequences import Protein, protein_of_target
+from protenix_eba.structures.trajectories import find_targets
+from protenix_eba.training.data.conformers import Conformers, labels_by_target, load_conformers
+
+__all__ = ["AtlasDataset"]
+
+
+@DATASETS.register("atlas")
+class AtlasDataset:
+    """Trajectories in `eba.data_dir` (see `trajectories`), energies in `eba.labels`.
+
+    Args:
+        config: The section `eba`; the labels are read when conformers are asked for.
+
+    Raises:
+        UserError: There is no such folder, or no target in it.
+    """
+
+    def __init__(self, config: EBAConfig) -> None:
+        self._config = config
+        self._targets = {t.name: t for t in find_targets(config.path("data_dir"))}
+
+    def replicas(self) -> dict[str, tuple[int, ...]]:
+        """See `Dataset`."""
+        return {name: tuple(target.trajectory_paths) for name, target in self._targets.items()}
+
+    def protein(self, target: str) -> Protein:
+        """See `Dataset`."""
+        return protein_of_target(self._targets[target])
+
+    def conformers(
+        self, target: str, features: ProteinFeatures, replicas: Sequence[int]
+    ) -> Conformers:
+        """See `Dataset`."""
+        # of a target without labels the error lists those with
+        rows = self._by_target.get(target, self._labels)
+        return load_conformers(self._targets[target], features, rows, replicas)
+
+    @cached_property
+    def _labels(self) -> EnergyLabels:
+        return read_labels(self._config.path("labels"))
+
+    @cached_property
+    def _by_target(self) -> dict[str, EnergyLabels]:
+        return labels_by_target(self._labels)

@@ -1,0 +1,236 @@
+"""One refresh of the replay buffer: sample, judge, label, write down; whole or gone on with."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import torch.distributed as dist
+
+from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import atomic_path, write_json
+from protenix_eba.core.progress import track
+from protenix_eba.core.ranks import any_rank
+from protenix_eba.core.run_folder import read_json
+from protenix_eba.core.seeds import stream_seed
+from protenix_eba.energy.label import Workers, label_targets
+from protenix_eba.energy.protocol import EnergyProtocol, customised, protocol_by_name
+from protenix_eba.energy.table import read_labels
+from protenix_eba.host.config import EBAConfig
+from protenix_eba.host.denoiser import ConformerDenoiser
+from protenix_eba.host.embeddings import EmbeddingFolder, TrunkEmbeddings
+from protenix_eba.host.features import ProteinFeatures, complete, to_device
+from protenix_eba.sampling.run import Plan, SamplingRun
+from protenix_eba.sampling.samplers import DIFFUSION_SAMPLERS, PRESETS, SamplerSettings
+from protenix_eba.structures.sequences import Protein
+from protenix_eba.training.data.buffer import LABELS, RECORD
+from protenix_eba.training.data.replay import ReplayDataset
+from protenix_eba.training.model import trained_digest
+from protenix_eba.training.replay.record import measure
+
+__all__ = ["Refresher", "energy_protocol", "sampler_settings"]
+
+# Iterations of "short": what strains is gone, and the conformation is still the sample's own.
+_SHORT: Final = 50
+_BEGUN: Final = "begun.json"
+# Streams of a run's samples, apart from those of its items.
+_STREAM: Final = 2**43
+
+
+def energy_protocol(config: EBAConfig, dataset: ReplayDataset) -> EnergyProtocol:
+    """What the energy of a sample means: as the MD's labels do, where MD has a share.
+
+    Raises:
+        UserError: The labels are not of an energy that can be computed for a sample.
+    """
+    settings = dataset.settings
+    if settings.md_share:
+        path = config.path("labels")
+        values = read_labels(path).provenance.get("protocol")
+        if values is None:
+            raise UserError(
+                f"{path} holds energies that were imported: samples cannot be given the like",
+                "label the MD with `protenix-eba label`, or set replay.md_share to 0",
+            )
+        return EnergyProtocol.from_dict(values)
+    protocol = customised(
+        protocol_by_name(settings.protocol),
+        function=settings.energy_function or None,
+        force_field=settings.force_field or None,
+        solvent=settings.solvent or None,
+    )
+    changes: dict[str, dict[str, Any]] = {
+        "short": {"max_iterations": _SHORT, "quench_ps": 0.0},
+        "initial": {"minimise": False},
+    }
+    return replace(protocol, **changes.get(settings.energy, {}))
+
+
+def sampler_settings(dataset: ReplayDataset, sigma_data: float) -> SamplerSettings:
+    """The sampler's settings as the section `replay` names them.
+
+    Raises:
+        UserError: No preset of that name, or a value outside its range.
+    """
+    settings = dataset.settings
+    if settings.preset not in PRESETS:
+        raise UserError(
+            f"replay.preset: expected one of {', '.join(PRESETS)}, found {settings.preset!r}"
+        )
+    return SamplerSettings(
+        n_steps=settings.sampler_steps,
+        s_max=settings.s_max,
+        s_min=settings.s_min,
+        sigma_data=sigma_data,
+        **PRESETS[settings.preset],
+    )
+
+
+class Refresher:
+    """Fills the buffer of a dataset from the model that is trained.
+
+    Each process samples its share of the targets; the first one labels them. What is made depends
+    on the weights, the seed and the step only. A refresh that was killed goes on from what is
+    there, and one that is whole is kept, if it is of the same weights.
+
+    Args:
+        config: The section `eba`.
+        dataset: Whose buffer.
+        embeddings: Of all targets, which were checked.
+        device: Of the model.
+        chunk: Samples at a time.
+    """
+
+    def __init__(
+        self,
+        config: EBAConfig,
+        dataset: ReplayDataset,
+        embeddings: EmbeddingFolder,
+        device: torch.device,
+        chunk: int,
+    ) -> None:
+        configs: Any = config.configs
+        self._seed: int = configs.seed
+        self._config = config
+        self._dataset = dataset
+        self._embeddings = embeddings
+        self._device = device
+        self._chunk = chunk
+        self._protocol = energy_protocol(config, dataset)
+        self._settings = sampler_settings(dataset, configs.sigma_data)
+        self._sampler = DIFFUSION_SAMPLERS.get(dataset.settings.sampler)(configs)
+
+    def refresh(self, model: ConformerDenoiser, step: int) -> dict[str, Any]:
+        """Make the samples before a step, or find them made; called by all processes.
+
+        Args:
+            model: With the weights to sample from, in evaluation mode.
+            step: Optimizer steps done.
+
+        Returns:
+            The record of the refresh.
+
+        Raises:
+            UserError: A target cannot be sampled or labelled.
+        """
+        buffer, settings = self._dataset.buffer, self._dataset.settings
+        facts = self._facts(model, step)
+        self._together(lambda: self._begin(step, facts))
+        if not buffer.record(step):
+            names = buffer.oldest(self._dataset.trained(), settings.targets_per_refresh)
+            plan = Plan(settings.new_samples, self._settings, facts["seed"], self._chunk)
+            started = time.monotonic()
+            self._together(lambda: self._sample(model, plan, names, buffer.path(step), facts))
+            sampled = time.monotonic()
+            self._on_first(lambda: self._label(buffer.path(step), names))
+            labelled = time.monotonic()
+            seconds = {"sampling": sampled - started, "labelling": labelled - sampled}
+            self._on_first(lambda: self._finish(step, names, facts | {"seconds": seconds}))
+        self._on_first(lambda: buffer.set_current(step))
+        return buffer.record(step)
+
+    def _facts(self, model: ConformerDenoiser, step: int) -> dict[str, Any]:
+        """What the samples depend on."""
+        return {
+            "step": step,
+            "seed": stream_seed(self._seed, _STREAM + step) % 2**63,
+            "weights": trained_digest(model),
+            "protocol": self._protocol.hash,
+            "sampler": {"name": self._dataset.settings.sampler, **asdict(self._settings)},
+            "n_samples": self._dataset.settings.new_samples,
+        }
+
+    def _begin(self, step: int, facts: dict[str, Any]) -> None:
+        """Remove what other weights or settings have left at this step."""
+        folder = self._dataset.buffer.path(step)
+        if dist.get_rank() == 0:
+            begun = folder / _BEGUN
+            if not begun.is_file() or read_json(begun) != facts:
+                shutil.rmtree(folder, ignore_errors=True)
+                write_json(begun, facts)
+            self._dataset.buffer.set_current(step - 1)
+
+    def _sample(
+        self,
+        model: ConformerDenoiser,
+        plan: Plan,
+        names: list[str],
+        out: Path,
+        facts: dict[str, Any],
+    ) -> None:
+        provenance = {"weights": facts["weights"], "step": facts["step"]}
+        run = SamplingRun(model, self._inputs, plan, provenance, out, self._sampler)
+        mine = names[dist.get_rank() :: dist.get_world_size()]
+        for name in track(mine, "sampling the model", len(mine), visible=dist.get_rank() == 0):
+            protein = self._dataset.protein(name)
+            run.ensemble(protein, self._embeddings.check(protein), lambda _: None)
+
+    def _inputs(self, protein: Protein) -> tuple[ProteinFeatures, TrunkEmbeddings]:
+        compact = self._embeddings.features(protein)
+        features = to_device(complete(compact.features), self._device)
+        embeddings = self._embeddings(protein).to(self._device)
+        return replace(compact, features=features), embeddings
+
+    def _label(self, folder: Path, names: list[str]) -> None:
+        settings = self._dataset.settings
+        workers = Workers(jobs=settings.jobs, platform=settings.platform)
+        reference = Path(self._config.data_dir) if self._config.data_dir else self._first(folder)
+        label_targets(
+            folder, folder / LABELS, self._protocol, reference_dir=reference, workers=workers
+        )
+
+    def _first(self, folder: Path) -> Path:
+        """The first samples of each target: their PDB decides the states of its residues for all.
+
+        Without MD there is no other structure, and energies compare only in the same states.
+        """
+        reference = self._dataset.buffer.folder / "reference"
+        for found in sorted(path.parent for path in folder.glob("[!.]*/*.xtc")):
+            if not (reference / found.name).is_dir():
+                with atomic_path(reference / found.name) as temporary:
+                    shutil.copytree(found, temporary)
+        return reference
+
+    def _finish(self, step: int, names: list[str], facts: dict[str, Any]) -> None:
+        folder = self._dataset.buffer.path(step)
+        features = [self._embeddings.features(self._dataset.protein(name)) for name in names]
+        targets = measure(folder, features, self._dataset.buffer)
+        write_json(folder / RECORD, facts | {"targets": targets})
+
+    def _on_first(self, action: Callable[[], None]) -> None:
+        self._together(lambda: action() if dist.get_rank() == 0 else None)
+
+    def _together(self, action: Callable[[], None]) -> None:
+        """Do something in all processes; where one fails, none waits for it."""
+        failed: UserError | None = None
+        try:
+            action()
+        except UserError as error:
+            failed = error
+        if any_rank(failed is not None, self._device):
+            raise failed or UserError("another process could not refresh the replay buffer")

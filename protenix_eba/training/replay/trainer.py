@@ -1,0 +1,173 @@
+"""The trainer `on_policy`: every so many steps the model is sampled, and trained on the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import torch
+from protenix.utils.distributed import DIST_WRAPPER
+
+from protenix_eba.core.errors import UserError
+from protenix_eba.host.embeddings import EmbeddingFolder
+from protenix_eba.host.environment import DATASETS, TRAINERS
+from protenix_eba.training.data.item import Item
+from protenix_eba.training.data.replay import ReplayDataset
+from protenix_eba.training.engine import zero_stage
+from protenix_eba.training.replay.record import refuse_ruin, summary
+from protenix_eba.training.replay.refresh import Refresher
+from protenix_eba.training.trainer import EBATrainer
+
+__all__ = ["OnPolicyTrainer", "rounds"]
+
+
+def rounds(steps: range, length: int) -> Iterator[range]:
+    """Parts of `steps` between multiples of `length`."""
+    first = steps.start
+    while first < steps.stop:
+        end = min(steps.stop, (first // length + 1) * length)
+        yield range(first, end)
+        first = end
+
+
+@TRAINERS.register("on_policy")
+class OnPolicyTrainer(EBATrainer):
+    """Trains on the dataset `replay`, whose buffer it fills; with any objective and batch sampler.
+
+    A refresh comes before each step that is a multiple of `replay.refresh_steps`. The items of the
+    steps up to the next one depend on the buffer as it is then, the seed and their numbers, so that
+    a run that was killed goes on to the same result.
+
+    Args:
+        configs: Resolved configuration with the sections `eba`, `replay` and `deepspeed`.
+    """
+
+    def init_data(self) -> None:
+        """The loader of what is held out; what is trained on does not exist yet."""
+        self._check()
+        self.hold_out()
+        self.dataset: ReplayDataset = DATASETS.get("replay")(self.eba)
+        pinned = (self.pinned["trunk"], self.configs.model.N_cycle)
+        embeddings = EmbeddingFolder(self.eba.path("embeddings"), *pinned)
+        for name in self.dataset.trained():
+            embeddings.check(self.dataset.protein(name))
+        chunk = self.eba.n_conformers * self.eba.n_noise
+        self.refresher = Refresher(self.eba, self.dataset, embeddings, self.device, chunk)
+        self._drift: list[float] = []
+
+    def hold_out(self) -> None:
+        """Without MD nothing is held out."""
+        if self.eba.data_dir:
+            super().hold_out()
+        else:
+            self.held_out = None
+
+    def _check(self) -> None:
+        """Settings of other sections that do not go with sampling.
+
+        Raises:
+            UserError: One does not.
+        """
+        for wrong, found, hint in (
+            (
+                self.eba.dataset != "replay",
+                f"eba.dataset is {self.eba.dataset}",
+                "set it to replay",
+            ),
+            (
+                bool(self.configs.replay.buffer),
+                f"replay.buffer is {self.configs.replay.buffer}",
+                "leave it empty: this trainer fills the buffer of its own run",
+            ),
+            (
+                self.eba.diffusion_temperature == "auto",
+                "eba.diffusion_temperature is auto",
+                "before the first samples there is nothing to measure: set a number, such as 1 "
+                "with eba.error_weights likelihood",
+            ),
+            (
+                zero_stage(self.deepspeed) == 3,
+                "deepspeed.zero_optimization.stage is 3",
+                "processes sample different targets, for which each needs all weights: take 2",
+            ),
+        ):
+            if wrong:
+                raise UserError(f"the trainer on_policy: {found}", hint)
+
+    def items_of(self, steps: range) -> Generator[tuple[int, Item], None, None]:
+        """See `TrainingLoop`: each round from the buffer as its refresh has left it."""
+        length = self.dataset.settings.refresh_steps
+        for part in rounds(steps, length):
+            if part.start % length == 0:
+                self._refresh(part.start)
+            else:
+                self._find(part.start - part.start % length)
+            self.loader = self.make_loader(held_out=False)
+            yield from super().items_of(part)
+
+    @torch.no_grad()
+    def _refresh(self, step: int) -> None:
+        self._refuse_drift()
+        self.engine.eval()
+        if self.ema is None:
+            record = self.refresher.refresh(self.raw_model, step)
+        else:
+            with self.ema.applied():
+                record = self.refresher.refresh(self.raw_model, step)
+        self.engine.train()
+        self._report(record)
+        refuse_ruin(record, self.dataset.settings, self.dataset.buffer.folder)
+
+    def _find(self, step: int) -> None:
+        """Stand at the refresh of a round that was begun."""
+        buffer = self.dataset.buffer
+        if not buffer.record(step):
+            raise UserError(
+                f"{buffer.path(step)}: expected the samples that this run made before step {step}, "
+                "found none",
+                "restore the folder, or choose another --run_name to start again",
+            )
+        if DIST_WRAPPER.rank == 0:
+            buffer.set_current(step)
+        torch.distributed.barrier()
+
+    def _report(self, record: dict[str, Any]) -> None:
+        line = summary(record)
+        self.print(
+            f"step {record['step']}: sampled {line['targets']:.0f} targets in "
+            f"{line['sampling_seconds']:.0f} s, labelled in {line['labelling_seconds']:.0f} s; "
+            f"{100 * line['valid']:.0f}% valid, RMSF {line['rmsf_angstrom']:.2f} angstrom, "
+            f"{line['above_first_kj_mol']:+.1f} kJ/mol from the first"
+        )
+        if DIST_WRAPPER.rank != 0:
+            return
+        buffer = self.dataset.buffer
+        path = self.folder.path / "replay.csv"
+        path.unlink(missing_ok=True)  # a resumed run may have fewer refreshes than it had
+        for step in reversed(buffer.steps()):
+            self.folder.append_row(path, summary(buffer.record(step)))
+        names = {name: value for name, value in line.items() if name != "step"}
+        self.runlog.scalars(record["step"], names, "replay")
+
+    def train_step(self, batch: dict[str, Any] | None = None) -> dict[str, float]:
+        """See `TrainingLoop`; remembers how far the model has gone from its start."""
+        metrics = super().train_step(batch)
+        if "drift" in metrics and isinstance(self.eba.diffusion_temperature, float):
+            self._drift.append(-self.eba.diffusion_temperature * metrics["drift"])
+        return metrics
+
+    def _refuse_drift(self) -> None:
+        """Stop where the model has left its start too far behind.
+
+        Raises:
+            UserError: Since the last refresh, or since the run was resumed, the drift was above the
+                limit.
+        """
+        limit, drift = self.dataset.settings.drift_limit, self._drift
+        self._drift = []
+        if limit and drift and sum(drift) / len(drift) > limit:
+            raise UserError(
+                f"since the last refresh conformers were {sum(drift) / len(drift):.2f} nats "
+                f"likelier than for the start, above replay.drift_limit = {limit:g}",
+                "take an earlier checkpoint; a lower lr, more of MD, or another limit",
+            )
