@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from protenix_eba.fold_config import EBMFoldConfig
+from protenix_eba.ebmfold.config import EBMFoldConfig
 from protenix_eba.host.config import EBAConfig, section_defaults
 from protenix_eba.host.environment import Plugin
 from protenix_eba.training.data.replay_config import ReplayConfig
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from protenix_eba.fold_head import EBMFoldHead
-    from protenix_eba.heads import Head
+    from protenix_eba.ebmfold.heads import Head
+    from protenix_eba.ebmfold.protenix_head import EBMFoldHead
     from protenix_eba.plugin_api import Trainer
     from protenix_eba.training.data.atlas import AtlasDataset
     from protenix_eba.training.data.interfaces import Dataset, EnsembleLoader, LoaderFactory
@@ -38,8 +38,8 @@ __all__ = ["plugin"]
 
 def _register() -> None:
     """Import the modules whose decorators register components."""
-    import protenix_eba.fold_head
-    import protenix_eba.fold_trainer
+    import protenix_eba.ebmfold.protenix_head
+    import protenix_eba.ebmfold.trainer
     import protenix_eba.training.data.loader
     import protenix_eba.training.objectives
     import protenix_eba.training.replay.trainer

@@ -23,10 +23,10 @@ import yaml
 
 from protenix_eba.cli.main import cli
 from protenix_eba.cli.train import HELP
+from protenix_eba.ebmfold.config import EBMFoldConfig
 from protenix_eba.eval.catalogue import by_key
 from protenix_eba.eval.definitions import PAPER_ROWS
 from protenix_eba.eval.published import PublishedRow, published_rows
-from protenix_eba.fold_config import EBMFoldConfig
 from protenix_eba.host.config import EBAConfig
 from protenix_eba.host.settings import flatten
 from protenix_eba.training.data.replay_config import ReplayConfig

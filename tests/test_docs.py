@@ -40,11 +40,11 @@ from protenix_eba.cli.main import cli
 from protenix_eba.cli.main import run as protenix_eba
 from protenix_eba.core.errors import UserError
 from protenix_eba.ebmfold.checkpoint import build_network, save_network
+from protenix_eba.ebmfold.config import EBMFoldConfig
 from protenix_eba.ebmfold.standin import standin_predictions
 from protenix_eba.energy.functions import ENERGIES
 from protenix_eba.eval.definitions import METRICS
 from protenix_eba.eval.suites.catalogue import SUITES
-from protenix_eba.fold_config import EBMFoldConfig
 from protenix_eba.host.config import EBAConfig, check_ranges, check_required, section_from
 from protenix_eba.host.environment import DATALOADERS, DATASETS, HEADS, LOSSES, SAMPLERS, TRAINERS
 from protenix_eba.plugin_api import load_plugins, split_args

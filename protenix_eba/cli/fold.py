@@ -21,12 +21,12 @@ from protenix_eba.cli.folding import (
 from protenix_eba.cli.head import build_head, head_options, head_provenance
 from protenix_eba.cli.session import exit_with_failures, make_folder
 from protenix_eba.core.errors import UserError
-from protenix_eba.fold_config import FOLD_SAMPLERS, PEER
+from protenix_eba.ebmfold.config import FOLD_SAMPLERS, PEER
 
 if TYPE_CHECKING:
     from protenix_eba.ebmfold.fold import Decoys
+    from protenix_eba.ebmfold.heads import Head
     from protenix_eba.ebmfold.target import Target
-    from protenix_eba.heads import Head
 
 __all__ = ["fold"]
 

@@ -19,9 +19,9 @@ from protenix_eba.core.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from protenix_eba.ebmfold.heads import Head
     from protenix_eba.ebmfold.predictions import Predictions
     from protenix_eba.ebmfold.target import Target
-    from protenix_eba.heads import Head
     from protenix_eba.host.msa import MsaFiles
     from protenix_eba.structures.sequences import Protein
 
@@ -218,7 +218,7 @@ class _Complex:
         Raises:
             UserError: Protenix cannot read the entry, or it has fewer than 4 residues.
         """
-        from protenix_eba.fold_head import ProteinTokens
+        from protenix_eba.ebmfold.protenix_head import ProteinTokens
         from protenix_eba.host.embeddings import compute_embeddings
         from protenix_eba.host.features import ProteinFeatures, complex_features
         from protenix_eba.structures.sequences import Protein

@@ -12,7 +12,7 @@ from protenix_eba.cli.folding import ModelChoice, TargetChoice
 from protenix_eba.cli.session import load_configuration, plugin_option
 
 if TYPE_CHECKING:
-    from protenix_eba.heads import Head
+    from protenix_eba.ebmfold.heads import Head
 
 __all__ = ["EBMFOLD", "build_head", "head_options", "head_provenance"]
 
@@ -68,7 +68,7 @@ def build_head(
     settings = {"ebmfold__weights": weights, "ebmfold__sampler": sampler}
     given = {key: str(value) for key, value in settings.items() if value is not None}
     configs = load_configuration(path, plugins, **given)
-    from protenix_eba import fold_head  # noqa: F401  registers our own
+    from protenix_eba.ebmfold import protenix_head  # noqa: F401  registers our own
     from protenix_eba.host import environment
 
     head: Head = environment.HEADS.get(name)(configs)

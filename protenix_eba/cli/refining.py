@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from protenix_eba.cli.session import Trunk
     from protenix_eba.ebmfold.conformations import Conformation
+    from protenix_eba.ebmfold.heads import Head
     from protenix_eba.ebmfold.predictions import Predictions
     from protenix_eba.ebmfold.target import Target
-    from protenix_eba.heads import Head
     from protenix_eba.host.weights import StateDict
     from protenix_eba.structures.sequences import Protein
 

@@ -13,7 +13,7 @@ from protenix_eba.cli.session import Trunk, make_folder
 from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
-    from protenix_eba.heads import Head
+    from protenix_eba.ebmfold.heads import Head
     from protenix_eba.host.embeddings import TrunkEmbeddings
     from protenix_eba.host.features import ProteinFeatures
     from protenix_eba.host.msa import MsaFiles
@@ -97,7 +97,7 @@ def _head(job: Job) -> Head | None:
     """The head that refines the samples, if one is asked for."""
     if job.head is None:
         return None
-    from protenix_eba import fold_head  # noqa: F401  registers our own
+    from protenix_eba.ebmfold import protenix_head  # noqa: F401  registers our own
     from protenix_eba.host import environment
 
     # EBM-Fold refines by the part of one sampler, whatever it folds with.

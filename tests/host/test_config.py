@@ -9,7 +9,7 @@ import yaml
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.units import thermal_energy_kj_mol
-from protenix_eba.fold_config import EBMFoldConfig
+from protenix_eba.ebmfold.config import EBMFoldConfig
 from protenix_eba.host.config import (
     EBAConfig,
     check_ranges,

@@ -16,12 +16,12 @@ from protenix.utils.lr_scheduler import get_lr_scheduler
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import require_file, sha256_of_file
 from protenix_eba.ebmfold.checkpoint import build_network, load_network, save_network
+from protenix_eba.ebmfold.config import EBMFoldConfig
 from protenix_eba.ebmfold.domain_loader import DomainLoader
 from protenix_eba.ebmfold.domains import read_domains
 from protenix_eba.ebmfold.held_out import HeldOut, held_out_decoys, held_out_loss
 from protenix_eba.ebmfold.network import ScoreNetwork
 from protenix_eba.ebmfold.score_matching import Batch, CropSettings, denoising_loss, draw_levels
-from protenix_eba.fold_config import EBMFoldConfig
 from protenix_eba.host.config import check_ranges, section_from
 from protenix_eba.host.environment import TRAINERS
 from protenix_eba.training.data.prefetch import prefetch

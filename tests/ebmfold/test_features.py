@@ -18,7 +18,7 @@ from protenix_eba.ebmfold.predictions import (
 from protenix_eba.ebmfold.standin import background, orientations, standin_predictions
 from protenix_eba.ebmfold.target import Target, pair_features, positional_encoding
 
-REAL = Path(__file__).parents[2] / "shared" / "data" / "trrosetta_T1008" / "T1008.npz"
+REAL = Path(__file__).parents[3] / "shared" / "data" / "trrosetta_T1008" / "T1008.npz"
 
 
 def uniform(n, bins):
@@ -124,7 +124,7 @@ def test_a_file_of_rosettafold_is_brought_into_trrosettas_bins(tmp_path):
     np.testing.assert_allclose(read.phi[..., 1:3], 0.5, atol=1e-6)
 
 
-ROSETTAFOLD = Path(__file__).parents[2] / "shared" / "data" / "rosettafold_T1078"
+ROSETTAFOLD = Path(__file__).parents[3] / "shared" / "data" / "rosettafold_T1078"
 
 
 @pytest.mark.skipif(not ROSETTAFOLD.is_dir(), reason="the shared data are not there")

@@ -10,14 +10,14 @@ from protenix_eba.core.errors import UserError
 from protenix_eba.ebmfold.checkpoint import build_network, save_network
 from protenix_eba.ebmfold.conformations import find_conformations
 from protenix_eba.ebmfold.predictions import HOST_EDGES, read_predictions
-from protenix_eba.ebmfold.structures import match_residues, read_trace
-from protenix_eba.fold_head import (
+from protenix_eba.ebmfold.protenix_head import (
     EBMFoldHead,
     ProteinTokens,
     distogram_logits,
     host_predictions,
     refine_trace,
 )
+from protenix_eba.ebmfold.structures import match_residues, read_trace
 from protenix_eba.host.embeddings import compute_embeddings
 from protenix_eba.host.features import complex_features, protein_features
 from protenix_eba.host.weights import build_model, save_checkpoint

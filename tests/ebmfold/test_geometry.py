@@ -30,7 +30,7 @@ from protenix_eba.ebmfold.trace import (
 )
 from protenix_eba.protein.rigid_motions import random_rotations, rigid_align
 
-DOMAINS = Path(__file__).parents[2] / "shared" / "data" / "cath_domains.npz"
+DOMAINS = Path(__file__).parents[3] / "shared" / "data" / "cath_domains.npz"
 needs_domains = pytest.mark.skipif(not DOMAINS.is_file(), reason="the domains are not here")
 
 

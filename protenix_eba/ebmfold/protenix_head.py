@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import require_file, sha256_of_file
 from protenix_eba.ebmfold.checkpoint import SHIPPED_WEIGHTS, load_network
+from protenix_eba.ebmfold.config import PEER, EBMFoldConfig
 from protenix_eba.ebmfold.fold import Decoys, fold, fold_by_peer
 from protenix_eba.ebmfold.network import ScoreNetwork
 from protenix_eba.ebmfold.predictions import HOST_EDGES, Predictions, rebin_host_distogram
@@ -26,7 +27,6 @@ from protenix_eba.ebmfold.refine import refining_sampler
 from protenix_eba.ebmfold.sampling import SAMPLERS
 from protenix_eba.ebmfold.structures import check_sizes, joined_numbers
 from protenix_eba.ebmfold.target import Target
-from protenix_eba.fold_config import PEER, EBMFoldConfig
 from protenix_eba.host.config import section_from
 from protenix_eba.host.environment import HEADS
 from protenix_eba.host.weights import StateDict

@@ -8,6 +8,7 @@ import torch
 from protenix_eba.cli.main import run
 from protenix_eba.core.errors import UserError
 from protenix_eba.ebmfold.checkpoint import build_network, save_network
+from protenix_eba.ebmfold.config import FOLD_SAMPLERS, PEER
 from protenix_eba.ebmfold.conformations import find_conformations
 from protenix_eba.ebmfold.fold import fold, fold_by_peer, score_table
 from protenix_eba.ebmfold.likelihood import PairLikelihood
@@ -27,10 +28,9 @@ from protenix_eba.ebmfold.standin import orientations, standin_predictions
 from protenix_eba.ebmfold.structures import match_residues, read_trace, write_trace
 from protenix_eba.ebmfold.target import Target
 from protenix_eba.ebmfold.trace import PSEUDO_CB, PSEUDO_N, pseudo_atoms
-from protenix_eba.fold_config import FOLD_SAMPLERS, PEER
 from protenix_eba.protein.rigid_motions import rigid_align
 
-T1008 = Path(__file__).parents[2] / "shared" / "data" / "trrosetta_T1008"
+T1008 = Path(__file__).parents[3] / "shared" / "data" / "trrosetta_T1008"
 
 
 @pytest.fixture(scope="module")
