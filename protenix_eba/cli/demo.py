@@ -35,6 +35,6 @@ def demo(out: Path, jobs: int) -> None:
     alignment, ensembles, their evaluation against MD without the bias, which training never sees,
     and stock `protenix pred` on the result. Every stage prints its command.
     """
-    from protenix_eba.demo import run_demo
+    from protenix_eba.cli.demo_stages import run_demo
 
     run_demo(out, jobs=jobs)

@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from protenix_eba.cli.demo_stages import Demo, copy_data
 from protenix_eba.core.errors import UserError
-from protenix_eba.demo import Demo, copy_data
 from protenix_eba.eval.report.findings import findings, read_curve, training_settings
 from protenix_eba.structures.trajectories import find_targets
 
