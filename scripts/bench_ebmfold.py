@@ -97,7 +97,7 @@ def parse() -> argparse.Namespace:
 
 
 def fold_task(plan: Plan, weights: Path, domain: Any, number: int) -> list[dict]:
-    from protenix_eba.ebmfold.benchmark import PEER, folding_rows
+    from ebmfold_benchmark import PEER, folding_rows
 
     methods = [PEER, "hybrid"] + ["churned"] * (number // 2 % CHURNED_EVERY == 0)
     rows = []
@@ -110,14 +110,14 @@ def fold_task(plan: Plan, weights: Path, domain: Any, number: int) -> list[dict]
 
 
 def algorithm1_task(plan: Plan, weights: Path, domain: Any) -> list[dict]:
-    from protenix_eba.ebmfold.benchmark import folding_rows
+    from ebmfold_benchmark import folding_rows
 
     methods = ("algorithm1", "churned", "churned64", "hybrid")
     return folding_rows(domain, SLOW_NOISE, True, methods, network(weights), 1, plan.seed)
 
 
 def decoys_task(plan: Plan, weights: Path, domain: Any) -> list[dict]:
-    from protenix_eba.ebmfold.benchmark import PEER, folding_rows
+    from ebmfold_benchmark import PEER, folding_rows
 
     methods = (PEER, "hybrid", "churned")
     return folding_rows(
@@ -126,31 +126,31 @@ def decoys_task(plan: Plan, weights: Path, domain: Any) -> list[dict]:
 
 
 def refinement_task(plan: Plan, weights: Path, domain: Any) -> list[dict]:
-    from protenix_eba.ebmfold.benchmark import refinement_rows
+    from ebmfold_benchmark import refinement_rows
 
     return refinement_rows(domain, REFINED_NOISE, TRACE_LDDTS, network(weights), plan.seed)
 
 
 def hands_task(plan: Plan, weights: Path, domains: Any) -> list[dict]:
-    from protenix_eba.ebmfold.benchmark import hand_rows
+    from ebmfold_benchmark import hand_rows
 
     return hand_rows(domains)
 
 
 def lengths_task(plan: Plan, weights: Path, domain: Any) -> list[dict]:
-    from protenix_eba.ebmfold.benchmark import length_row
+    from ebmfold_benchmark import length_row
 
     return [length_row(domain, DECOY_NOISE, weights, plan.seed)]
 
 
 def stages_task(plan: Plan, weights: Path, domain: Any) -> list[dict]:
-    from protenix_eba.ebmfold.benchmark import stage_rows
+    from ebmfold_benchmark import stage_rows
 
     return stage_rows(domain, STAGE_NOISE, network(weights), plan.seed)
 
 
 def t1008_task(plan: Plan, weights: Path, folder: Path) -> list[dict]:
-    from protenix_eba.ebmfold.benchmark import PEER, real_rows
+    from ebmfold_benchmark import PEER, real_rows
 
     files = (folder / "T1008.npz", folder / "T1008-D1.pdb", [folder / "model.pdb"])
     methods = (PEER, "hybrid", "churned")
@@ -181,7 +181,7 @@ def network(weights: Path) -> Any:
 
 def tasks_of(arguments: argparse.Namespace) -> Iterator[Task]:
     """All that is to be measured, in the order of the report."""
-    from protenix_eba.ebmfold.benchmark import joined_domains
+    from ebmfold_benchmark import joined_domains
     from protenix_eba.ebmfold.domains import read_domains
 
     everything = read_domains(arguments.domains, "test")

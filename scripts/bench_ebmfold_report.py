@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ebmfold_benchmark import PEER, Row
+from ebmfold_summary import best_of_first, interval, of_decoys, paired, selected
 from protenix_eba.core.files import atomic_path
-from protenix_eba.ebmfold.benchmark import PEER, Row
-from protenix_eba.ebmfold.summary import best_of_first, interval, of_decoys, paired, selected
 from protenix_eba.eval.report.plots.style import Drawing, label_colours, small_multiples
 
 Rows = Mapping[str, list[Row]]

@@ -17,7 +17,7 @@ from pathlib import Path
 from joblib import Parallel, delayed
 
 from protenix_eba.core.progress import console, track
-from protenix_eba.energy.simulate import SimulationSettings, simulate_replica, write_provenance
+from simulate import SimulationSettings, simulate_replica, write_provenance
 
 PEPTIDES = {
     "met_enkephalin": "YGGFM",

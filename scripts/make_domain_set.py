@@ -52,20 +52,20 @@ def main(
     n_test: int,
     seed: int,
 ) -> None:
-    from protenix_eba.ebmfold import domain_sets
+    import ebmfold_domain_sets
     from protenix_eba.ebmfold.domains import SPLITS, write_domains
 
     left_out: Counter[str] = Counter()
     if promod3 is not None and structures is None:
-        chains = domain_sets.promod3_chains(promod3)
+        chains = ebmfold_domain_sets.promod3_chains(promod3)
     elif structures is not None and promod3 is None:
-        chains = domain_sets.folder_chains(structures, left_out)
+        chains = ebmfold_domain_sets.folder_chains(structures, left_out)
     else:
         raise UserError("expected either --promod3 or --structures")
-    topologies = domain_sets.read_topologies(cath)
-    selection = domain_sets.Selection(shortest, longest)
-    taken = domain_sets.select_domains(chains, topologies, selection, left_out)
-    made = domain_sets.split_by_topology(taken, n_valid, n_test, seed, n_train)
+    topologies = ebmfold_domain_sets.read_topologies(cath)
+    selection = ebmfold_domain_sets.Selection(shortest, longest)
+    taken = ebmfold_domain_sets.select_domains(chains, topologies, selection, left_out)
+    made = ebmfold_domain_sets.split_by_topology(taken, n_valid, n_test, seed, n_train)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_domains(out, made)
     for split in SPLITS:

@@ -26,7 +26,7 @@ from joblib import Parallel, delayed
 from protenix_eba.core.progress import console, track
 from protenix_eba.core.units import thermal_energy_kj_mol
 from protenix_eba.energy.bias import EndBias
-from protenix_eba.energy.simulate import SimulationSettings, simulate_replica, write_provenance
+from simulate import SimulationSettings, simulate_replica, write_provenance
 
 KT = thermal_energy_kj_mol(300.0)
 PLAIN = SimulationSettings(

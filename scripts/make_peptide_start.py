@@ -16,10 +16,10 @@ import sys
 from pathlib import Path
 
 import torch
-from make_glycine_md import SETS
-from make_glycine_md import run as simulate
 from safetensors.torch import save_file
 
+from make_glycine_md import SETS
+from make_glycine_md import run as simulate
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path
 from protenix_eba.core.progress import console

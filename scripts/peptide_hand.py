@@ -23,17 +23,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import proof_report
 import torch
-from make_glycine_md import PLAIN
-from proof_errors import centred, frames
 from torch import Tensor
 
+import proof_report
+from make_glycine_md import PLAIN
+from proof_errors import centred, frames
 from protenix_eba.cli.session import Trunk, load_configuration
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path, write_json
 from protenix_eba.core.progress import console
-from protenix_eba.energy.simulate import simulate_replica
 from protenix_eba.host.denoiser import ConformerDenoiser
 from protenix_eba.host.starts import quick_start, random_state, silent_trunk
 from protenix_eba.host.weights import build_diffusion_module
@@ -45,6 +44,7 @@ from protenix_eba.structures.trajectories import find_targets
 from protenix_eba.training.denoising_error import bond_error, edm_weight, squared_error
 from protenix_eba.training.ema import Ema
 from protenix_eba.training.noise import NoiseSettings
+from simulate import simulate_replica
 
 CONFIG = Path(__file__).resolve().parent.parent / "protenix_eba/recipes/pretrain_peptides.yaml"
 STRUCTURES: Final = 128  # of a step: Adam takes a tenth of a second, so small batches waste time

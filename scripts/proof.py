@@ -26,11 +26,11 @@ from typing import Any
 
 import mdtraj
 import numpy as np
-import proof_report
 from joblib import Parallel, delayed
+
+import proof_report
 from make_glycine_md import SETS
 from make_glycine_md import run as simulate
-
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path
 from protenix_eba.core.progress import console

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+
 from hand_report import hand_figure, hand_table
 from make_glycine_md import SETS
-
 from protenix_eba.core.files import atomic_path
 from protenix_eba.core.progress import console
 from protenix_eba.core.units import thermal_energy_kj_mol

@@ -11,11 +11,11 @@ from openmm import app, unit
 from protenix_eba.cli.main import run
 from protenix_eba.core.units import thermal_energy_kj_mol
 from protenix_eba.energy.bias import EndBias, bias_of, replica_distances, write_bias_csv
-from protenix_eba.energy.simulate import embed_peptide, native_obc
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.table import read_labels
 from protenix_eba.eval.coordinate import blocks_of, closed_share, interval
 from protenix_eba.structures.trajectories import find_targets
+from simulate import embed_peptide, native_obc
 
 MD = Path(str(files("protenix_eba") / "glycine" / "md"))
 KT = thermal_energy_kj_mol(300.0)

@@ -15,9 +15,9 @@ from protenix_eba.core.errors import UserError
 from protenix_eba.energy.fast import can_accelerate
 from protenix_eba.energy.label import label_targets, minimised_energies
 from protenix_eba.energy.protocol import PROTOCOLS, protocol_by_name
-from protenix_eba.energy.simulate import geometry_faults
 from protenix_eba.energy.structure import CompleteStructure, complete_structure
 from protenix_eba.energy.system import TargetEnergy
+from simulate import geometry_faults
 
 DEMO = Path(__file__).parents[2] / "protenix_eba" / "demo_data"
 PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "atlas_2wnp_F"

@@ -184,7 +184,7 @@ def test_isoleucine_and_selenomethionine(tmp_path):
 
 
 def _built(sequence: str, folder: Path) -> Path:
-    from protenix_eba.energy.simulate import embed_peptide
+    from simulate import embed_peptide
 
     path = folder / "built.pdb"
     embed_peptide(sequence, 1, path)

@@ -171,7 +171,7 @@ def test_on_policy_reaches_the_boltzmann_ratio_and_a_proposal_without_a_state_ca
 
 
 def test_the_tables_of_the_proof_follow_from_its_stored_results(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "scripts"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts"))
     report = importlib.import_module("proof_report")
     assert report.wrong_tables() == []
     page = report.PAGE.read_text(encoding="utf-8")
@@ -191,7 +191,7 @@ class Changed:
 
 @pytest.fixture
 def errors(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "scripts"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts"))
     return importlib.import_module("proof_errors")
 
 

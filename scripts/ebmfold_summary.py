@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from protenix_eba.ebmfold.benchmark import Row
+from ebmfold_benchmark import Row
 
 __all__ = ["Interval", "best_of_first", "interval", "of_decoys", "paired", "selected"]
 

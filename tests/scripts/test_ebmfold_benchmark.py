@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from ebmfold_benchmark import bent_trace, folding_rows, joined_domains
+from ebmfold_summary import best_of_first, interval, paired, selected
 from protenix_eba.core.errors import UserError
-from protenix_eba.ebmfold.benchmark import bent_trace, folding_rows, joined_domains
 from protenix_eba.ebmfold.checkpoint import build_network, save_network
 from protenix_eba.ebmfold.domains import Domain, write_domains
 from protenix_eba.ebmfold.metrics import lddt_ca
-from protenix_eba.ebmfold.summary import best_of_first, interval, paired, selected
 from protenix_eba.ebmfold.trace import PSEUDO_CB, PSEUDO_N, pseudo_atoms
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 def domain(name, length):

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "download_atlas.sh"
-DEMO = Path(__file__).parent.parent / "protenix_eba" / "demo_data"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "download_atlas.sh"
+DEMO = Path(__file__).parents[2] / "protenix_eba" / "demo_data"
 
 pytestmark = pytest.mark.skipif(
     not all(map(shutil.which, ("bash", "curl", "unzip"))), reason="needs bash, curl and unzip"

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from protenix_eba.core.errors import UserError
-from protenix_eba.ebmfold.domain_sets import (
+from ebmfold_domain_sets import (
     Selection,
     as_domain,
     folder_chains,
@@ -21,10 +20,11 @@ from protenix_eba.ebmfold.domain_sets import (
     split_by_topology,
     structure_chains,
 )
+from protenix_eba.core.errors import UserError
 from protenix_eba.ebmfold.domains import read_domains
 
-COBROTOXIN = Path(__file__).parent / "data" / "cobrotoxin" / "cobrotoxin.pdb"
-SCRIPT = Path(__file__).parents[1] / "scripts" / "make_domain_set.py"
+COBROTOXIN = Path(__file__).parents[1] / "data" / "cobrotoxin" / "cobrotoxin.pdb"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "make_domain_set.py"
 
 
 @pytest.fixture(scope="module")
