@@ -29,7 +29,7 @@ STRUCTURE = TESTS / "data" / "cobrotoxin" / "cobrotoxin.pdb"
 def main() -> None:
     structure = mdtraj.load(str(STRUCTURE))
     structure = structure.atom_slice(structure.topology.select("protein and element != H"))
-    fluctuating = runpy.run_path(str(TESTS / "test_eval.py"))["fluctuating"]
+    fluctuating = runpy.run_path(str(TESTS / "eval" / "test_protocol.py"))["fluctuating"]
     md, samples = (
         mdtraj.Trajectory(fluctuating(structure.xyz[0], seed, n, size), structure.topology)
         for seed, n, size in ((1, 120, 0.2), (2, 20, 0.25))

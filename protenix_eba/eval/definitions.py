@@ -63,7 +63,7 @@ class Metric:
         group: Heading; the first three are those of the published tables.
         digits: Decimal places to print.
         compute: Gives the value of a target. None for those that are computed together with others:
-            in `protocol.panel`, and in the modules of `extras`.
+            in `protocol.panel`, and in the modules of `metrics`.
     """
 
     key: str

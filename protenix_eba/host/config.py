@@ -274,7 +274,8 @@ def resolve_config(
 
     For the same overrides it equals what Protenix's own command resolves, plus the key `trainer`
     and the plugins' sections. Nothing of Protenix's module-level defaults is changed. The
-    environment has to be prepared before (`environment.prepare_environment`, `environment.protenix_root`).
+    environment has to be prepared before (`environment.prepare_environment`,
+    `environment.protenix_root`).
 
     Args:
         plugins: Loaded plugins.

@@ -47,7 +47,7 @@ def add_beyond(
     reference: Conformations,
     samples: Conformations,
 ) -> TargetResult:
-    """What `beyond`, `kinetics` and `soundness` find, added to the result of the protocol.
+    """The result of the protocol with what `conformational`, `kinetics` and `soundness` find.
 
     Args:
         result: Of the protocol.
