@@ -383,7 +383,7 @@ def test_stripped_histidines_get_the_variants_of_the_first_frame(tmp_path: Path)
 
 
 def test_what_a_structure_lacks_is_built_at_the_same_places_each_time(tmp_path: Path) -> None:
-    """Cobrotoxin without hydrogens and without the ends of its lysines, where OpenMM has threads."""
+    """Cobrotoxin without hydrogens and ends of lysines, on as many threads as OpenMM takes."""
     whole = mdtraj.load(str(DATA / "cobrotoxin.pdb"))
     stripped = whole.atom_slice(whole.topology.select("element != H and name != NZ"))
     stripped.save_pdb(str(tmp_path / "stripped.pdb"))
