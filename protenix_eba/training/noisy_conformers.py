@@ -20,6 +20,7 @@ from protenix_eba.training.denoising_error import (
     bond_error,
     smooth_lddt,
     squared_error,
+    volume_error,
 )
 from protenix_eba.training.symmetry import with_best_order
 
@@ -91,6 +92,7 @@ def denoising_errors(
     partners: Tensor | None = None,
     *,
     aligned: bool = True,
+    volumes: bool = False,
 ) -> DenoisingErrors:
     """Errors of all K x S structures, from one forward pass of `denoiser`.
 
@@ -104,6 +106,7 @@ def denoising_errors(
         partners: `[N]` from `symmetric_partners`, to compare symmetric atoms in the better order
             of each structure; None compares them by their names.
         aligned: Whether the squared error is that of the best superposition; see `squared_error`.
+        volumes: Whether to compute the volume error, which is 0 otherwise.
 
     Returns:
         Their parts, each `[K, S]`.
@@ -118,6 +121,9 @@ def denoising_errors(
         else squared_error(predicted, noisy.clean, mask),
         lddt=smooth_lddt(predicted, target, mask),
         bond=bond_error(predicted, target, mask),
+        volume=volume_error(predicted, target, mask)
+        if volumes
+        else predicted.new_zeros(predicted.shape[:2]),
         sigma=noisy.sigma,
         n_atoms=mask.sum(dim=-1),
     )

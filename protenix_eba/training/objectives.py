@@ -94,11 +94,22 @@ class ObjectiveFactory(Protocol):
         """
 
 
-def error_weights(config: EBAConfig) -> ErrorWeights:
-    """The weights of the denoising error that `config.error_weights` names."""
+def error_weights(config: EBAConfig, step: int = 0) -> ErrorWeights:
+    """The weights of the denoising error that `config.error_weights` names.
+
+    Args:
+        config: The section `eba`.
+        step: Optimizer steps done: the weight of signed volumes may fade with them.
+    """
     if config.error_weights == "custom":
-        by_level = partial(by_edm, sigma_data=config.weight_sigma_data)
-        return ErrorWeights(config.weight_mse, config.weight_lddt, by_level, config.weight_bond)
+        left = max(0.0, 1.0 - step / config.volume_steps) if config.volume_steps else 1.0
+        return ErrorWeights(
+            mse=config.weight_mse,
+            lddt=config.weight_lddt,
+            by_level=partial(by_edm, sigma_data=config.weight_sigma_data),
+            bond=config.weight_bond,
+            volume=left * config.weight_volume,
+        )
     return ERROR_WEIGHTS[config.error_weights]
 
 

@@ -126,6 +126,10 @@ class ItemStep:
         self._noise_at_once = min(noise_at_once, config.n_noise)
         self.n_backwards = backwards_per_item(config, noise_at_once)
 
+    def at(self, step: int) -> None:
+        """Take the weights of the error's terms as they are after so many optimizer steps."""
+        self._weights = error_weights(self._config, step)
+
     def look(self, item: Item, generator: torch.Generator, levels: Tensor | None = None) -> View:
         """Errors of the model on an item, and of the reference if there is one.
 
@@ -171,8 +175,14 @@ class ItemStep:
             "mse": float(view.errors.mse.detach().mean()),
             "lddt": float(view.errors.lddt.detach().mean()),
             "bond": float(view.errors.bond.detach().mean()),
+            **self._volume(view),
             **alignment_metrics(self._config, view.seen),
         }
+
+    def _volume(self, view: View) -> dict[str, float]:
+        """Nothing if it counts for nothing: it takes time."""
+        wanted = self._config.weight_volume > 0
+        return {"volume": float(view.errors.volume.detach().mean())} if wanted else {}
 
     def terms(self, view: View, loss: Tensor) -> Iterator[Tensor]:
         """`n_backwards` scalars whose mean has the gradient of `loss`, made one at a time."""
@@ -229,12 +239,13 @@ class ItemStep:
             shape = item.noisy.coordinates.shape[:2]
             joined = {
                 name: torch.cat([getattr(part, name).flatten() for part in parts]).view(shape)
-                for name in ("mse", "lddt", "bond")
+                for name in ("mse", "lddt", "bond", "volume")
             }
             n_atoms = item.mask.sum(dim=-1)
             return DenoisingErrors(**joined, sigma=item.noisy.sigma, n_atoms=n_atoms)
         rest = (item.features, item.embeddings, item.noisy, item.target, item.mask, item.partners)
-        return denoising_errors(denoiser, *rest, aligned=self._config.aligned)
+        volumes = self._weights.volume > 0
+        return denoising_errors(denoiser, *rest, aligned=self._config.aligned, volumes=volumes)
 
     def _total(self, errors: DenoisingErrors) -> Tensor:
         return errors.total(self._weights, self.noise)

@@ -165,6 +165,7 @@ def _errors(
         mse=torch.cat([part.mse for part in parts], dim=1).cpu(),
         lddt=torch.cat([part.lddt for part in parts], dim=1).cpu(),
         bond=torch.cat([part.bond for part in parts], dim=1).cpu(),
+        volume=torch.cat([part.volume for part in parts], dim=1).cpu(),
         sigma=torch.cat([part.sigma for part in parts]).cpu(),
         n_atoms=parts[0].n_atoms.cpu(),
     )

@@ -236,6 +236,7 @@ class EBATrainer(TrainingLoop, AF3Trainer):
         waited = time.perf_counter()
         index, item = next(self.coming)
         waited = time.perf_counter() - waited
+        self.items.at(self.step)
         view = self.items.look(item, self.loader.generator(index))
         loss = self.items.loss(view)
         metrics = self.items.metrics(view, loss)

@@ -79,7 +79,7 @@ def likelihood_errors(logit, distance, draw, n_noise):
     predicted, mask = denoised.view(noisy.shape), torch.ones(len(distance), 2)
     mse = squared_error(predicted, clean, mask)
     nothing = torch.zeros_like(mse)
-    return DenoisingErrors(mse, nothing, nothing, sigma, mask.sum(1)).total(
+    return DenoisingErrors(mse, *[nothing] * 3, sigma, mask.sum(1)).total(
         ERROR_WEIGHTS["likelihood"], NOISE
     )
 

@@ -1,7 +1,10 @@
 import itertools
 import math
+from collections import Counter
 from functools import partial
+from pathlib import Path
 
+import mdtraj
 import numpy as np
 import pytest
 import torch
@@ -18,11 +21,14 @@ from protenix_eba.training.denoising_error import (
     LDDT_THRESHOLDS,
     DenoisingErrors,
     ErrorWeights,
+    _junctions,
+    _volumes,
     aligned_mse,
     bond_error,
     by_edm,
     edm_weight,
     smooth_lddt,
+    volume_error,
 )
 from protenix_eba.training.energy_losses import (
     eba,
@@ -37,6 +43,8 @@ from protenix_eba.training.noise import NoiseSettings
 K, S, N = 3, 4, 30
 # kT at 300 K from CODATA 2018, as energy.md's published beta = 0.4009 mol/kJ.
 KT = 2.494338785
+DEMO = Path(__file__).parents[2] / "protenix_eba" / "demo_data"
+THYMOPENTIN = DEMO / "thymopentin" / "thymopentin.pdb"
 BOTH = pytest.mark.parametrize("expectation", ["bound", "official"])
 
 
@@ -537,9 +545,9 @@ def test_the_mse_takes_one_decomposition_for_all_structures(structures, monkeypa
 
 
 def test_error_weights_are_those_of_the_paper_and_of_the_published_code():
-    mse, lddt, bond = torch.rand(3, K, S, generator=generator())
+    mse, lddt, bond, volume = torch.rand(4, K, S, generator=generator())
     sigma = torch.tensor([0.1, 1.0, 16.0, 300.0])
-    errors = DenoisingErrors(mse, lddt, bond, sigma, torch.full((K,), N))
+    errors = DenoisingErrors(mse, lddt, bond, volume, sigma, torch.full((K,), N))
     noise = NoiseSettings(-1.2, 1.5, 16.0)
     paper = errors.total(ERROR_WEIGHTS["paper"], noise)
     torch.testing.assert_close(paper, mse + 1 - lddt)
@@ -554,6 +562,8 @@ def test_error_weights_are_those_of_the_paper_and_of_the_published_code():
     torch.testing.assert_close(
         bonds, (sigma**2 + 16) / (4 * sigma) ** 2 * (mse + 2 * bond * little)
     )
+    hands = errors.total(ErrorWeights(0.0, 0.0, by_edm, volume=5.0), noise)
+    torch.testing.assert_close(hands, 5 * volume * (sigma < 3))
 
 
 def test_bonds_are_compared_by_their_lengths_alone():
@@ -570,6 +580,37 @@ def test_bonds_are_compared_by_their_lengths_alone():
     torch.testing.assert_close(predicted.grad[0, 1, 1:], expected)
     alone = bond_error(predicted, target, torch.tensor([[1.0, 0, 0]]))
     torch.testing.assert_close(alone, torch.zeros(1, 2))
+
+
+def test_a_mirror_image_has_the_volume_error_of_its_hand():
+    """A carbon of tetrahedral bonds of 1.5 angstrom: 16 V^2 / V^2 / 4 where it is mirrored."""
+    arms = torch.tensor([[0.0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+    target = (arms * 1.5 / 3**0.5)[None, :4]
+    turned = target[0] @ random_rotations((1,), generator())[0] + 7.0
+    flat = target[0].clone()
+    flat[0] = target[0, 1:].mean(dim=0)  # the carbon in the plane of its neighbours
+    predicted = torch.stack([turned, -turned, flat])[None]
+    error = volume_error(predicted, target, torch.ones(1, 4))
+    torch.testing.assert_close(error, torch.tensor([[0.0, 4.0, 1.0]]), atol=1e-4, rtol=1e-4)
+    without = volume_error(predicted, target, torch.tensor([[1.0, 1, 1, 0]]))
+    assert without.tolist() == [[0.0] * 3]  # two bonds have no volume
+
+
+def test_volumes_are_those_of_the_atoms_with_three_bonds():
+    """Of thymopentin (RKDVY), by mdtraj's bonds; its mirror image has the other hand six times."""
+    topology = mdtraj.load(str(THYMOPENTIN)).topology
+    heavy = topology.subset(topology.select("element != H"))
+    bonds = Counter(atom.index for bond in heavy.bonds for atom in bond)
+    xyz = 10 * torch.from_numpy(
+        mdtraj.load(str(THYMOPENTIN)).xyz[0, topology.select("element != H")]
+    )
+    centre, neighbours = _junctions(xyz, torch.ones(len(xyz), dtype=torch.bool))
+    assert centre.tolist() == sorted(atom for atom, n in bonds.items() if n >= 3)
+    handed = _volumes(xyz, centre, neighbours).abs() > 1.5  # the others are flat
+    names = [(heavy.atom(i).residue.name, heavy.atom(i).name) for i in centre[handed].tolist()]
+    assert Counter(name for _, name in names) == {"CA": 5, "CB": 1}  # VAL's methyls have names
+    mirrored = volume_error(-xyz[None, None], xyz[None], torch.ones(1, len(xyz)))
+    assert float(mirrored) == pytest.approx(4 * 6 / len(centre), rel=0.15)
 
 
 def test_edm_weight_is_upstreams_formula():

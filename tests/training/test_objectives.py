@@ -266,6 +266,12 @@ def test_error_weights_are_resolved_from_the_configuration():
         assert error_weights(EBAConfig(error_weights=name, **own)) == ERROR_WEIGHTS[name]
 
 
+def test_the_weight_of_signed_volumes_falls_to_nothing_or_stays():
+    fading = EBAConfig(weight_volume=2.0, volume_steps=100)
+    assert [error_weights(fading, s).volume for s in (0, 25, 100, 1000)] == [2.0, 1.5, 0.0, 0.0]
+    assert error_weights(EBAConfig(weight_volume=2.0), 1000).volume == 2.0
+
+
 # T of `auto`.
 
 

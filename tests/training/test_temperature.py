@@ -75,7 +75,7 @@ class Mixture:
         squared = ((x[:, None] - self.denoise(noisy, sigma.expand(len(x), -1))) ** 2).sum(-1)
         n_atoms = torch.full((len(x),), N_ATOMS)
         nothing = torch.zeros_like(squared)
-        return DenoisingErrors(squared / D, 1.0 + nothing, nothing, sigma, n_atoms)
+        return DenoisingErrors(squared / D, 1.0 + nothing, nothing, nothing, sigma, n_atoms)
 
 
 GAUSSIAN = Mixture(*(torch.tensor(v, dtype=torch.float64) for v in ([[0.0] * D], [0.7], [1.0])))
@@ -156,7 +156,7 @@ def test_levels_beyond_the_range_and_absent_atoms_do_not_count():
     sigma = NOISE.sigma_data * torch.exp(torch.tensor([-1.2 - 4.51, -1.2, -1.2 + 4.49]))
     mse = torch.ones(2, 3)
     nothing = torch.zeros(2, 3)
-    errors = DenoisingErrors(mse, nothing, nothing, sigma, torch.tensor([4, 8]))
+    errors = DenoisingErrors(mse, *[nothing] * 3, sigma, torch.tensor([4, 8]))
     total = errors.total(LIKELIHOOD, NOISE)
     expected = 12 * 1.5 * math.sqrt(2 * math.pi) / sigma[1] ** 2
     assert (total[:, 0] == 0).all() and (total[:, 2] > 0).all()
@@ -228,7 +228,7 @@ def test_the_rigid_motion_does_not_matter_where_the_model_knows_the_fold():
             noisy = x[:, None] + sigma[:, None, None] * torch.randn(32, n, 3, generator=draw)
             denoised = fold + (noisy - fold) / (1 + sigma**2)[:, None, None]
             mse = aligned_mse(denoised, x, torch.ones(3, n))
-            halves.append(DenoisingErrors(mse, mse, mse, sigma, torch.full((3,), n)))
+            halves.append(DenoisingErrors(mse, mse, mse, mse, sigma, torch.full((3,), n)))
         rows.append(moments(halves, weights, noise, torch.ones(3, dtype=torch.bool)))
     found, density = calibrate(rows), noise.density(sigma)
     slope = density * edm_weight(sigma, 16.0) * sigma**4 / (1 + sigma**2) ** 2
