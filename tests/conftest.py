@@ -101,7 +101,7 @@ def a3m():
 
 # The command ends itself as it is about to keep its third file: there is no race to lose.
 ENDED = """
-import os, sys
+import os, signal, sys
 from protenix_eba.cli.main import run
 
 number, suffix, kept = int(sys.argv[1]), sys.argv[2], []
@@ -110,7 +110,7 @@ def end_at_third(event, args):
     if event == "os.rename" and str(args[1]).endswith(suffix):
         kept.append(args[1])
         if len(kept) == 3:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)  # in this thread, and before the next line
 
 sys.addaudithook(end_at_third)
 sys.exit(run(sys.argv[3:]))

@@ -296,12 +296,15 @@ RANKS = """
     import sys
     from pathlib import Path
     import torch.distributed as dist
+    from protenix_eba.cli.train import leave
     from protenix_eba.training.temperature import Calibration, settle
 
     dist.init_process_group("gloo")
     # Processors that round otherwise: each process finds another number.
     found = settle(Path(sys.argv[1]), lambda: Calibration(1 / (3 + dist.get_rank()), 0.1, 0.9, 64))
     print(f"{found.slope!r};", flush=True)
+    dist.barrier()
+    leave(0)
 """
 
 
@@ -311,6 +314,7 @@ def test_all_processes_take_the_number_of_the_first(tmp_path):
     program.write_text(textwrap.dedent(RANKS), encoding="utf-8")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     words = [*launcher, "--nproc_per_node", "2", str(program), str(path)]
-    ended = subprocess.run(words, capture_output=True, text=True, timeout=300, check=True)
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.count(f"{1 / 3!r};") == 2
     assert json.loads(path.read_text())["slope"] == 1 / 3
