@@ -382,7 +382,7 @@ def write(rows: Rows, titles: dict[str, str]) -> None:
 
 def check() -> int:
     """Compare the page and the figures with what the stored results give; 1 on a difference."""
-    wrong = wrong_tables() + wrong_figures()
+    wrong = wrong_tables(derived(), PAGE.read_text(encoding="utf-8")) + wrong_figures()
     for name in wrong:
         console.print(f"{name}: not what the stored results give", markup=False)
     if not wrong:
@@ -390,11 +390,14 @@ def check() -> int:
     return 1 if wrong else 0
 
 
-def wrong_tables() -> list[str]:
-    """Names of the page's generated parts that are not what the stored results give."""
+def derived() -> dict[str, str]:
+    """The page's generated parts by name, from the stored results."""
     content = json.loads(RESULTS.read_text(encoding="utf-8"))
-    page = PAGE.read_text(encoding="utf-8")
-    parts = blocks(Results(content["ensembles"]), content["titles"])
+    return blocks(Results(content["ensembles"]), content["titles"])
+
+
+def wrong_tables(parts: dict[str, str], page: str) -> list[str]:
+    """Names of a page's generated parts that are not these."""
     empty = set(re.findall(r"<!-- generated: ([\w-]+) -->", page)) - parts.keys()
     return sorted(empty) + [
         name

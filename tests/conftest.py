@@ -171,20 +171,36 @@ def awake(small_run):
 
 
 @pytest.fixture(scope="session")
-def train(small_run):
-    """Run protenix-train on the small model in a process of its own, as users do."""
+def protenix_train():
+    """Start protenix-train: in forks of a warm process, or cold by a launcher, torchrun."""
+    from warm import Warm
 
-    def start(base: Path, *words: str, launcher: tuple[str, ...] = (sys.executable,)):
+    warm = Warm()
+
+    def start(*words, processes=1, launcher=()):
+        if not launcher:
+            return warm.start(words) if processes == 1 else warm.start_all(words, processes)
         program = Path(sys.executable).parent / "protenix-train"
-        arguments = ["--plugin", "protenix_eba"]
-        if "--config" not in words:
-            arguments += ["--config", small_run / "small.yaml"]
         return subprocess.Popen(
-            [*launcher, program, *arguments, "--base_dir", base, *words],
+            [*launcher, program, *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    yield start
+    warm.close()
+
+
+@pytest.fixture(scope="session")
+def train(small_run, protenix_train):
+    """Run protenix-train on the small model in a process of its own, as users do."""
+
+    def start(base: Path, *words: str, processes: int = 1):
+        arguments = ["--plugin", "protenix_eba"]
+        if "--config" not in words:
+            arguments += ["--config", small_run / "small.yaml"]
+        return protenix_train(*arguments, "--base_dir", base, *words, processes=processes)
 
     return start
 

@@ -67,12 +67,17 @@ def interval(
         n: Resamplings.
     """
     draw = np.random.default_rng(seed)
+    # Blocks of one size, as single samples are, can be taken by one index.
+    blocks = [np.stack(s) if len(set(map(len, s))) == 1 else s for s in samples]
 
-    def again(sample: Sample) -> Floats:
-        return np.concatenate([sample[i] for i in draw.integers(len(sample), size=len(sample))])
+    def again(sample: Sample | Floats) -> Floats:
+        chosen = draw.integers(len(sample), size=len(sample))
+        if isinstance(sample, np.ndarray):
+            return np.asarray(sample[chosen].reshape(-1, *sample.shape[2:]))
+        return np.concatenate([sample[i] for i in chosen])
 
     value = statistic(*(np.concatenate(list(sample)) for sample in samples))
-    made = [statistic(*map(again, samples)) for _ in range(n)]
+    made = [statistic(*map(again, blocks)) for _ in range(n)]
     low, high = np.quantile(made, (0.025, 0.975))
     return Interval(float(value), float(low), float(high))
 

@@ -1,7 +1,6 @@
 """Training of the C-alpha score network through `protenix-train`, in processes of its own."""
 
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -68,12 +67,12 @@ def words_of(config, base, *words):
     return ["--plugin", "protenix_eba", "--config", str(config), "--base_dir", str(base), *words]
 
 
-def train(config, base, *words, launcher=(sys.executable,)):
-    program = Path(sys.executable).parent / "protenix-train"
-    return subprocess.Popen(
-        [*launcher, program, *words_of(config, base, *words)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def train(protenix_train):
+    def start(config, base, *words, launcher=()):
+        return protenix_train(*words_of(config, base, *words), launcher=launcher)
+
+    return start
 
 
 def finish(process, status=0):
@@ -83,7 +82,7 @@ def finish(process, status=0):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(config, tmp_path_factory):
+def uninterrupted(train, config, tmp_path_factory):
     base = tmp_path_factory.mktemp("whole")
     finish(train(config, base))
     return base / "run"
@@ -110,7 +109,7 @@ def test_training_leaves_networks_that_load_and_a_log_with_held_out_lddt(uninter
 
 @pytest.mark.slow
 def test_a_killed_training_that_is_resumed_equals_the_uninterrupted_one(
-    config, uninterrupted, tmp_path, read_log
+    train, config, uninterrupted, tmp_path, read_log
 ):
     process = train(config, tmp_path)
     marker = tmp_path / "run/checkpoints/step_0000002/complete.json"
@@ -127,7 +126,7 @@ def test_a_killed_training_that_is_resumed_equals_the_uninterrupted_one(
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_trains(config, uninterrupted, tmp_path):
+def test_two_processes_train_what_one_trains(train, config, uninterrupted, tmp_path):
     launcher = (Path(sys.executable).parent / "torchrun", "--standalone", "--nproc_per_node", "2")
     split = ("--iters_to_accumulate", "1", "--deepspeed.zero_optimization.stage", "1")
     finish(train(config, tmp_path, *split, launcher=launcher))

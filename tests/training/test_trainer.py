@@ -239,14 +239,14 @@ def test_two_processes_equal_one_at_the_same_global_batch(
     words = ("--max_steps", "4", STAGE, stage, "--iters_to_accumulate", "1")
     # So that small weights are split too, and one process has a conformer less to validate on.
     words += ("--deepspeed.zero_optimization.stage3_param_persistence_threshold", "0")
-    finish(train(tmp_path, *words, launcher=TORCHRUN))
+    finish(train(tmp_path, *words, processes=2))
     close(tmp_path / "run", four_steps, read_log)
 
 
 def test_a_run_goes_on_with_another_number_of_processes(train, tmp_path, read_log, four_steps):
     """ZeRO 2 writes a file for each process: the checkpoint is rewritten for the new number."""
     words = (STAGE, "2", "--max_steps")
-    finish(train(tmp_path, *words, "2", "--iters_to_accumulate", "1", launcher=TORCHRUN))
+    finish(train(tmp_path, *words, "2", "--iters_to_accumulate", "1", processes=2))
     output = finish(train(tmp_path, *words, "4", "--iters_to_accumulate", "2"))
     assert "at step 2" in " ".join(output.split())
     close(tmp_path / "run", four_steps, read_log)
@@ -259,7 +259,7 @@ def test_t_of_auto_is_settled_once_for_all_processes_and_starts(
 ):
     """Two processes begin, one goes on."""
     words = ("--eba.diffusion_temperature", "auto", "--eba.weight_lddt", "0", "--max_steps")
-    finish(train(tmp_path, *words, "2", "--iters_to_accumulate", "1", launcher=TORCHRUN))
+    finish(train(tmp_path, *words, "2", "--iters_to_accumulate", "1", processes=2))
     path = tmp_path / "run/temperature.json"
     known = path.read_text()
     slope = json.loads(known)["slope"]
@@ -319,7 +319,7 @@ def test_items_that_cannot_be_read_are_skipped_and_listed(train, tmp_path, read_
     for path in [*data.glob("grgds/*_R[12]*.xtc"), *data.glob("*/*_R3*.xtc")]:
         path.write_bytes(path.read_bytes()[:100])
     words = ("--max_steps", "5", "--iters_to_accumulate", "1", "--eba.data_dir", data)
-    output = finish(train(tmp_path, *words, launcher=TORCHRUN))
+    output = finish(train(tmp_path, *words, processes=2))
     listed = [json.loads(path.read_text()) for path in (tmp_path / "run/errors").glob("*.json")]
     assert {item["target"] for item in listed} == {"grgds"}
     assert all("frame" in item["reason"] and "replica" in item["reason"] for item in listed)
