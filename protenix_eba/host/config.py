@@ -244,7 +244,7 @@ def section_from(values: Mapping[str, Any], section: type[C]) -> C:
     """A section of the resolved configuration as its dataclass, whose own checks then run.
 
     Args:
-        values: For example `configs.eba`.
+        values: Values of a section, for example `configs.eba`.
         section: The dataclass that `section_defaults` made the section from.
 
     Raises:
