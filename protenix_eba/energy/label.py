@@ -123,6 +123,17 @@ def label_targets(
     Raises:
         UserError: No target, no frame at all, an energy function that is not known, or labels in
             `out` of another protocol, of another topology or of other trajectories.
+
+    Examples:
+        The energy of a shipped structure as it is, without minimisation:
+
+        >>> from dataclasses import replace
+        >>> from importlib.resources import files
+        >>> structure = str(files("protenix_eba") / "demo_data" / "grgds" / "grgds.pdb")
+        >>> as_it_is = replace(PROTOCOLS["default"], minimise=False)
+        >>> report = label_targets([structure], "labels.parquet", as_it_is)
+        >>> report.labels.status.tolist()
+        ['ok']
     """
     ENERGIES.get(protocol.function)
     sources, out = find_sources(inputs, name), Path(out)

@@ -93,6 +93,18 @@ def evaluate(
 
     Raises:
         UserError: A folder without targets, or not one target that could be evaluated.
+
+    Examples:
+        The shipped MD of a peptide against itself, without the metrics beyond the protocol:
+
+        >>> from importlib.resources import files
+        >>> md = str(files("protenix_eba") / "demo_data")
+        >>> only_protocol = TargetSettings(beyond=False)
+        >>> found = evaluate(
+        ...     md, [md], "out", label="MD", targets=["grgds"], settings=only_protocol
+        ... )
+        >>> round(found.targets["grgds"].values["rmsf_pearson"], 6)
+        1.0
     """
     settings, energies = settings or TargetSettings(), energies or ModelEnergies({}, {})
     out_dir = Path(out_dir)

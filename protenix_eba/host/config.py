@@ -285,6 +285,15 @@ def resolve_config(
     Raises:
         UserError: A key is unknown, a value has the wrong type, the file cannot be read, the
             model is unknown, or two plugins claim a section.
+
+    Examples:
+        >>> from protenix_eba.host.environment import ensure_ccd_cache, prepare_environment
+        >>> from protenix_eba.plugin_api import load_plugins
+        >>> prepare_environment()
+        >>> _ = ensure_ccd_cache()
+        >>> plugins = load_plugins(["protenix_eba"])
+        >>> resolve_config(plugins, overrides={"eba.n_conformers": "4"}).eba.n_conformers
+        4
     """
     from protenix.config.config import ConfigManager
 
