@@ -30,7 +30,8 @@ patches: env
 
 # The documentation as a site, in build/site.
 docs: env
-	$(UV) pip install --python $(VENV) "mkdocs-material>=9.5" "latex2mathml>=3.77"
+	$(UV) pip install --python $(VENV) "mkdocs-material>=9.5" "latex2mathml>=3.77" \
+		"mkdocstrings[python]>=1.0"
 	$(VENV)/bin/mkdocs build
 
 clean:

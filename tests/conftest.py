@@ -62,6 +62,16 @@ def demo_data():
 
 
 @pytest.fixture(scope="session")
+def eval_reference(tmp_path_factory):
+    """The evaluator's reference ensembles in full, from tests/data/eval_reference."""
+    from pack_eval_reference import unpack
+
+    folder = tmp_path_factory.mktemp("reference") / "eval_reference"
+    unpack(Path(__file__).parent / "data" / "eval_reference", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def shuffle_atoms():
     """The same trajectory with the atoms of each residue in another order, as other programs do."""
     import mdtraj

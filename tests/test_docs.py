@@ -6,14 +6,17 @@ beyond that is said in the page, in HTML comments:
   given: NAMES    files that the reader has; small ones stand in here (`give`)
   file: NAME      the block below is the text of this file
   parse: REASON   the commands below are too long or need what a test has not: each is taken apart
-                  by the command itself, which then does nothing
+                  by the command itself, which then does nothing; of Python the imports are done,
+                  and what is called takes the arguments that it is given
 
 A block without a mark is run.
 """
 
 from __future__ import annotations
 
+import ast
 import glob
+import inspect
 import itertools
 import os
 import re
@@ -145,6 +148,8 @@ class Session:
             return
         if block.mark == "file":
             self.write(Path(block.note), block.code)
+        elif block.language == "python" and block.mark == "parse":
+            parse_python(block.code, self.names)
         elif block.language == "python":
             exec(compile(block.code, "page", "exec"), self.names)
         elif block.language == "bash":
@@ -223,6 +228,20 @@ def parse(words: list[str]) -> None:
         parse_pip(rest[1:])
     else:
         assert words[:2] == ["git", "clone"] or program == "cd", f"cannot take apart: {words}"
+
+
+def parse_python(code: str, names: dict[str, Any]) -> None:
+    """Import what a block imports, and hold its calls to the signatures of what it imported."""
+    tree = ast.parse(code)
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    exec(compile(ast.Module(imports, []), "page", "exec"), names)
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in names:
+            given = {str(keyword.arg): None for keyword in call.keywords}
+            try:
+                inspect.signature(names[call.func.id]).bind(*call.args, **given)
+            except TypeError as error:
+                raise AssertionError(f"{ast.unparse(call)}: {error}") from error
 
 
 def parse_eba(words: list[str]) -> None:
@@ -352,6 +371,7 @@ def test_no_block_escapes_and_no_link_leads_nowhere(page):
         "```\nprotenix-eba demo\n```\n",
         "<!-- file: a.yaml -->\n```yaml\neba: {objectve: eba}\n```\n",
         "```python\nassert 1 == 2\n```\n",
+        "<!-- parse: long -->\n```python\nfrom ast import parse\nparse(sorce='1')\n```\n",
     ],
 )
 def test_a_wrong_block_is_found(block, session, tmp_path):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
 import importlib.util
+import pkgutil
+import re
 from pathlib import Path
 
 import pytest
@@ -46,3 +49,19 @@ def test_every_section_and_every_key_is_explained(reference):
     for section in reference.SECTIONS.values():
         names = {field.name for field in dataclasses.fields(section)}
         assert reference.attribute_docs(section).keys() == names
+
+
+PYTHON = re.findall(
+    r"^::: (\S+)$", (ROOT / "docs/reference/python.md").read_text(encoding="utf-8"), re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("name", PYTHON)
+def test_what_the_python_page_names_exists_and_its_examples_work(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = pkgutil.resolve_name(name)
+    assert found.__doc__
+    module = importlib.import_module(found.__module__)
+    runner = doctest.DocTestRunner()
+    for example in doctest.DocTestFinder(recurse=False).find(found, name, module):
+        assert runner.run(example).failed == 0

@@ -151,7 +151,7 @@ def keep_predictions(
     Args:
         path: npz file.
         made: What the predictions depend on.
-        make: Gives the predictions and the sequence of each chain.
+        make: Function that gives the predictions and the sequence of each chain.
     """
     from protenix_eba.ebmfold.predictions import read_source, write_predictions
 

@@ -53,11 +53,11 @@ def build_head(
     """The configuration, that of the model if there is one, and the head that it builds.
 
     Args:
-        name: Of a registered head.
+        name: Name of a registered head.
         choice: The options.
-        plugins: Whose sections the configuration has.
-        weights: In the place of `ebmfold.weights`, unless None.
-        sampler: In the place of `ebmfold.sampler`, unless None.
+        plugins: Names of the plugins whose sections the configuration has.
+        weights: Weights to use in place of `ebmfold.weights`; None to keep those.
+        sampler: Sampler to use in place of `ebmfold.sampler`; None to keep that.
 
     Raises:
         UserError: The configuration, or what it names, cannot be used.

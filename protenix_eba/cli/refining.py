@@ -85,7 +85,7 @@ class Refinement:
         chains: Lengths of its chains.
         head: Refines each.
         native: See `compared_with`.
-        level: To start from in angstrom, or None.
+        level: Noise level to start from in angstrom, or None.
     """
 
     target: Target
@@ -158,9 +158,9 @@ class RefinedBy:
     """What the ensembles of a model are refined by.
 
     Attributes:
-        name: Of the head.
+        name: Name of the head.
         head: Which.
-        trunk: Gives the pair embeddings of a protein.
+        trunk: Source of the pair embeddings of a protein.
         state: Weights of the whole model.
         samples: What the samples depend on, for the record.
     """

@@ -146,7 +146,7 @@ class Trunk:
     Args:
         configs: Resolved configuration.
         state: The checkpoint's weights.
-        folder: Where embeddings are kept, or None.
+        folder: Folder in which embeddings are kept, or None.
         msas: Alignments; stored embeddings that were made with others are refused. None for any
             stored ones, and no alignments where there are none stored.
     """

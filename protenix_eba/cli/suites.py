@@ -62,7 +62,7 @@ def answer(
     """Run a suite, write its files, print its headline; whether some targets failed.
 
     Args:
-        name: Of the suite.
+        name: Name of the suite.
         samples: Ensembles.
         reference: The suite's data.
         out: Folder for the results.

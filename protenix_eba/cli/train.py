@@ -105,7 +105,7 @@ def leave(status: int) -> NoReturn:
     request 179291).
 
     Args:
-        status: Of the process.
+        status: Exit status of the process.
     """
     atexit._run_exitfuncs()
     sys.stdout.flush()

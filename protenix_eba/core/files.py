@@ -24,7 +24,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     The temporary name keeps the suffix, since some writers choose their format by it.
 
     Args:
-        path: Where the finished file or folder shall stand; parents are made.
+        path: The finished file or folder; its parent folders are made.
 
     Raises:
         UserError: The folder cannot be written to.

@@ -48,7 +48,7 @@ class RunFolder:
 
     Args:
         path: `base_dir/run_name`; made if absent.
-        suffix: Of the files with weights.
+        suffix: Suffix of the files with weights.
     """
 
     def __init__(self, path: Path, suffix: str = ".pt") -> None:
@@ -116,7 +116,7 @@ class RunFolder:
         """Write down what a run started from, or check that it is the same now.
 
         Args:
-            facts: For example fingerprints of the start checkpoint.
+            facts: Facts to record, for example fingerprints of the start checkpoint.
 
         Raises:
             UserError: One of them is another one now.

@@ -30,7 +30,7 @@ class EBMFoldConfig:
         network: "equivariant" (coordinates and a pair state), "distance" (convolutions on the
             distance matrix, in a form that trains) or "paper" (as published).
         n_layers: Layers of the network; residual blocks of the convolutional ones.
-        channels: Of its pair state.
+        channels: Number of channels of the network's pair state.
         chiral: Whether the equivariant network can tell left from right.
         batch_size: Crops of an item, from as many domains; a step has `iters_to_accumulate` items
             of each process.

@@ -31,9 +31,9 @@ class Conformation:
     """One structure, read when it is asked for.
 
     Attributes:
-        name: For its output and reports.
+        name: Name for its output and reports.
         path: The file that it is in.
-        read: Gives its C-alpha atoms; a `UserError` if it cannot be used.
+        read: Function that gives its C-alpha atoms; `UserError` if it cannot be used.
     """
 
     name: str

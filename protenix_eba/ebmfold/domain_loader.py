@@ -25,11 +25,11 @@ class DomainLoader:
     Each domain is seen once in an epoch, which need not be a whole number of items.
 
     Args:
-        domains: To train on.
+        domains: Domains to train on.
         crops: How they become examples.
         batch_size: Crops of an item.
         batch_items: Items of one optimizer step, on all ranks.
-        seed: Of the run.
+        seed: Seed of the run.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ class Decoys:
         ca: `[B, L, 3]` in angstrom.
         reflected: `[B]` whether it was made from the mirror image of a sample.
         negative_log_likelihood: `[B]` of the predictions, nats per pair.
-        n_evaluations: Of the network per decoy, or of the peer's objective without a network.
+        n_evaluations: Evaluations of the network, or of the peer's objective, per decoy.
         cpu_seconds: Process time per decoy.
     """
 
@@ -80,11 +80,11 @@ def fold(
     """Sample decoys with a network.
 
     Args:
-        network: In evaluation mode.
-        target: Of any length; memory grows with L^2.
+        network: Network in evaluation mode.
+        target: The protein to fold, of any length; memory grows with L^2.
         sampler: One of `SAMPLERS`, or `refiner` of one with `start`.
         n_decoys: B.
-        seed: Of the random numbers.
+        seed: Seed of the random numbers.
         start: `[L, 3]` a trace to refine; decoys then keep its hand.
         hand_each_level: Whether the hand is seen to after each noise level, as in the paper, and
             not only at the end.

@@ -41,7 +41,7 @@ class Head(Protocol):
         """The protein in the last run of the model, with its predictions.
 
         Args:
-            name: For files and reports.
+            name: Name for files and reports.
 
         Raises:
             UserError: The model has not run, or has no protein that can be folded.
@@ -81,7 +81,7 @@ class Head(Protocol):
         Args:
             target: A protein of L residues.
             ca: `[L, 3]` in angstrom.
-            seed: Of the noise.
+            seed: Seed of the noise.
             level: How far the trace may move, in angstrom of noise to start from; None for what
                 it needs.
 

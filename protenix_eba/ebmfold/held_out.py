@@ -31,13 +31,13 @@ class HeldOut:
     """What is measured.
 
     Attributes:
-        domains: Not trained on.
-        crops: Of the training; validation takes the largest size and no dropout.
+        domains: Domains that are not trained on.
+        crops: Crop settings of the training; validation takes the largest size, no dropout.
         first: Largest noise level in angstrom.
         last: Smallest.
         align: Whether the loss superposes.
-        n_decoys: Of each domain.
-        noise: Of the predictions that these are folded from.
+        n_decoys: Number of decoys that are folded of each domain.
+        noise: Noise level of the predictions that decoys are folded from.
     """
 
     domains: Sequence[Domain]

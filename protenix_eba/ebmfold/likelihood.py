@@ -40,7 +40,7 @@ class PairLikelihood:
         pairs: `[P]` and `[P]`, the residues i < j of each pair.
 
     Args:
-        target: With or without orientations.
+        target: The predictions, with or without orientations.
     """
 
     pairs: tuple[Tensor, ...]
@@ -66,7 +66,7 @@ class PairLikelihood:
 
         Args:
             x: `[L, 3]` in angstrom.
-            orientation_weight: Of the terms of orientations, if these are predicted.
+            orientation_weight: Weight of the orientation terms, if orientations are predicted.
 
         Returns:
             A scalar: of distances, plus the weighted one of orientations.
@@ -106,7 +106,7 @@ class _Angles:
     Of the Q pairs i < j, theta and phi differ from those of (j, i), omega does not.
 
     Args:
-        target: With orientations.
+        target: The predictions, which must include orientations.
         whole: `[L]` which residues have pseudo atoms.
     """
 

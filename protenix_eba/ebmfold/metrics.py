@@ -96,7 +96,7 @@ def _best_over_superpositions(
         x: `[..., L, 3]`.
         native: `[L, 3]`.
         cutoff: Atoms within it are superposed anew, at least three.
-        score: Of squared deviations in angstrom^2.
+        score: Function from squared deviations in angstrom^2 to scores.
 
     Returns:
         `[...]`.

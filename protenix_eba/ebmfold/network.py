@@ -74,7 +74,7 @@ class ScoreNetwork(nn.Module, ABC):
         Args:
             x: `[B, L, 3]` noisy traces in angstrom.
             sigma: `[B]` noise levels in angstrom.
-            condition: Of one target, or of B.
+            condition: Condition of one target, or of B targets.
 
         Returns:
             `[B, L, 3]`.
@@ -154,7 +154,7 @@ class NoiseEmbedding(nn.Module):
     """A vector of a noise level, from sines and cosines of its logarithm.
 
     Args:
-        channels: Of the vector.
+        channels: Length of the vector.
     """
 
     frequency: Tensor

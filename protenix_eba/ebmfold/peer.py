@@ -77,7 +77,7 @@ class PeerFolder:
     """Decoys of a target by scaling and L-BFGS.
 
     Attributes:
-        n_evaluations: Of the objective and its gradient, so far.
+        n_evaluations: Evaluations of the objective and its gradient so far.
 
     Args:
         target: What is folded.
@@ -142,7 +142,7 @@ class PeerFolder:
 
         Args:
             x: `[L, 3]`.
-            orientation_weight: Of their terms beside those of distances.
+            orientation_weight: Weight of the orientation terms relative to the distance terms.
         """
         per_residue = self._likelihood.n_pairs / len(x)
         steps = ((x[1:] - x[:-1]).square().sum(-1) + 1e-6).sqrt()

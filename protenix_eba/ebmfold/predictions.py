@@ -190,7 +190,7 @@ def write_predictions(
 
     Args:
         path: npz file.
-        predictions: Of L residues.
+        predictions: Predictions for L residues.
         chains: The sequence of each chain, X for residues that are none of the 20.
         source: What they were made from.
     """

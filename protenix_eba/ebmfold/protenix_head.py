@@ -177,11 +177,11 @@ def refine_trace(
     """Refine a trace by the predictions, from a small noise level, so that its fold stays.
 
     Args:
-        network: In evaluation mode.
-        target: Of L residues.
+        network: Network in evaluation mode.
+        target: The protein to fold, L residues.
         ca: `[L, 3]` in angstrom.
-        seed: Of the noise.
-        level: To start from, in angstrom; None for what the trace needs.
+        seed: Seed of the noise.
+        level: Noise level to start from, in angstrom; None for what the trace needs.
 
     Returns:
         One decoy, and the level that it started from.
@@ -327,7 +327,7 @@ class EBMFoldHead:
 
         Args:
             coordinates: `[S, N_atom, 3]` in angstrom.
-            seed: Of the noise.
+            seed: Seed of the noise.
             level: See `refine_trace`.
 
         Returns:

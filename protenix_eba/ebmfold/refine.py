@@ -32,7 +32,7 @@ def refining_sampler(
         sampler: One of `SAMPLERS`.
         target: The predictions.
         ca: `[L, 3]`.
-        level: To start from, in angstrom; None for what the trace needs.
+        level: Noise level to start from, in angstrom; None for what the trace needs.
 
     Raises:
         UserError: The sampler has no level that small.

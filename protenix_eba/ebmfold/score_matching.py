@@ -76,7 +76,7 @@ def crop_residues(
     """A subset of residues: rows and columns alike, since Eq. 8 needs all partners of a residue.
 
     Args:
-        n_residues: Of the chain; all are taken if there are no more than `size`.
+        n_residues: Length of the chain; all residues are taken if there are at most `size`.
         size: How many to take.
         two_segments: Two stretches of about half the size, anywhere; else one.
         generator: On the CPU.
@@ -104,7 +104,7 @@ def draw_batch(
 
     Args:
         domains: B of them.
-        settings: Of the crops.
+        settings: How crops are drawn.
         generator: On the CPU.
     """
 
@@ -179,9 +179,9 @@ def denoising_loss(
     structure is first superposed on the noisy one, which removes it.
 
     Args:
-        network: Whose score is trained.
+        network: The network whose score is trained.
         native: `[B, L, 3]` in angstrom.
-        condition: Of the network for these targets.
+        condition: The network's condition for these targets.
         sigma: `[B]`.
         generator: On the CPU.
         align: Whether to superpose.

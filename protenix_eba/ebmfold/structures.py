@@ -177,7 +177,7 @@ def match_residues(
     Args:
         trace: Residues, and whole chains, may be missing.
         n_residues: L.
-        sequence: That the predictions were made for, or None.
+        sequence: Sequence that the predictions were made for, or None.
         chains: Lengths of its chains; None for one.
 
     Returns:

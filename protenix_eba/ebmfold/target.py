@@ -28,8 +28,8 @@ class Target:
     """A protein to fold.
 
     Attributes:
-        name: For files and reports.
-        predictions: Of its residue pairs.
+        name: Name for files and reports.
+        predictions: Predictions for its pairs of residues.
         sequence: One letter per residue, others than the 20 amino acids as unknown; None if it is
             not known.
         residue_index: `[L]`, rising; residues whose numbers differ by 1 are bonded, a larger step
@@ -107,7 +107,7 @@ def pair_features(target: Target, rows: slice = slice(None)) -> Tensor:
 
     Args:
         target: L residues.
-        rows: Which i, so that a long chain's features need not exist at once.
+        rows: Residues i to compute, so that a long chain's features need not exist at once.
 
     Returns:
         `[R, L, 189]` float32.

@@ -102,7 +102,7 @@ def pseudo_atoms(x: Tensor, offset: tuple[float, float, float]) -> Tensor:
 
     Args:
         x: `[..., L, 3]`.
-        offset: In the residue's frame, `PSEUDO_CB` or `PSEUDO_N`.
+        offset: Position in the residue's frame, `PSEUDO_CB` or `PSEUDO_N`.
 
     Returns:
         `[..., L - 2, 3]`.

@@ -28,9 +28,9 @@ class EndBias:
     bounded, so that weights exp(V / kT) lead back to the ensemble without it.
 
     Attributes:
-        depth_kj_mol: Of the well.
-        centre_angstrom: Where V is half as deep.
-        width_angstrom: Of the step.
+        depth_kj_mol: Depth of the well.
+        centre_angstrom: Distance at which V is half as deep.
+        width_angstrom: Width of the step.
     """
 
     depth_kj_mol: float

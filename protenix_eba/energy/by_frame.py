@@ -41,7 +41,7 @@ class ColvarChoice:
         targets: Target of each file, or one for all; may be left out for a single target.
         replicas: Replica of each file; may be left out for one file of a single replica.
         column: Name; None for the only one whose name ends in ".bias".
-        unit: Of that column, one of `ENERGY_UNITS`.
+        unit: Unit of that column, one of `ENERGY_UNITS`.
         temperature_K: Of kT.
         match: How rows and frames are matched, see `plumed.rows_of_frames`.
     """
@@ -89,7 +89,7 @@ def labels_by_frame(
             or PLUMED's COLVAR files, one for each replica.
         data: Folder of the trajectories.
         bias: The numbers are a bias potential V; the labels are -V.
-        colvar: Of COLVAR files; None for the defaults, and wherever CSV files are given.
+        colvar: How COLVAR files are read; None for the defaults, and for CSV files.
 
     Raises:
         UserError: A number belongs to no frame, or to two; files of both kinds; unreadable ones.

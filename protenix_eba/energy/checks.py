@@ -86,8 +86,8 @@ def problem_before(xyz_nm: NDArray[np.floating], geometry: Geometry, *, generate
     """Why these coordinates `[M, 3]` have no meaningful energy; empty when they have.
 
     Args:
-        xyz_nm: Of all atoms.
-        geometry: Of the topology.
+        xyz_nm: Coordinates of all M atoms.
+        geometry: Bonds and other geometry of the topology.
         generated: A model made them: stretched peptide bonds and inverted residues are its own.
     """
     if not np.isfinite(xyz_nm).all():
@@ -122,7 +122,7 @@ def absurd_energy(energy_kj_mol: float, n_atoms: int, *, clashes: bool) -> str:
     """Why no conformation of a molecule has this energy; empty where one may.
 
     Args:
-        energy_kj_mol: Of the conformation.
+        energy_kj_mol: Energy of the conformation.
         n_atoms: M.
         clashes: Whether built hydrogens or a model's atoms may overlap in it.
     """
@@ -159,7 +159,7 @@ def moved_bond(
     Args:
         before_nm: `[M, 3]` coordinates of MD.
         after_nm: `[M, 3]` the minimised ones.
-        geometry: Of the topology.
+        geometry: Bonds and other geometry of the topology.
     """
     first, second = geometry.bonds.T
     length = [np.linalg.norm(xyz[first] - xyz[second], axis=1) for xyz in (before_nm, after_nm)]

@@ -81,7 +81,7 @@ def accelerate(system: openmm.System) -> openmm.System:
     """A copy of `system` with the same energies and cheaper evaluation on a CPU.
 
     Args:
-        system: From a CHARMM36 or Amber force field with "implicit/gbn2.xml", NoCutoff.
+        system: System from a CHARMM36 or Amber force field with "implicit/gbn2.xml", NoCutoff.
 
     Raises:
         ValueError: The system has other forces than those of these force fields with GBn2.

@@ -65,7 +65,7 @@ class EnergyFunction(Protocol):
         """The system of a molecule.
 
         Args:
-            topology: With every atom, hydrogens too.
+            topology: Topology with every atom, including hydrogens.
             protocol: Force field and salt, for functions that have a part of them.
             constrained: Whether X-H bonds are to be rigid, as in the last stage of a minimisation;
                 may be ignored.
@@ -91,7 +91,7 @@ def create_system(
     """The protocol's energy function for a complete topology, its terms in groups of `GROUPS`.
 
     Args:
-        topology: With every atom.
+        topology: Topology with every atom.
         protocol: Energy function, force field and salt.
         constrained: Whether X-H bonds are rigid.
 
@@ -117,7 +117,7 @@ def python_system(topology: app.Topology, compute: Compute) -> openmm.System:
     """A System whose energy is a Python function.
 
     Args:
-        topology: With every atom.
+        topology: Topology with every atom.
         compute: `[M, 3]` positions in nm -> energy in kJ/mol and `[M, 3]` forces in kJ/mol/nm.
 
     Raises:

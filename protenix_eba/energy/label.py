@@ -61,7 +61,7 @@ class Workers:
         backend: joblib's: "loky", "dask" or "ray"; workers on other machines need the input and
             the output under the same paths.
         scheduler: Address of a running dask or ray cluster; None starts one on this machine.
-        frame_timeout_s: After which a frame is given up; None for no limit.
+        frame_timeout_s: Time after which a frame is given up, s; None for no limit.
         prepare: Called in each process before its work; it registers what plugins bring.
     """
 
@@ -115,14 +115,25 @@ def label_targets(
         reference_dir: Folder of targets of the same names whose PDB files decide protonation,
             disulfides and termini, so that the energies compare with labels made there; the
             frames' own PDB files by default.
-        selection: Which frames.
-        workers: Who computes.
+        selection: Which frames to label.
+        workers: Processes, platform and time limits of the computation.
         shard: Label this share of the targets only, into a table of its own beside `out`.
-        name: Of the target whose frames the structure files are.
+        name: Name of the target, where the inputs are structure files of a single one.
 
     Raises:
         UserError: No target, no frame at all, an energy function that is not known, or labels in
             `out` of another protocol, of another topology or of other trajectories.
+
+    Examples:
+        The energy of a shipped structure as it is, without minimisation:
+
+        >>> from dataclasses import replace
+        >>> from importlib.resources import files
+        >>> structure = str(files("protenix_eba") / "demo_data" / "grgds" / "grgds.pdb")
+        >>> as_it_is = replace(PROTOCOLS["default"], minimise=False)
+        >>> report = label_targets([structure], "labels.parquet", as_it_is)
+        >>> report.labels.status.tolist()
+        ['ok']
     """
     ENERGIES.get(protocol.function)
     sources, out = find_sources(inputs, name), Path(out)

@@ -39,7 +39,7 @@ class Minimised(NamedTuple):
     """The end of a minimisation.
 
     Attributes:
-        energy_kj_mol: Of the minimised conformation.
+        energy_kj_mol: Energy of the minimised conformation.
         xyz_nm: `[M, 3]` its positions.
         iterations: L-BFGS iterations and quench steps of all stages.
     """
@@ -156,9 +156,9 @@ class Quench:
     """Damped dynamics at 0 K: nearly the path of steepest descent, at the price of dynamics.
 
     Args:
-        system: With rigid X-H bonds, if the energy function has them.
-        platform: Of OpenMM.
-        length_ps: Of the path.
+        system: System whose X-H bonds are rigid, if the energy function allows it.
+        platform: Name of the OpenMM platform.
+        length_ps: Length of the path in ps.
     """
 
     def __init__(self, system: openmm.System, platform: str, length_ps: float) -> None:
@@ -196,7 +196,7 @@ class Minimiser:
     Args:
         rigid: System whose X-H bonds are rigid.
         free: The same without constraints, for the stages that come first; None to do without.
-        platform: Of OpenMM.
+        platform: Name of the OpenMM platform.
         protocol: Tolerances and stages.
     """
 

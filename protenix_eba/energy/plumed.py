@@ -156,8 +156,8 @@ def rows_of_frames(colvar: Colvar, times: FrameTimes, what: str, match: Match) -
 
     Args:
         colvar: R rows.
-        times: Of the F frames.
-        what: They are of, for messages.
+        times: Times of the F frames.
+        what: Name of what the frames are of, for messages.
         match: "time" by the time, "row" by the position with as many rows as frames; "auto" by the
             time where the trajectory has times, else by the position.
 

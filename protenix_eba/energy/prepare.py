@@ -72,8 +72,8 @@ def complete(fixer: Any, protonation: Protonation) -> list[str]:
     """Add what a file lacks, at the same places each time: heavy atoms, disulfides, hydrogens.
 
     Args:
-        fixer: From `open_structure`.
-        protonation: Of residues that show no hydrogens.
+        fixer: The file's structure, from `open_structure`.
+        protonation: Protonation of residues that show no hydrogens.
 
     Returns:
         What the energy does not see of the file, for people.

@@ -66,7 +66,7 @@ class EnergyProtocol:
         minimise: False gives the energies of the conformations as they are.
         repeats: Minimisations of each frame, from starts that differ by rounding; the label is
             their mean, and their standard deviation its noise.
-        protonation: Of residues whose hydrogens the topology does not show, as
+        protonation: Protonation of residues whose hydrogens the topology does not show, as
             `protonation_choice.Protonation` writes it; "frames" is pH 7.
     """
 

@@ -52,7 +52,7 @@ def variants_of(topology: Any, choice: Protonation) -> list[list[tuple[str, str]
 
     Args:
         topology: openmm.app.Topology with all heavy atoms, its hydrogens bonded.
-        choice: Of residues that show no hydrogens.
+        choice: Protonation of residues that show no hydrogens.
 
     Returns:
         Name and parent of each hydrogen, where the file shows the residue's protonation; the

@@ -26,7 +26,7 @@ class NamedState:
     Attributes:
         chain: Its chain's name in the file; None where it was not given.
         residue: Standard name.
-        number: With its insertion code, "52A".
+        number: Residue number with its insertion code, "52A".
         state: AMBER's name.
     """
 

@@ -25,7 +25,7 @@ class Relaxed(NamedTuple):
     """The end of one minimisation.
 
     Attributes:
-        number: Of the conformation.
+        number: Number of the conformation.
         energy: As a label has it.
         xyz_angstrom: `[N, 3]` in the order of the topology file; None where it failed.
     """

@@ -105,7 +105,7 @@ def write_quality_report(path: Path, labels: EnergyLabels) -> list[Path]:
     """Write the table and the outliers as Markdown, and a plot beside it.
 
     Args:
-        path: Of the Markdown file; the plot takes its name with .png.
+        path: Markdown file to write; the plot has the same name with .png.
         labels: All rows.
 
     Returns:

@@ -80,7 +80,7 @@ class KnownLabels:
 
     Attributes:
         labels: All of them; None when there is no table yet.
-        files: Where they stand.
+        files: The files in which they stand.
         used: Rows that `has` found.
     """
 

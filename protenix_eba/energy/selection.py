@@ -18,8 +18,8 @@ class FrameSelection:
 
     Attributes:
         stride: Every so many frames of each replica.
-        per_target: At most so many frames of each target, drawn at random; None for no limit.
-        seed: Of that draw; a target's draw does not depend on the other targets.
+        per_target: Largest number of frames of each target, drawn at random; None for no limit.
+        seed: Seed of that draw; a target's draw does not depend on the other targets.
         explicit: Frames by (target, replica); replicas without an entry are left out. None for
             all replicas.
     """

@@ -50,7 +50,7 @@ class Frames(NamedTuple):
 
     Attributes:
         xyz_angstrom: `[F, N, 3]` in the topology file's atom order; NaN where an atom is missing.
-        faults: For each frame why it cannot be used; empty when it can.
+        faults: Reason why each frame cannot be used; empty when it can.
     """
 
     xyz_angstrom: NDArray[np.float32]
@@ -61,7 +61,7 @@ class FrameSource(Protocol):
     """One target's frames.
 
     Attributes:
-        name: Of the target.
+        name: Name of the target.
         topology_path: PDB or mmCIF file whose atoms the frames have, in their order.
         replicas: Numbers of its replicas.
     """
@@ -134,7 +134,7 @@ class FilesSource:
     chain, residue number and name, so their order may differ.
 
     Args:
-        name: Of the target.
+        name: Name of the target.
         paths: PDB or mmCIF files in the order of their frames.
 
     Raises:

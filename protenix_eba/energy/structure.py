@@ -108,7 +108,7 @@ class CompleteStructure:
         same disulfides, same termini.
 
         Args:
-            names: Of each of the frames' N atoms, from `caps.places`.
+            names: Residue index and name of each of the frames' N atoms, from `caps.places`.
 
         Raises:
             UserError: A heavy atom is missing (but OXT), or is not one of this structure.
@@ -193,7 +193,7 @@ def complete_structure(pdb_path: Path | str, protonation: str = FROM_FRAMES) -> 
 
     Args:
         pdb_path: The file.
-        protonation: Of residues that show no hydrogens, see `Protonation.parse`.
+        protonation: Protonation of residues that show no hydrogens, see `Protonation.parse`.
 
     Raises:
         UserError: The file cannot be read, is a trace without side chains, holds a residue gap,

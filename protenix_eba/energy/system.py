@@ -45,8 +45,8 @@ class FrameEnergy(NamedTuple):
     With repeats, energies, RMSD and forces are means over them and iterations their sum.
 
     Attributes:
-        initial_energy_kj_mol: Of the conformation as it is.
-        energy_kj_mol: After minimisation; the initial one if the protocol has none.
+        initial_energy_kj_mol: Energy of the conformation before minimisation.
+        energy_kj_mol: Energy after minimisation; the initial one if the protocol has none.
         rmsd_angstrom: All-atom RMSD that the minimisation moved it, after superposition.
         status: "ok", "outlier" (has an energy, but look at it), "skipped" (its coordinates have
             no meaningful energy) or "failed" (the evaluation or the minimisation did).
@@ -56,8 +56,8 @@ class FrameEnergy(NamedTuple):
         energy_torsions_kj_mol: Torsions, impropers and CMAP.
         energy_nonbonded_kj_mol: Coulomb and Lennard-Jones.
         energy_solvent_kj_mol: Implicit solvent.
-        iterations: Of L-BFGS; 0 without minimisation, -1 where there is no energy.
-        rms_force_kj_mol_nm: Left after minimisation, without what constraints balance.
+        iterations: L-BFGS iterations; 0 without minimisation, -1 where there is no energy.
+        rms_force_kj_mol_nm: RMS force after minimisation, without what constraints balance.
         repeats: Minimisations that the energy is the mean of.
         noise_kj_mol: Standard deviation of a single minimisation; NaN for fewer than two.
     """
@@ -98,7 +98,7 @@ class TargetEnergy:
     """Energies under one protocol for conformations of one complete structure.
 
     Args:
-        structure: From `complete_structure`.
+        structure: The completed structure, from `complete_structure`.
         protocol: Force field and minimisation.
         platform: OpenMM platform name, or "auto": CUDA where there is a device, else CPU.
         generated: The conformations are a model's: its backbone bonds may be stretched, and their

@@ -234,6 +234,12 @@ def read_labels(path: Path | str) -> EnergyLabels:
     Raises:
         UserError: No such file, cut or not Parquet, a column is missing or of another type, an
             "ok" row without a finite energy, or two rows for one frame.
+
+    Examples:
+        >>> from importlib.resources import files
+        >>> labels = read_labels(str(files("protenix_eba") / "demo_data" / "labels.parquet"))
+        >>> labels.energy_kj_mol.dtype
+        dtype('float64')
     """
     path = require_file(path, "energy labels", "make them with `protenix-eba label`")
     try:

@@ -32,7 +32,7 @@ class Chunk:
         replica: Its number.
         frames: `[F]` indices.
         xyz_angstrom: `[F, N, 3]` coordinates.
-        faults: For each frame why its coordinates cannot be used; empty when they can.
+        faults: Reason why each frame cannot be used; empty when it can.
         topology_path: The file that the system is made from.
         structure: How the frames' atoms fill it, or the reason why there is none.
     """
@@ -52,10 +52,10 @@ class Job:
 
     Attributes:
         protocol: What an energy means.
-        platform: Of OpenMM, or "auto".
+        platform: Name of the OpenMM platform, or "auto".
         parts: Folder for finished chunks.
         generated: The frames are a model's, see `TargetEnergy`.
-        timeout_s: For each frame; None for no limit.
+        timeout_s: Time limit for each frame, s; None for no limit.
         prepare: Called in each process before its work.
     """
 

@@ -194,8 +194,8 @@ def intervals(table: TargetTable, seed: int) -> dict[str, tuple[float, float]]:
     targets out, and a median has no such derivative.
 
     Args:
-        table: Of the targets; fewer than `MIN_TARGETS` have no interval.
-        seed: Of the resamples.
+        table: The targets' values; fewer than `MIN_TARGETS` have no interval.
+        seed: Seed of the resamples.
 
     Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
     """
@@ -225,7 +225,7 @@ def differences(
     Args:
         first: A model.
         second: Another, the same targets in the same order.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
 
     Returns:
         Key to (second less first, low, high); the bounds are None below `MIN_TARGETS` targets.

@@ -61,9 +61,9 @@ def interval(
     """A statistic of one or more samples and its interval, each sample resampled by its blocks.
 
     Args:
-        statistic: Of as many arrays `[F]` as there are samples.
+        statistic: Function of as many arrays `[F]` as there are samples.
         samples: Each in blocks.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
         n: Resamplings.
     """
     draw = np.random.default_rng(seed)

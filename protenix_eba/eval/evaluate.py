@@ -79,10 +79,10 @@ def evaluate(
     Args:
         reference: MD, as `find_references` takes it.
         samples: Ensembles, as `find_samples` takes them.
-        out_dir: Where the files go.
+        out_dir: Folder to write to.
         label: Name of the model.
-        settings: Of each target's evaluation.
-        energies: Of MD and samples.
+        settings: How each target is evaluated.
+        energies: Energies of the MD and of the samples.
         targets: Names that are wanted; each that lacks samples is a failure. Without them the
             targets are those of the samples, and also those of the reference as long as most of
             them have samples: a reference may hold other splits.
@@ -93,6 +93,18 @@ def evaluate(
 
     Raises:
         UserError: A folder without targets, or not one target that could be evaluated.
+
+    Examples:
+        The shipped MD of a peptide against itself, without the metrics beyond the protocol:
+
+        >>> from importlib.resources import files
+        >>> md = str(files("protenix_eba") / "demo_data")
+        >>> only_protocol = TargetSettings(beyond=False)
+        >>> found = evaluate(
+        ...     md, [md], "out", label="MD", targets=["grgds"], settings=only_protocol
+        ... )
+        >>> round(found.targets["grgds"].values["rmsf_pearson"], 6)
+        1.0
     """
     settings, energies = settings or TargetSettings(), energies or ModelEnergies({}, {})
     out_dir = Path(out_dir)

@@ -53,7 +53,7 @@ class TargetSettings:
     """How one target is evaluated.
 
     Attributes:
-        seed: Of the draws from MD; 137 is AlphaFlow's.
+        seed: Seed of the draws from MD; 137 is AlphaFlow's.
         compat: `alphaflow-1.9.9` to repeat AlphaFlow's script under mdtraj 1.9.9 beside ours.
         compat_threads: OpenMP threads of the run to repeat; its areas depend on them.
         n_plotted: Most MD frames in the figure of the principal components.

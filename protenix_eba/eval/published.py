@@ -18,7 +18,7 @@ class PublishedRow:
     Attributes:
         label: The method.
         source: Paper and table.
-        split: Which proteins.
+        split: The proteins that it was measured on.
         n_targets: How many; None where the source does not say.
         n_samples: Conformations of each; None where the source does not say.
         values: Metric key of the aggregate to the printed value.

@@ -36,7 +36,7 @@ class Summary:
 
     Attributes:
         targets: Name to result.
-        seed: Of the resamples behind the intervals.
+        seed: Seed of the resamples behind the intervals.
     """
 
     targets: Mapping[str, TargetResult]
@@ -73,7 +73,7 @@ class Evaluation:
     """One model's ensembles against their MD.
 
     Attributes:
-        label: Of the model.
+        label: Name of the model.
         targets: Name to result, those that could be evaluated, sorted.
         failed: Name to the reason why not.
         not_evaluated: Targets of the reference that the model has no samples of.

@@ -41,7 +41,7 @@ def write_target(path: Path, result: TargetResult, inputs: str) -> None:
     """Write one target's result, whole or not at all.
 
     Args:
-        path: From `target_path`.
+        path: Path from `target_path`.
         result: What was found.
         inputs: Fingerprint of everything that decided it.
 
@@ -68,7 +68,7 @@ def read_target(path: Path, inputs: str | None = None) -> TargetResult | None:
     """Read a result back.
 
     Args:
-        path: From `target_path`.
+        path: Path from `target_path`.
         inputs: The fingerprint that it must have; any when None.
 
     Returns:

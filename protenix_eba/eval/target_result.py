@@ -17,7 +17,7 @@ class TargetResult:
     """One ensemble against the MD of one target.
 
     Attributes:
-        name: Of the target.
+        name: Name of the target.
         values: Metric key (`definitions.METRICS`) to value; NaN where it is not defined.
         compat: The same keys as AlphaFlow's script would print them; empty unless asked for.
         floor: The same keys, MD against MD, one mapping for each replica against the others;

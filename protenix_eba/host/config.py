@@ -251,7 +251,7 @@ def section_from(values: Mapping[str, Any], section: type[C]) -> C:
     """A section of the resolved configuration as its dataclass, whose own checks then run.
 
     Args:
-        values: For example `configs.eba`.
+        values: Values of a section, for example `configs.eba`.
         section: The dataclass that `section_defaults` made the section from.
 
     Raises:
@@ -292,6 +292,15 @@ def resolve_config(
     Raises:
         UserError: A key is unknown, a value has the wrong type, the file cannot be read, the
             model is unknown, or two plugins claim a section.
+
+    Examples:
+        >>> from protenix_eba.host.environment import ensure_ccd_cache, prepare_environment
+        >>> from protenix_eba.plugin_api import load_plugins
+        >>> prepare_environment()
+        >>> _ = ensure_ccd_cache()
+        >>> plugins = load_plugins(["protenix_eba"])
+        >>> resolve_config(plugins, overrides={"eba.n_conformers": "4"}).eba.n_conformers
+        4
     """
     from protenix.config.config import ConfigManager
 

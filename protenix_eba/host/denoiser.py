@@ -37,7 +37,7 @@ class ConformerDenoiser(nn.Module):
 
     Args:
         diffusion_module: `protenix.model.modules.diffusion.DiffusionModule`.
-        dtype: Of matrix multiplications; bfloat16 through autocast, the weights stay in float32.
+        dtype: Type of matrix multiplications; bfloat16 by autocast, the weights stay in float32.
         input_embedder: `protenix.model.modules.embedders.InputFeatureEmbedder`, if it is trained
             too: it then makes `s_inputs` anew. The trunk's other embeddings stay the cached ones.
     """
@@ -88,10 +88,10 @@ class ConformerDenoiser(nn.Module):
 
         Args:
             features: Protenix's input features.
-            embeddings: Of the frozen trunk.
+            embeddings: Embeddings of the frozen trunk.
             coordinates: `[K, S, N, 3]` noisy coordinates in angstrom, or `[B, N, 3]`.
             sigma: `[S]` noise levels that the K conformers share, or `[B]`.
-            shared: From `prepare`, to save its cost over many calls.
+            shared: Result of `prepare`, to save its cost over many calls.
 
         Returns:
             Denoised coordinates, of the shape of `coordinates`.

@@ -132,7 +132,7 @@ def save_embeddings(
 
     Args:
         path: `.safetensors` file.
-        embeddings: From `compute_embeddings`.
+        embeddings: Embeddings from `compute_embeddings`.
         protein: The features that they were made from.
         trunk: Fingerprint of the trunk's weights (`weights.trunk_fingerprint`).
         n_cycles: Recycling iterations.
@@ -210,7 +210,7 @@ class EmbeddingFolder:
     """Embeddings of many proteins, each read when it is asked for.
 
     Args:
-        folder: With a file NAME.safetensors for each.
+        folder: Folder with a file NAME.safetensors for each protein.
         trunk: Fingerprint of the trunk's weights.
         n_cycles: Recycling iterations.
         n_kept: How many of the last ones asked for stay in memory.
@@ -231,7 +231,7 @@ class EmbeddingFolder:
         """That a protein's file is there and was made from this sequence, trunk, recycling and MSA.
 
         Args:
-            protein: Whose.
+            protein: The protein.
             msa: Fingerprint of the alignments, or "none"; None for any. Where any will do, the
                 first target that differs from the others in having one or not is logged.
 

@@ -155,7 +155,7 @@ def ensure_ccd_cache(root: Path | str | None = None) -> Path:
     Component Dictionary (about 5 s, once per RDKit version). Two processes may do so at once.
 
     Args:
-        root: Where to look and make them; default is `protenix_root()`.
+        root: Folder to look in and to make them in; `protenix_root()` by default.
 
     Returns:
         The folder.

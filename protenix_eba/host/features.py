@@ -73,7 +73,7 @@ def protein_features(
 
     Args:
         protein: What to featurise.
-        seed: Of the random orientation that Protenix gives each residue's reference conformer.
+        seed: Seed of the random orientation that Protenix gives each residue's reference conformer.
         msa: Alignments of its chains; None for its sequence alone.
 
     Returns:
@@ -97,8 +97,8 @@ def complex_features(entry: dict[str, Any], *, seed: int = 0) -> dict[str, Any]:
     """Features of proteins with other molecules, without templates and alignments.
 
     Args:
-        entry: Of the JSON of `protenix pred`.
-        seed: Of the random orientation that Protenix gives each residue's reference conformer.
+        entry: An entry of the JSON file that `protenix pred` reads.
+        seed: Seed of the random orientation that Protenix gives each residue's reference conformer.
 
     Returns:
         The features, on the CPU.

@@ -36,7 +36,7 @@ class LowRankUpdate(nn.Module):
 
     Args:
         weight: W `[n_out, n_in]`, for its shape, type and device.
-        rank: At most that of W is used, min(n_out, n_in).
+        rank: Rank of the update, at most that of W, min(n_out, n_in).
         scale: alpha / rank.
         generator: Draws A, on the CPU.
     """

@@ -39,8 +39,8 @@ class ProteinMsa:
     """Alignments of all chains of a protein, as the text of a3m files.
 
     Attributes:
-        unpaired: Of each chain; empty for none.
-        paired: Of each chain, with rows that name their species; empty for none.
+        unpaired: The unpaired alignment of each chain; empty for none.
+        paired: The paired alignment of each chain, whose rows name their species; empty for none.
     """
 
     unpaired: tuple[str, ...]

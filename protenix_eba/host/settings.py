@@ -163,7 +163,7 @@ def declarations(
     Args:
         tree: Defaults in Protenix's notation.
         top: The whole tree, where a linked key is looked up.
-        prefix: Where `tree` is in it, ending with a dot.
+        prefix: Dotted key of `tree` within `top`, ending with a dot.
     """
     declared: dict[str, Declared] = {}
     for name, default in tree.items():

@@ -23,7 +23,7 @@ def pack_features(protein: ProteinFeatures) -> Tensor:
     """The features of `features.compact`, one-hots as numbers, compressed.
 
     Args:
-        protein: With all features, or those of `compact`.
+        protein: Features of a protein: all of them, or those of `compact`.
 
     Returns:
         `[n_bytes]` uint8 for `unpack_features`.
@@ -42,7 +42,7 @@ def unpack_features(packed: Tensor, protein: Protein, msa: str) -> ProteinFeatur
     """The very features that were packed, as `features.compact` gives them.
 
     Args:
-        packed: From `pack_features`.
+        packed: Tensor from `pack_features`.
         protein: The same.
         msa: Fingerprint of the alignments that its embeddings were made with.
 

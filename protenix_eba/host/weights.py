@@ -246,9 +246,9 @@ def matching(patterns: Sequence[str], names: Iterable[str], what: str, hint: str
 
     Args:
         patterns: Its globs.
-        names: Of the diffusion module, as in a checkpoint.
-        what: They name ("weight"), for the message.
-        hint: Of the message.
+        names: Names of the diffusion module's weights, as in a checkpoint.
+        what: Noun for what the names are of ("weight"), for the message.
+        hint: Hint of the error message.
 
     Raises:
         UserError: A pattern matches none.

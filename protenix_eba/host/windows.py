@@ -28,7 +28,7 @@ def window_size(diffusion_module: nn.Module, n_atoms: int) -> int | None:
 
     Args:
         diffusion_module: `protenix.model.modules.diffusion.DiffusionModule`.
-        n_atoms: Of the system.
+        n_atoms: Number of atoms of the system.
     """
     module: Any = diffusion_module
     again = module.blocks_per_ckpt and torch.is_grad_enabled()
@@ -56,7 +56,7 @@ def with_one_window(features: dict[str, Any], size: int | None) -> dict[str, Any
 
     Args:
         features: Protenix's input features of one sequence.
-        size: From `window_size`.
+        size: Size from `window_size`.
     """
     position: Tensor = features["ref_pos"]
     if size is None:

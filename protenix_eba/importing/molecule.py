@@ -35,7 +35,7 @@ class Molecule:
         topology: Atoms in the order of `SourceTopology.columns`, one chain for each of the
             protein's chains, standard bonds.
         reference: `[N_atom, 3]` in angstrom, made whole: the coordinates of its PDB file.
-        connections: For `make_whole`.
+        connections: Bonds, for `make_whole`.
         bonds: `[B, 2]` covalent bonds, disulfides and the ends of rings among them where the
             reference has them.
         bridges: Those of the bonds that no sequence tells.
@@ -63,7 +63,7 @@ def build_molecule(
     """Put the protein of a topology file together.
 
     Args:
-        source: From `read_topology`.
+        source: Topology from `read_topology`.
         xyz: `[N_atom, 3]` in angstrom, reference coordinates, possibly cut by the box.
         box: `[3, 3]` in angstrom, or None.
         scratch: A folder for a file that is removed again.
@@ -275,7 +275,7 @@ def _missing_heavy_atoms(topology: mdtraj.Topology, closed: set[int]) -> tuple[s
     """Heavy atoms that are not there, those of the chains' ends last.
 
     Args:
-        topology: Of the protein.
+        topology: Topology of the protein.
         closed: Indices of residues that end a ring: they have no OXT.
     """
     missing, ends = [], []

@@ -27,7 +27,7 @@ class Connections:
     Attributes:
         child: `[E]` atoms in an order in which each comes after its parent.
         parent: `[E]` the atom that each is placed next to.
-        alpha_carbons: For each chain the indices of its C-alpha atoms (of one atom if it has none).
+        alpha_carbons: Indices of each chain's C-alpha atoms (of one atom if it has none).
         chain: `[N_atom]` chain number of each atom.
     """
 
@@ -99,7 +99,7 @@ def make_whole(
     Args:
         xyz: `[N_atom, 3]` in angstrom; non-finite coordinates stay as they are.
         box: `[3, 3]` box vectors as rows, angstrom; None where there is none.
-        connections: Of the topology.
+        connections: Bonds of the topology.
 
     Returns:
         The coordinates, and whether any was changed.

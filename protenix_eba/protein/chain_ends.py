@@ -14,7 +14,7 @@ def end_atoms(topology: Any) -> tuple[int, int]:
     """Indices of the first residue's N and of the last one's C.
 
     Args:
-        topology: Of a single chain, `mdtraj.Topology` or `openmm.app.Topology`.
+        topology: Topology of a single chain, `mdtraj.Topology` or `openmm.app.Topology`.
     """
     residues = topology.residues
     listed = list(residues() if callable(residues) else residues)

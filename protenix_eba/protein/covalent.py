@@ -44,7 +44,7 @@ class Atom:
         element: Symbol.
         residue: Index of its residue in the whole structure.
         chain: Index of its chain.
-        label: For people, "A LYS 2 NZ".
+        label: Name for messages, "A LYS 2 NZ".
     """
 
     name: str
@@ -60,10 +60,10 @@ class CrossBond:
 
     Attributes:
         first: Index of one atom.
-        second: Of the other, behind it.
+        second: Index of the other atom, larger than the first.
         kind: "head to tail" for a chain's own C and N; what is "other" has no name here.
-        length: In angstrom.
-        label: For people, "A LYS 2 NZ - A ASP 6 CG".
+        length: Length in angstrom.
+        label: Name for messages, "A LYS 2 NZ - A ASP 6 CG".
     """
 
     first: int

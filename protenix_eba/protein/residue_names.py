@@ -144,7 +144,7 @@ def standard_cap(name: str, atoms: Iterable[str]) -> str | None:
     """The PDB's name of a cap that force fields have, if these are its heavy atoms; else None.
 
     Args:
-        name: Of the residue, "NMA" for example.
+        name: Name of the residue, "NMA" for example.
         atoms: PDB names of its atoms.
     """
     cap = standard_cap_name(name)

@@ -39,8 +39,8 @@ def samples_at_a_time(
     Args:
         n_tokens: Residues.
         n_atoms: Heavy atoms.
-        device: Of the model.
-        free_bytes: Of the device; by default what is free now.
+        device: Device of the model.
+        free_bytes: Free memory of the device; by default what is free now.
     """
     free = free_memory(device) if free_bytes is None else free_bytes
     most = max(MOST.get(device.type, 1), ATOMS_AT_LEAST // n_atoms)

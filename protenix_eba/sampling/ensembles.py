@@ -153,8 +153,8 @@ class EnsembleFolder:
     """One protein's ensemble below a folder of ensembles.
 
     Args:
-        out: Of all proteins.
-        protein: Whose.
+        out: Folder of the ensembles of all proteins.
+        protein: The protein that the ensemble is of.
         settings: What the samples depend on; compared with what is there.
     """
 

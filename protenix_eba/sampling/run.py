@@ -40,7 +40,7 @@ class Plan:
 
     Attributes:
         n_samples: N.
-        settings: Of the sampler.
+        settings: Settings of the sampler.
         seed: Sample n is made from (seed, n).
         chunk: Samples at a time; None for what fits into memory.
         valid_only: Invalid samples are left out, and others made in their place.
@@ -78,9 +78,9 @@ class Ensemble:
     """What has become of one protein.
 
     Attributes:
-        folder: Of its files.
-        n_samples: Asked for.
-        n_written: In its files.
+        folder: Folder of the protein's files.
+        n_samples: Number of samples that were asked for.
+        n_written: Number of samples in the files.
         attempts: Samples that were made for them.
         invalid: Number of a sample to what is wrong with it.
     """
@@ -120,7 +120,7 @@ class SamplingRun:
     """Makes ensembles with one model.
 
     Args:
-        denoiser: In evaluation mode.
+        denoiser: Denoiser in evaluation mode.
         inputs: Features and embeddings of a protein; called only where samples are missing.
         plan: What is asked for.
         provenance: What else the samples depend on: checkpoint, precision.
@@ -156,7 +156,7 @@ class SamplingRun:
         """Make what is missing of a protein's ensemble.
 
         Args:
-            protein: Whose.
+            protein: The protein to sample.
             msa: Fingerprint of the alignments of its embeddings.
             tell: Called with the number of samples that are there, after each chunk.
 

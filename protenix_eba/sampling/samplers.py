@@ -52,7 +52,7 @@ class SamplerSettings:
         gamma0: Churn: how much noise is added again before each step, while sigma > gamma_min.
             AlphaFold 3 takes 0.8. It corrects errors of the model, and narrows the samples (a
             Gaussian of 4 angstrom by an eighth); 0 solves the probability-flow equation.
-        gamma_min: In angstrom.
+        gamma_min: Noise level in angstrom below which no noise is added.
         noise_scale: lambda, on the added noise; AlphaFold 3 takes 1.003.
         step_scale: eta, on the step; 1 is the Euler step, AlphaFold 3 takes 1.5, which narrows
             the samples.
@@ -61,7 +61,7 @@ class SamplerSettings:
         rho: Exponent of the schedule, above 0.
         order: 1, Euler's step; or 2, Heun's (Karras et al., 2022, Algorithm 1), which denoises
             twice in a step and needs far fewer steps for the same error.
-        sigma_data: In angstrom.
+        sigma_data: Size of the data, in angstrom.
     """
 
     n_steps: int = 20
@@ -128,7 +128,7 @@ class DiffusionSampler(Protocol):
             n_atoms: N.
             generators: B generators on the CPU, one for each sample.
             settings: The options of `protenix-eba sample`; those without a meaning are ignored.
-            device: Of the model.
+            device: Device of the model.
 
         Returns:
             `[B, N, 3]` in angstrom; samples that are not finite are told and left out.
@@ -222,10 +222,10 @@ class TargetSampler:
     What the noise has no part in is computed once, in the beginning.
 
     Args:
-        denoiser: In evaluation mode.
+        denoiser: Denoiser in evaluation mode.
         protein: Features, on the device of the embeddings.
-        embeddings: Of the trunk.
-        settings: Of the sampler.
+        embeddings: Embeddings of the trunk.
+        settings: Settings of the sampler.
         seed: Sample n is made from (seed, n), in whatever chunk: chunks differ by the rounding of
             matrix products, in coordinates by less than 1e-4 angstrom in float32 on a CPU.
         sampler: Makes them.
@@ -273,8 +273,8 @@ def in_chunks(
 
     Args:
         sampler: A `TargetSampler`.
-        numbers: Of the samples.
-        size: Of the chunks.
+        numbers: Numbers of the samples.
+        size: Number of samples in a chunk.
 
     Yields:
         The numbers of a chunk and its samples `[B, N_atom, 3]` in angstrom.

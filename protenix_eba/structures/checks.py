@@ -18,7 +18,7 @@ def check_finite(xyz: NDArray[np.float32], first: int, path: Path) -> None:
     Args:
         xyz: `[F, N, 3]`.
         first: Number of its first frame.
-        path: Where it was read from.
+        path: File that it was read from.
 
     Raises:
         UserError: It names the first broken frame.

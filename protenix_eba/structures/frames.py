@@ -31,7 +31,7 @@ class FrameChoice:
             none, so that 10,001 frames and a stride of 100 make 100.
         per_target: Instead of it, this number of frames: all replicas, one after the other, are
             cut into as many equal blocks, and one frame is drawn from each.
-        seed: Of that draw.
+        seed: Seed of that draw.
     """
 
     stride: int = 1
@@ -67,8 +67,8 @@ class TrajectoryFile:
 
     Args:
         handle: mdtraj's object of the file.
-        path: Where it is, for messages.
-        topology: Of the whole system.
+        path: Path of the file, for messages.
+        topology: Topology of the whole system.
         special: A reader instead of mdtraj's.
     """
 
@@ -213,7 +213,7 @@ def open_trajectory(path: Path, topology: mdtraj.Topology) -> Iterator[Trajector
 
     Args:
         path: The file.
-        topology: Of all atoms that it holds.
+        topology: Topology of all atoms in the file.
 
     Raises:
         UserError: No such file, another format, a broken header.

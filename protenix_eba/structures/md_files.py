@@ -53,7 +53,7 @@ class Source:
     """Where the MD of one target is.
 
     Attributes:
-        name: Of the target, and of its folder in the data set.
+        name: Name of the target, and of its folder in the data set.
         topology: Its file, or the member of `archive`; None if there is a `problem`.
         trajectories: File (or member) of each replica.
         archive: A zip that holds them.
@@ -217,9 +217,9 @@ class DcdLayout:
     """Where things stand in a DCD file.
 
     Attributes:
-        order: Of its bytes.
-        start: Of the first frame.
-        n_atoms: Of the first frame.
+        order: Byte order of the file, "little" or "big".
+        start: Offset of the first frame in bytes.
+        n_atoms: Number of atoms in the first frame.
         fixed: Atoms that later frames do not repeat.
         has_cell: Whether each frame begins with a cell.
         fourth: Whether frames have a fourth dimension.

@@ -148,7 +148,7 @@ class _Picked:
     """The protein's part of a topology, residue by residue.
 
     Args:
-        path: Of the file, for messages.
+        path: Path of the file, for messages.
         raw: Residue and atom name of each atom as they stand in the file.
     """
 
@@ -359,7 +359,7 @@ def _amino_acid(
         residue: As mdtraj reads it.
         own: Atom names as they stand in the file.
         raw: The residue's name there; PDB files cut names of four letters, and NMET is NME.
-        path: For messages.
+        path: Path of the file, for messages.
     """
     name = standard_residue(raw) or standard_residue(residue.name)
     backbone = set(own) >= _BACKBONE

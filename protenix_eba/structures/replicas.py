@@ -41,7 +41,7 @@ class TrajectoryConformations:
     time, which goes when another one is unpacked or the process ends.
 
     Args:
-        source: Where the files are; without a `problem`.
+        source: Files of the target; it must have no `problem`.
     """
 
     def __init__(self, source: Source) -> None:

@@ -71,6 +71,12 @@ def read_proteins(path: Path | str) -> list[Protein]:
     Raises:
         UserError: No such file, another format, a name twice, an unknown residue, or a JSON with
             other molecules, modifications or constraints.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> _ = Path("two.fasta").write_text(">chain GGGG >dimer GGG:AAA".replace(" ", chr(10)))
+        >>> read_proteins("two.fasta")[1]
+        Protein(name='dimer', chains=('GGG', 'AAA'))
     """
     path = require_file(path, "sequences")
     text = read_text(path, _TEXT_HINT)

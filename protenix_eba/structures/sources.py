@@ -133,6 +133,14 @@ def find_references(path: Path) -> tuple[dict[str, Conformations], dict[str, str
 
     Raises:
         UserError: Nothing there that looks like a target.
+
+    Examples:
+        >>> from importlib.resources import files
+        >>> usable, reasons = find_references(Path(str(files("protenix_eba") / "demo_data")))
+        >>> usable["grgds"].structure_xyz.shape == (usable["grgds"].topology.n_atoms, 3)
+        True
+        >>> reasons
+        {}
     """
     return find_samples([path])
 

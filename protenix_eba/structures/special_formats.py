@@ -45,7 +45,7 @@ class SpecialFile(Protocol):
 
     Attributes:
         n_frames: Those with coordinates.
-        n_atoms: Of each.
+        n_atoms: Number of atoms in each frame.
         note: What else is in the file, for people; empty where nothing is.
     """
 

@@ -26,7 +26,7 @@ class StructureConformations:
     """Models of PDB or mmCIF files, also packed by gzip, read when they are asked for.
 
     Args:
-        name: Of the target.
+        name: Name of the target.
         paths: In the order of the conformations. The first gives the topology; atoms of the others
             are matched to it by chain, residue number and name.
     """

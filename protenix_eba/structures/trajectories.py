@@ -189,7 +189,7 @@ def read_frames(
     """Coordinates of all atoms; only the frames asked for are read.
 
     Args:
-        target: From `find_targets`.
+        target: A target from `find_targets`.
         replica: Key of `target.trajectory_paths`.
         frames: Indices to read, any order; all whole frames when None.
 

@@ -69,7 +69,7 @@ class XtcFile:
         """The next frames.
 
         Args:
-            n_frames: At most so many.
+            n_frames: Largest number of frames.
             atoms: `[n]` in any order, each once.
 
         Returns:

@@ -30,9 +30,9 @@ def wants_universal(folder: RunFolder, options: dict[str, Any], device: torch.de
     The engine has to know before it is made. Without ZeRO each process holds the whole state.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
         options: The section `deepspeed`.
-        device: Of this process.
+        device: Device of this process.
 
     Raises:
         UserError: DeepSpeed would read the wrong parts.
@@ -57,11 +57,11 @@ class Checkpoints:
     """The checkpoints of a run: model, optimizer, schedule and moving average.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
         engine: DeepSpeed's.
         module: What the engine trains.
         ema: The moving average of its weights, or None.
-        universal: From `wants_universal`.
+        universal: Whether to read a universal checkpoint, from `wants_universal`.
     """
 
     def __init__(

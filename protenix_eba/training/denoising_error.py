@@ -79,7 +79,7 @@ class DenoisingErrors:
         """l_is: the weighted sum of the terms. `[K, S]`.
 
         Args:
-            weights: Of the terms.
+            weights: Weights of the terms.
             noise: What the noise levels are drawn from.
         """
         bond = self.bond * (self.sigma < BOND_NOISE)
@@ -116,7 +116,7 @@ def by_likelihood(errors: DenoisingErrors, noise: NoiseSettings) -> Tensor:
     (docs/theory.md, "What T is").
 
     Args:
-        errors: Of K conformers at S noise levels.
+        errors: Denoising errors of K conformers at S noise levels.
         noise: What the levels are drawn from, one by one or in strata: only p of one counts.
     """
     within = noise.deviations(errors.sigma).abs() <= LIKELIHOOD_RANGE
@@ -129,11 +129,11 @@ class ErrorWeights:
     """Weights of the denoising error's terms.
 
     Attributes:
-        mse: Of the aligned squared error.
-        lddt: Of 1 - smooth LDDT.
+        mse: Weight of the aligned squared error.
+        lddt: Weight of 1 - smooth LDDT.
         by_level: What multiplies squared and bond error besides, by noise level: `[S]` or `[K, S]`.
-        bond: Of the bond error, at noise below 0.5 angstrom.
-        volume: Of the volume error, at noise below 3 angstrom.
+        bond: Weight of the bond error, at noise below 0.5 angstrom.
+        volume: Weight of the volume error, at noise below 3 angstrom.
     """
 
     mse: float

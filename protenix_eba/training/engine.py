@@ -58,7 +58,7 @@ def start_distributed(device: torch.device) -> None:
     """Join the process group that a launcher announced, or make one of a single process.
 
     Args:
-        device: Of this process; its kind decides between NCCL and gloo.
+        device: Device of this process; its kind decides between NCCL and gloo.
     """
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if device.type == "cuda" else "cpu")
     if "RANK" not in os.environ:
@@ -110,7 +110,7 @@ def engine_settings(
     Args:
         options: The section, with DeepSpeed's own keys.
         accumulate: Backward passes per optimizer step on each process.
-        clip_norm: Of the global gradient; 0 for none.
+        clip_norm: Largest norm of the global gradient; 0 for no limit.
 
     Raises:
         UserError: The section sets what one of Protenix's keys sets.
@@ -162,7 +162,7 @@ def make_engine(
         module: On its device.
         optimizer: Over the trainable parameters; ours, since DeepSpeed's "Adam" is AdamW.
         scheduler: Stepped by the engine at each optimizer step.
-        settings: From `engine_settings`.
+        settings: Settings from `engine_settings`.
 
     Returns:
         `deepspeed.DeepSpeedEngine`.
@@ -213,7 +213,7 @@ def to_universal(checkpoints: Path, tag: str) -> str:
 
     Args:
         checkpoints: Folder of all checkpoints of a run.
-        tag: Which one.
+        tag: Name of the checkpoint.
 
     Returns:
         The tag of the rewritten one, in the same folder.

@@ -46,11 +46,11 @@ class TrainingLoop(ABC):
         configs: Resolved configuration.
         deepspeed: Its section `deepspeed`.
         checkpoint_keep: How many of the newest checkpoints stay on disk.
-        folder: Of the run.
-        device: Of this process.
+        folder: Folder of the run.
+        device: Device of this process.
         raw_model: What is trained.
         optimizer: Over its weights that are not frozen.
-        lr_scheduler: Of the optimizer.
+        lr_scheduler: Learning rate schedule of the optimizer.
         iters_to_accumulate: Items of each process in a step.
         step: Optimizer steps done.
     """
@@ -107,7 +107,7 @@ class TrainingLoop(ABC):
         """The run folder `base_dir/run_name`: without a time in its name it can be resumed.
 
         Args:
-            suffix: Of the files with weights.
+            suffix: Suffix of the files with weights.
         """
         self.signals = StopSignals()
         self._stop = False  # what all processes agreed on
@@ -263,8 +263,8 @@ class TrainingLoop(ABC):
         """Log a validation; the weights with the lowest held-out loss are kept.
 
         Args:
-            metrics: With the held-out `loss`.
-            rows: Of each target.
+            metrics: Metrics of the validation, `loss` among them.
+            rows: A row of metrics for each target.
         """
         best = DIST_WRAPPER.rank == 0 and self.folder.is_best(self.step, metrics["loss"])
         if any_rank(best, self.device):

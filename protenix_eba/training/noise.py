@@ -16,9 +16,9 @@ class NoiseSettings:
     """AlphaFold 3's noise in training: sigma = sigma_data exp(mean + std n), n normal.
 
     Attributes:
-        mean: Of ln(sigma / sigma_data).
+        mean: Mean of ln(sigma / sigma_data).
         std: Its standard deviation.
-        sigma_data: In angstrom.
+        sigma_data: Size of the data, in angstrom.
     """
 
     mean: float

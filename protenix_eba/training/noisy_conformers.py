@@ -99,8 +99,8 @@ def denoising_errors(
     Args:
         denoiser: A `ConformerDenoiser`, or the DeepSpeed engine around it.
         features: Protenix's input features.
-        embeddings: Of the frozen trunk.
-        noisy: From `add_noise`.
+        embeddings: Embeddings of the frozen trunk.
+        noisy: Noisy conformers, from `add_noise`.
         target: `[K, N, 3]` true coordinates.
         mask: `[K, N]`.
         partners: `[N]` from `symmetric_partners`, to compare symmetric atoms in the better order

@@ -65,7 +65,7 @@ class Objective:
     """A loss with its needs; an `ObjectiveFactory` builds it.
 
     Attributes:
-        loss: From an item to a scalar.
+        loss: Function from an item to a scalar.
         needs_reference: Whether a frozen copy of the start must be evaluated beside the model.
         temperature_factor: T at which the objective takes the model for what it is, over the slope
             of -log p by the errors: 1 for weights softmax(-T l), 2 for rewards -T/2 l.

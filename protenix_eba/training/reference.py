@@ -29,7 +29,7 @@ def make_reference(model: ConformerDenoiser, path: Path, *, split: bool) -> Call
 
     Args:
         model: Before its first step and before the engine is made.
-        path: Where the run keeps the copied weights; written the first time, read afterwards.
+        path: The run's copy of the weights; written the first time, read afterwards.
         split: Whether the engine is going to split the weights over processes (ZeRO 3): then
             nothing can be shared.
     """

@@ -46,7 +46,7 @@ class NoisyItem:
 
     Attributes:
         features: Protenix's input features.
-        embeddings: Of the frozen trunk.
+        embeddings: Embeddings of the frozen trunk.
         noisy: `[K, S, N, 3]` with its noise levels.
         target: `[K, N, 3]` true coordinates.
         mask: `[K, N]`.
@@ -79,7 +79,7 @@ class View:
     """What the model makes of an item.
 
     Attributes:
-        item: With its noise.
+        item: The item with its noise.
         errors: `[K, S]` parts of the denoising error.
         seen: What the objective sees.
     """
@@ -101,7 +101,7 @@ class ItemStep:
         objective: What is minimised.
         config: The section `eba`.
         noise: Distribution of the noise levels.
-        device: Of the model.
+        device: Device of the model.
         reference: The frozen start, if the objective asks for it.
         noise_at_once: Noise samples of a part, in low memory.
     """
@@ -135,7 +135,7 @@ class ItemStep:
 
         Args:
             item: Conformers of one sequence.
-            generator: Of the noise.
+            generator: Generator of the noise.
             levels: `[S]` noise levels instead of drawn ones.
         """
         noisy = self._with_noise(item, generator, levels)

@@ -49,8 +49,8 @@ class Calibration:
 
     Attributes:
         slope: T of weights softmax(-T l).
-        standard_error: Of it, from the differences between groups of conformers.
-        correlation: Of both errors without their noise; 1 where they say the same.
+        standard_error: Standard error of the slope, from differences between groups of conformers.
+        correlation: Correlation of the two errors with their noise removed; 1 if they agree.
         n_items: B.
     """
 
@@ -70,7 +70,7 @@ def moments(
 
     Args:
         halves: Two, on `NoiseSettings.grid` levels.
-        weights: Of the training's error l.
+        weights: Weights of the terms of the training's error l.
         noise: What levels are drawn from in training.
         keep: `[K]` conformers that count.
 
@@ -134,8 +134,8 @@ def measure_items(
 
     Args:
         step: Around the start, before any engine: processes pass it independently.
-        loader: Of the training conformers.
-        weights: Of the training's error.
+        loader: Loader of the training conformers.
+        weights: Weights of the terms of the training's error.
         n_noise: S of a step, passed at once here too.
 
     Raises:

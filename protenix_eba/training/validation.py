@@ -42,9 +42,9 @@ class Validation:
 
     Args:
         items: What trains the model.
-        loader: Of the held-out conformers; to `sample` it has to be an `EnsembleLoader`.
+        loader: Loader of held-out conformers; to `sample` it must be an `EnsembleLoader`.
         config: The section `eba`.
-        device: Of the model.
+        device: Device of the model.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Validation:
 
         Args:
             model: The denoiser.
-            folder: Where the ensembles are written, in the place of the last ones.
+            folder: Folder for the ensembles, which replace those of the validation before.
             configs: Resolved configuration.
 
         Returns:

@@ -20,7 +20,9 @@ from protenix_eba.energy.system import TargetEnergy
 from simulate import geometry_faults
 
 DEMO = Path(__file__).parents[2] / "protenix_eba" / "demo_data"
-PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "atlas_2wnp_F"
+PUBLISHED = Path(__file__).parents[1] / "data" / "atlas_2wnp_F"
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "atlas_2wnp_F"
+NEEDS_SHARED = pytest.mark.skipif(not SHARED.is_dir(), reason="other published frames are not here")
 AS_IS = replace(PROTOCOLS["published"], minimise=False)
 
 
@@ -140,9 +142,10 @@ def _as_pdb(cif: Path, folder: Path) -> Path:
     return path
 
 
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="published structures are not here")
-@pytest.mark.parametrize("frame", [0, 1])
-def test_published_energies(frame: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("folder", "frame"), [(PUBLISHED, 0), pytest.param(SHARED, 1, marks=NEEDS_SHARED)]
+)
+def test_published_energies(folder: Path, frame: int, tmp_path: Path) -> None:
     """The EBA authors' energies before and after minimisation, evaluated on their structures.
 
     Coordinates from mmCIF keep more digits than a PDB file holds, so only the topology passes
@@ -150,12 +153,12 @@ def test_published_energies(frame: int, tmp_path: Path) -> None:
     """
     from openmm import app, unit
 
-    with (PUBLISHED / "published_energies.csv").open() as handle:
+    with (folder / "published_energies.csv").open() as handle:
         rows = {next(iter(row.values())): row for row in csv.DictReader(handle)}
     row = next(row for key, row in rows.items() if key and f"2wnp_F_{frame}" in key)
     expected = sorted(float(v) for v in row.values() if _is_energy(v))
-    first = PUBLISHED / f"2wnp_F_{frame}.cif"
-    minimised = PUBLISHED / f"2wnp_F_{frame}_minimized.cif"
+    first = folder / f"2wnp_F_{frame}.cif"
+    minimised = folder / f"2wnp_F_{frame}_minimized.cif"
     target = TargetEnergy(complete_structure(_as_pdb(first, tmp_path)), AS_IS)
     for path, energy in ((minimised, expected[0]), (first, expected[1])):
         positions = app.PDBxFile(str(path)).getPositions(asNumpy=True)

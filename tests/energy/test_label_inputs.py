@@ -30,7 +30,9 @@ from protenix_eba.energy.table import read_labels
 
 DATA = Path(__file__).parents[1] / "data" / "cobrotoxin"
 DEMO = Path(__file__).parents[2] / "protenix_eba" / "demo_data"
-PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "atlas_2wnp_F"
+PUBLISHED = Path(__file__).parents[1] / "data" / "atlas_2wnp_F"
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "atlas_2wnp_F"
+NEEDS_SHARED = pytest.mark.skipif(not SHARED.is_dir(), reason="other published frames are not here")
 AS_IS = replace(PROTOCOLS["published"], minimise=False)
 GRGDS = DEMO / "grgds" / "grgds.pdb"
 
@@ -105,16 +107,20 @@ def test_files_are_frames_of_the_target_that_their_names_share(tmp_path: Path) -
     assert set(together.target) == {"one"} and len(together) == 5
 
 
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="published structures are not here")
-def test_published_structures_have_their_published_energies(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("folder", "n_frames"), [(PUBLISHED, 1), pytest.param(SHARED, 5, marks=NEEDS_SHARED)]
+)
+def test_published_structures_have_their_published_energies(
+    folder: Path, n_frames: int, tmp_path: Path
+) -> None:
     """From mmCIF files as they are, and from the published table beside them."""
     table = tmp_path / "published.parquet"
-    words = ["label", "import-csv", str(PUBLISHED / "published_energies.csv"), "--out", str(table)]
-    assert run([*words, "--structures", str(PUBLISHED)]) == 0
+    words = ["label", "import-csv", str(folder / "published_energies.csv"), "--out", str(table)]
+    assert run([*words, "--structures", str(folder)]) == 0
     published = read_labels(table)
-    paths = [PUBLISHED / f"2wnp_F_{i}.cif" for i in range(5)]
+    paths = [folder / f"2wnp_F_{i}.cif" for i in range(n_frames)]
     ours = label_targets(paths, tmp_path / "l.parquet", AS_IS).labels
-    assert ours.target.tolist() == published.target.tolist() == ["2wnp_F"] * 5
+    assert ours.target.tolist() == published.target.tolist() == ["2wnp_F"] * n_frames
     assert ours.frame.tolist() == published.frame.tolist()
     assert ours.frame_hash.tolist() == published.frame_hash.tolist()
     assert ours.topology_hash.tolist() == published.topology_hash.tolist()

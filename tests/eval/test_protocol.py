@@ -41,7 +41,7 @@ from protenix_eba.eval.protocol.panel import information_correlation
 from protenix_eba.eval.target_result import TargetResult
 from protenix_eba.structures.sources import Conformations, find_references, find_samples
 
-REFERENCE = Path(__file__).parents[3] / "shared" / "data" / "eval_reference"
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "eval_reference"
 DATA = Path(__file__).parents[1] / "data"
 SIDE = {"ALA": (), "SER": ("OG",), "GLY": (), "LEU": ("CG", "CD1"), "ASP": ("CG", "OD1", "OD2")}
 # What all frames decide; the others depend on the frames that are drawn.
@@ -671,19 +671,31 @@ EXPECTED_KEYS = {
 }
 
 
+@pytest.fixture(
+    scope="module", params=["heavy atoms", pytest.param("all atoms", marks=pytest.mark.slow)]
+)
+def reference(request: pytest.FixtureRequest) -> Path:
+    """The reference ensembles as this repository has them, and as they were made."""
+    if request.param == "heavy atoms":
+        return request.getfixturevalue("eval_reference")
+    if not SHARED.is_dir():
+        pytest.skip("the reference ensembles with hydrogens are not here")
+    return SHARED
+
+
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, dict[str, float]]]:
+def published(
+    reference: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, dict[str, float]]]:
     """Order of the atoms to ours and AlphaFlow's values and to the expected ones."""
-    if not REFERENCE.is_dir():
-        pytest.skip("reference data of the fidelity gate are not here")
-    md = find_references(REFERENCE / "4ew5_A")[0]["4ew5_A"]
-    expected = json.loads((REFERENCE / "expected.json").read_text())["4ew5_A"]
+    md = find_references(reference / "4ew5_A")[0]["4ew5_A"]
+    expected = json.loads((reference / "expected.json").read_text())["4ew5_A"]
     by_kind = {key.split()[0].rstrip(","): value for key, value in expected.items()}
     result = {"expected": {k: {key: v[name] for key, name in EXPECTED_KEYS.items()}
                            for k, v in by_kind.items()}}  # fmt: skip
     for order in ("good_af37", "good_reforder"):
         path = tmp_path_factory.mktemp(order) / "4ew5_A.pdb"
-        packed = REFERENCE / "pred" / f"4ew5_A.{order}.pdb.gz"
+        packed = reference / "pred" / f"4ew5_A.{order}.pdb.gz"
         path.write_bytes(gzip.decompress(packed.read_bytes()))
         (samples,) = find_samples([path])[0].values()
         compat = "alphaflow-1.9.9" if order == "good_af37" else None

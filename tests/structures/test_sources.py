@@ -26,7 +26,6 @@ REAL = Path(_MDANALYSIS.origin if _MDANALYSIS and _MDANALYSIS.origin else ".").p
 NEEDS_REAL = pytest.mark.skipif(
     not (REAL / "cobrotoxin.trr").is_file(), reason="needs the trajectories of MDAnalysisTests"
 )
-REFERENCE = Path(__file__).parents[3] / "shared" / "data" / "eval_reference"
 RESIDUES = ("GLY", "SER", "ALA", "GLY")
 NAMES = {
     "GLY": ("N", "CA", "C", "O", "H"),
@@ -568,9 +567,8 @@ def test_a_real_trajectory_with_water_is_read_as_mdtraj_reads_it(tmp_path: Path)
     assert full.topology.n_residues > len(list(full.topology.select("protein and name CA"))) > 50
 
 
-@pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs the reference evaluation")
-def test_real_models_are_bitwise_those_of_mdtraj(tmp_path: Path) -> None:
-    with gzip.open(REFERENCE / "pred" / "4ew5_A.good_af37.pdb.gz", "rt") as lines:
+def test_real_models_are_bitwise_those_of_mdtraj(tmp_path: Path, eval_reference: Path) -> None:
+    with gzip.open(eval_reference / "pred" / "4ew5_A.good_af37.pdb.gz", "rt") as lines:
         text = "".join(itertools.islice(lines, 6000))
     text = text[: text.rindex("ENDMDL") + 7]
     path = tmp_path / "4ew5_A.good_af37.pdb"

@@ -40,8 +40,8 @@ def dipolar_constant_hz(first: str, second: str, distance_angstrom: float) -> fl
 
     Args:
         first: Element of a nucleus: H, C or N.
-        second: Of the other.
-        distance_angstrom: Between them.
+        second: Element of the other nucleus.
+        distance_angstrom: Distance between the nuclei.
 
     Raises:
         UserError: Another element.

@@ -60,7 +60,7 @@ def scattering(counts: Float64s, q: Float64s) -> Float64s:
     """`[K, K, Q]` sums of sin(q r) / (q r) over the pairs of each two kinds.
 
     Args:
-        counts: Of `pair_counts`.
+        counts: Counts of pairs by distance, from `pair_counts`.
         q: `[Q]` 1 / angstrom.
     """
     distances = _BIN_ANGSTROM * np.arange(counts.shape[-1])

@@ -27,7 +27,7 @@ class Frames:
     Args:
         topology: All atoms.
         xyz: `[S, N, 3]` angstrom.
-        name: Of the target, for messages.
+        name: Name of the target, for messages.
     """
 
     def __init__(self, topology: mdtraj.Topology, xyz: NDArray[np.floating], name: str) -> None:

@@ -42,7 +42,7 @@ class AtomName:
     Attributes:
         chain: Empty where the file names none.
         residue: Its number.
-        name: Of the atom; empty where a residue is meant.
+        name: Name of the atom; empty where a residue is meant.
     """
 
     chain: str

@@ -109,7 +109,7 @@ def partial_curves(
 
     Args:
         xyz: `[N, 3]` heavy atoms, angstrom.
-        groups: Of each atom.
+        groups: Scattering group of each atom.
         q: `[Q]` 1 / angstrom.
         open_share: `[N]` share of each atom's surface that water reaches.
 

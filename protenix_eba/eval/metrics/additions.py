@@ -50,9 +50,9 @@ def add_beyond(
     """The result of the protocol with what `conformational`, `kinetics` and `soundness` find.
 
     Args:
-        result: Of the protocol.
+        result: The protocol's result for the target.
         drawn: The frames that it kept.
-        match: Of the atoms of the two.
+        match: Pairs of atoms of the reference and the samples.
         reference: MD, from which frames are read in the order of time.
         samples: The ensemble.
 
@@ -83,7 +83,7 @@ def add_registered(
     """Metrics that carry what computes them, and the floor of each, added to a result.
 
     Args:
-        result: Of the protocol.
+        result: The protocol's result for the target.
         drawn: The frames that it kept.
         metrics: Key of each, and what computes it.
 
@@ -106,9 +106,9 @@ def add_energies(result: TargetResult, energies: ModelEnergies, seed: int) -> Ta
     """The metrics of minimised energies and their floor, where MD and samples have any.
 
     Args:
-        result: Of the coordinates.
-        energies: Of all targets, or of this one.
-        seed: Of the draws for the floor.
+        result: The target's result from coordinates.
+        energies: Energies of all targets, or of this one.
+        seed: Seed of the draws for the floor.
 
     Raises:
         UserError: No finite energy on one side.

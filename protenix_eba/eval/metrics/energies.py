@@ -35,7 +35,7 @@ class TargetEnergies:
     """Minimised energies of one target's conformations.
 
     Attributes:
-        n_residues: Of the protein; it softens the weights.
+        n_residues: Number of residues of the protein; it softens the weights.
         replicas: Replica number to `[F]` energies, kJ/mol, finite. Samples have one replica.
     """
 
@@ -85,7 +85,7 @@ def boltzmann_weights(
 
     Args:
         energy_kj_mol: `[F]`.
-        n_residues: Of the protein.
+        n_residues: Number of residues of the protein.
         temperature_K: Temperature.
 
     Returns:
@@ -116,7 +116,7 @@ def energy_metrics(
     Args:
         sample_kj_mol: `[S]` finite energies of the samples.
         md_kj_mol: `[F]` of the MD frames, the same force field and protocol.
-        n_residues: Of the protein.
+        n_residues: Number of residues of the protein.
         temperature_K: Temperature of the weights.
 
     Returns:
@@ -160,7 +160,7 @@ def energy_floor(
         md: Energies by replica.
         n_samples: Energies drawn from each replica, as many as the evaluated ensemble has.
         temperature_K: Temperature of the weights.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Returns:
         As `energy_metrics`, one mapping for each replica; empty with a single one, which has

@@ -117,7 +117,7 @@ def features_of(topology: mdtraj.Topology, xyz: Floats, torsions: Torsions) -> F
     Args:
         topology: Heavy atoms.
         xyz: `[F, N, 3]` in angstrom.
-        torsions: Of this topology.
+        torsions: Torsions of this topology.
 
     Source of the secondary structure: Kabsch & Sander, Biopolymers 1983.
     """

@@ -47,10 +47,10 @@ def alphaflow_values(
     """What AlphaFlow's script would print: our values where the two agree, its own elsewhere.
 
     Args:
-        values: Ours.
-        match: Of the atoms.
-        topologies: Of the MD and of the samples, in the order of their files.
-        side_chains: Of the matched atoms in the reference's order; None without side chains.
+        values: Our values of the metrics.
+        match: Pairs of atoms of the MD and the samples.
+        topologies: Topologies of the MD and of the samples, in the order of their files.
+        side_chains: Side chains of the matched atoms, reference order; None without side chains.
         buried: `[L]` in the reference structure.
         frames: `[1000, N, 3]` drawn MD frames in the order of the draw, and `[S, N, 3]` samples in
             the order of their file, angstrom.

@@ -58,9 +58,9 @@ class Draws:
 
         Args:
             n_frames: Replica to its number of frames.
-            n_samples: Of the ensemble that is compared.
-            n_plotted: At most so many points in the figure.
-            seed: Of the generator.
+            n_samples: Number of samples of the ensemble that is compared.
+            n_plotted: Largest number of points in the figure.
+            seed: Seed of the generator.
         """
         random = np.random.RandomState(seed)
         replicas = sorted(n_frames)

@@ -106,9 +106,9 @@ def match_atoms(reference: mdtraj.Topology, samples: mdtraj.Topology, name: str)
     samples' atoms.
 
     Args:
-        reference: Of the MD.
-        samples: Of the generated conformations.
-        name: Of the target, for messages.
+        reference: Topology of the MD.
+        samples: Topology of the generated conformations.
+        name: Name of the target, for messages.
 
     Raises:
         UserError: Different residue names under one number, less than `MIN_COVERAGE` of the

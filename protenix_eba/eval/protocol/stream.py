@@ -123,7 +123,7 @@ class Kept:
             start: Number of the first frame.
             frames: `[F, N, 3]` as they were read.
             fitted_ca: `[F, L, 3]`.
-            fit: Of the heavy atoms.
+            fit: Superposition of the heavy atoms.
         """
         for (kind, name), (order, wanted) in self._order.items():
             low, high = np.searchsorted(wanted, [start, start + len(frames)])

@@ -52,10 +52,10 @@ class Figure:
     """A figure of the report.
 
     Attributes:
-        name: Of its files.
-        title: For readers.
+        name: Name of its files, without a suffix.
+        title: Title for readers.
         caption: How to read it.
-        drawing: Both formats.
+        drawing: The drawing in both formats.
     """
 
     name: str

@@ -55,7 +55,7 @@ def render_report(
 
     Args:
         comparison: One model or several.
-        folder: Where the files go.
+        folder: Folder to write to.
         findings: Plain sentences to stand at the top.
         losses: Training curves: mappings with `name`, `step` `[n]` and `loss` `[n]`.
         settings: More of what was run, nested as it likes.

@@ -69,7 +69,7 @@ def reweight_ensembles(
         held_out: File of measurements that only judge.
         prior: Target to the weights `[S]` to start from; equal ones where there are none.
         min_effective: Fewest effective conformations.
-        seed: Of the cross-validation.
+        seed: Seed of the cross-validation.
 
     Raises:
         UserError: Nothing that can be used, or weights that rest on fewer conformations.

@@ -46,8 +46,8 @@ def cross_validated(
 
     Args:
         problem: Measurements of two groups or more.
-        seed: Of the deal.
-        thetas: From large to small.
+        seed: Seed of the random assignment of groups to parts.
+        thetas: Values of theta, from large to small.
         groups: What is left out together, a label for each measurement; each its own when None.
             Couplings of one torsion predict each other, and nothing of another residue's: by
             single values one asks whether they agree, by residues whether others gain.

@@ -57,9 +57,9 @@ def bootstrap_interval(
     of MD are not, and their intervals are too narrow.
 
     Args:
-        statistic: Gives `[..., n]` statistics for `[..., S]` weights that sum to 1.
+        statistic: Function that gives `[..., n]` statistics for `[..., S]` weights that sum to 1.
         weights: `[S]`.
-        seed: Of the draws.
+        seed: Seed of the draws.
         n_resamples: Number of draws.
 
     Returns:

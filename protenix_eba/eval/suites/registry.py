@@ -29,11 +29,11 @@ class Request:
 
     Attributes:
         samples: Target to its generated conformations; files that are not yet opened.
-        reference: Where the suite's own data are, as the user gave them.
+        reference: Folder or file of the suite's own data, as the user gave it.
         weights: Target to `[S]` weights of its conformations, which sum to 1. Of a target that is
             not among them all conformations have the same weight.
         settings: The suite's `Suite.settings`, changed as the user asked.
-        seed: Of every draw.
+        seed: Seed of every draw.
     """
 
     samples: Mapping[str, Conformations]
@@ -112,12 +112,12 @@ class Suite:
     """A question about ensembles; registered in `SUITES` under its name.
 
     Attributes:
-        name: For `evaluate --suite`.
+        name: Name for `evaluate --suite`.
         measures: What it answers, one sentence.
         reference: What `--reference` has to name.
         n_samples: How many conformations its papers take.
         data: Source and licence of its data.
-        compute: Gives the answer. None for `atlas`, which `eval.evaluate` computes.
+        compute: Function that gives the answer; None for `atlas`, which `eval.evaluate` computes.
         settings: A frozen dataclass of what a user may change by `--set`, with its defaults.
     """
 

@@ -70,11 +70,11 @@ def run_suite(
     Args:
         suite: A registered one that computes.
         samples: Ensembles, as `find_samples` takes them.
-        reference: Where the suite's data are.
+        reference: Folder or file of the suite's data.
         targets: Names that are wanted; all when None. One without samples counts as failed.
         weights: File of weights; equal ones when None.
         settings: NAME=VALUE words.
-        seed: Of every draw.
+        seed: Seed of every draw.
 
     Returns:
         The answer, and what decided it.
@@ -125,7 +125,7 @@ def write_outcome(outcome: Outcome, record: dict[str, Any], folder: Path) -> Non
     Args:
         outcome: The answer.
         record: What decided it.
-        folder: Where they go.
+        folder: Folder to write to.
     """
     for name, drawing in outcome.figures.items():
         for suffix, picture in (("svg", drawing.svg), ("png", drawing.png)):

@@ -54,8 +54,8 @@ def tm_scores(xyz: Floats, reference_xyz: Floats, n_residues: int | None = None)
     Args:
         xyz: `[S, L, 3]` angstrom.
         reference_xyz: `[L, 3]`, L of 3 or more.
-        n_residues: Of the reference, by which the score is normalised; L when None. Residues that
-            have no partner count 0.
+        n_residues: Length of the reference, by which the score is normalised; L when None.
+            Residues that have no partner count 0.
 
     Source: Zhang and Skolnick, Proteins 57, 702 (2004).
     """

@@ -54,9 +54,9 @@ class Buffer:
     """The refreshes in a folder.
 
     Args:
-        folder: Of all; may not be there yet.
+        folder: Folder of all refreshes; it need not exist yet.
         max_samples: The newest so many of a target are in the buffer.
-        max_age: In optimizer steps, but for a target's newest; 0 for no limit.
+        max_age: Largest age in optimizer steps, which a target's newest may exceed; 0 for no limit.
     """
 
     def __init__(self, folder: Path, max_samples: int, max_age: int = 0) -> None:
@@ -96,7 +96,7 @@ class Buffer:
         """The targets to sample next.
 
         Args:
-            names: Of all.
+            names: Names of all targets.
             count: How many; 0 for all.
 
         Returns:

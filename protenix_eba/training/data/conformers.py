@@ -34,7 +34,7 @@ class Conformers:
 
     Attributes:
         protein: Features (those of `host.features.compact` suffice) and atom order.
-        target: Where the trajectories are.
+        target: The target, which knows its trajectories.
         columns: `[N_atom]` of each atom its column in the trajectories, -1 where it is absent.
         energy_kj_mol: `[F]` float64.
         replica: `[F]`.
@@ -101,7 +101,7 @@ def labels_by_target(labels: EnergyLabels) -> dict[str, EnergyLabels]:
     """The labels of each target; `labels.for_target` for one after the other looks at all of them.
 
     Args:
-        labels: In any order.
+        labels: Labels, in any order.
     """
     names, which = np.unique(labels.target, return_inverse=True)
     order = np.argsort(which, kind="stable")
@@ -118,10 +118,10 @@ def load_conformers(
     """The frames of a target that have a usable label.
 
     Args:
-        target: Where the trajectories are.
-        protein: Gives the atom order.
+        target: The target, which knows its trajectories.
+        protein: Features of the protein, which give the order of atoms.
         labels: Energies; rows whose status is not `ok` are left out.
-        replicas: Which replicas; all when None.
+        replicas: Numbers of the replicas to take; all when None.
 
     Raises:
         UserError: No label, labels of a replica that is not there, or atoms that do not match.

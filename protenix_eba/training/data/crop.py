@@ -160,7 +160,7 @@ def crop_features(features: Mapping[str, Any], token_index: Tensor) -> dict[str,
     crop, and windows over neighbouring atoms are made anew if there are any.
 
     Args:
-        features: From `protein_features`, or a part of them.
+        features: Features from `protein_features`, or a part of them.
         token_index: `[n]` token numbers, strictly ascending.
 
     Raises:

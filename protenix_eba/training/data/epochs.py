@@ -63,9 +63,9 @@ class BatchSampler(Protocol):
         Called once for each epoch in every process, so that all that is drawn is drawn from `rng`.
 
         Args:
-            pools: Of all targets, each of K conformers or more.
+            pools: Conformers of every target to draw from, at least K of each.
             n_conformers: K.
-            rng: Of the seed and the epoch.
+            rng: Generator seeded by the seed of the run and the epoch.
 
         Returns:
             Of each target its blocks of K different conformers, possibly none, but one block of all
@@ -179,8 +179,8 @@ class Epoch:
         pools: Conformers of each target, K or more.
         sampler: Makes the blocks.
         n_conformers: K.
-        seed: Of the run.
-        epoch: From 0.
+        seed: Seed of the run.
+        epoch: Number of the epoch, from 0.
         batch_items: Blocks of one optimizer step, on all ranks.
     """
 

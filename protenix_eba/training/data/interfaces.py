@@ -97,7 +97,7 @@ class Dataset(Protocol):
 
         Args:
             target: Its name.
-            features: Of its protein, with the order of the atoms.
+            features: Features of its protein, with the order of the atoms.
             replicas: Which.
 
         Raises:
@@ -125,7 +125,7 @@ class Loader(Protocol):
 
         Args:
             steps: Optimizer steps; `batch_items` items belong to each.
-            rank: Of the process.
+            rank: Rank of the process.
             world_size: Number of processes.
         """
 
@@ -164,7 +164,7 @@ class LoaderFactory(Protocol):
         Args:
             config: The section `eba`.
             held_out: Whether of the conformers that are held out, or of those that are trained on.
-            seed: Of the run.
+            seed: Seed of the run.
             trunk: Fingerprint of the trunk's weights, which embeddings must be made with.
             n_cycles: Recycling iterations of the embeddings.
             batch_items: Items of one optimizer step, on all ranks.

@@ -21,13 +21,13 @@ class Item:
         target: Name.
         frames: Replica and frame of each conformer.
         features: Protenix's input features, those that the diffusion module reads.
-        embeddings: Of the frozen trunk.
+        embeddings: Embeddings of the frozen trunk.
         coordinates: `[K, N_atom, 3]` in angstrom.
         mask: `[K, N_atom]`.
         energy_kj_mol: `[K]` float64, of the whole protein.
         keep: `[K]` bool, false where the energy is an outlier of its target's.
         n_residues: N of the whole protein, which the energies are of.
-        n_tokens: Of the crop.
+        n_tokens: Number of tokens of the crop.
         partners: `[N_atom]` of each atom that with which it may change places
             (`symmetry.symmetric_partners`), or None to keep all in their places.
         problem: Why the coordinates could not be read, which are NaN then; the frames may be any

@@ -49,9 +49,9 @@ class SequenceCoupledLoader:
 
     Args:
         sources: Conformers of each sequence; of their features those of `compact` are used.
-        embeddings: Gives a protein's; called when an item of it is asked for.
+        embeddings: Function from a protein to its embeddings, called when an item of it is wanted.
         n_conformers: K.
-        seed: Of the run.
+        seed: Seed of the run.
         sampler: Chooses the K conformers of each item.
         batch_items: Items of one optimizer step, on all ranks.
         crop_size: Largest number of residues of an item; 0 for no crop.
@@ -147,7 +147,7 @@ class SequenceCoupledLoader:
 
         Args:
             steps: Optimizer steps.
-            rank: Of the process.
+            rank: Rank of the process.
             world_size: Number of processes.
         """
         size = self._batch_items
@@ -219,7 +219,7 @@ def eba_loader(
     Args:
         config: The section.
         held_out: Whether the conformers that are held out, or those that are trained on.
-        seed: Of the run.
+        seed: Seed of the run.
         trunk: Fingerprint of the trunk's weights.
         n_cycles: Recycling iterations of the embeddings.
         batch_items: Items of one optimizer step, on all ranks.

@@ -28,7 +28,7 @@ def prefetch(
     (`contextlib.closing(prefetch(...))`).
 
     Args:
-        loader: Where `loader[index]` loads an item.
+        loader: Object whose `loader[index]` loads an item.
         indices: Numbers of the items; taken from it as they are needed, in the caller's thread.
 
     Yields:

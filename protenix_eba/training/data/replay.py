@@ -37,8 +37,8 @@ class Pooled:
     """Rows of several `LabelledConformers` of one protein as one.
 
     Attributes:
-        parts: Where the conformers are.
-        rows: Of each part, which of them.
+        parts: The tables of conformers.
+        rows: Indices of the chosen rows of each part.
         energy_kj_mol: `[F]` float64, of the chosen rows, part after part.
     """
 
@@ -201,8 +201,8 @@ def md_rows(
     Args:
         n_md: Frames that there are.
         n_samples: Samples that there are.
-        share: Of MD, above 0 and below 1.
-        seed: Which frames are drawn, without repetition.
+        share: Share of MD, above 0 and below 1.
+        seed: Seed of the draw of frames, without repetition.
 
     Returns:
         Sorted rows of the MD, and how many samples go with them: all, or fewer where frames are
@@ -228,7 +228,7 @@ def ranked(
     Args:
         energy_kj_mol: `[F]`, NaN where the minimisation found none.
         invalid: `[F]` broken samples.
-        kind: Of `data.replay_config.INVALID_KINDS`.
+        kind: How broken samples are treated, one of `data.replay_config.INVALID_KINDS`.
         beside: Energies of other conformers of the target.
         gap_kj_mol: How far below all others in rank the broken ones stand, under "last".
     """

@@ -22,7 +22,7 @@ class ReplayConfig:
 
     Attributes:
         refresh_steps: Optimizer steps after which new samples are made of the averaged weights.
-        new_samples: Of each target that is sampled.
+        new_samples: Number of new samples of each target that is sampled.
         targets_per_refresh: How many targets are sampled, those whose samples are oldest first; 0
             for all. Before the first step it is all.
         max_samples: Size of a target's buffer: the newest so many samples are trained on.

@@ -64,8 +64,8 @@ def replicas_of(
     Args:
         config: The section `eba`.
         target: Its name.
-        numbers: Of all its replicas.
-        held_out: Which part.
+        numbers: Numbers of all its replicas.
+        held_out: Whether the held-out part is wanted.
     """
     if target in config.validation_targets:
         return tuple(numbers) if held_out else ()

@@ -27,9 +27,9 @@ def measure(folder: Path, proteins: Sequence[ProteinFeatures], buffer: Buffer) -
     """What the samples of a refresh are like.
 
     Args:
-        folder: Of the refresh, sampled and labelled.
-        proteins: Of its targets.
-        buffer: With the refreshes before it.
+        folder: Folder of the refresh, whose samples are labelled.
+        proteins: Proteins of its targets.
+        buffer: Buffer with the refreshes before it.
 
     Returns:
         By target: `attempts`; `valid`, share of them; `labelled`, share with an energy;
@@ -100,9 +100,9 @@ def refuse_ruin(record: Row, settings: ReplayConfig, folder: Path) -> None:
     """Stop before an ensemble is ruined.
 
     Args:
-        record: Of the last refresh.
-        settings: With the floors.
-        folder: Of the buffer, for the message.
+        record: Record of the last refresh.
+        settings: The section `replay`, with the floors.
+        folder: Folder of the buffer, for the message.
 
     Raises:
         UserError: Too few samples are valid, or the samples have become too much alike.

@@ -100,9 +100,9 @@ class Refresher:
 
     Args:
         config: The section `eba`.
-        dataset: Whose buffer.
-        embeddings: Of all targets, which were checked.
-        device: Of the model.
+        dataset: Dataset whose buffer is refreshed.
+        embeddings: Embeddings of all targets, already checked.
+        device: Device of the model.
         chunk: Samples at a time.
     """
 
@@ -129,7 +129,7 @@ class Refresher:
         """Make the samples before a step, or find them made; called by all processes.
 
         Args:
-            model: With the weights to sample from, in evaluation mode.
+            model: Model with the weights to sample from, in evaluation mode.
             step: Optimizer steps done.
 
         Returns:

@@ -97,8 +97,8 @@ def profile_figure(targets: Targets, labels: Sequence[str], key: str, y_label: s
     Args:
         targets: Those with arrays `md_<key>` and `sample_<key>`, `[L]`.
         labels: Models, in the order of their colours.
-        key: Of the arrays.
-        y_label: Of the axis.
+        key: Name of the arrays, without `md_` or `sample_`.
+        y_label: Label of the vertical axis.
     """
     colours = label_colours(labels)
 
@@ -121,8 +121,8 @@ def distribution_figure(targets: Targets, labels: Sequence[str], key: str, name:
     Args:
         targets: Those with arrays `md_<key>` and `sample_<key>`.
         labels: Models, in the order of their colours.
-        key: Of the arrays.
-        name: With its unit, for the axis.
+        key: Name of the arrays, without `md_` or `sample_`.
+        name: Name of the quantity with its unit, for the axis.
     """
     colours = label_colours(labels)
 

@@ -41,8 +41,8 @@ def plane_figure(
     Args:
         targets: Those with arrays `md_<key>` and `sample_<key>`, `[n, 2]`.
         labels: Models, in the order of their colours.
-        key: Of the arrays.
-        axis_labels: Of the coordinates.
+        key: Name of the arrays, without `md_` or `sample_`.
+        axis_labels: Labels of the two axes.
     """
     colours = label_colours(labels)
 

@@ -71,8 +71,8 @@ class Drawing:
     """A figure in both formats; the same data give the same bytes.
 
     Attributes:
-        svg: For the report and for print.
-        png: For slides.
+        svg: The drawing as SVG, for the report and for print.
+        png: The drawing as PNG, for slides.
     """
 
     svg: bytes
@@ -105,11 +105,11 @@ def small_multiples(
     Args:
         items: Title to what `draw` gets.
         draw: Draws one panel.
-        x_label: Shared.
-        y_label: Shared.
+        x_label: Label of all horizontal axes.
+        y_label: Label of all vertical axes.
         legend: Models in their order; what else has a label stands before them.
-        panel_size: Of one panel, inches.
-        columns: At most.
+        panel_size: Width and height of one panel, inches.
+        columns: Largest number of columns.
 
     Raises:
         ValueError: No items.

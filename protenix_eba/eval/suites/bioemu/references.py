@@ -32,7 +32,7 @@ class Reference:
     """A reference structure of one chain.
 
     Attributes:
-        name: Of its file.
+        name: Name of its file.
         sequence: One-letter code.
         numbers: `[L]` residue numbers.
         backbone: `[L, 4, 3]` N, CA, C and O, angstrom.

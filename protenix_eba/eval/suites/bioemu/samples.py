@@ -26,7 +26,7 @@ class Sampled:
     """Conformations of one sequence.
 
     Attributes:
-        name: Of the ensemble.
+        name: Name of the ensemble.
         sequence: One-letter code.
         backbone: `[S, L, 4, 3]` N, CA, C and O, angstrom; torn conformations are left out.
         weights: `[S]`, which sum to 1.
@@ -78,8 +78,8 @@ def sampled(request: Request, name: str, *, filter_torn: bool) -> Sampled:
     """Read an ensemble.
 
     Args:
-        request: Has the ensemble and its weights.
-        name: Of the ensemble.
+        request: The request, with the ensemble and its weights.
+        name: Name of the ensemble.
         filter_torn: Leave out conformations with a broken chain or a clash.
 
     Raises:
@@ -132,9 +132,9 @@ def joined(
     """Compute something of each conformation of some ensembles.
 
     Args:
-        request: Has the ensembles.
-        names: Of the ensembles.
-        compute: Gives `[S, ...]` for one.
+        request: The request, with the ensembles.
+        names: Names of the ensembles.
+        compute: Function that gives `[S, ...]` for one ensemble.
         filter_torn: As for `sampled`.
     """
     values, weights, n_all = [], [], 0
