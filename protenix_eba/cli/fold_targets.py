@@ -113,7 +113,7 @@ def _one_protein(path: Path) -> Protein:
 
 def _of_model(source: ModelChoice) -> tuple[dict[str, Any], _Load]:
     from protenix_eba.core.files import require_file, sha256_of_file
-    from protenix_eba.core.progress import console
+    from protenix_eba.core.progress import tell
     from protenix_eba.ebmfold.predictions import read_chains
     from protenix_eba.host.msa import MsaFiles
 
@@ -131,7 +131,7 @@ def _of_model(source: ModelChoice) -> tuple[dict[str, Any], _Load]:
         def make() -> tuple[Predictions, Sequence[str]]:
             from protenix_eba.host.weights import load_checkpoint
 
-            console.print(f"distogram of {molecules.name} ...", markup=False, soft_wrap=True)
+            tell(f"distogram of {molecules.name} ...")
             state = load_checkpoint(source.checkpoint)
             trunk = Trunk(configs, state, source.embeddings, msas)
             z_trunk, tokens, chains = molecules.pairs(trunk, int(configs.model.N_cycle))

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from protenix_eba.cli.status import SOME_FAILED
+
 if TYPE_CHECKING:
     from protenix_eba.importing.dataset import ImportReport
     from protenix_eba.structures.md_files import Source
 
 __all__ = ["import_md"]
 
-_EXIT_SOME_FAILED = 3
 _SHOWN = 20
 _SUMMARIES = 3
 
@@ -83,7 +84,7 @@ def import_md(
     report = import_targets(sources, out, choice, split=wanted, jobs=jobs)
     _print_summary(report, out)
     if not report.complete:
-        raise click.exceptions.Exit(_EXIT_SOME_FAILED)
+        raise click.exceptions.Exit(SOME_FAILED)
 
 
 def _sources(
@@ -104,7 +105,7 @@ def _sources(
 
 
 def _print_summary(report: ImportReport, out: Path) -> None:
-    from protenix_eba.core.progress import console
+    from protenix_eba.core.progress import tell
 
     counts = {
         s: sum(row.status == s for row in report.rows) for s in ("ok", "incomplete", "failed")
@@ -112,17 +113,17 @@ def _print_summary(report: ImportReport, out: Path) -> None:
     found = ", ".join(f"{n} {status}" for status, n in counts.items())
     kept = sum(row.kept for row in report.rows)
     frames = sum(row.n_frames for row in report.rows)
-    console.print(f"{out}: {found}; {frames} frames, {kept} targets kept from before")
+    tell(f"{out}: {found}; {frames} frames, {kept} targets kept from before")
     if report.not_in_split:
-        console.print(f"{report.not_in_split} targets are not in the split and were left alone")
+        tell(f"{report.not_in_split} targets are not in the split and were left alone")
     # Those that are ok may have a reason, too: what was decided on the way.
     told = sorted((row for row in report.rows if row.reason), key=lambda row: row.status == "ok")
     for row in told[:_SHOWN]:
-        console.print(f"{row.status}: {row.target}: {row.reason}", markup=False, soft_wrap=True)
+        tell(f"{row.status}: {row.target}: {row.reason}")
     if len(told) > _SHOWN:
-        console.print(f"... and {len(told) - _SHOWN} more in {out / 'import_report.csv'}")
+        tell(f"... and {len(told) - _SHOWN} more in {out / 'import_report.csv'}")
     summed = [row for row in report.rows if row.summary]
     for row in summed[:_SUMMARIES]:
-        console.print(f"{row.target}:", *row.summary, sep="\n  ", markup=False, soft_wrap=True)
+        tell("\n  ".join([f"{row.target}:", *row.summary]))
     if len(summed) > _SUMMARIES:
-        console.print(f"the summaries of the others are in {out / 'NAME' / 'import.json'}")
+        tell(f"the summaries of the others are in {out / 'NAME' / 'import.json'}")

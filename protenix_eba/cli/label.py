@@ -10,6 +10,7 @@ import click
 
 from protenix_eba.cli.label_tables import import_csv, merge, report
 from protenix_eba.cli.session import plugin_option
+from protenix_eba.cli.status import SOME_FAILED
 
 if TYPE_CHECKING:
     from protenix_eba.energy.label import LabelReport
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["label"]
 
-_EXIT_SOME_FAILED = 3
 _FRAMES = "frames"
 
 
@@ -166,30 +166,30 @@ def frames(
     if other is not None:
         _print_comparison(report.labels, other)
     if _print_summary(report, out):
-        raise click.exceptions.Exit(_EXIT_SOME_FAILED)
+        raise click.exceptions.Exit(SOME_FAILED)
 
 
 def _print_summary(report: LabelReport, out: Path) -> bool:
     """Say what was done; true if any frame has no energy or could not be read."""
-    from protenix_eba.core.progress import console
+    from protenix_eba.core.progress import tell
 
     labels = report.labels
     statuses = ("ok", "outlier", "skipped", "failed")
     counts = {status: int((labels.status == status).sum()) for status in statuses}
     found = ", ".join(f"{n} {status}" for status, n in counts.items())
-    console.print(f"{out}: {len(labels)} rows ({found}), {report.computed} computed now")
+    tell(f"{out}: {len(labels)} rows ({found}), {report.computed} computed now")
     for problem in report.problems:
-        console.print(f"not labelled: {problem}", markup=False)
+        tell(f"not labelled: {problem}")
     for row in [row for row in labels.rows() if row["status"] != "ok"][:20]:
         place = f"{row['target']} replica {row['replica']} frame {row['frame']}"
-        console.print(f"{row['status']}: {place}: {row['reason']}", markup=False)
+        tell(f"{row['status']}: {place}: {row['reason']}")
     return bool(counts["failed"] or counts["skipped"] or report.problems)
 
 
 def _print_comparison(labels: EnergyLabels, other: EnergyLabels) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from protenix_eba.core.progress import answers
     from protenix_eba.energy.compare import compare_labels
 
     table = Table(title="Energies of common frames")
@@ -198,4 +198,4 @@ def _print_comparison(labels: EnergyLabels, other: EnergyLabels) -> None:
     for row in compare_labels(labels, other):
         values = (f"{row.rms_kj_mol:.3f}", f"{row.max_kj_mol:.3f}", f"{row.spearman:.3f}")
         table.add_row(row.target, str(row.n), *values)
-    Console().print(table)
+    answers.print(table)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from protenix_eba.cli.status import SOME_FAILED
+
 if TYPE_CHECKING:
     from protenix_eba.energy.table import EnergyLabels
 
 __all__ = ["import_csv", "merge", "report"]
 
-_EXIT_SOME_FAILED = 3
 _SHOWN = 5
 _TABLE = click.Path(path_type=Path, dir_okay=False)
 
@@ -26,10 +27,10 @@ def report(labels: Path, out: Path | None) -> None:
     Noise is known where the labels were made with --repeat 2 or more.
     """
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     from protenix_eba.core.errors import UserError
+    from protenix_eba.core.progress import answers
     from protenix_eba.energy.report import (
         HEADINGS,
         label_quality,
@@ -45,7 +46,7 @@ def report(labels: Path, out: Path | None) -> None:
     shown = Table(*HEADINGS, title=str(labels), box=SIMPLE_HEAD, padding=0)
     for row in label_quality(table):
         shown.add_row(*quality_cells(row))
-    Console().print(shown)
+    answers.print(shown)
     if out is not None:
         for path in write_quality_report(out, table):
             click.echo(path)
@@ -197,4 +198,4 @@ def _tell_failures(labels: EnergyLabels) -> None:
         click.echo(f"{row['status']}: {frame}: {row['reason']}")
     if failed:
         click.echo(f"{len(failed)} rows have no energy")
-        raise click.exceptions.Exit(_EXIT_SOME_FAILED)
+        raise click.exceptions.Exit(SOME_FAILED)

@@ -185,7 +185,7 @@ def refine_ensemble(
     Raises:
         UserError: There are traces made in another way, or this protein cannot be refined.
     """
-    from protenix_eba.cli.session import make_folder
+    from protenix_eba.core.files import make_folder
 
     found, model = all_conformations([ensemble]), refined_by
     chains = protein.chains

@@ -18,13 +18,13 @@ from protenix_eba.cli.session import (
     msa_option,
     plugin_option,
 )
+from protenix_eba.cli.status import SOME_FAILED
 from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
     from protenix_eba.sampling.samplers import SamplerSettings
 
 _PRESETS = ("tuned", "alphafold3", "exact")
-_EXIT_SOME_FAILED = 3
 
 
 @click.command(
@@ -173,7 +173,7 @@ def sample(
     already, made with the same settings, are kept. Without --msa, embeddings that are there are
     taken as they are, whatever MSA they were made with.
     """
-    from protenix_eba.core.progress import console
+    from protenix_eba.core.progress import tell
     from protenix_eba.host.msa import MsaFiles
     from protenix_eba.structures.sequences import read_proteins, read_seed
 
@@ -183,7 +183,7 @@ def sample(
     msas = MsaFiles(msa_path) if msa_path else None
     stored = f"embeddings from {embeddings}, else " if embeddings else ""
     message = f"sampling {len(proteins)} sequences: {stored}{msas or MsaFiles(None)}"
-    console.print(message, markup=False, soft_wrap=True)
+    tell(message)
     configs = load_configuration(config_path, plugins)
     from protenix_eba.sampling.run import Plan
 
@@ -202,10 +202,10 @@ def sample(
     for folder, path in models.items():
         sample_with(job, path, folder, report)
     for problem in report.problems:
-        console.print(problem, markup=False, soft_wrap=True)
+        tell(problem)
     exit_with_failures(report.failures, len(proteins) * len(models))
     if report.problems:
-        raise click.exceptions.Exit(_EXIT_SOME_FAILED)
+        raise click.exceptions.Exit(SOME_FAILED)
 
 
 def _models(checkpoints: Sequence[str], out: Path) -> dict[Path, Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from protenix_eba.cli.status import SOME_FAILED, UNUSABLE_INPUT
 from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,12 +26,9 @@ __all__ = [
     "config_option",
     "exit_with_failures",
     "load_configuration",
-    "make_folder",
     "msa_option",
     "plugin_option",
 ]
-
-_EXIT_NONE, _EXIT_SOME_FAILED = 2, 3
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -85,22 +82,6 @@ def msa_option(function: F) -> F:
     )(function)
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder for results before they are computed.
-
-    Raises:
-        UserError: It cannot be made or written to.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        if not os.access(path, os.W_OK):
-            raise PermissionError(13, "no permission to write")
-    except OSError as error:
-        raise UserError(
-            f"cannot write into {path}: {error.strerror}", "choose a folder that you can write to"
-        ) from error
-
-
 def exit_with_failures(failures: Mapping[str, str], n_targets: int) -> None:
     """Print why targets failed and end the command; if none has, go on.
 
@@ -111,12 +92,12 @@ def exit_with_failures(failures: Mapping[str, str], n_targets: int) -> None:
     Raises:
         click.exceptions.Exit: Status 3 if some failed, 2 if all did.
     """
-    from protenix_eba.core.progress import console
+    from protenix_eba.core.progress import tell
 
     for name, reason in failures.items():
-        console.print(f"failed: {name}: {reason}", markup=False, soft_wrap=True)
+        tell(f"failed: {name}: {reason}")
     if failures:
-        raise click.exceptions.Exit(_EXIT_NONE if len(failures) == n_targets else _EXIT_SOME_FAILED)
+        raise click.exceptions.Exit(UNUSABLE_INPUT if len(failures) == n_targets else SOME_FAILED)
 
 
 def load_configuration(

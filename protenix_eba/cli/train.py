@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from protenix_eba.cli.status import INTERRUPTED, UNUSABLE_INPUT
 from protenix_eba.core.errors import UserError
 from protenix_eba.host.environment import TRAINERS, HookError, Plugin, load_plugins
 from protenix_eba.plugin_api import Arguments, Trainer, installed_plugins, split_args
@@ -81,10 +82,10 @@ def main() -> None:
     except (UserError, HookError, OSError) as error:
         # A full disk, a folder that cannot be written: the operating system's message says which.
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(UNUSABLE_INPUT)
     except KeyboardInterrupt:
         print("interrupted; checkpoints that were written are kept", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 def program() -> NoReturn:

@@ -15,14 +15,13 @@ from joblib import Parallel, delayed, parallel_config
 from threadpoolctl import threadpool_limits
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.core.files import fingerprint
+from protenix_eba.core.files import fingerprint, make_folder
 from protenix_eba.core.progress import track
 from protenix_eba.eval.catalogue import computed_alone
 from protenix_eba.eval.metrics.additions import ModelEnergies, add_energies
 from protenix_eba.eval.one_target import TargetSettings, evaluate_target
 from protenix_eba.eval.results import Evaluation
 from protenix_eba.eval.store import (
-    make_folder,
     read_target,
     require_target,
     target_path,

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.core.progress import console, track
+from protenix_eba.core.progress import tell, track
 from protenix_eba.core.ranks import gather_rows
 from protenix_eba.energy.label import label_targets
 from protenix_eba.energy.protocol import EnergyProtocol
@@ -82,7 +82,7 @@ class Validation:
 
     def _row(self, index: int, item: Item, levels: torch.Tensor) -> Row:
         if item.problem:
-            console.print(f"held-out {item.target}: {item.problem}", markup=False, soft_wrap=True)
+            tell(f"held-out {item.target}: {item.problem}")
         view = self._items.look(item, self._loader.generator(index), levels)
         by_level = zip(levels.tolist(), view.errors.mse.mean(dim=0).tolist(), strict=True)
         return {
@@ -195,7 +195,7 @@ def _md_fluctuations(source: LabelledConformers) -> NDArray[np.float64]:
     try:
         return fluctuations(source.coordinates()[:, ca].numpy())
     except UserError as error:
-        console.print(str(error), markup=False, soft_wrap=True)
+        tell(str(error))
         return np.full(len(ca), np.nan)
 
 
