@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from protenix_eba.cli.frame_options import frame_options
 from protenix_eba.cli.status import SOME_FAILED
 
 if TYPE_CHECKING:
     from protenix_eba.importing.dataset import ImportReport
+    from protenix_eba.structures.frame_choice import FrameChoice
     from protenix_eba.structures.md_files import Source
 
 __all__ = ["import_md"]
@@ -46,13 +48,7 @@ Exit status: 0 all targets whole, 2 unusable input, 3 some targets failed or lac
               "targets are kept.")  # fmt: skip
 @click.option("--split", type=click.Path(path_type=Path, dir_okay=False),
               help="CSV with the columns name and seqres: import these targets only.")  # fmt: skip
-@click.option("--stride", type=click.IntRange(min=1), default=1, show_default=True,
-              help="One of every so many frames.")  # fmt: skip
-@click.option("--frames-per-target", "per_target", type=click.IntRange(min=1),
-              help="Instead: cut the frames of all replicas into so many equal blocks and draw "
-              "one of each; all frames where there are fewer.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Of that draw.")  # fmt: skip
+@frame_options
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,
               help="Processes, one target each.")  # fmt: skip
 def import_md(
@@ -62,9 +58,7 @@ def import_md(
     name: str | None,
     out: Path,
     split: Path | None,
-    stride: int,
-    per_target: int | None,
-    seed: int,
+    choice: FrameChoice,
     jobs: int,
 ) -> None:
     """Bring MD trajectories into the layout that all other commands read.
@@ -73,14 +67,10 @@ def import_md(
     counted, what is missing is named.
     """
     from protenix_eba.importing.dataset import import_targets
-    from protenix_eba.structures.frames import FrameChoice
     from protenix_eba.structures.sequences import read_proteins
 
-    if per_target is not None and stride != 1:
-        raise click.UsageError("give --stride or --frames-per-target, not both")
     sources = _sources(input_path, topology, trajectories, name)
     wanted = {p.name: p.chains for p in read_proteins(split)} if split else None
-    choice = FrameChoice(stride, per_target, seed)
     report = import_targets(sources, out, choice, split=wanted, jobs=jobs)
     _print_summary(report, out)
     if not report.complete:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from protenix_eba.cli.frame_options import frame_options
 from protenix_eba.cli.label_tables import import_csv, merge, report
 from protenix_eba.cli.session import plugin_option
 from protenix_eba.cli.status import SOME_FAILED
@@ -15,6 +16,7 @@ from protenix_eba.cli.status import SOME_FAILED
 if TYPE_CHECKING:
     from protenix_eba.energy.label import LabelReport
     from protenix_eba.energy.table import EnergyLabels
+    from protenix_eba.structures.frame_choice import FrameChoice
 
 __all__ = ["label"]
 
@@ -104,11 +106,7 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories fail
 @click.option("--frame-timeout", "frame_timeout_s", type=click.FloatRange(min=0, min_open=True),
               default=21600.0, show_default=True,
               help="Seconds after which a frame is given up.")  # fmt: skip
-@click.option("--stride", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Every so many frames.")  # fmt: skip
-@click.option("--per-target", type=click.IntRange(min=1),
-              help="Random frames of each target, at most.")  # fmt: skip
-@click.option("--seed", default=0, show_default=True, help="Of that random choice.")
+@frame_options
 @click.option("--no-minimize", is_flag=True, help="Energies of the frames as they are.")
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path, dir_okay=False),
               help="Write the rows as text as well.")  # fmt: skip
@@ -128,9 +126,7 @@ def frames(
     shard: str | None,
     platform: str,
     frame_timeout_s: float,
-    stride: int,
-    per_target: int | None,
-    seed: int,
+    choice: FrameChoice,
     no_minimize: bool,
     csv_path: Path | None,
     compare: Path | None,
@@ -138,7 +134,7 @@ def frames(
 ) -> None:
     """Give every frame of MD trajectories a CHARMM36 + GBn2 energy after minimisation."""
     from protenix_eba.core.sharding import Shard
-    from protenix_eba.energy.label import FrameSelection, Workers, label_targets
+    from protenix_eba.energy.label import Workers, label_targets
     from protenix_eba.energy.protocol import customised, protocol_by_name
     from protenix_eba.energy.table import read_labels, write_csv
     from protenix_eba.host.environment import use_plugins
@@ -149,7 +145,7 @@ def frames(
         out,
         customised(protocol_by_name(protocol, minimise=not no_minimize), **changes),
         reference_dir=reference_dir,
-        selection=FrameSelection(stride=stride, per_target=per_target, seed=seed),
+        choice=choice,
         workers=Workers(
             jobs=jobs,
             platform=platform,

@@ -20,7 +20,7 @@ from protenix_eba.core.files import atomic_path, make_folder
 from protenix_eba.core.progress import progress_bar
 from protenix_eba.importing.one_target import import_target
 from protenix_eba.importing.record import ROW, ImportedTarget, remove_leftovers
-from protenix_eba.structures.frames import FrameChoice
+from protenix_eba.structures.frame_choice import FrameChoice
 from protenix_eba.structures.md_files import Source
 
 __all__ = ["REPORT", "ImportReport", "import_targets"]
