@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import fingerprint, make_folder
 from protenix_eba.core.progress import track
-from protenix_eba.eval.catalogue import computed_alone
+from protenix_eba.eval.catalogue import plugin_metrics
 from protenix_eba.eval.metrics.additions import ModelEnergies, add_energies
 from protenix_eba.eval.one_target import TargetSettings, evaluate_target
 from protenix_eba.eval.results import Evaluation
@@ -230,7 +230,7 @@ def _code() -> str:
 
 def _plugin_code() -> dict[str, str]:
     """Of metrics that plugins bring, their sources; nothing without any."""
-    computed = (inspect.unwrap(m.compute) for m in computed_alone() if m.compute)
+    computed = (inspect.unwrap(m.compute) for m in plugin_metrics() if m.compute)
     plain = (f.func if isinstance(f, functools.partial) else f for f in computed)
     return {name: _source(name) for name in sorted({f.__module__ for f in plain})}
 
