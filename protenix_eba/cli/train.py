@@ -65,6 +65,8 @@ def run(argv: Sequence[str]) -> None:
     arguments = split_args(argv)
     plugins = load_plugins(arguments.plugins)
     configs = _resolve(arguments, plugins)
+    if plugins:
+        _check_ranges(configs)
     if "print-config" in arguments.flags:
         _print_config(configs)
     else:
@@ -128,6 +130,17 @@ def _resolve(arguments: Arguments, plugins: Sequence[Plugin]) -> ConfigDict:
         else:
             environment.ensure_ccd_cache()
     return resolve_config(plugins, arguments.config, arguments.overrides)
+
+
+def _check_ranges(configs: ConfigDict) -> None:
+    """Refuse values outside their ranges before they are printed as if they could be used."""
+    from protenix_eba.host.config import check_ranges, section_from
+    from protenix_eba.plugin import SECTIONS
+
+    check_ranges(configs)
+    for name, section in SECTIONS.items():
+        if name in configs:
+            section_from(configs[name], section)
 
 
 def _print_config(configs: ConfigDict) -> None:
