@@ -25,6 +25,7 @@ from protenix_eba.structures.trajectories import (
     is_cut,
     load_topology,
     read_frames,
+    topology_in,
 )
 
 __all__ = ["FilesSource", "FrameSource", "Frames", "TrajectorySource", "find_sources"]
@@ -254,7 +255,7 @@ def find_sources(
         inside = [] if path.is_file() else _structure_files(path)
         if path.is_file():
             files.append(_known_format(path))
-        elif inside and not (path / f"{path.resolve().name}.pdb").is_file():
+        elif inside and not topology_in(path.resolve()):
             files.extend(inside)
         else:
             sources.extend(TrajectorySource(target) for target in find_targets(path))
