@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from protenix_eba.cli.session import (
-    Trunk,
     config_option,
     exit_with_failures,
     load_configuration,
@@ -21,6 +20,7 @@ from protenix_eba.cli.session import (
 from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
+    from protenix_eba.host.trunk import Trunk
     from protenix_eba.structures.sequences import Protein
     from protenix_eba.training.data.interfaces import Dataset
 
@@ -80,6 +80,7 @@ def embed(
     targets = dict(part.of(list(_targets(input_path, configs).items())))
     msas = MsaFiles(msa_path)
     tell(f"embedding {len(targets)} targets: {msas}")
+    from protenix_eba.host.trunk import Trunk
     from protenix_eba.host.weights import load_checkpoint
 
     trunk = Trunk(configs, load_checkpoint(checkpoint), out, msas)

@@ -10,7 +10,6 @@ import click
 
 from protenix_eba.cli.fold_targets import fold_target
 from protenix_eba.cli.folding import (
-    ScoreFolder,
     TargetChoice,
     backbone_option,
     check_backbones,
@@ -22,6 +21,7 @@ from protenix_eba.cli.head import build_head, head_options, head_provenance
 from protenix_eba.cli.session import exit_with_failures
 from protenix_eba.core.errors import UserError
 from protenix_eba.ebmfold.config import FOLD_SAMPLERS, PEER
+from protenix_eba.ebmfold.score_folder import ScoreFolder
 
 if TYPE_CHECKING:
     from protenix_eba.ebmfold.fold import Decoys

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from protenix_eba.cli.folding import FileChoice, ModelChoice, TargetChoice
-from protenix_eba.cli.session import Trunk
 from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from protenix_eba.ebmfold.predictions import Predictions
     from protenix_eba.ebmfold.target import Target
     from protenix_eba.host.msa import MsaFiles
+    from protenix_eba.host.trunk import Trunk
     from protenix_eba.structures.sequences import Protein
 
 __all__ = ["PREDICTIONS", "FoldTarget", "fold_target", "keep_predictions", "read_target"]
@@ -129,6 +129,7 @@ def _of_model(source: ModelChoice) -> tuple[dict[str, Any], _Load]:
         path = out / PREDICTIONS
 
         def make() -> tuple[Predictions, Sequence[str]]:
+            from protenix_eba.host.trunk import Trunk
             from protenix_eba.host.weights import load_checkpoint
 
             tell(f"distogram of {molecules.name} ...")

@@ -9,7 +9,6 @@ import click
 
 from protenix_eba.cli.fold_targets import fold_target
 from protenix_eba.cli.folding import (
-    ScoreFolder,
     TargetChoice,
     backbone_option,
     check_backbones,
@@ -18,8 +17,8 @@ from protenix_eba.cli.folding import (
     write_backbones,
 )
 from protenix_eba.cli.head import build_head, head_options, head_provenance
-from protenix_eba.cli.refining import Refinement, all_conformations, refine_missing
 from protenix_eba.cli.session import exit_with_failures
+from protenix_eba.ebmfold.score_folder import ScoreFolder
 
 __all__ = ["refine"]
 
@@ -73,6 +72,7 @@ def refine(
     """
     from protenix_eba.core.files import make_folder, require_file, sha256_of_file
     from protenix_eba.core.progress import tell
+    from protenix_eba.ebmfold.refinement import Refinement, all_conformations, refine_missing
 
     if backbone:
         check_backbones()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from protenix_eba.cli.refining import RefinedBy, refine_ensemble
-from protenix_eba.cli.session import Trunk
 from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from protenix_eba.host.embeddings import TrunkEmbeddings
     from protenix_eba.host.features import ProteinFeatures
     from protenix_eba.host.msa import MsaFiles
+    from protenix_eba.host.trunk import Trunk
     from protenix_eba.sampling.run import Ensemble, Plan, SamplingRun
     from protenix_eba.structures.sequences import Protein
 
@@ -60,6 +60,7 @@ def sample_with(job: Job, checkpoint: Path, out: Path, report: Report) -> None:
     from protenix_eba.core.files import make_folder, sha256_of_file
     from protenix_eba.host.denoiser import ConformerDenoiser
     from protenix_eba.host.features import to_device
+    from protenix_eba.host.trunk import Trunk
     from protenix_eba.host.weights import build_diffusion_module, load_checkpoint
     from protenix_eba.sampling.run import SamplingRun
     from protenix_eba.sampling.samplers import CHURNED, DIFFUSION_SAMPLERS

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from protenix_eba.cli.main import run
-from protenix_eba.cli.session import Trunk
 from protenix_eba.core.errors import UserError
 from protenix_eba.host.denoiser import ConformerDenoiser
+from protenix_eba.host.trunk import Trunk
 from protenix_eba.host.weights import build_diffusion_module
 from protenix_eba.sampling.samplers import (
     PRESETS,
