@@ -182,8 +182,7 @@ def sample(
     chosen_seed = (read_seed(input_path) or 0) if seed is None else seed
     msas = MsaFiles(msa_path) if msa_path else None
     stored = f"embeddings from {embeddings}, else " if embeddings else ""
-    message = f"sampling {len(proteins)} sequences: {stored}{msas or MsaFiles(None)}"
-    tell(message)
+    tell(f"sampling {len(proteins)} sequences: {stored}{msas or MsaFiles(None)}")
     configs = load_configuration(config_path, plugins)
     from protenix_eba.sampling.run import Plan
 
@@ -201,9 +200,16 @@ def sample(
     report = Report()
     for folder, path in models.items():
         sample_with(job, path, folder, report)
+    _exit_with(report, len(proteins) * len(models))
+
+
+def _exit_with(report: Report, n_ensembles: int) -> None:
+    """Tell what went wrong; status 3 also where only samples are missing."""
+    from protenix_eba.core.progress import tell
+
     for problem in report.problems:
         tell(problem)
-    exit_with_failures(report.failures, len(proteins) * len(models))
+    exit_with_failures(report.failures, n_ensembles)
     if report.problems:
         raise click.exceptions.Exit(SOME_FAILED)
 

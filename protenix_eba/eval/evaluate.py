@@ -97,19 +97,9 @@ def evaluate(
     out_dir = Path(out_dir)
     inputs = _Inputs.find(reference, samples, weights)
     wanted, not_evaluated = inputs.wanted(targets)
-    reasons = {name: fault for name in wanted if (fault := inputs.fault(name))}
-    rest = (settings, energies, out_dir, prepare)
-    tasks = {
-        name: _task(inputs.references[name], inputs.samples[name], *rest)
-        for name in wanted
-        if name not in reasons
-    }
     make_folder(out_dir / "targets")  # before hours of work rather than after
-    reasons |= _run(tasks, jobs)
-    results = {name: require_target(tasks[name].path) for name in wanted if name not in reasons}
-    if not results:
-        shown = "\n".join(f"{name}: {why}" for name, why in list(reasons.items())[:4])
-        raise UserError(f"no target could be evaluated:\n{shown}")
+    rest = (settings, energies, out_dir, prepare)
+    results, reasons = _evaluate_all(inputs, wanted, jobs, *rest)
     evaluation = Evaluation(
         label=label,
         targets=results,
@@ -123,6 +113,36 @@ def evaluate(
     )
     evaluation.write(out_dir)
     return evaluation
+
+
+def _evaluate_all(
+    inputs: _Inputs,
+    wanted: Sequence[str],
+    jobs: int,
+    settings: TargetSettings,
+    energies: ModelEnergies,
+    out_dir: Path,
+    prepare: Callable[[], object] | None,
+) -> tuple[dict[str, TargetResult], dict[str, str]]:
+    """The result of each target, or why it has none.
+
+    Raises:
+        UserError: Not one target could be evaluated.
+    """
+    reasons = {name: fault for name in wanted if (fault := inputs.fault(name))}
+    tasks = {
+        name: _task(
+            inputs.references[name], inputs.samples[name], settings, energies, out_dir, prepare
+        )
+        for name in wanted
+        if name not in reasons
+    }
+    reasons |= _run(tasks, jobs)
+    results = {name: require_target(tasks[name].path) for name in wanted if name not in reasons}
+    if not results:
+        shown = "\n".join(f"{name}: {why}" for name, why in list(reasons.items())[:4])
+        raise UserError(f"no target could be evaluated:\n{shown}")
+    return results, reasons
 
 
 def _recorded(
