@@ -39,7 +39,8 @@ from protenix_eba.host.trunk import Trunk
 from protenix_eba.host.weights import build_diffusion_module
 from protenix_eba.protein.rigid_motions import random_rotations, rigid_align
 from protenix_eba.protein.stereo import CENTRE
-from protenix_eba.sampling.samplers import SamplerSettings, sample_coordinates
+from protenix_eba.sampling.samplers import sample_coordinates
+from protenix_eba.sampling.settings import SamplerSettings
 from protenix_eba.structures.sequences import Protein
 from protenix_eba.structures.trajectories import find_targets
 from protenix_eba.training.denoising_error import bond_error, edm_weight, squared_error

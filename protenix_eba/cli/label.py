@@ -12,6 +12,8 @@ from protenix_eba.cli.frame_options import frame_options
 from protenix_eba.cli.label_tables import import_csv, merge, report
 from protenix_eba.cli.session import plugin_option
 from protenix_eba.cli.status import SOME_FAILED
+from protenix_eba.energy.choices import BACKENDS
+from protenix_eba.energy.protocol import PROTOCOLS
 
 if TYPE_CHECKING:
     from protenix_eba.energy.label import LabelReport
@@ -66,7 +68,7 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories fail
 @click.option("--reference", "reference_dir", type=click.Path(path_type=Path),
               help="Folder of the MD whose PDB files decide protonation and disulfides: give it "
               "for generated samples, so that their energies compare with the MD's.")  # fmt: skip
-@click.option("--protocol", type=click.Choice(["default", "two-stage", "published", "paper"]),
+@click.option("--protocol", type=click.Choice(list(PROTOCOLS)),
               default="default", show_default=True,
               help="default: least noise; two-stage: cheaper, noisier; published: as the EBA "
               "authors' script; paper: the same with 150 mM salt.")  # fmt: skip
@@ -97,7 +99,7 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories fail
               "is the mean, and its noise is stored.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,
               help="Processes, one thread each.")  # fmt: skip
-@click.option("--backend", type=click.Choice(["loky", "dask", "ray"]), default="loky",
+@click.option("--backend", type=click.Choice(BACKENDS), default="loky",
               show_default=True, help="Processes here, or a cluster.")  # fmt: skip
 @click.option("--scheduler", metavar="ADDRESS", help="Of a running dask or ray cluster.")
 @click.option("--shard", metavar="i/n", help="Only this share of the targets; see label merge.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from protenix_eba.cli.status import SOME_FAILED
+from protenix_eba.energy.choices import ENERGY_UNITS, MATCHES
 
 if TYPE_CHECKING:
     from protenix_eba.energy.table import EnergyLabels
@@ -92,11 +93,11 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some rows of --input have no ene
               help="Of COLVAR files: one for each, in their order.  "
               "[default: the only one]")  # fmt: skip
 @click.option("--column", help="Of COLVAR files.  [default: the only one named *.bias]")
-@click.option("--energy-unit", "unit", type=click.Choice(["kj/mol", "kcal/mol", "kT"]),
+@click.option("--energy-unit", "unit", type=click.Choice(ENERGY_UNITS),
               help="Of that column.  [default: kj/mol]")  # fmt: skip
 @click.option("--temperature-K", "temperature_K", type=click.FloatRange(min=0, min_open=True),
               help="Of kT.  [default: 300]")  # fmt: skip
-@click.option("--match", type=click.Choice(["auto", "time", "row"]),
+@click.option("--match", type=click.Choice(MATCHES),
               help="How rows of COLVAR files and frames are matched; auto: by time where the "
               "trajectory has times, else row by row.  [default: auto]")  # fmt: skip
 @click.option("--out", required=True, type=_TABLE, help="Label table (Parquet).")

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -20,11 +19,7 @@ from protenix_eba.cli.session import (
 )
 from protenix_eba.cli.status import SOME_FAILED
 from protenix_eba.core.errors import UserError
-
-if TYPE_CHECKING:
-    from protenix_eba.sampling.samplers import SamplerSettings
-
-_PRESETS = ("tuned", "alphafold3", "exact")
+from protenix_eba.sampling.settings import PRESETS, SamplerSettings
 
 
 @click.command(
@@ -68,7 +63,7 @@ samples than asked for."""
 @click.option("--steps", default=20, show_default=True, help="Denoising steps.")
 @click.option(
     "--preset",
-    type=click.Choice(_PRESETS),
+    type=click.Choice(list(PRESETS)),
     help="gamma0, lambda and eta of the EBA authors' script, of AlphaFold 3, or of the "
     "probability-flow equation (exact: judge populations under it); options win over it.",
 )
@@ -241,8 +236,6 @@ def _settings(
     preset: str | None, given: dict[str, float | None], *, n_steps: int, sigma_data: float
 ) -> SamplerSettings:
     """The preset's settings, and over them those that were given."""
-    from protenix_eba.sampling.samplers import PRESETS, SamplerSettings
-
     chosen = PRESETS[preset] if preset else {}
     chosen = chosen | {key: value for key, value in given.items() if value is not None}
     return replace(SamplerSettings(n_steps=n_steps, sigma_data=sigma_data), **chosen)

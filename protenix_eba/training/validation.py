@@ -25,7 +25,8 @@ from protenix_eba.host.config import EBAConfig
 from protenix_eba.host.denoiser import ConformerDenoiser
 from protenix_eba.host.features import ProteinFeatures, to_device
 from protenix_eba.sampling.ensembles import write_ensemble
-from protenix_eba.sampling.samplers import SamplerSettings, sample_batches
+from protenix_eba.sampling.samplers import sample_batches
+from protenix_eba.sampling.settings import SamplerSettings
 from protenix_eba.training.data.interfaces import EnsembleLoader, LabelledConformers, Loader
 from protenix_eba.training.data.item import Item
 from protenix_eba.training.data.prefetch import prefetch

@@ -12,13 +12,12 @@ from protenix_eba.host.denoiser import ConformerDenoiser
 from protenix_eba.host.trunk import Trunk
 from protenix_eba.host.weights import build_diffusion_module
 from protenix_eba.sampling.samplers import (
-    PRESETS,
-    SamplerSettings,
     TargetSampler,
     in_chunks,
     noise_levels,
     sample_coordinates,
 )
+from protenix_eba.sampling.settings import PRESETS, SamplerSettings
 from protenix_eba.structures.sequences import Protein
 
 CPU = torch.device("cpu")
