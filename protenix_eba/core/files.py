@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ __all__ = [
     "atomic_path",
     "fingerprint",
     "make_folder",
+    "natural_order",
     "require_file",
     "sha256_of_file",
     "write_json",
@@ -81,6 +83,12 @@ def require_file(path: Path | str, what: str, hint: str = "check the path") -> P
         found = "a folder" if path.is_dir() else "nothing"
         raise UserError(f"{what}: expected a file at {path}, found {found}", hint)
     return path
+
+
+def natural_order(path: Path) -> list[tuple[int, str]]:
+    """A key to sort paths by: frame_10 comes after frame_9."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def sha256_of_file(path: Path | str) -> str:
