@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from protenix_eba.ebmfold.config import EBMFoldConfig
 from protenix_eba.host.config import EBAConfig, section_defaults
@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     _head: Callable[[Any], Head] = EBMFoldHead
     _trainer: Callable[[Any], Trainer] = EBATrainer
 
-__all__ = ["plugin"]
+__all__ = ["SECTIONS", "plugin"]
+
+SECTIONS: Final = {"eba": EBAConfig, "ebmfold": EBMFoldConfig, "replay": ReplayConfig}
+"""Our sections of configuration, each with the dataclass that checks its values."""
 
 
 def _register() -> None:
@@ -50,9 +53,7 @@ def _register() -> None:
 plugin = Plugin(
     "protenix_eba",
     {
-        "eba": section_defaults(EBAConfig),
-        "ebmfold": section_defaults(EBMFoldConfig),
-        "replay": section_defaults(ReplayConfig),
+        **{name: section_defaults(section) for name, section in SECTIONS.items()},
         "deepspeed": {},
     },
     _register,

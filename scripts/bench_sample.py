@@ -40,7 +40,8 @@ from protenix_eba.host.embeddings import TrunkEmbeddings
 from protenix_eba.host.features import protein_features
 from protenix_eba.host.weights import empty_diffusion_module
 from protenix_eba.sampling.chunk_size import samples_at_a_time
-from protenix_eba.sampling.samplers import SamplerSettings, TargetSampler, noise_levels
+from protenix_eba.sampling.samplers import TargetSampler, noise_levels
+from protenix_eba.sampling.settings import SamplerSettings
 from protenix_eba.structures.sequences import Protein
 
 MODELS = {"tiny": "protenix_tiny_default_v0.5.0", "base": "protenix_base_default_v0.5.0"}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import require_file
-from protenix_eba.core.progress import console, track
+from protenix_eba.core.progress import tell, track
 from protenix_eba.ebmfold.domains import Domain
 from protenix_eba.ebmfold.structures import one_letter
 
@@ -188,7 +188,7 @@ def folder_chains(
         try:
             yield from structure_chains(path)
         except UserError as error:
-            console.print(f"left out: {error}", markup=False, soft_wrap=True)
+            tell(f"left out: {error}")
             left_out["a file that cannot be read"] += 1
 
 

@@ -29,16 +29,18 @@ from torch import Tensor
 import proof_report
 from make_glycine_md import PLAIN
 from proof_errors import centred, frames
-from protenix_eba.cli.session import Trunk, load_configuration
+from protenix_eba.cli.session import load_configuration
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path, write_json
 from protenix_eba.core.progress import console
 from protenix_eba.host.denoiser import ConformerDenoiser
 from protenix_eba.host.starts import quick_start, random_state, silent_trunk
+from protenix_eba.host.trunk import Trunk
 from protenix_eba.host.weights import build_diffusion_module
 from protenix_eba.protein.rigid_motions import random_rotations, rigid_align
 from protenix_eba.protein.stereo import CENTRE
-from protenix_eba.sampling.samplers import SamplerSettings, sample_coordinates
+from protenix_eba.sampling.samplers import sample_coordinates
+from protenix_eba.sampling.settings import SamplerSettings
 from protenix_eba.structures.sequences import Protein
 from protenix_eba.structures.trajectories import find_targets
 from protenix_eba.training.denoising_error import bond_error, edm_weight, squared_error

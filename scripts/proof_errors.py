@@ -24,9 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from protenix_eba.cli.session import Trunk, load_configuration
+from protenix_eba.cli.session import load_configuration
 from protenix_eba.core.files import atomic_path
 from protenix_eba.host.denoiser import ConformerDenoiser
+from protenix_eba.host.trunk import Trunk
 from protenix_eba.host.weights import build_diffusion_module, load_checkpoint
 from protenix_eba.protein.chain_ends import end_distance
 from protenix_eba.structures.sequences import Protein

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "host": BASE,
     "sampling": f"{BASE} host energy",
     "training": f"{BASE} host energy eval sampling",
-    "cli": f"{BASE} host energy importing eval sampling training ebmfold",
+    "cli": f"{BASE} host energy importing eval sampling training ebmfold plugin",
     "plugin": f"{BASE} host training ebmfold",
     "ebmfold/heads.py": f"{BASE} host",
     "ebmfold/protenix_head.py": f"{BASE} host",

@@ -10,6 +10,7 @@ import importlib.resources
 import json
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from protenix_eba.cli.status import INTERRUPTED, SOME_FAILED
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path
-from protenix_eba.core.progress import console
+from protenix_eba.core.progress import console, tell
 
 __all__ = ["run_demo"]
 
@@ -77,9 +79,9 @@ class Demo:
         console.print(f"$ {shlex.join(line)}", style="dim", markup=False, soft_wrap=True)
         program = Path(sys.executable).parent / line[0]
         status = subprocess.run([program, *line[1:]], env=env, check=False).returncode
-        if status in (130, -2):
+        if status in (INTERRUPTED, -signal.SIGINT):
             raise KeyboardInterrupt
-        if status and not (partial and status == 3):
+        if status and not (partial and status == SOME_FAILED):
             raise UserError(
                 f"the stage failed with exit status {status}: {shlex.join(line)}",
                 "its message stands above; the same command goes on from what is finished",
@@ -134,10 +136,7 @@ def copy_data(demo: Demo) -> None:
     for folder, what in ((demo.data, "MD under U + V"), (demo.truth, "MD under U")):
         for target in find_targets(folder):
             frames = [frame_count(target, replica) for replica in target.trajectory_paths]
-            console.print(
-                f"{what}: {target.name}, {len(frames)} replicas of {min(frames)} ps",
-                highlight=False,
-            )
+            tell(f"{what}: {target.name}, {len(frames)} replicas of {min(frames)} ps")
     with atomic_path(demo.out / "sequences.fasta") as path:
         lines = [f">gly{n}\n{'G' * n}\n" for n in (4, HELD_OUT)]
         path.write_text("".join(lines), encoding="utf-8")
@@ -259,7 +258,7 @@ def export(demo: Demo) -> None:
         )
     for path in structures:
         told = f"stock Protenix wrote {path}: {_verdict(path)}"
-        console.print(told, markup=False, highlight=False, soft_wrap=True)
+        tell(told)
 
 
 def _verdict(path: Path) -> str:
@@ -286,10 +285,8 @@ def summarise(demo: Demo, seconds: float) -> None:
     comparison = compare_evaluations([load_evaluation(folder) for folder in folders])
     training = {title: demo.out / name for title, name in MODELS.items()}
     for sentence in findings(comparison.groups[0].summaries, training):
-        console.print(f"- {sentence}", markup=False, highlight=False)
-    console.print(
-        f"report: {demo.out / 'report.html'}   ({seconds / 60:.1f} minutes)", markup=False
-    )
+        tell(f"- {sentence}")
+    tell(f"report: {demo.out / 'report.html'}   ({seconds / 60:.1f} minutes)")
 
 
 def _show_populations(demo: Demo, name: str) -> None:
@@ -314,15 +311,13 @@ def _show_populations(demo: Demo, name: str) -> None:
     for suffix, data in (("svg", drawing.svg), ("png", drawing.png)):
         (demo.out / f"free_energy_{name}.{suffix}").write_bytes(data)
     seen = "not trained on" if name == f"gly{HELD_OUT}" else "trained on"
-    console.print(f"{name} ({seen}): ends within 6 angstrom, W1 of their distance to the truth")
+    tell(f"{name} ({seen}): ends within 6 angstrom, W1 of their distance to the truth")
     *_, truth = ensembles.values()
     for title, ensemble in ensembles.items():
         closed = interval(closed_share, ensemble)
         w1 = interval(w1_angstrom, ensemble, truth, n=200)
-        console.print(
+        tell(
             f"  {title:28}{100 * closed.value:5.1f}% ({100 * closed.low:.1f} to "
-            f"{100 * closed.high:.1f}){'' if ensemble is truth else f'   {w1} angstrom'}",
-            highlight=False,
-            soft_wrap=True,
+            f"{100 * closed.high:.1f}){'' if ensemble is truth else f'   {w1} angstrom'}"
         )
-    console.print(f"  drawn in {demo.out / f'free_energy_{name}.png'}", markup=False)
+    tell(f"  drawn in {demo.out / f'free_energy_{name}.png'}")

@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from protenix_eba.cli.session import (
-    Trunk,
     config_option,
     exit_with_failures,
     load_configuration,
-    make_folder,
     msa_option,
     plugin_option,
 )
 from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
+    from protenix_eba.host.trunk import Trunk
     from protenix_eba.structures.sequences import Protein
     from protenix_eba.training.data.interfaces import Dataset
 
@@ -71,7 +70,8 @@ def embed(
     What is there already, made by the same trunk from the same sequence, MSA and number of cycles,
     is kept; what was made from something else is an error and stays as it is. Without templates.
     """
-    from protenix_eba.core.progress import console
+    from protenix_eba.core.files import make_folder
+    from protenix_eba.core.progress import tell
     from protenix_eba.core.sharding import Shard
     from protenix_eba.host.msa import MsaFiles
 
@@ -79,7 +79,8 @@ def embed(
     configs = load_configuration(config_path, plugins)
     targets = dict(part.of(list(_targets(input_path, configs).items())))
     msas = MsaFiles(msa_path)
-    console.print(f"embedding {len(targets)} targets: {msas}", markup=False, soft_wrap=True)
+    tell(f"embedding {len(targets)} targets: {msas}")
+    from protenix_eba.host.trunk import Trunk
     from protenix_eba.host.weights import load_checkpoint
 
     trunk = Trunk(configs, load_checkpoint(checkpoint), out, msas)
@@ -89,11 +90,7 @@ def embed(
         _ = trunk.model
     n_kept, failures = _embed_all(targets, trunk)
     n_embedded = len(targets) - n_kept - len(failures)
-    console.print(
-        f"{out}: {n_embedded} embedded, {n_kept} kept, {len(failures)} failed",
-        markup=False,
-        soft_wrap=True,
-    )
+    tell(f"{out}: {n_embedded} embedded, {n_kept} kept, {len(failures)} failed")
     exit_with_failures(failures, len(targets))
 
 

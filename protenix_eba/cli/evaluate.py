@@ -11,6 +11,7 @@ import click
 
 from protenix_eba.cli.evaluation_output import write_outputs
 from protenix_eba.cli.session import plugin_option
+from protenix_eba.cli.status import SOME_FAILED
 from protenix_eba.cli.suites import answer
 from protenix_eba.core.errors import UserError
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
-SOME_TARGETS_FAILED: Final = 3
 SAMPLE_LABELS: Final = "energies.parquet"
 ATLAS: Final = "atlas"
 _PATH = click.Path(path_type=Path)
@@ -132,7 +132,7 @@ def evaluate(
         _refuse_given(suite_name, only_atlas | {"--jobs": jobs if jobs > 1 else None})
         wanted = _names(targets) if targets else None
         failed = answer(suite_name, paths, reference, out, wanted, weights, changes)
-        return SOME_TARGETS_FAILED if failed else 0
+        return SOME_FAILED if failed else 0
     _refuse_given(suite_name, {"--set": changes})
     if weights and labels:
         raise UserError(
@@ -159,7 +159,7 @@ def evaluate(
     )
     comparison = compare_evaluations([result])
     write_outputs(comparison, out, stem="metrics")
-    return SOME_TARGETS_FAILED if result.failed else 0
+    return SOME_FAILED if result.failed else 0
 
 
 def _refuse_given(suite: str, options: Mapping[str, object]) -> None:

@@ -46,18 +46,17 @@ def _training(comparison: Comparison) -> dict[str, Any]:
 
 
 def _print(comparison: Comparison, report: Path) -> None:
-    from rich.console import Console
+    from protenix_eba.core.progress import answers, tell
 
-    console = Console(highlight=False)
     for group in comparison.groups:
-        console.print(_table(group))
+        answers.print(_table(group))
     for note in comparison.notes:
-        console.print(f"note: {note}", markup=False)
+        tell(f"note: {note}", answers)
     for label, reasons in comparison.failed.items():
-        _print_failures(console, label, reasons)
+        _print_failures(label, reasons)
     for label, names in comparison.left_out.items():
-        console.print(f"left out: {label} alone has {', '.join(names)}", markup=False)
-    console.print(f"report: {report}", markup=False)
+        tell(f"left out: {label} alone has {', '.join(names)}", answers)
+    tell(f"report: {report}", answers)
 
 
 def _table(group: Group) -> Any:
@@ -89,9 +88,11 @@ def _table(group: Group) -> Any:
     return table
 
 
-def _print_failures(console: Any, label: str, reasons: Mapping[str, str]) -> None:
+def _print_failures(label: str, reasons: Mapping[str, str]) -> None:
+    from protenix_eba.core.progress import answers, tell
+
     for name, reason in list(reasons.items())[:_MAX_FAILURES_PRINTED]:
-        console.print(f"failed: {label}, {name}: {reason}", markup=False)
+        tell(f"failed: {label}, {name}: {reason}", answers)
     more = len(reasons) - _MAX_FAILURES_PRINTED
     if more > 0:
-        console.print(f"failed: {label}: {more} more, listed in the report", markup=False)
+        tell(f"failed: {label}: {more} more, listed in the report", answers)

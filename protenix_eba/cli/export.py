@@ -29,7 +29,7 @@ def export(checkpoint: Path, model_name: str, out: Path) -> None:
     A model trained with fewer diffusion transformer blocks than the stock one gets blocks that add
     nothing: the function is exactly the same. That it fits is checked before it is written.
     """
-    from protenix_eba.core.progress import console
+    from protenix_eba.core.progress import tell
 
     configs = load_configuration(None, model_name=model_name)
     from protenix_eba.host.weights import (
@@ -44,6 +44,4 @@ def export(checkpoint: Path, model_name: str, out: Path) -> None:
     deeper = with_depth(state, configs.model.diffusion_module.transformer.n_blocks)
     build_model(configs, deeper)
     save_checkpoint(out, deeper)
-    console.print(
-        f"wrote {out}: {count_parameters(deeper):,} weights, loads as {model_name}", markup=False
-    )
+    tell(f"wrote {out}: {count_parameters(deeper):,} weights, loads as {model_name}")

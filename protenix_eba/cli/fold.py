@@ -10,7 +10,6 @@ import click
 
 from protenix_eba.cli.fold_targets import fold_target
 from protenix_eba.cli.folding import (
-    ScoreFolder,
     TargetChoice,
     backbone_option,
     check_backbones,
@@ -19,9 +18,10 @@ from protenix_eba.cli.folding import (
     write_backbones,
 )
 from protenix_eba.cli.head import build_head, head_options, head_provenance
-from protenix_eba.cli.session import exit_with_failures, make_folder
+from protenix_eba.cli.session import exit_with_failures
 from protenix_eba.core.errors import UserError
 from protenix_eba.ebmfold.config import FOLD_SAMPLERS, PEER
+from protenix_eba.ebmfold.score_folder import ScoreFolder
 
 if TYPE_CHECKING:
     from protenix_eba.ebmfold.fold import Decoys
@@ -76,8 +76,8 @@ def fold(
         raise UserError(f"--decoys: expected at least 1, found {decoys}")
     if weights is not None and sampler == PEER:
         raise UserError("--sampler peer uses no --weights", "leave out one of the two")
-    from protenix_eba.core.files import require_file, sha256_of_file
-    from protenix_eba.core.progress import console
+    from protenix_eba.core.files import make_folder, require_file, sha256_of_file
+    from protenix_eba.core.progress import tell
 
     if backbone:
         check_backbones()
@@ -100,7 +100,7 @@ def fold(
         failures = _fold_missing(folder, target, chains, choice, used)
         _tell(folder)
     else:
-        console.print(f"{out} holds these decoys already", markup=False, soft_wrap=True)
+        tell(f"{out} holds these decoys already")
     if backbone:
         write_backbones(folder)
     exit_with_failures(failures, decoys)
@@ -141,7 +141,7 @@ def _row(decoy: Decoys, compared: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _tell(folder: ScoreFolder) -> None:
-    from protenix_eba.core.progress import console
+    from protenix_eba.core.progress import tell
 
     if not folder.rows:
         return
@@ -150,4 +150,4 @@ def _tell(folder: ScoreFolder) -> None:
     if best["lddt_ca"] is not None:
         found += f", lDDT-Ca {best['lddt_ca']:.3f}, GDT-TS {best['gdt_ts']:.3f}"
     message = f"{len(folder.rows)} decoys in {folder.out}: {found}"
-    console.print(message, markup=False, soft_wrap=True)
+    tell(message)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from protenix_eba.cli.folding import FileChoice, ModelChoice, TargetChoice
-from protenix_eba.cli.session import Trunk
 from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from protenix_eba.ebmfold.predictions import Predictions
     from protenix_eba.ebmfold.target import Target
     from protenix_eba.host.msa import MsaFiles
+    from protenix_eba.host.trunk import Trunk
     from protenix_eba.structures.sequences import Protein
 
 __all__ = ["PREDICTIONS", "FoldTarget", "fold_target", "keep_predictions", "read_target"]
@@ -113,7 +113,7 @@ def _one_protein(path: Path) -> Protein:
 
 def _of_model(source: ModelChoice) -> tuple[dict[str, Any], _Load]:
     from protenix_eba.core.files import require_file, sha256_of_file
-    from protenix_eba.core.progress import console
+    from protenix_eba.core.progress import tell
     from protenix_eba.ebmfold.predictions import read_chains
     from protenix_eba.host.msa import MsaFiles
 
@@ -129,9 +129,10 @@ def _of_model(source: ModelChoice) -> tuple[dict[str, Any], _Load]:
         path = out / PREDICTIONS
 
         def make() -> tuple[Predictions, Sequence[str]]:
+            from protenix_eba.host.trunk import Trunk
             from protenix_eba.host.weights import load_checkpoint
 
-            console.print(f"distogram of {molecules.name} ...", markup=False, soft_wrap=True)
+            tell(f"distogram of {molecules.name} ...")
             state = load_checkpoint(source.checkpoint)
             trunk = Trunk(configs, state, source.embeddings, msas)
             z_trunk, tokens, chains = molecules.pairs(trunk, int(configs.model.N_cycle))

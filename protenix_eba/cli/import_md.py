@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from protenix_eba.cli.frame_options import frame_options
+from protenix_eba.cli.status import SOME_FAILED
+
 if TYPE_CHECKING:
     from protenix_eba.importing.dataset import ImportReport
+    from protenix_eba.structures.frame_choice import FrameChoice
     from protenix_eba.structures.md_files import Source
 
 __all__ = ["import_md"]
 
-_EXIT_SOME_FAILED = 3
 _SHOWN = 20
 _SUMMARIES = 3
 
@@ -45,13 +48,7 @@ Exit status: 0 all targets whole, 2 unusable input, 3 some targets failed or lac
               "targets are kept.")  # fmt: skip
 @click.option("--split", type=click.Path(path_type=Path, dir_okay=False),
               help="CSV with the columns name and seqres: import these targets only.")  # fmt: skip
-@click.option("--stride", type=click.IntRange(min=1), default=1, show_default=True,
-              help="One of every so many frames.")  # fmt: skip
-@click.option("--frames-per-target", "per_target", type=click.IntRange(min=1),
-              help="Instead: cut the frames of all replicas into so many equal blocks and draw "
-              "one of each; all frames where there are fewer.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Of that draw.")  # fmt: skip
+@frame_options
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,
               help="Processes, one target each.")  # fmt: skip
 def import_md(
@@ -61,9 +58,7 @@ def import_md(
     name: str | None,
     out: Path,
     split: Path | None,
-    stride: int,
-    per_target: int | None,
-    seed: int,
+    choice: FrameChoice,
     jobs: int,
 ) -> None:
     """Bring MD trajectories into the layout that all other commands read.
@@ -72,18 +67,14 @@ def import_md(
     counted, what is missing is named.
     """
     from protenix_eba.importing.dataset import import_targets
-    from protenix_eba.structures.frames import FrameChoice
     from protenix_eba.structures.sequences import read_proteins
 
-    if per_target is not None and stride != 1:
-        raise click.UsageError("give --stride or --frames-per-target, not both")
     sources = _sources(input_path, topology, trajectories, name)
     wanted = {p.name: p.chains for p in read_proteins(split)} if split else None
-    choice = FrameChoice(stride, per_target, seed)
     report = import_targets(sources, out, choice, split=wanted, jobs=jobs)
     _print_summary(report, out)
     if not report.complete:
-        raise click.exceptions.Exit(_EXIT_SOME_FAILED)
+        raise click.exceptions.Exit(SOME_FAILED)
 
 
 def _sources(
@@ -104,7 +95,7 @@ def _sources(
 
 
 def _print_summary(report: ImportReport, out: Path) -> None:
-    from protenix_eba.core.progress import console
+    from protenix_eba.core.progress import tell
 
     counts = {
         s: sum(row.status == s for row in report.rows) for s in ("ok", "incomplete", "failed")
@@ -112,17 +103,17 @@ def _print_summary(report: ImportReport, out: Path) -> None:
     found = ", ".join(f"{n} {status}" for status, n in counts.items())
     kept = sum(row.kept for row in report.rows)
     frames = sum(row.n_frames for row in report.rows)
-    console.print(f"{out}: {found}; {frames} frames, {kept} targets kept from before")
+    tell(f"{out}: {found}; {frames} frames, {kept} targets kept from before")
     if report.not_in_split:
-        console.print(f"{report.not_in_split} targets are not in the split and were left alone")
+        tell(f"{report.not_in_split} targets are not in the split and were left alone")
     # Those that are ok may have a reason, too: what was decided on the way.
     told = sorted((row for row in report.rows if row.reason), key=lambda row: row.status == "ok")
     for row in told[:_SHOWN]:
-        console.print(f"{row.status}: {row.target}: {row.reason}", markup=False, soft_wrap=True)
+        tell(f"{row.status}: {row.target}: {row.reason}")
     if len(told) > _SHOWN:
-        console.print(f"... and {len(told) - _SHOWN} more in {out / 'import_report.csv'}")
+        tell(f"... and {len(told) - _SHOWN} more in {out / 'import_report.csv'}")
     summed = [row for row in report.rows if row.summary]
     for row in summed[:_SUMMARIES]:
-        console.print(f"{row.target}:", *row.summary, sep="\n  ", markup=False, soft_wrap=True)
+        tell("\n  ".join([f"{row.target}:", *row.summary]))
     if len(summed) > _SUMMARIES:
-        console.print(f"the summaries of the others are in {out / 'NAME' / 'import.json'}")
+        tell(f"the summaries of the others are in {out / 'NAME' / 'import.json'}")

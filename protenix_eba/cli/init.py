@@ -43,12 +43,12 @@ def init(
     the demo and the proof. An existing file is kept.
     """
     from protenix_eba.core.errors import UserError
-    from protenix_eba.core.progress import console
+    from protenix_eba.core.progress import console, tell
 
     if start and quick:
         raise UserError("--start has its own weights, --quick-start random ones", "give one")
     if out.is_file():
-        console.print(f"{out} exists already", markup=False)
+        tell(f"{out} exists already")
         return
     configs = load_configuration(config_path, plugins)
     from protenix_eba.host import starts, weights
@@ -57,7 +57,7 @@ def init(
         state = starts.shipped_start(configs, start) if start else _random(configs, seed, quick)
     weights.save_checkpoint(out, state)
     kind = f"around the start {start}" if start else "random"
-    console.print(f"wrote {out}: {weights.count_parameters(state):,} weights, {kind}", markup=False)
+    tell(f"wrote {out}: {weights.count_parameters(state):,} weights, {kind}")
 
 
 def _random(configs: Any, seed: int, quick: bool) -> StateDict:

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from protenix_eba.cli.frame_options import frame_options
 from protenix_eba.cli.label_tables import import_csv, merge, report
 from protenix_eba.cli.session import plugin_option
+from protenix_eba.cli.status import SOME_FAILED
+from protenix_eba.energy.choices import BACKENDS
+from protenix_eba.energy.protocol import PROTOCOLS
 
 if TYPE_CHECKING:
     from protenix_eba.energy.label import LabelReport
     from protenix_eba.energy.table import EnergyLabels
+    from protenix_eba.structures.frame_choice import FrameChoice
 
 __all__ = ["label"]
 
-_EXIT_SOME_FAILED = 3
 _FRAMES = "frames"
 
 
@@ -64,7 +68,7 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories fail
 @click.option("--reference", "reference_dir", type=click.Path(path_type=Path),
               help="Folder of the MD whose PDB files decide protonation and disulfides: give it "
               "for generated samples, so that their energies compare with the MD's.")  # fmt: skip
-@click.option("--protocol", type=click.Choice(["default", "two-stage", "published", "paper"]),
+@click.option("--protocol", type=click.Choice(list(PROTOCOLS)),
               default="default", show_default=True,
               help="default: least noise; two-stage: cheaper, noisier; published: as the EBA "
               "authors' script; paper: the same with 150 mM salt.")  # fmt: skip
@@ -95,7 +99,7 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories fail
               "is the mean, and its noise is stored.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,
               help="Processes, one thread each.")  # fmt: skip
-@click.option("--backend", type=click.Choice(["loky", "dask", "ray"]), default="loky",
+@click.option("--backend", type=click.Choice(BACKENDS), default="loky",
               show_default=True, help="Processes here, or a cluster.")  # fmt: skip
 @click.option("--scheduler", metavar="ADDRESS", help="Of a running dask or ray cluster.")
 @click.option("--shard", metavar="i/n", help="Only this share of the targets; see label merge.")
@@ -104,11 +108,7 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories fail
 @click.option("--frame-timeout", "frame_timeout_s", type=click.FloatRange(min=0, min_open=True),
               default=21600.0, show_default=True,
               help="Seconds after which a frame is given up.")  # fmt: skip
-@click.option("--stride", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Every so many frames.")  # fmt: skip
-@click.option("--per-target", type=click.IntRange(min=1),
-              help="Random frames of each target, at most.")  # fmt: skip
-@click.option("--seed", default=0, show_default=True, help="Of that random choice.")
+@frame_options
 @click.option("--no-minimize", is_flag=True, help="Energies of the frames as they are.")
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path, dir_okay=False),
               help="Write the rows as text as well.")  # fmt: skip
@@ -128,9 +128,7 @@ def frames(
     shard: str | None,
     platform: str,
     frame_timeout_s: float,
-    stride: int,
-    per_target: int | None,
-    seed: int,
+    choice: FrameChoice,
     no_minimize: bool,
     csv_path: Path | None,
     compare: Path | None,
@@ -138,7 +136,7 @@ def frames(
 ) -> None:
     """Give every frame of MD trajectories a CHARMM36 + GBn2 energy after minimisation."""
     from protenix_eba.core.sharding import Shard
-    from protenix_eba.energy.label import FrameSelection, Workers, label_targets
+    from protenix_eba.energy.label import Workers, label_targets
     from protenix_eba.energy.protocol import customised, protocol_by_name
     from protenix_eba.energy.table import read_labels, write_csv
     from protenix_eba.host.environment import use_plugins
@@ -149,7 +147,7 @@ def frames(
         out,
         customised(protocol_by_name(protocol, minimise=not no_minimize), **changes),
         reference_dir=reference_dir,
-        selection=FrameSelection(stride=stride, per_target=per_target, seed=seed),
+        choice=choice,
         workers=Workers(
             jobs=jobs,
             platform=platform,
@@ -166,30 +164,30 @@ def frames(
     if other is not None:
         _print_comparison(report.labels, other)
     if _print_summary(report, out):
-        raise click.exceptions.Exit(_EXIT_SOME_FAILED)
+        raise click.exceptions.Exit(SOME_FAILED)
 
 
 def _print_summary(report: LabelReport, out: Path) -> bool:
     """Say what was done; true if any frame has no energy or could not be read."""
-    from protenix_eba.core.progress import console
+    from protenix_eba.core.progress import tell
 
     labels = report.labels
     statuses = ("ok", "outlier", "skipped", "failed")
     counts = {status: int((labels.status == status).sum()) for status in statuses}
     found = ", ".join(f"{n} {status}" for status, n in counts.items())
-    console.print(f"{out}: {len(labels)} rows ({found}), {report.computed} computed now")
+    tell(f"{out}: {len(labels)} rows ({found}), {report.computed} computed now")
     for problem in report.problems:
-        console.print(f"not labelled: {problem}", markup=False)
+        tell(f"not labelled: {problem}")
     for row in [row for row in labels.rows() if row["status"] != "ok"][:20]:
         place = f"{row['target']} replica {row['replica']} frame {row['frame']}"
-        console.print(f"{row['status']}: {place}: {row['reason']}", markup=False)
+        tell(f"{row['status']}: {place}: {row['reason']}")
     return bool(counts["failed"] or counts["skipped"] or report.problems)
 
 
 def _print_comparison(labels: EnergyLabels, other: EnergyLabels) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from protenix_eba.core.progress import answers
     from protenix_eba.energy.compare import compare_labels
 
     table = Table(title="Energies of common frames")
@@ -198,4 +196,4 @@ def _print_comparison(labels: EnergyLabels, other: EnergyLabels) -> None:
     for row in compare_labels(labels, other):
         values = (f"{row.rms_kj_mol:.3f}", f"{row.max_kj_mol:.3f}", f"{row.spearman:.3f}")
         table.add_row(row.target, str(row.n), *values)
-    Console().print(table)
+    answers.print(table)

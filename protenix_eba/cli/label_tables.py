@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from protenix_eba.cli.status import SOME_FAILED
+from protenix_eba.energy.choices import ENERGY_UNITS, MATCHES
+
 if TYPE_CHECKING:
     from protenix_eba.energy.table import EnergyLabels
 
 __all__ = ["import_csv", "merge", "report"]
 
-_EXIT_SOME_FAILED = 3
 _SHOWN = 5
 _TABLE = click.Path(path_type=Path, dir_okay=False)
 
@@ -26,10 +28,10 @@ def report(labels: Path, out: Path | None) -> None:
     Noise is known where the labels were made with --repeat 2 or more.
     """
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     from protenix_eba.core.errors import UserError
+    from protenix_eba.core.progress import answers
     from protenix_eba.energy.report import (
         HEADINGS,
         label_quality,
@@ -45,7 +47,7 @@ def report(labels: Path, out: Path | None) -> None:
     shown = Table(*HEADINGS, title=str(labels), box=SIMPLE_HEAD, padding=0)
     for row in label_quality(table):
         shown.add_row(*quality_cells(row))
-    Console().print(shown)
+    answers.print(shown)
     if out is not None:
         for path in write_quality_report(out, table):
             click.echo(path)
@@ -91,11 +93,11 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some rows of --input have no ene
               help="Of COLVAR files: one for each, in their order.  "
               "[default: the only one]")  # fmt: skip
 @click.option("--column", help="Of COLVAR files.  [default: the only one named *.bias]")
-@click.option("--energy-unit", "unit", type=click.Choice(["kj/mol", "kcal/mol", "kT"]),
+@click.option("--energy-unit", "unit", type=click.Choice(ENERGY_UNITS),
               help="Of that column.  [default: kj/mol]")  # fmt: skip
 @click.option("--temperature-K", "temperature_K", type=click.FloatRange(min=0, min_open=True),
               help="Of kT.  [default: 300]")  # fmt: skip
-@click.option("--match", type=click.Choice(["auto", "time", "row"]),
+@click.option("--match", type=click.Choice(MATCHES),
               help="How rows of COLVAR files and frames are matched; auto: by time where the "
               "trajectory has times, else row by row.  [default: auto]")  # fmt: skip
 @click.option("--out", required=True, type=_TABLE, help="Label table (Parquet).")
@@ -197,4 +199,4 @@ def _tell_failures(labels: EnergyLabels) -> None:
         click.echo(f"{row['status']}: {frame}: {row['reason']}")
     if failed:
         click.echo(f"{len(failed)} rows have no energy")
-        raise click.exceptions.Exit(_EXIT_SOME_FAILED)
+        raise click.exceptions.Exit(SOME_FAILED)

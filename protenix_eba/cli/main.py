@@ -10,6 +10,7 @@ from typing import Final
 
 import click
 
+from protenix_eba.cli.status import INTERRUPTED, UNUSABLE_INPUT
 from protenix_eba.core.errors import UserError
 
 __all__ = ["cli", "main", "run"]
@@ -80,13 +81,13 @@ def run(argv: Sequence[str]) -> int:
         status = cli.main(list(argv), prog_name="protenix-eba", standalone_mode=False)
     except UserError as error:
         click.echo(f"error: {error}", err=True)
-        return 2
+        return UNUSABLE_INPUT
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; what is finished is kept", err=True)
-        return 130
+        return INTERRUPTED
     except Exception as error:
         from protenix_eba.host.environment import (
             HookError,  # Protenix comes with it: only when it is needed
@@ -95,7 +96,7 @@ def run(argv: Sequence[str]) -> int:
         if not isinstance(error, HookError):
             raise
         click.echo(f"error: {error}", err=True)
-        return 2
+        return UNUSABLE_INPUT
     return status if isinstance(status, int) else 0
 
 

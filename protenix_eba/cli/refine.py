@@ -9,7 +9,6 @@ import click
 
 from protenix_eba.cli.fold_targets import fold_target
 from protenix_eba.cli.folding import (
-    ScoreFolder,
     TargetChoice,
     backbone_option,
     check_backbones,
@@ -18,8 +17,8 @@ from protenix_eba.cli.folding import (
     write_backbones,
 )
 from protenix_eba.cli.head import build_head, head_options, head_provenance
-from protenix_eba.cli.refining import Refinement, all_conformations, refine_missing
-from protenix_eba.cli.session import exit_with_failures, make_folder
+from protenix_eba.cli.session import exit_with_failures
+from protenix_eba.ebmfold.score_folder import ScoreFolder
 
 __all__ = ["refine"]
 
@@ -71,8 +70,9 @@ def refine(
     structure lacks are left out. The start is a small noise level, so that the fold stays. A
     second run goes on where the first was stopped.
     """
-    from protenix_eba.core.files import require_file, sha256_of_file
-    from protenix_eba.core.progress import console
+    from protenix_eba.core.files import make_folder, require_file, sha256_of_file
+    from protenix_eba.core.progress import tell
+    from protenix_eba.ebmfold.refinement import Refinement, all_conformations, refine_missing
 
     if backbone:
         check_backbones()
@@ -97,9 +97,9 @@ def refine(
         native = compared_with(choice.native, target, chains)
         refinement = Refinement(target, chains, used, native, level)
         failures = refine_missing(folder, found, refinement, choice.seed)
-        console.print(f"{len(folder.rows)} refined traces in {out}", markup=False, soft_wrap=True)
+        tell(f"{len(folder.rows)} refined traces in {out}")
     else:
-        console.print(f"{out} holds these traces already", markup=False, soft_wrap=True)
+        tell(f"{out} holds these traces already")
     if backbone:
         write_backbones(folder)
     exit_with_failures(failures, len(found))

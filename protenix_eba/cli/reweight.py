@@ -110,10 +110,10 @@ def _plain(report: Report) -> dict[str, Any]:
 
 
 def _print(reports: Sequence[Report], path: Path) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from protenix_eba.core.progress import answers, tell
+
     table = Table()
     for title in ("target", "theta", "chi² before", "after", "effective before", "after"):
         table.add_column(title, justify="left" if title == "target" else "right")
@@ -123,8 +123,8 @@ def _print(reports: Sequence[Report], path: Path) -> None:
             report.target, f"{n['theta']:.3g}", f"{n['chi2_before']:.3f}",
             f"{n['chi2_after']:.3f}", f"{n['effective_before']:.0f}", f"{n['effective_after']:.0f}",
         )  # fmt: skip
-    console.print(table)
+    answers.print(table)
     for report in reports:
         for note in report.notes:
-            console.print(f"note: {report.target}: {note}", markup=False, soft_wrap=True)
-    console.print(f"weights: {path}", markup=False, soft_wrap=True)
+            tell(f"note: {report.target}: {note}", answers)
+    tell(f"weights: {path}", answers)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -18,13 +17,9 @@ from protenix_eba.cli.session import (
     msa_option,
     plugin_option,
 )
+from protenix_eba.cli.status import SOME_FAILED
 from protenix_eba.core.errors import UserError
-
-if TYPE_CHECKING:
-    from protenix_eba.sampling.samplers import SamplerSettings
-
-_PRESETS = ("tuned", "alphafold3", "exact")
-_EXIT_SOME_FAILED = 3
+from protenix_eba.sampling.settings import PRESETS, SamplerSettings
 
 
 @click.command(
@@ -68,7 +63,7 @@ samples than asked for."""
 @click.option("--steps", default=20, show_default=True, help="Denoising steps.")
 @click.option(
     "--preset",
-    type=click.Choice(_PRESETS),
+    type=click.Choice(list(PRESETS)),
     help="gamma0, lambda and eta of the EBA authors' script, of AlphaFold 3, or of the "
     "probability-flow equation (exact: judge populations under it); options win over it.",
 )
@@ -173,7 +168,7 @@ def sample(
     already, made with the same settings, are kept. Without --msa, embeddings that are there are
     taken as they are, whatever MSA they were made with.
     """
-    from protenix_eba.core.progress import console
+    from protenix_eba.core.progress import tell
     from protenix_eba.host.msa import MsaFiles
     from protenix_eba.structures.sequences import read_proteins, read_seed
 
@@ -182,8 +177,7 @@ def sample(
     chosen_seed = (read_seed(input_path) or 0) if seed is None else seed
     msas = MsaFiles(msa_path) if msa_path else None
     stored = f"embeddings from {embeddings}, else " if embeddings else ""
-    message = f"sampling {len(proteins)} sequences: {stored}{msas or MsaFiles(None)}"
-    console.print(message, markup=False, soft_wrap=True)
+    tell(f"sampling {len(proteins)} sequences: {stored}{msas or MsaFiles(None)}")
     configs = load_configuration(config_path, plugins)
     from protenix_eba.sampling.run import Plan
 
@@ -201,11 +195,18 @@ def sample(
     report = Report()
     for folder, path in models.items():
         sample_with(job, path, folder, report)
+    _exit_with(report, len(proteins) * len(models))
+
+
+def _exit_with(report: Report, n_ensembles: int) -> None:
+    """Tell what went wrong; status 3 also where only samples are missing."""
+    from protenix_eba.core.progress import tell
+
     for problem in report.problems:
-        console.print(problem, markup=False, soft_wrap=True)
-    exit_with_failures(report.failures, len(proteins) * len(models))
+        tell(problem)
+    exit_with_failures(report.failures, n_ensembles)
     if report.problems:
-        raise click.exceptions.Exit(_EXIT_SOME_FAILED)
+        raise click.exceptions.Exit(SOME_FAILED)
 
 
 def _models(checkpoints: Sequence[str], out: Path) -> dict[Path, Path]:
@@ -235,8 +236,6 @@ def _settings(
     preset: str | None, given: dict[str, float | None], *, n_steps: int, sigma_data: float
 ) -> SamplerSettings:
     """The preset's settings, and over them those that were given."""
-    from protenix_eba.sampling.samplers import PRESETS, SamplerSettings
-
     chosen = PRESETS[preset] if preset else {}
     chosen = chosen | {key: value for key, value in given.items() if value is not None}
     return replace(SamplerSettings(n_steps=n_steps, sigma_data=sigma_data), **chosen)

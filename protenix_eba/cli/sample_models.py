@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from protenix_eba.cli.refining import RefinedBy, refine_ensemble
-from protenix_eba.cli.session import Trunk, make_folder
 from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from protenix_eba.host.embeddings import TrunkEmbeddings
     from protenix_eba.host.features import ProteinFeatures
     from protenix_eba.host.msa import MsaFiles
+    from protenix_eba.host.trunk import Trunk
     from protenix_eba.sampling.run import Ensemble, Plan, SamplingRun
     from protenix_eba.structures.sequences import Protein
 
@@ -57,9 +57,10 @@ def sample_with(job: Job, checkpoint: Path, out: Path, report: Report) -> None:
     """Sample all proteins with one model."""
     import torch
 
-    from protenix_eba.core.files import sha256_of_file
+    from protenix_eba.core.files import make_folder, sha256_of_file
     from protenix_eba.host.denoiser import ConformerDenoiser
     from protenix_eba.host.features import to_device
+    from protenix_eba.host.trunk import Trunk
     from protenix_eba.host.weights import build_diffusion_module, load_checkpoint
     from protenix_eba.sampling.run import SamplingRun
     from protenix_eba.sampling.samplers import CHURNED, DIFFUSION_SAMPLERS
@@ -111,7 +112,7 @@ def _sample_all(
     job: Job, run: SamplingRun, trunk: Trunk, out: Path, report: Report
 ) -> dict[str, Ensemble]:
     """Sample each protein; the ensembles by its name."""
-    from protenix_eba.core.progress import console, progress_bar
+    from protenix_eba.core.progress import progress_bar, tell
 
     made: dict[str, Ensemble] = {}
     prefix = f"{out.name}/" if job.several else ""
@@ -120,11 +121,11 @@ def _sample_all(
         task = bar.add_task("sampling", total=n * len(job.proteins), note="")
         for number, protein in enumerate(job.proteins):
 
-            def tell(there: int, before: int = n * number, name: str = protein.name) -> None:
+            def show(there: int, before: int = n * number, name: str = protein.name) -> None:
                 bar.update(task, completed=before + there, note=name)
 
             try:
-                made[protein.name] = run.ensemble(protein, trunk.msa(protein), tell)
+                made[protein.name] = run.ensemble(protein, trunk.msa(protein), show)
             except UserError as error:
                 report.failures[prefix + protein.name] = str(error)
             except Exception as error:
@@ -135,14 +136,14 @@ def _sample_all(
         if ensemble.is_short:
             report.problems.append(f"{out / name}: {ensemble.remark}")
         elif ensemble.remark:
-            console.print(f"{out / name}: {ensemble.remark}", markup=False, soft_wrap=True)
-    console.print(f"{n} samples of {len(made)} sequences in {out}", markup=False, soft_wrap=True)
+            tell(f"{out / name}: {ensemble.remark}")
+    tell(f"{n} samples of {len(made)} sequences in {out}")
     return made
 
 
 def _relax_all(job: Job, made: dict[str, Ensemble], out: Path, report: Report) -> None:
     """Minimise all ensembles into a folder beside `out`."""
-    from protenix_eba.core.progress import console, progress_bar
+    from protenix_eba.core.progress import progress_bar, tell
     from protenix_eba.energy.protocol import PROTOCOLS
     from protenix_eba.sampling.relaxation import relax_ensemble
 
@@ -153,12 +154,12 @@ def _relax_all(job: Job, made: dict[str, Ensemble], out: Path, report: Report) -
         task = bar.add_task("relaxing", total=total, note="")
         for name, ensemble in made.items():
 
-            def tell(there: int, before: int = done, name: str = name) -> None:
+            def show(there: int, before: int = done, name: str = name) -> None:
                 bar.update(task, completed=before + there, note=name)
 
             try:
                 failed = relax_ensemble(
-                    ensemble.folder, relaxed / name, PROTOCOLS["default"], jobs=job.jobs, tell=tell
+                    ensemble.folder, relaxed / name, PROTOCOLS["default"], jobs=job.jobs, tell=show
                 )
             except UserError as error:
                 report.problems.append(f"{relaxed / name}: {error}")
@@ -168,14 +169,14 @@ def _relax_all(job: Job, made: dict[str, Ensemble], out: Path, report: Report) -
                 )
             done += ensemble.n_written
             bar.update(task, completed=done)
-    console.print(f"relaxed samples and energies in {relaxed}", markup=False, soft_wrap=True)
+    tell(f"relaxed samples and energies in {relaxed}")
 
 
 def _refine_all(
     job: Job, made: dict[str, Ensemble], refined_by: RefinedBy, out: Path, report: Report
 ) -> None:
     """Refine the C-alpha traces of all ensembles into a folder beside `out`."""
-    from protenix_eba.core.progress import console
+    from protenix_eba.core.progress import tell
 
     refined = out.resolve().with_name(f"{out.resolve().name}_{refined_by.name}")
     for protein in job.proteins:
@@ -188,4 +189,4 @@ def _refine_all(
             report.problems.append(f"{folder}: {error}")
         else:
             report.problems.extend(f"{folder}: {name}: {why}" for name, why in failed.items())
-    console.print(f"refined C-alpha traces in {refined}", markup=False, soft_wrap=True)
+    tell(f"refined C-alpha traces in {refined}")

@@ -70,7 +70,7 @@ def answer(
         weights: File of weights.
         changes: NAME=VALUE settings.
     """
-    from protenix_eba.cli.session import make_folder
+    from protenix_eba.core.files import make_folder
     from protenix_eba.eval.suites.catalogue import SUITES
     from protenix_eba.eval.suites.run import run_suite, write_outcome
 
@@ -85,15 +85,14 @@ def answer(
 
 
 def _print(outcome: Outcome, out: Path) -> None:
-    from rich.console import Console
+    from protenix_eba.core.progress import answers, tell
 
-    console = Console(highlight=False)
-    console.print(_table(outcome))
+    answers.print(_table(outcome))
     for note in outcome.notes:
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
+        tell(f"note: {note}", answers)
     for name, reason in outcome.failed.items():
-        console.print(f"failed: {name}: {reason}", markup=False, soft_wrap=True)
-    console.print(f"results: {out}", markup=False, soft_wrap=True)
+        tell(f"failed: {name}: {reason}", answers)
+    tell(f"results: {out}", answers)
 
 
 def _table(outcome: Outcome) -> Any:

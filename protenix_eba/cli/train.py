@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from protenix_eba.cli.status import INTERRUPTED, UNUSABLE_INPUT
 from protenix_eba.core.errors import UserError
 from protenix_eba.host.environment import TRAINERS, HookError, Plugin, load_plugins
 from protenix_eba.plugin_api import Arguments, Trainer, installed_plugins, split_args
@@ -64,6 +65,8 @@ def run(argv: Sequence[str]) -> None:
     arguments = split_args(argv)
     plugins = load_plugins(arguments.plugins)
     configs = _resolve(arguments, plugins)
+    if plugins:
+        _check_ranges(configs)
     if "print-config" in arguments.flags:
         _print_config(configs)
     else:
@@ -81,10 +84,10 @@ def main() -> None:
     except (UserError, HookError, OSError) as error:
         # A full disk, a folder that cannot be written: the operating system's message says which.
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(UNUSABLE_INPUT)
     except KeyboardInterrupt:
         print("interrupted; checkpoints that were written are kept", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 def program() -> NoReturn:
@@ -127,6 +130,17 @@ def _resolve(arguments: Arguments, plugins: Sequence[Plugin]) -> ConfigDict:
         else:
             environment.ensure_ccd_cache()
     return resolve_config(plugins, arguments.config, arguments.overrides)
+
+
+def _check_ranges(configs: ConfigDict) -> None:
+    """Refuse values outside their ranges before they are printed as if they could be used."""
+    from protenix_eba.host.config import check_ranges, section_from
+    from protenix_eba.plugin import SECTIONS
+
+    check_ranges(configs)
+    for name, section in SECTIONS.items():
+        if name in configs:
+            section_from(configs[name], section)
 
 
 def _print_config(configs: ConfigDict) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +16,31 @@ from typing import Any
 
 from protenix_eba.core.errors import UserError
 
-__all__ = ["atomic_path", "fingerprint", "require_file", "sha256_of_file", "write_json"]
+__all__ = [
+    "atomic_path",
+    "fingerprint",
+    "make_folder",
+    "natural_order",
+    "require_file",
+    "sha256_of_file",
+    "write_json",
+]
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results; called before they are computed rather than after.
+
+    Raises:
+        UserError: It cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, "no permission to write")
+    except OSError as error:
+        raise UserError(
+            f"cannot write into {path}: {error.strerror}", "choose a folder that you can write to"
+        ) from error
 
 
 @contextmanager
@@ -33,15 +59,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     # Processes on several nodes may have the same number.
     process = f"{platform.node()}.{os.getpid()}"
     temporary = path.with_name(f".{path.stem}.{process}.tmp{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError(13, "no permission to write", str(path.parent))
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}",
-            "choose a folder that you can write to",
-        ) from error
+    make_folder(path.parent)
     try:
         yield temporary
         if path.is_dir() and temporary.is_dir():
@@ -65,6 +83,12 @@ def require_file(path: Path | str, what: str, hint: str = "check the path") -> P
         found = "a folder" if path.is_dir() else "nothing"
         raise UserError(f"{what}: expected a file at {path}, found {found}", hint)
     return path
+
+
+def natural_order(path: Path) -> list[tuple[int, str]]:
+    """A key to sort paths by: frame_10 comes after frame_9."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def sha256_of_file(path: Path | str) -> str:

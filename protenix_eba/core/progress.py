@@ -1,4 +1,4 @@
-"""Progress bars, the same for every command."""
+"""Messages and progress bars, the same for every command."""
 
 from __future__ import annotations
 
@@ -16,12 +16,18 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["console", "progress_bar", "track"]
+__all__ = ["answers", "console", "progress_bar", "tell", "track"]
 
 T = TypeVar("T")
 
 # Messages and bars go to stderr, so that a command's result on stdout can be piped.
 console = Console(stderr=True, highlight=False)
+answers = Console(highlight=False)
+
+
+def tell(message: str, on: Console = console) -> None:
+    """Print a message as it stands: brackets are no markup, and lines are not broken."""
+    on.print(message, markup=False, soft_wrap=True)
 
 
 _shown: list[Progress] = []

@@ -15,7 +15,8 @@ import numpy as np
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import fingerprint
 from protenix_eba.core.units import KJ_PER_KCAL, thermal_energy_kj_mol
-from protenix_eba.energy.plumed import Match, is_colvar, read_colvar, rows_of_frames
+from protenix_eba.energy.choices import Match
+from protenix_eba.energy.plumed import is_colvar, read_colvar, rows_of_frames
 from protenix_eba.energy.structure import CompleteStructure, complete_structure
 from protenix_eba.energy.table import EnergyLabels, frame_hash, labels_from_rows
 from protenix_eba.structures.trajectories import (
@@ -26,9 +27,8 @@ from protenix_eba.structures.trajectories import (
     read_frames,
 )
 
-__all__ = ["ENERGY_UNITS", "ColvarChoice", "Imported", "labels_by_frame"]
+__all__ = ["ColvarChoice", "Imported", "labels_by_frame"]
 
-ENERGY_UNITS: Final = ("kj/mol", "kcal/mol", "kT")
 _KEYS: Final = ("target", "replica", "frame")
 _BLOCK: Final = 500  # frames that are read at a time
 
@@ -41,7 +41,7 @@ class ColvarChoice:
         targets: Target of each file, or one for all; may be left out for a single target.
         replicas: Replica of each file; may be left out for one file of a single replica.
         column: Name; None for the only one whose name ends in ".bias".
-        unit: Unit of that column, one of `ENERGY_UNITS`.
+        unit: Of that column, one of `choices.ENERGY_UNITS`.
         temperature_K: Of kT.
         match: How rows and frames are matched, see `plumed.rows_of_frames`.
     """

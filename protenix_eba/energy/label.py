@@ -26,7 +26,6 @@ from protenix_eba.energy.outliers import flag_outliers
 from protenix_eba.energy.parallel import run_parallel
 from protenix_eba.energy.protocol import PROTOCOLS, EnergyProtocol
 from protenix_eba.energy.resume import KnownLabels, LabelFiles, merged, parts_folder
-from protenix_eba.energy.selection import FrameSelection
 from protenix_eba.energy.shards import shard_table
 from protenix_eba.energy.sources import FrameSource, find_sources
 from protenix_eba.energy.structure import CompleteStructure, complete_structure
@@ -38,9 +37,9 @@ from protenix_eba.energy.table import (
     write_labels,
 )
 from protenix_eba.energy.work import Chunk, Job, label_chunk, label_frames, provenance
+from protenix_eba.structures.frame_choice import FrameChoice
 
 __all__ = [
-    "FrameSelection",
     "LabelReport",
     "Workers",
     "label_targets",
@@ -73,7 +72,7 @@ class Workers:
     prepare: Callable[[], None] | None = None
 
 
-_ALL_FRAMES: Final = FrameSelection()
+_ALL_FRAMES: Final = FrameChoice()
 _ONE_PROCESS: Final = Workers()
 
 
@@ -98,7 +97,7 @@ def label_targets(
     protocol: EnergyProtocol = PROTOCOLS["default"],
     *,
     reference_dir: Path | str | None = None,
-    selection: FrameSelection = _ALL_FRAMES,
+    choice: FrameChoice = _ALL_FRAMES,
     workers: Workers = _ONE_PROCESS,
     shard: Shard | None = None,
     name: str | None = None,
@@ -115,8 +114,8 @@ def label_targets(
         reference_dir: Folder of targets of the same names whose PDB files decide protonation,
             disulfides and termini, so that the energies compare with labels made there; the
             frames' own PDB files by default.
-        selection: Which frames to label.
-        workers: Processes, platform and time limits of the computation.
+        choice: Which frames.
+        workers: Who computes.
         shard: Label this share of the targets only, into a table of its own beside `out`.
         name: Name of the target, where the inputs are structure files of a single one.
 
@@ -151,7 +150,7 @@ def label_targets(
     )
     known = KnownLabels.load(out, protocol)
     problems: list[str] = []
-    wanted = _count_frames(sources, selection, problems)
+    wanted = _count_frames(sources, choice, problems)
     chunks = _chunks(
         sources, references, protocol.protonation, wanted, known, problems, workers.jobs
     )
@@ -191,7 +190,7 @@ def _collect(
 
 
 def _count_frames(
-    sources: list[FrameSource], selection: FrameSelection, problems: list[str]
+    sources: list[FrameSource], choice: FrameChoice, problems: list[str]
 ) -> dict[tuple[str, int], NDArray[np.int64]]:
     """Frames wanted of each replica; replicas that cannot be read whole become problems."""
     wanted = {}
@@ -205,7 +204,7 @@ def _count_frames(
                 remark = str(error)
             if remark:
                 problems.append(remark)
-        for replica, frames in selection.of(source.name, counts).items():
+        for replica, frames in choice.of(source.name, counts).items():
             wanted[source.name, replica] = frames
     return wanted
 

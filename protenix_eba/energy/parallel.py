@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Final
+from typing import Any
 
 from joblib import Parallel, parallel_config
 from joblib.parallel import get_active_backend
 
 from protenix_eba.core.errors import UserError
+from protenix_eba.energy.choices import BACKENDS
 
-__all__ = ["BACKENDS", "run_parallel"]
-
-BACKENDS: Final = ("loky", "dask", "ray")
+__all__ = ["run_parallel"]
 
 
 def run_parallel(

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import require_file
+from protenix_eba.energy.choices import Match
 from protenix_eba.structures.trajectories import FrameTimes
 
-__all__ = ["Colvar", "Match", "is_colvar", "read_colvar", "rows_of_frames"]
+__all__ = ["Colvar", "is_colvar", "read_colvar", "rows_of_frames"]
 
-Match = Literal["auto", "time", "row"]
 _FIELDS: Final = "#! FIELDS"
 _TIME: Final = "time"
 _RECOMPUTE: Final = (

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from openmm import app, unit
 
 from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import natural_order
 from protenix_eba.energy.caps import places
 from protenix_eba.energy.structure import atom_keys
 from protenix_eba.structures.pdb_text import with_models
@@ -25,6 +26,7 @@ from protenix_eba.structures.trajectories import (
     is_cut,
     load_topology,
     read_frames,
+    topology_in,
 )
 
 __all__ = ["FilesSource", "FrameSource", "Frames", "TrajectorySource", "find_sources"]
@@ -254,12 +256,12 @@ def find_sources(
         inside = [] if path.is_file() else _structure_files(path)
         if path.is_file():
             files.append(_known_format(path))
-        elif inside and not (path / f"{path.resolve().name}.pdb").is_file():
+        elif inside and not topology_in(path.resolve()):
             files.extend(inside)
         else:
             sources.extend(TrajectorySource(target) for target in find_targets(path))
     groups: dict[str, list[Path]] = {}
-    for file in sorted(files, key=_natural):
+    for file in sorted(files, key=natural_order):
         groups.setdefault(name or _NUMBER.sub("", file.stem), []).append(file)
     sources.extend(FilesSource(group, members) for group, members in groups.items())
     times = Counter(source.name for source in sources)
@@ -283,10 +285,3 @@ def _known_format(path: Path) -> Path:
             "give trajectories as a folder NAME with NAME.pdb and NAME_prod_R1_fit.xtc",
         )
     return path
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sorts frame_10 after frame_9."""
-    return [
-        (int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))
-    ]

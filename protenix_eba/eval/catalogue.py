@@ -8,28 +8,30 @@ from protenix_eba.eval.definitions import (
     AGGREGATES,
     METRICS,
     PAPER_ROWS,
-    PROTOCOL_METRICS,
     Metric,
 )
-from protenix_eba.eval.metrics.conformational import BEYOND
+from protenix_eba.eval.metrics.conformational import CONFORMATIONAL
+from protenix_eba.eval.metrics.energies import ENERGIES
+from protenix_eba.eval.metrics.kinetics import KINETICS
 from protenix_eba.eval.metrics.soundness import SOUNDNESS
+from protenix_eba.eval.protocol.panel import PROTOCOL_METRICS
 
-__all__ = ["by_key", "computed_alone", "target_metrics"]
+__all__ = ["by_key", "plugin_metrics", "target_metrics"]
 
-_OWN: Final = PROTOCOL_METRICS + BEYOND + SOUNDNESS
+_OWN: Final = PROTOCOL_METRICS + ENERGIES + CONFORMATIONAL + KINETICS + SOUNDNESS
 for _metric in _OWN:
     METRICS.register(_metric.key)(_metric)
 
 
 def target_metrics() -> list[Metric]:
-    """Those that a single target has: our own, then those of plugins by their keys."""
-    ours = [metric.key for metric in _OWN]
-    return [*_OWN, *(METRICS.get(key) for key in METRICS if key not in ours)]
+    """Those that a single target has: our own, then those of plugins."""
+    return [*_OWN, *plugin_metrics()]
 
 
-def computed_alone() -> list[Metric]:
-    """Those that carry what computes them, as those of plugins do."""
-    return [metric for metric in target_metrics() if metric.compute]
+def plugin_metrics() -> list[Metric]:
+    """Those that plugins registered, by their keys."""
+    ours = {metric.key for metric in _OWN}
+    return [METRICS.get(key) for key in METRICS if key not in ours]
 
 
 def by_key() -> dict[str, Metric]:

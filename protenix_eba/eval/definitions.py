@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from protenix_eba.eval.protocol.drawn import Drawn
 from protenix_eba.plugin_api import Registry
@@ -13,11 +13,12 @@ __all__ = [
     "AGGREGATES",
     "METRICS",
     "PAPER_ROWS",
-    "PROTOCOL_METRICS",
     "Better",
     "Compute",
+    "Frames",
     "Metric",
     "best_labels",
+    "compute_metrics",
 ]
 
 Better = Literal["lower", "higher", "as MD", "neither"]
@@ -62,8 +63,12 @@ class Metric:
         meaning: One sentence for readers.
         group: Heading; the first three are those of the published tables.
         digits: Decimal places to print.
-        compute: Gives the value of a target. None for those that are computed together with others:
-            in `protocol.panel`, and in the modules of `metrics`.
+        compute: Gives the value of a target. What it gets is for one that is registered by a plugin
+            `Drawn`, see `Compute`; for our own the `Frames` of the module that defines it. None for
+            aggregates over targets.
+        has_floor: Whether it compares the samples with the MD, so that the MD can be compared with
+            itself by it.
+        undefined: Why it can be NaN although all coordinates are finite.
     """
 
     key: str
@@ -73,187 +78,50 @@ class Metric:
     meaning: str
     group: Group = "Beyond the protocol"
     digits: int = 3
-    compute: Compute | None = None
+    compute: Callable[[Any], float] | None = None
+    has_floor: bool = True
+    undefined: str = ""
+
+
+class Frames(Protocol):
+    """What the metrics of one module are computed from: samples and MD, prepared once for all."""
+
+    def floors(self) -> Iterator[Any]:
+        """Each replica of the MD in the place of the samples, the others as the MD, if there are.
+
+        Yields:
+            The same kind of frames.
+        """
+
+
+def compute_metrics(
+    metrics: Iterable[Metric], frames: Frames
+) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """The values of metrics for the samples, and their floor: what the MD reaches against itself.
+
+    Args:
+        metrics: Those that are computed from these frames.
+        frames: Of one target.
+
+    Returns:
+        Key to value, and the same for each replica of the MD; no replica where there is only one.
+
+    Raises:
+        UserError: A metric refuses the target.
+    """
+    known = [(metric, metric.compute) for metric in metrics if metric.compute]
+    values = {metric.key: float(compute(frames)) for metric, compute in known}
+    floor = [
+        {metric.key: float(compute(part)) for metric, compute in known if metric.has_floor}
+        for part in frames.floors()
+    ]
+    return values, floor
 
 
 METRICS: Final[Registry[Metric]] = Registry("metric")
 
 _FLEXIBILITY: Final = "Predicting flexibility"
 _ACCURACY: Final = "Distributional accuracy"
-_OBSERVABLES: Final = "Ensemble observables"
-_ENERGIES: Final = "Energies"
-_A: Final = "Å"
-_E: Final = "kJ/mol"
-
-PROTOCOL_METRICS: Final[tuple[Metric, ...]] = (
-    Metric(
-        "pairwise_rmsd",
-        "Pairwise RMSD",
-        _A,
-        "as MD",
-        "Diversity: mean C-alpha RMSD of all pairs of conformations.",
-        _FLEXIBILITY,
-    ),
-    Metric(
-        "md_pairwise_rmsd",
-        "Pairwise RMSD of the MD",
-        _A,
-        "neither",
-        "The diversity to reach.",
-        _FLEXIBILITY,
-    ),
-    Metric(
-        "rmsf_pearson",
-        "Per-target RMSF r",
-        "",
-        "higher",
-        "Pearson r between atoms' fluctuations in the samples and in the MD.",
-        _FLEXIBILITY,
-    ),
-    Metric(
-        "rmwd",
-        "RMWD",
-        _A,
-        "lower",
-        "Root mean squared 2-Wasserstein distance between Gaussians fitted to each atom.",
-        _ACCURACY,
-    ),
-    Metric(
-        "rmwd_translation",
-        "RMWD trans.",
-        _A,
-        "lower",
-        "Its part from the atoms' mean positions.",
-        _ACCURACY,
-    ),
-    Metric(
-        "rmwd_variance",
-        "RMWD var.",
-        _A,
-        "lower",
-        "Its part from the atoms' covariances.",
-        _ACCURACY,
-    ),
-    Metric(
-        "md_pca_w2",
-        "MD PCA W2",
-        _A,
-        "lower",
-        "2-Wasserstein distance on the MD's first two principal components (PCs).",
-        _ACCURACY,
-    ),
-    Metric(
-        "joint_pca_w2",
-        "Joint PCA W2",
-        _A,
-        "lower",
-        "The same on the first two PCs of MD and samples together.",
-        _ACCURACY,
-    ),
-    Metric(
-        "pc1_cosine",
-        "PC1 |cosine|",
-        "",
-        "higher",
-        "Agreement of the largest motion's direction in the samples and in the MD.",
-        _ACCURACY,
-    ),
-    Metric(
-        "weak_contacts_jaccard",
-        "Weak contacts J",
-        "",
-        "higher",
-        "Contacts of the structure that open in over 10% of conformations: overlap with the MD's.",
-        _OBSERVABLES,
-    ),
-    Metric(
-        "transient_contacts_jaccard",
-        "Transient contacts J",
-        "",
-        "higher",
-        "Contacts not in the structure that form in over 10%: overlap with the MD's.",
-        _OBSERVABLES,
-    ),
-    Metric(
-        "exposed_residue_jaccard",
-        "Exposed residue J",
-        "",
-        "higher",
-        "Buried side chains that become exposed in over 10%: overlap with the MD's.",
-        _OBSERVABLES,
-    ),
-    Metric(
-        "exposed_mi_spearman",
-        "Exposed MI rho",
-        "",
-        "higher",
-        "Spearman rho of the mutual information between residues' exposures, by AlphaFlow's "
-        "formula, which ranks rounding errors of 1e-17 nats: for comparison with published values.",
-        _OBSERVABLES,
-    ),
-    Metric(
-        "exposed_mi_spearman_exact",
-        "Exposed MI rho, exact",
-        "",
-        "higher",
-        "The same with pairs of residues that share no information at zero.",
-        _OBSERVABLES,
-    ),
-    Metric(
-        "energy_above_md_kj_mol",
-        "Mean energy above MD",
-        _E,
-        "neither",
-        "Mean minimised energy of the samples less that of the MD.",
-        _ENERGIES,
-        1,
-    ),
-    Metric(
-        "energy_median_above_md_kj_mol",
-        "Median energy above MD",
-        _E,
-        "neither",
-        "Median minimised energy of the samples less that of the MD.",
-        _ENERGIES,
-        1,
-    ),
-    Metric(
-        "energy_target_above_md_kj_mol",
-        "Boltzmann-weighted MD above MD",
-        _E,
-        "neither",
-        "What alignment aims at: the Boltzmann-weighted mean energy of the MD less its plain mean.",
-        _ENERGIES,
-        1,
-    ),
-    Metric(
-        "energy_w1_kj_mol",
-        "Energy W1, MD uniform",
-        _E,
-        "lower",
-        "1-Wasserstein distance of the minimised energies to those of the MD frames.",
-        _ENERGIES,
-        1,
-    ),
-    Metric(
-        "energy_w1_boltzmann_kj_mol",
-        "Energy W1, MD Boltzmann-weighted",
-        _E,
-        "lower",
-        "The same with MD frames weighted by softmax(-E / (kT sqrt(N_res))).",
-        _ENERGIES,
-        1,
-    ),
-    Metric(
-        "boltzmann_ess",
-        "Effective MD frames",
-        "",
-        "neither",
-        "Effective sample size of the MD under the Boltzmann weights.",
-        _ENERGIES,
-        1,
-    ),
-)
 
 AGGREGATES: Final[tuple[Metric, ...]] = (
     Metric(

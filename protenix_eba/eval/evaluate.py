@@ -15,14 +15,13 @@ from joblib import Parallel, delayed, parallel_config
 from threadpoolctl import threadpool_limits
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.core.files import fingerprint
+from protenix_eba.core.files import fingerprint, make_folder
 from protenix_eba.core.progress import track
-from protenix_eba.eval.catalogue import computed_alone
+from protenix_eba.eval.catalogue import plugin_metrics
 from protenix_eba.eval.metrics.additions import ModelEnergies, add_energies
 from protenix_eba.eval.one_target import TargetSettings, evaluate_target
 from protenix_eba.eval.results import Evaluation
 from protenix_eba.eval.store import (
-    make_folder,
     read_target,
     require_target,
     target_path,
@@ -110,19 +109,9 @@ def evaluate(
     out_dir = Path(out_dir)
     inputs = _Inputs.find(reference, samples, weights)
     wanted, not_evaluated = inputs.wanted(targets)
-    reasons = {name: fault for name in wanted if (fault := inputs.fault(name))}
-    rest = (settings, energies, out_dir, prepare)
-    tasks = {
-        name: _task(inputs.references[name], inputs.samples[name], *rest)
-        for name in wanted
-        if name not in reasons
-    }
     make_folder(out_dir / "targets")  # before hours of work rather than after
-    reasons |= _run(tasks, jobs)
-    results = {name: require_target(tasks[name].path) for name in wanted if name not in reasons}
-    if not results:
-        shown = "\n".join(f"{name}: {why}" for name, why in list(reasons.items())[:4])
-        raise UserError(f"no target could be evaluated:\n{shown}")
+    rest = (settings, energies, out_dir, prepare)
+    results, reasons = _evaluate_all(inputs, wanted, jobs, *rest)
     evaluation = Evaluation(
         label=label,
         targets=results,
@@ -136,6 +125,36 @@ def evaluate(
     )
     evaluation.write(out_dir)
     return evaluation
+
+
+def _evaluate_all(
+    inputs: _Inputs,
+    wanted: Sequence[str],
+    jobs: int,
+    settings: TargetSettings,
+    energies: ModelEnergies,
+    out_dir: Path,
+    prepare: Callable[[], object] | None,
+) -> tuple[dict[str, TargetResult], dict[str, str]]:
+    """The result of each target, or why it has none.
+
+    Raises:
+        UserError: Not one target could be evaluated.
+    """
+    reasons = {name: fault for name in wanted if (fault := inputs.fault(name))}
+    tasks = {
+        name: _task(
+            inputs.references[name], inputs.samples[name], settings, energies, out_dir, prepare
+        )
+        for name in wanted
+        if name not in reasons
+    }
+    reasons |= _run(tasks, jobs)
+    results = {name: require_target(tasks[name].path) for name in wanted if name not in reasons}
+    if not results:
+        shown = "\n".join(f"{name}: {why}" for name, why in list(reasons.items())[:4])
+        raise UserError(f"no target could be evaluated:\n{shown}")
+    return results, reasons
 
 
 def _recorded(
@@ -243,7 +262,7 @@ def _code() -> str:
 
 def _plugin_code() -> dict[str, str]:
     """Of metrics that plugins bring, their sources; nothing without any."""
-    computed = (inspect.unwrap(m.compute) for m in computed_alone() if m.compute)
+    computed = (inspect.unwrap(m.compute) for m in plugin_metrics() if m.compute)
     plain = (f.func if isinstance(f, functools.partial) else f for f in computed)
     return {name: _source(name) for name in sorted({f.__module__ for f in plain})}
 

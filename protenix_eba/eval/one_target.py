@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.eval.catalogue import computed_alone
-from protenix_eba.eval.metrics.additions import add_beyond, add_registered
+from protenix_eba.eval.definitions import compute_metrics
+from protenix_eba.eval.metrics.additions import add_beyond
 from protenix_eba.eval.protocol import kernels
 from protenix_eba.eval.protocol.alignment import Floats
 from protenix_eba.eval.protocol.alphaflow_script import ALPHAFLOW_1_9_9, alphaflow_values
@@ -26,26 +25,16 @@ from protenix_eba.eval.protocol.metrics import (
 )
 from protenix_eba.eval.protocol.panel import (
     CONTACT_ANGSTROM,
+    PROTOCOL_METRICS,
+    Panel,
     Side,
     Structure,
-    panel,
 )
 from protenix_eba.eval.protocol.stream import Kept, Moments, Placement, pool, read_frames
 from protenix_eba.eval.target_result import Arrays, TargetResult
 from protenix_eba.structures.sources import Conformations
 
 __all__ = ["TargetSettings", "evaluate_target"]
-
-# Why a metric can be NaN although all coordinates are finite.
-_UNDEFINED: Final = {
-    "rmsf_pearson": "all atoms of one side fluctuate alike",
-    "pc1_cosine": "one side does not move",
-    "weak_contacts_jaccard": "neither side breaks a contact of the structure",
-    "transient_contacts_jaccard": "neither side makes a contact that the structure has not",
-    "exposed_residue_jaccard": "neither side opens a buried side chain, or there are none",
-    "exposed_mi_spearman_exact": "no two side chains of one side open together, or there are none",
-    "exposed_mi_spearman": "no two side chains of one side open together, or there are none",
-}
 
 
 @dataclass(frozen=True)
@@ -101,9 +90,7 @@ def evaluate_target(
     result = comparison.result()
     if not settings.beyond:
         return result
-    result = add_beyond(result, comparison.drawn, comparison.match, reference, samples)
-    alone = [(metric.key, metric.compute) for metric in computed_alone() if metric.compute]
-    return add_registered(result, comparison.drawn, alone)
+    return add_beyond(result, comparison.drawn, comparison.match, reference, samples)
 
 
 def _check_sizes(reference: Conformations, samples: Conformations) -> None:
@@ -142,8 +129,9 @@ class _Comparison:
     def result(self) -> TargetResult:
         """All metrics and arrays."""
         structure, md, samples = self._structure(), self._md_side(), self._sample_side()
-        values = panel(structure, md, samples)
         floor_sides = [self._floor_sides(replica, md) for replica in self.draws.floor]
+        panel = Panel(structure, md, samples, floor_sides)
+        values, floor = compute_metrics(PROTOCOL_METRICS, panel)
         compat, compat_notes = self._compat(values, structure)
         arrays = {
             **residue_arrays(self.reference.topology, self.match),
@@ -155,7 +143,7 @@ class _Comparison:
             name=self.reference.name,
             values=values,
             compat=compat,
-            floor=[panel(structure, others, own) for others, own in floor_sides],
+            floor=floor,
             counts=self._counts(),
             arrays=arrays,
             notes=[
@@ -276,8 +264,11 @@ class _Comparison:
         }
 
     def _notes(self, values: dict[str, float]) -> list[str]:
-        undefined = [f"{key} is not defined: {_UNDEFINED[key]}." for key in values if
-                     not np.isfinite(values[key])]  # fmt: skip
+        undefined = [
+            f"{metric.key} is not defined: {metric.undefined}."
+            for metric in PROTOCOL_METRICS
+            if not np.isfinite(values[metric.key])
+        ]
         if self.draws.floor:
             return undefined
         return [*undefined, "The MD has one replica: there is no floor of MD against MD."]

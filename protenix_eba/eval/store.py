@@ -14,7 +14,7 @@ from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path
 from protenix_eba.eval.target_result import TargetResult
 
-__all__ = ["make_folder", "read_target", "require_target", "target_path", "write_target"]
+__all__ = ["read_target", "require_target", "target_path", "write_target"]
 
 _FORMAT = 1
 # The part of the file that is no array: text as bytes, since pickles are not allowed.
@@ -24,17 +24,6 @@ _RECORD = "record"
 def target_path(folder: Path, name: str) -> Path:
     """Where the result of a target stands in an evaluation's folder."""
     return folder / "targets" / f"{name}.npz"
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder that can be written to.
-
-    Raises:
-        UserError: It cannot be made or written to.
-    """
-    with atomic_path(folder / "probe") as probe:
-        probe.touch()
-    (folder / "probe").unlink()
 
 
 def write_target(path: Path, result: TargetResult, inputs: str) -> None:

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TargetResult"]
+__all__ = ["Found", "TargetResult"]
 
 Arrays = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What some metrics add to the result of a target; see `TargetResult`.
+
+    Attributes:
+        values: Metric key to value.
+        floor: The same, for each replica of the MD.
+        arrays: For the figures.
+        notes: Sentences for the reader.
+    """
+
+    values: Mapping[str, float]
+    floor: Sequence[Mapping[str, float]] = ()
+    arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -50,3 +69,15 @@ class TargetResult:
     counts: dict[str, float]
     arrays: Arrays = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def with_found(self, found: Found) -> TargetResult:
+        """The result with more metrics."""
+        nothing: dict[str, float] = {}
+        rows = zip_longest(self.floor, found.floor, fillvalue=nothing)
+        return replace(
+            self,
+            values={**self.values, **found.values},
+            floor=[{**row, **more} for row, more in rows],
+            arrays={**self.arrays, **found.arrays},
+            notes=[*self.notes, *found.notes],
+        )

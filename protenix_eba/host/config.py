@@ -349,21 +349,21 @@ def check_required(configs: ConfigDict) -> None:
 
 
 def check_ranges(configs: ConfigDict) -> None:
-    """Protenix's own keys, whose values it does not check.
+    """Protenix's own keys, whose values it does not check; those without a value are left out.
 
     Raises:
         UserError: A value is outside its range.
     """
     schedulers = ("af3", "cosine_annealing", "constant")
     for key, holds, expected in (
-        ("max_steps", configs.max_steps >= 0, "0 or above"),
-        ("iters_to_accumulate", configs.iters_to_accumulate >= 1, "at least 1"),
-        ("seed", configs.seed >= 0, "0 or above"),
-        ("lr", 0 < configs.lr < math.inf, "a number above 0"),
-        ("lr_scheduler", configs.lr_scheduler in schedulers, f"one of {', '.join(schedulers)}"),
-        ("diffusion_chunk_size", (configs.diffusion_chunk_size or 1) >= 1, "at least 1, or null"),
+        ("max_steps", lambda n: n >= 0, "0 or above"),
+        ("iters_to_accumulate", lambda n: n >= 1, "at least 1"),
+        ("seed", lambda n: n >= 0, "0 or above"),
+        ("lr", lambda rate: 0 < rate < math.inf, "a number above 0"),
+        ("lr_scheduler", lambda name: name in schedulers, f"one of {', '.join(schedulers)}"),
+        ("diffusion_chunk_size", lambda n: n >= 0, "at least 1, or null"),
     ):
-        if not holds:
+        if configs[key] is not None and not holds(configs[key]):
             raise UserError(f"{key}: expected {expected}, found {configs[key]!r}")
 
 

@@ -16,11 +16,11 @@ from typing import Any, Final
 from joblib import Parallel, delayed
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.core.files import atomic_path
+from protenix_eba.core.files import atomic_path, make_folder
 from protenix_eba.core.progress import progress_bar
 from protenix_eba.importing.one_target import import_target
 from protenix_eba.importing.record import ROW, ImportedTarget, remove_leftovers
-from protenix_eba.structures.frames import FrameChoice
+from protenix_eba.structures.frame_choice import FrameChoice
 from protenix_eba.structures.md_files import Source
 
 __all__ = ["REPORT", "ImportReport", "import_targets"]
@@ -81,7 +81,7 @@ def import_targets(
     chosen = [s for s in sources if split is None or s.name in split]
     chosen += [Source(n, problem="the split names it, the input has it not")
                for n in split or () if n not in names]  # fmt: skip
-    _check_writable(out)
+    make_folder(out)
     rows = _run(chosen, out, choice, split or {}, jobs)
     try:
         _write_report(out / REPORT, rows)
@@ -91,12 +91,6 @@ def import_targets(
             "make room on the disk and start the command again: what is done is kept",
         ) from error
     return ImportReport(tuple(rows), len(sources) - sum(s.name in names for s in chosen))
-
-
-def _check_writable(out: Path) -> None:
-    with atomic_path(out / ".import_test") as probe:
-        probe.touch()
-    (out / ".import_test").unlink()
 
 
 def _run(

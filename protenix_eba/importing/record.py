@@ -13,7 +13,7 @@ from typing import Any, Final
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import fingerprint
 from protenix_eba.importing.molecule import Molecule
-from protenix_eba.structures.frames import FrameChoice
+from protenix_eba.structures.frame_choice import FrameChoice
 from protenix_eba.structures.md_files import Source
 from protenix_eba.structures.md_topology import SourceTopology
 

@@ -21,7 +21,13 @@ from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.relax import Relaxed, relax
 from protenix_eba.energy.table import frame_hash
 from protenix_eba.sampling.ensembles import save_xtc
-from protenix_eba.structures.trajectories import ascii_path
+from protenix_eba.structures.trajectories import (
+    Target,
+    find_targets,
+    load_topology,
+    read_frames,
+    topology_in,
+)
 
 __all__ = ["relax_ensemble"]
 
@@ -55,8 +61,8 @@ def relax_ensemble(
 ) -> dict[int, str]:
     """Minimise the samples of one protein; what earlier runs have done is kept.
 
-    Writes `NAME.pdb`, `NAME.xtc` (the relaxed samples), `energies.csv` (a row for each sample, the
-    failed ones too) and `NAME.json`.
+    Writes `NAME.pdb` (`NAME.cif` if the samples have one), `NAME.xtc` (the relaxed samples),
+    `energies.csv` (a row for each sample, the failed ones too) and `NAME.json`.
 
     Args:
         sampled: The protein's folder, from `EnsembleFolder`.
@@ -72,13 +78,9 @@ def relax_ensemble(
         UserError: There is no ensemble, or the force field cannot describe it.
     """
     name = sampled.name
-    topology = require_file(sampled / f"{name}.pdb", "topology of the samples")
+    target, frames = _ensemble(sampled)
     record = json.loads((sampled / f"{name}.json").read_text(encoding="utf-8"))
-    frames = require_file(sampled / f"{name}.xtc", "samples")
-    with ascii_path(frames) as path:
-        trajectory = mdtraj.load_xtc(path, top=str(topology))
-    xyz = ANGSTROM_PER_NM * trajectory.xyz[: len(record["numbers"])]
-    samples = dict(zip(record["numbers"], xyz, strict=True))
+    samples = dict(zip(record["numbers"], frames[: len(record["numbers"])], strict=True))
     settings = {"protocol": protocol.as_dict()}
     parts = out.parent / f".{name}.parts"
     finished = _finished(out, settings)
@@ -89,12 +91,21 @@ def relax_ensemble(
     if not left and ends.keys() == finished.keys():
         return _failed(finished)
     write_json(parts / "settings.json", settings)
-    for relaxed in relax(topology, left, protocol, jobs=jobs) if left else ():
+    for relaxed in relax(target.topology_path, left, protocol, jobs=jobs) if left else ():
         ends[relaxed.number] = _keep(parts, relaxed, samples[relaxed.number])
         tell(len(ends))
-    _write(out, trajectory.topology, ends, settings)
+    _write(out, target, ends, settings)
     shutil.rmtree(parts, ignore_errors=True)
     return _failed(ends)
+
+
+def _ensemble(folder: Path) -> tuple[Target, NDArray[np.float32]]:
+    """The files of an ensemble, and `[F, N, 3]` its frames, angstrom."""
+    if not topology_in(folder):
+        require_file(folder / f"{folder.name}.pdb", "topology of the samples")
+    (target,) = find_targets(folder)
+    (replica,) = target.trajectory_paths
+    return target, read_frames(target, replica)
 
 
 def _failed(ends: dict[int, _End]) -> dict[int, str]:
@@ -113,8 +124,7 @@ def _finished(out: Path, settings: dict[str, Any]) -> dict[int, _End]:
         rows = list(csv.DictReader(file))
     frames: NDArray[np.float32] = np.empty(0, dtype=np.float32)
     if any(row["frame"] for row in rows):
-        with ascii_path(out / f"{out.name}.xtc") as path:
-            frames = ANGSTROM_PER_NM * mdtraj.load_xtc(path, top=str(out / f"{out.name}.pdb")).xyz
+        _, frames = _ensemble(out)
     return {
         int(row["sample"]): _End(row, frames[int(row["frame"])] if row["frame"] else None)
         for row in rows
@@ -147,9 +157,7 @@ def _read(path: Path) -> _End | None:
         return None
 
 
-def _write(
-    out: Path, topology: mdtraj.Topology, ends: dict[int, _End], settings: dict[str, Any]
-) -> None:
+def _write(out: Path, sampled: Target, ends: dict[int, _End], settings: dict[str, Any]) -> None:
     name, frame = out.name, 0
     rows, relaxed = [], []
     for number, end in sorted(ends.items()):
@@ -158,9 +166,10 @@ def _write(
             relaxed.append(end.xyz)
             frame += 1
     if relaxed:
+        topology = load_topology(sampled).topology
         trajectory = mdtraj.Trajectory(np.stack(relaxed) / ANGSTROM_PER_NM, topology)
-        with atomic_path(out / f"{name}.pdb") as path:
-            trajectory[0].save_pdb(str(path))
+        with atomic_path(out / f"{name}{sampled.topology_path.suffix}") as path:
+            trajectory[0].save(str(path))
         save_xtc(out / f"{name}.xtc", trajectory)
     with atomic_path(out / _TABLE) as path, path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["sample", "frame", *_COLUMNS, "frame_hash"])

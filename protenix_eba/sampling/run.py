@@ -22,11 +22,11 @@ from protenix_eba.sampling.chunk_size import samples_at_a_time
 from protenix_eba.sampling.ensembles import EnsembleFolder, Samples, rounded, topology_of
 from protenix_eba.sampling.samplers import (
     DiffusionSampler,
-    SamplerSettings,
     TargetSampler,
     in_chunks,
     sample_coordinates,
 )
+from protenix_eba.sampling.settings import SamplerSettings
 from protenix_eba.structures.sequences import Protein
 
 __all__ = ["Ensemble", "Plan", "SamplingRun"]

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import natural_order
 from protenix_eba.structures.md_files import (
     TOPOLOGY_SUFFIXES,
     TRAJECTORY_SUFFIXES,
@@ -200,7 +201,9 @@ def _add_folder(folder: Path, findings: _Findings) -> None:
     if _with_suffix(files, TRAJECTORY_SUFFIXES):
         findings.add_source(from_names(folder.name, files), folder)
     elif structures:
-        findings.add(StructureConformations(folder.name, sorted(structures, key=_natural)), folder)
+        findings.add(
+            StructureConformations(folder.name, sorted(structures, key=natural_order)), folder
+        )
 
 
 def _sort_files(files: list[Path], folder: Path | None, findings: _Findings) -> None:
@@ -253,7 +256,7 @@ def _topology_of(trajectory: Path, candidates: list[Path]) -> Path | None:
 def _group_structures(files: list[Path], folder: Path | None, findings: _Findings) -> None:
     """Files with several models are a target each; others are the conformations of one."""
     groups: dict[str, list[Path]] = {}
-    for path in sorted(files, key=_natural):
+    for path in sorted(files, key=natural_order):
         name = _NUMBER.sub("", _before_dot(path))
         # "sample_0.pdb" names no target: its folder does.
         groups.setdefault(name or (folder or path.parent).resolve().name, []).append(path)
@@ -281,7 +284,7 @@ def _visible_files(folder: Path) -> list[Path]:
 def _predictions(folder: Path) -> list[Path]:
     """Structures of one target as `protenix pred` or AlphaFold 3 write them."""
     found = [*folder.glob("seed_*/predictions/*"), *folder.glob("seed-*_sample-*/*model.cif*")]
-    return sorted(_structures(found), key=_natural)
+    return sorted(_structures(found), key=natural_order)
 
 
 def _structures(files: list[Path]) -> list[Path]:
@@ -290,9 +293,3 @@ def _structures(files: list[Path]) -> list[Path]:
 
 def _with_suffix(files: list[Path], suffixes: Sequence[str]) -> list[Path]:
     return [path for path in files if path.suffix.lower() in suffixes]
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sorts frame_10 after frame_9."""
-    parts = re.split(r"(\d+)", str(path))
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]

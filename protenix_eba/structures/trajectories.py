@@ -36,6 +36,7 @@ __all__ = [
     "load_topology",
     "read_frames",
     "replica_number",
+    "topology_in",
 ]
 
 _REPLICA = re.compile(r"_R(\d+)(?:_fit)?$")
@@ -86,7 +87,7 @@ def find_targets(root: Path | str) -> list[Target]:
             f"expected a folder with NAME/NAME.pdb and NAME/NAME_*.xtc, found nothing at {root}",
             "check the path; `protenix-eba import` makes it of ATLAS archives and of any other MD",
         )
-    if (root / f"{root.resolve().name}.pdb").is_file():
+    if topology_in(root.resolve()):
         return [_target_in(root.resolve())]
     # Hidden folders are those that an import has not finished.
     visible = [f for f in sorted(root.iterdir()) if f.is_dir() and not f.name.startswith(".")]
@@ -105,11 +106,23 @@ def replica_number(path: Path) -> int | None:
     return int(match.group(1)) if match else None
 
 
+def topology_in(folder: Path) -> Path | None:
+    """The topology of a target's own folder: NAME.pdb, or NAME.cif beside trajectories.
+
+    `protenix-eba sample` writes the second where a protein is too large for a PDB file.
+    """
+    pdb, cif = (folder / f"{folder.name}{suffix}" for suffix in (".pdb", ".cif"))
+    if pdb.is_file():
+        return pdb
+    return cif if cif.is_file() and any(folder.glob("*.xtc")) else None
+
+
 def _target_in(folder: Path) -> Target:
-    topology = folder / f"{folder.name}.pdb"
-    if not topology.is_file():
+    topology = topology_in(folder)
+    if topology is None:
         raise UserError(
-            f"target {folder.name}: expected its topology at {topology}, found nothing",
+            f"target {folder.name}: expected its topology at "
+            f"{folder / folder.name}.pdb, found nothing",
             "name the PDB file as its folder",
         )
     replicas: dict[int, Path] = {}
@@ -132,8 +145,13 @@ def load_topology(target: Target) -> mdtraj.Trajectory:
     """The topology file as a one-frame trajectory.
 
     Raises:
-        UserError: The file cannot be read as a PDB.
+        UserError: The file cannot be read.
     """
+    if target.topology_path.suffix == ".cif":
+        from protenix_eba.structures.topologies import read_topology  # which imports this module
+
+        topology, xyz = read_topology(target.topology_path)
+        return mdtraj.Trajectory(np.asarray(xyz)[None] / ANGSTROM_PER_NM, topology)
     try:
         return mdtraj.load_pdb(str(target.topology_path), standard_names=True)[0]
     except Exception as error:  # mdtraj raises many kinds for a broken PDB

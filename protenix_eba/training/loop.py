@@ -17,7 +17,7 @@ from protenix.utils.seed import seed_everything
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import write_json
-from protenix_eba.core.progress import console, progress_bar
+from protenix_eba.core.progress import progress_bar, tell
 from protenix_eba.core.ranks import any_rank, average
 from protenix_eba.core.run_folder import RunFolder
 from protenix_eba.core.runlog import RunLog, WandbSettings, open_run_log
@@ -315,5 +315,5 @@ class TrainingLoop(ABC):
     def print(self, msg: str) -> None:
         """To the terminal, from the first process only."""
         if DIST_WRAPPER.rank == 0:
-            console.print(msg, markup=False, soft_wrap=True)
+            tell(msg)
             logging.getLogger(__name__).debug(msg)

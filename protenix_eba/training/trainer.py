@@ -19,7 +19,7 @@ from torch import Tensor
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import sha256_of_file
-from protenix_eba.core.progress import console
+from protenix_eba.core.progress import tell
 from protenix_eba.host.config import check_ranges, eba_config
 from protenix_eba.host.denoiser import ConformerDenoiser
 from protenix_eba.host.environment import DATALOADERS, DATASETS, LOSSES, SAMPLERS, TRAINERS
@@ -242,7 +242,7 @@ class EBATrainer(TrainingLoop, AF3Trainer):
         metrics = self.items.metrics(view, loss)
         reason = item.problem
         if reason:
-            console.print(f"skipped an item: {reason}", markup=False, soft_wrap=True)
+            tell(f"skipped an item: {reason}")
         elif not math.isfinite(metrics["loss"]):
             reason = f"the loss is {metrics['loss']}"
         skipped = self.skips(index, reason, {"target": item.target, "frames": item.frames})

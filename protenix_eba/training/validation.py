@@ -14,7 +14,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.core.progress import console, track
+from protenix_eba.core.progress import tell, track
 from protenix_eba.core.ranks import gather_rows
 from protenix_eba.energy.label import label_targets
 from protenix_eba.energy.protocol import EnergyProtocol
@@ -25,7 +25,8 @@ from protenix_eba.host.config import EBAConfig
 from protenix_eba.host.denoiser import ConformerDenoiser
 from protenix_eba.host.features import ProteinFeatures, to_device
 from protenix_eba.sampling.ensembles import write_ensemble
-from protenix_eba.sampling.samplers import SamplerSettings, sample_batches
+from protenix_eba.sampling.samplers import sample_batches
+from protenix_eba.sampling.settings import SamplerSettings
 from protenix_eba.training.data.interfaces import EnsembleLoader, LabelledConformers, Loader
 from protenix_eba.training.data.item import Item
 from protenix_eba.training.data.prefetch import prefetch
@@ -82,7 +83,7 @@ class Validation:
 
     def _row(self, index: int, item: Item, levels: torch.Tensor) -> Row:
         if item.problem:
-            console.print(f"held-out {item.target}: {item.problem}", markup=False, soft_wrap=True)
+            tell(f"held-out {item.target}: {item.problem}")
         view = self._items.look(item, self._loader.generator(index), levels)
         by_level = zip(levels.tolist(), view.errors.mse.mean(dim=0).tolist(), strict=True)
         return {
@@ -195,7 +196,7 @@ def _md_fluctuations(source: LabelledConformers) -> NDArray[np.float64]:
     try:
         return fluctuations(source.coordinates()[:, ca].numpy())
     except UserError as error:
-        console.print(str(error), markup=False, soft_wrap=True)
+        tell(str(error))
         return np.full(len(ca), np.nan)
 
 

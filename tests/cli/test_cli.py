@@ -130,6 +130,16 @@ def test_train_help_lists_installed_plugins(call_train):
     assert "installed: protenix_eba" in out and "--print-config" in out
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("eba.n_noise", "0"), ("ebmfold.n_layers", "0"), ("replay.md_share", "2"), ("lr", "-1")],
+)
+def test_values_outside_their_ranges_are_not_printed(call_train, key, value):
+    status, out, err = call_train("--plugin", "protenix_eba", "--print-config", f"--{key}", value)
+    assert status == 2 and not out
+    assert f"{key}: expected" in err
+
+
 def test_print_config_prints_yaml(call_train):
     status, out, _ = call_train("--print-config", "--c_z", "64", "--run_name", "two words")
     configs = yaml.safe_load(out)

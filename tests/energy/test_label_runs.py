@@ -30,7 +30,7 @@ from protenix_eba.cli.main import run
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.sharding import Shard
 from protenix_eba.energy.functions import ENERGIES, python_system
-from protenix_eba.energy.label import FrameSelection, Workers, label_targets
+from protenix_eba.energy.label import Workers, label_targets
 from protenix_eba.energy.protocol import PROTOCOLS
 from protenix_eba.energy.report import label_quality
 from protenix_eba.energy.resume import LabelFiles
@@ -38,11 +38,12 @@ from protenix_eba.energy.shards import merge_shards
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.system import TargetEnergy
 from protenix_eba.energy.table import EnergyLabels, labels_from_rows, read_labels, write_labels
+from protenix_eba.structures.frame_choice import FrameChoice
 
 DATA = Path(__file__).parents[1] / "data" / "cobrotoxin"
 DEMO = Path(__file__).parents[2] / "protenix_eba" / "demo_data"
 AS_IS = replace(PROTOCOLS["published"], minimise=False)
-SOME = FrameSelection(stride=60)
+SOME = FrameChoice(stride=60)
 
 
 def _text(labels: EnergyLabels) -> str:
@@ -55,23 +56,27 @@ def test_few_frames_are_shared_out_to_all_processes(
 ) -> None:
     parts: list[Path] = []
     monkeypatch.setattr(LabelFiles, "remove", lambda files, keep: parts.extend(files.parts))
-    five = FrameSelection(explicit={("grgds", 1): np.arange(5)})
-    workers = Workers(jobs=2)
-    label_targets(DEMO, tmp_path / "l.parquet", AS_IS, selection=five, workers=workers)
+    (tmp_path / "grgds").mkdir()
+    for name in ("grgds.pdb", "grgds_prod_R1_fit.xtc"):
+        shutil.copy(DEMO / "grgds" / name, tmp_path / "grgds")
+    label_targets(
+        tmp_path, tmp_path / "l.parquet", AS_IS,
+        choice=FrameChoice(per_target=5), workers=Workers(jobs=2),
+    )  # fmt: skip
     assert sorted(len(read_labels(path)) for path in parts) == [2, 3]
 
 
 def test_shares_together_are_the_table_and_leave_nothing_behind(tmp_path: Path) -> None:
-    whole = label_targets(DEMO, tmp_path / "whole.parquet", AS_IS, selection=SOME).labels
+    whole = label_targets(DEMO, tmp_path / "whole.parquet", AS_IS, choice=SOME).labels
     out = tmp_path / "l.parquet"
     for i in (3, 1):
-        label_targets(DEMO, out, AS_IS, selection=SOME, shard=Shard(i, 3))
+        label_targets(DEMO, out, AS_IS, choice=SOME, shard=Shard(i, 3))
     assert not out.exists()
     with pytest.raises(UserError, match="of 3 shares 2 are missing"):
         merge_shards(out)
-    again = label_targets(DEMO, out, AS_IS, selection=SOME, shard=Shard(1, 3))
+    again = label_targets(DEMO, out, AS_IS, choice=SOME, shard=Shard(1, 3))
     assert again.computed == 0
-    label_targets(DEMO, out, AS_IS, selection=SOME, shard=Shard(2, 3))
+    label_targets(DEMO, out, AS_IS, choice=SOME, shard=Shard(2, 3))
     assert run(["label", "merge", str(out)]) == 0
     assert _text(read_labels(out)) == _text(whole)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["l.parquet", "whole.parquet"]
@@ -82,10 +87,10 @@ def test_shares_together_are_the_table_and_leave_nothing_behind(tmp_path: Path) 
 def test_run_without_a_share_takes_what_shares_have_done(tmp_path: Path) -> None:
     """And more jobs than targets leave empty shares, which are complete."""
     out = tmp_path / "l.parquet"
-    done = label_targets(DEMO, out, AS_IS, selection=SOME, shard=Shard(2, 3)).computed
-    empty = label_targets(DEMO, out, AS_IS, selection=SOME, shard=Shard(9, 9))
+    done = label_targets(DEMO, out, AS_IS, choice=SOME, shard=Shard(2, 3)).computed
+    empty = label_targets(DEMO, out, AS_IS, choice=SOME, shard=Shard(9, 9))
     assert len(empty.labels) == 0
-    rest = label_targets(DEMO, out, AS_IS, selection=SOME)
+    rest = label_targets(DEMO, out, AS_IS, choice=SOME)
     assert rest.computed + done == len(rest.labels) and done > 0
     assert [path.name for path in tmp_path.iterdir()] == ["l.parquet"]
 
@@ -144,13 +149,13 @@ def test_clusters_give_the_same_rows_bit_for_bit(
 ) -> None:
     pytest.importorskip(package)
     protocol = replace(PROTOCOLS["two-stage"], max_iterations=20)
-    few = FrameSelection(per_target=3)
+    few = FrameChoice(per_target=3)
     tables = [
         label_targets(
             DEMO / "grgds",
             tmp_path / f"{workers.backend}.parquet",
             protocol,
-            selection=few,
+            choice=few,
             workers=workers,
         ).labels
         for workers in (Workers(), Workers(jobs=2, backend=backend))
@@ -227,11 +232,11 @@ def test_report_names_what_is_not_ok(tmp_path: Path) -> None:
 def test_repeats_are_averaged_and_their_noise_is_stored(tmp_path: Path) -> None:
     single = label_targets(
         DEMO / "grgds", tmp_path / "1.parquet", PROTOCOLS["two-stage"],
-        selection=FrameSelection(per_target=2),
+        choice=FrameChoice(per_target=2),
     ).labels  # fmt: skip
     repeated = label_targets(
         DEMO / "grgds", tmp_path / "3.parquet", replace(PROTOCOLS["two-stage"], repeats=3),
-        selection=FrameSelection(per_target=2),
+        choice=FrameChoice(per_target=2),
     ).labels  # fmt: skip
     assert (repeated.repeats == 3).all() and (repeated.noise_kj_mol >= 0).all()
     assert (np.abs(repeated.energy_kj_mol - single.energy_kj_mol) < 30).all()

@@ -15,9 +15,10 @@ from click.testing import CliRunner
 
 from protenix_eba.cli.label import label
 from protenix_eba.core.errors import UserError
-from protenix_eba.energy.label import FrameSelection, Workers, label_targets
+from protenix_eba.energy.label import Workers, label_targets
 from protenix_eba.energy.protocol import PROTOCOLS, EnergyProtocol
 from protenix_eba.energy.table import read_labels, write_csv, write_labels
+from protenix_eba.structures.frame_choice import FrameChoice
 
 DEMO = Path(__file__).parents[2] / "protenix_eba" / "demo_data"
 AS_IS = replace(PROTOCOLS["default"], minimise=False)
@@ -36,12 +37,11 @@ def _copy(name: str, root: Path, frames: int = 25, nan_at: int | None = None) ->
 
 def test_shipped_labels_come_out_again(tmp_path: Path) -> None:
     shipped = read_labels(DEMO / "labels.parquet")
-    selection = FrameSelection(
-        explicit={("grgds", 1): np.array([0, 50]), ("met_enkephalin", 2): np.array([7])}
-    )
     protocol = EnergyProtocol.from_dict(shipped.provenance["protocol"])
-    labels = label_targets(DEMO, tmp_path / "l.parquet", protocol, selection=selection).labels
-    assert len(labels) == 3 and set(labels.protocol_hash) == set(shipped.protocol_hash)
+    labels = label_targets(
+        DEMO, tmp_path / "l.parquet", protocol, choice=FrameChoice(per_target=1)
+    ).labels
+    assert len(labels) == 4 and set(labels.protocol_hash) == set(shipped.protocol_hash)
     for row in labels.rows():
         mine = shipped.for_target(row["target"])
         at = (mine.replica == row["replica"]) & (mine.frame == row["frame"])
@@ -148,16 +148,6 @@ def test_no_frames_and_no_folder(tmp_path: Path) -> None:
         label_targets(tmp_path / "absent", tmp_path / "l.parquet", AS_IS)
 
 
-def test_random_choice_is_fixed_by_its_seed() -> None:
-    counts = {1: 100, 2: 50}
-    first = FrameSelection(per_target=30, seed=1).of("a", counts)
-    again = FrameSelection(per_target=30, seed=1).of("a", counts)
-    other = FrameSelection(per_target=30, seed=2).of("a", counts)
-    assert sum(len(f) for f in first.values()) == 30
-    assert all(np.array_equal(first[r], again[r]) for r in counts)
-    assert not all(np.array_equal(first[r], other[r]) for r in counts)
-
-
 def test_table_faults_are_told(tmp_path: Path) -> None:
     out = tmp_path / "l.parquet"
     label_targets(_copy("grgds", tmp_path / "in", 2), out, AS_IS)
@@ -225,7 +215,7 @@ def test_a_sample_without_a_reference_is_a_failed_row(tmp_path: Path) -> None:
         tmp_path / "md",
         tmp_path / "l.parquet",
         reference_dir=DEMO,
-        selection=FrameSelection(per_target=1),
+        choice=FrameChoice(per_target=1),
     )
     assert report.labels.status.tolist() == ["skipped"]
     assert "no target of this name" in report.labels.reason[0]

@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 from mdtraj.core.element import get_by_symbol
 
-from protenix_eba.eval.metrics.conformational import BEYOND, beyond_floor, beyond_protocol
+from protenix_eba.eval.metrics.conformational import CONFORMATIONAL, conformational
 from protenix_eba.eval.metrics.distributions import coverage, evenly, histogram, jsd_bits
 from protenix_eba.eval.metrics.features import HELIX, STRAND, features_of, torsions_of
-from protenix_eba.eval.metrics.kinetics import compare_kinetics, effective_frames, tica_axes
+from protenix_eba.eval.metrics.kinetics import (
+    KINETICS,
+    compare_kinetics,
+    effective_frames,
+    tica_axes,
+)
 from protenix_eba.eval.protocol.drawn import Drawn
 from protenix_eba.structures.sources import Conformations, find_references
 
@@ -95,7 +100,7 @@ def test_secondary_structure_is_that_of_an_ideal_helix_and_an_extended_chain() -
     assert (helical[:, 2:-2] == HELIX).all()
     assert not (features_of(topology, extended, torsions_of(topology, extended)).structure
                 == HELIX).any()  # fmt: skip
-    values = beyond_protocol(drawn(helix, extended))[0]
+    values = conformational(drawn(helix, extended)).values
     assert values["helix_mae"] == pytest.approx((helical == HELIX).mean())
     assert values["strand_mae"] == pytest.approx((helical == STRAND).mean()) == 0.0
     assert values["ramachandran_jsd_bits"] == pytest.approx(1.0)
@@ -216,7 +221,8 @@ def test_coverage_of_too_few_conformations_is_not_defined() -> None:
 
 def test_an_ensemble_against_itself_has_no_difference() -> None:
     xyz, _ = ensemble(0, 120, HELICAL)
-    values, arrays, notes = beyond_protocol(drawn(xyz, xyz))
+    found = conformational(drawn(xyz, xyz))
+    values, arrays, notes = dict(found.values), found.arrays, found.notes
     backbone_only = ("chi1_jsd_bits", "chi2_jsd_bits")
     assert np.isnan([values.pop(key) for key in backbone_only]).all()
     assert "Chi1 JSD" in notes[0]
@@ -230,7 +236,8 @@ def test_an_ensemble_against_itself_has_no_difference() -> None:
 
 def test_a_swollen_ensemble_has_a_larger_radius_by_its_factor() -> None:
     xyz, _ = ensemble(0, 150, HELICAL)
-    values, arrays, _ = beyond_protocol(drawn(xyz, xyz * np.float32(1.1)))
+    found = conformational(drawn(xyz, xyz * np.float32(1.1)))
+    values, arrays = found.values, found.arrays
     atoms = struc.AtomArrayStack(*xyz.shape[:2])
     atoms.coord = xyz
     rg = struc.gyration_radius(atoms, np.ones(xyz.shape[1]))
@@ -243,8 +250,8 @@ def test_position_and_orientation_change_no_internal_feature() -> None:
     md, samples = ensemble(0, 60, HELICAL)[0], ensemble(1, 50, EXTENDED, 30.0)[0]
     turn = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
     turn[:, 0] *= np.linalg.det(turn)
-    expected = beyond_protocol(drawn(md, samples))[0]
-    found = beyond_protocol(drawn(md, (samples @ turn + 20.0).astype(np.float32)))[0]
+    expected = conformational(drawn(md, samples)).values
+    found = conformational(drawn(md, (samples @ turn + 20.0).astype(np.float32))).values
     for key in set(expected) - {"coverage", "precision"}:
         assert found[key] == pytest.approx(expected[key], abs=2e-3, nan_ok=True)
 
@@ -252,19 +259,21 @@ def test_position_and_orientation_change_no_internal_feature() -> None:
 def test_the_floor_is_one_entry_a_replica_and_below_a_wrong_ensemble() -> None:
     md, wrong = ensemble(0, 300, HELICAL)[0], ensemble(1, 100, EXTENDED)[0]
     target = drawn(md, wrong)
-    values, floor = beyond_protocol(target)[0], beyond_floor(target)
+    found = conformational(target)
+    values, floor = found.values, found.floor
     assert len(floor) == 3
     for entry in floor:
         assert set(entry) == set(values)
         assert entry["ramachandran_jsd_bits"] < 0.2 < values["ramachandran_jsd_bits"]
         assert entry["coverage"] > 0.8 > values["coverage"]
-    assert beyond_floor(drawn(md, wrong, n_replicas=1)) == []
+    assert conformational(drawn(md, wrong, n_replicas=1)).floor == []
 
 
 def test_the_floor_of_equal_replicas_is_what_samples_from_them_reach() -> None:
     md, more = ensemble(0, 600, HELICAL, 25.0)[0], ensemble(1, 200, HELICAL, 25.0)[0]
     target = drawn(md, more)
-    values, floor = beyond_protocol(target)[0], beyond_floor(target)
+    found = conformational(target)
+    values, floor = found.values, found.floor
     expected = np.mean([entry["ramachandran_jsd_bits"] for entry in floor])
     assert values["ramachandran_jsd_bits"] == pytest.approx(expected, rel=0.1)
 
@@ -272,7 +281,8 @@ def test_the_floor_of_equal_replicas_is_what_samples_from_them_reach() -> None:
 def test_c_alpha_atoms_alone_have_a_size_and_a_coverage() -> None:
     xyz = ensemble(0, 60, HELICAL)[0][:, 1::4]
     target = Drawn(chain(12, ("CA",)), xyz, np.arange(60) % 2, xyz[::2])
-    values, _, notes = beyond_protocol(target)
+    found = conformational(target)
+    values, notes = found.values, found.notes
     defined = {key for key, value in values.items() if not np.isnan(value)}
     assert defined == {"rg_difference_angstrom", "rg_w1_angstrom", "coverage", "precision"}
     assert "Ramachandran JSD" in notes[0]
@@ -283,8 +293,8 @@ def test_frames_cut_by_a_periodic_box_are_told() -> None:
     xyz, _ = ensemble(0, 120, HELICAL)
     torn = xyz.copy()
     torn[10:14, 20:] += 60.0
-    assert not any("torn" in note for note in beyond_protocol(drawn(xyz, xyz))[2])
-    notes = beyond_protocol(drawn(torn, xyz))[2]
+    assert not any("torn" in note for note in conformational(drawn(xyz, xyz)).notes)
+    notes = conformational(drawn(torn, xyz)).notes
     assert "in 4 of 120 MD frames" in next(note for note in notes if "torn" in note)
 
 
@@ -292,9 +302,9 @@ def test_every_value_is_defined_for_readers_and_every_definition_has_a_value(
     tmp_path: Path,
 ) -> None:
     xyz, _ = ensemble(0, 20, HELICAL)
-    timed = compare_kinetics(*[source(tmp_path, xyz)] * 2, np.arange(12), np.arange(12))[0]
-    found = [*beyond_protocol(drawn(xyz, xyz))[0], *timed]
-    assert found == [metric.key for metric in BEYOND]
+    timed = compare_kinetics(*[source(tmp_path, xyz)] * 2, np.arange(12), np.arange(12)).values
+    found = [*conformational(drawn(xyz, xyz)).values, *timed]
+    assert found == [metric.key for metric in CONFORMATIONAL + KINETICS]
 
 
 # --- order in time ---
@@ -352,9 +362,10 @@ def test_tica_sees_the_slow_motion_and_not_the_largest(tmp_path: Path) -> None:
     order = np.arange(6)
     alike = source(tmp_path, hinge(4, 300, 0.5))
     closed = source(tmp_path, hinge(5, 300, 0.0))
-    value, floor, arrays, notes = compare_kinetics(md, alike, order, order)
-    stuck = compare_kinetics(md, closed, order, order)[0]
-    assert notes == []
+    found = compare_kinetics(md, alike, order, order)
+    value, floor, arrays = found.values, found.floor, found.arrays
+    stuck = compare_kinetics(md, closed, order, order).values
+    assert not found.notes
     assert value["tica_w2"] < 0.6 < 0.9 < stuck["tica_w2"]
     assert len(floor) == 3
     assert arrays["md_tica"].std(axis=0) == pytest.approx([1.0, 1.0], rel=0.1)
@@ -366,17 +377,20 @@ def test_the_order_of_the_samples_and_of_the_atoms_on_disk_does_not_matter(
 ) -> None:
     xyz, samples = hinge(1, 400, 0.05), hinge(2, 100, 0.05)
     order = np.arange(6)
-    expected = compare_kinetics(source(tmp_path, xyz), source(tmp_path, samples), order, order)[0]
+    expected = compare_kinetics(
+        source(tmp_path, xyz), source(tmp_path, samples), order, order
+    ).values
     shuffled = np.random.default_rng(0).permutation(100)
     found = compare_kinetics(
         source(tmp_path, xyz), source(tmp_path, samples[shuffled][:, ::-1]), order, order[::-1]
-    )[0]
+    ).values
     assert found == pytest.approx(expected, rel=1e-6)
 
 
 def test_short_replicas_have_no_kinetics_but_a_reason(tmp_path: Path) -> None:
     md = source(tmp_path, hinge(1, 400, 0.05), hinge(2, 50, 0.05))
-    values, floor, arrays, notes = compare_kinetics(md, md, np.arange(6), np.arange(6))
+    found = compare_kinetics(md, md, np.arange(6), np.arange(6))
+    values, floor, arrays, notes = found.values, found.floor, found.arrays, found.notes
     assert np.isnan(list(values.values())).all()
     assert len(floor) == 2
     assert arrays == {}

@@ -25,7 +25,6 @@ from protenix_eba.eval.protocol.alphaflow_script import thread_starts
 from protenix_eba.eval.protocol.draws import Draws
 from protenix_eba.eval.protocol.ensemble import match_atoms
 from protenix_eba.eval.protocol.exposure import EXPOSED_NM2, SideChains, mutual_information
-from protenix_eba.eval.protocol.kernels import carried_areas
 from protenix_eba.eval.protocol.metrics import (
     gaussian_distances,
     jaccard,
@@ -38,6 +37,7 @@ from protenix_eba.eval.protocol.metrics import (
     wasserstein2,
 )
 from protenix_eba.eval.protocol.panel import information_correlation
+from protenix_eba.eval.protocol.surface_kernels import carried_areas
 from protenix_eba.eval.target_result import TargetResult
 from protenix_eba.structures.sources import Conformations, find_references, find_samples
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.eval.definitions import PAPER_ROWS, PROTOCOL_METRICS
+from protenix_eba.eval.definitions import PAPER_ROWS
 from protenix_eba.eval.models import compare_evaluations
+from protenix_eba.eval.protocol.panel import PROTOCOL_METRICS
 from protenix_eba.eval.published import published_rows
 from protenix_eba.eval.report.figures import MAX_DETAILED, detailed_targets
 from protenix_eba.eval.report.plots.curves import loss_figure, rmsf_figure
@@ -38,8 +39,7 @@ def made_up(name: str, seed: int, quality: float, *, ca_only: bool = False) -> T
     frames = chain + random.normal(0.0, 0.8, (2, 12, LENGTH, 3))
     pca = random.normal(0.0, 1.0, (800, 2)) * [2.0, 1.0]
     near = np.abs(np.subtract.outer(np.arange(LENGTH), np.arange(LENGTH)))
-    values = {m.key: float(quality * random.uniform(0.8, 1.0)) for m in PROTOCOL_METRICS
-              if "energy" not in m.key and m.key != "boltzmann_ess"}  # fmt: skip
+    values = {m.key: float(quality * random.uniform(0.8, 1.0)) for m in PROTOCOL_METRICS}
     values |= {"rmwd": 3.0 - quality + random.random(), "md_pairwise_rmsd": random.random()}
     values["pairwise_rmsd"] = quality * values["md_pairwise_rmsd"]
     rmsf = np.stack([md, md * random.uniform(0.9, 1.1, LENGTH)])

@@ -4,7 +4,7 @@ import mdtraj
 import numpy as np
 import pytest
 
-from protenix_eba.eval.metrics.soundness import SOUNDNESS, soundness, soundness_floor
+from protenix_eba.eval.metrics.soundness import SOUNDNESS, soundness
 from protenix_eba.eval.protocol.drawn import Drawn
 
 
@@ -26,22 +26,22 @@ def test_one_mirrored_and_two_broken_samples_of_ten_are_found_beside_a_sound_md(
     samples = xyz[:10].copy()
     samples[0] *= -1
     samples[1:3, [a.index for a in topology.atoms if a.residue.index >= 3]] += 20.0
-    values = soundness(drawn(topology, xyz, samples))
+    found = soundness(drawn(topology, xyz, samples))
+    values = found.values
     assert values["valid_percent"] == 70.0
     assert values["broken_percent"] == 20.0
     assert values["d_residue_percent"] == 10.0
     assert values["clash_percent"] == 0.0
-    floor = soundness_floor(drawn(topology, xyz, samples))
-    assert [row["valid_percent"] for row in floor] == [100.0, 100.0]
+    assert [row["valid_percent"] for row in found.floor] == [100.0, 100.0]
 
 
 def test_c_alpha_atoms_alone_are_judged_by_their_chain_only(md):
     topology, xyz = md
     only = topology.select("name CA")
-    values = soundness(drawn(topology.subset(only), xyz[:, only], xyz[:, only]))
+    values = soundness(drawn(topology.subset(only), xyz[:, only], xyz[:, only])).values
     assert values == {"valid_percent": 100.0, "broken_percent": 0.0}
 
 
 def test_each_value_is_defined_for_readers(md):
     topology, xyz = md
-    assert list(soundness(drawn(topology, xyz, xyz))) == [metric.key for metric in SOUNDNESS]
+    assert list(soundness(drawn(topology, xyz, xyz)).values) == [metric.key for metric in SOUNDNESS]

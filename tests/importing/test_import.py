@@ -29,7 +29,7 @@ from protenix_eba.importing.one_target import import_target
 from protenix_eba.importing.periodic import connections_of, make_whole
 from protenix_eba.importing.sources import find_sources, source_of_files
 from protenix_eba.protein.residue_names import HEAVY_ATOMS, standard_atom, standard_residue
-from protenix_eba.structures.frames import FrameChoice
+from protenix_eba.structures.frame_choice import FrameChoice
 from protenix_eba.structures.trajectories import find_targets, load_topology, read_frames
 
 DEMO = Path(__file__).parents[2] / "protenix_eba" / "demo_data"
@@ -320,46 +320,6 @@ def test_repeated_residue_numbers_are_numbered_anew(md, tmp_path):
 
 
 # Which frames.
-
-
-@pytest.mark.parametrize(
-    ("counts", "stride", "per_replica"),
-    [((10_000,) * 3, 100, 100), ((10_001,) * 3, 100, 100), ((98,), 100, 1), ((0, 7), 3, 2)],
-)
-def test_every_hundredth_frame_of_atlas_makes_300(counts, stride, per_replica):
-    wanted = FrameChoice(stride).of("x", dict(enumerate(counts, 1)))
-    for frames, n in zip(wanted.values(), counts, strict=True):
-        assert len(frames) == (per_replica if n else 0)
-        assert all(frames % stride == 0) and all(frames < n)
-
-
-@given(
-    counts=st.lists(st.integers(0, 60), min_size=1, max_size=4),
-    per_target=st.integers(1, 50),
-    seed=st.integers(0, 9),
-)
-def test_a_stratified_draw_takes_one_frame_of_each_block(counts, per_target, seed):
-    replicas = dict(enumerate(counts, 1))
-    total = sum(counts)
-    wanted = FrameChoice(per_target=per_target, seed=seed).of("x", replicas)
-    start = dict(zip(replicas, np.cumsum([0, *counts[:-1]]), strict=True))
-    drawn = np.concatenate([start[r] + frames for r, frames in wanted.items()])
-    n = min(per_target, total)
-    assert len(drawn) == n
-    if n:
-        edges = np.linspace(0, total, n + 1).round()
-        assert ((drawn >= edges[:-1]) & (drawn < edges[1:])).all()
-        assert np.ptp(np.diff(edges)) <= 1
-    again = FrameChoice(per_target=per_target, seed=seed).of("x", replicas)
-    assert all(np.array_equal(wanted[r], again[r]) for r in replicas)
-
-
-def test_targets_and_seeds_draw_differently():
-    draws = [
-        FrameChoice(per_target=20, seed=seed).of(name, {1: 1000})[1].tolist()
-        for seed, name in ((0, "a"), (1, "a"), (0, "b"))
-    ]
-    assert draws[0] != draws[1] and draws[0] != draws[2]
 
 
 def test_only_the_chosen_frames_are_stored_with_their_numbers(md, tmp_path):

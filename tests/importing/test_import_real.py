@@ -12,7 +12,7 @@ import pytest
 from protenix_eba.host.features import protein_features
 from protenix_eba.importing.one_target import import_target
 from protenix_eba.importing.sources import source_of_files
-from protenix_eba.structures.frames import FrameChoice
+from protenix_eba.structures.frame_choice import FrameChoice
 from protenix_eba.structures.sequences import protein_of_target
 from protenix_eba.structures.trajectories import find_targets, read_frames
 from protenix_eba.training.data.conformers import match_atoms

@@ -28,7 +28,7 @@ from protenix_eba.energy.system import TargetEnergy
 from protenix_eba.host.weights import load_checkpoint, with_depth
 from protenix_eba.importing.one_target import import_target
 from protenix_eba.importing.sources import source_of_files
-from protenix_eba.structures.frames import FrameChoice
+from protenix_eba.structures.frame_choice import FrameChoice
 from protenix_eba.structures.md_files import DcdLayout
 from protenix_eba.structures.psf_files import load_psf
 from protenix_eba.structures.sequences import Protein, protein_of_target, read_proteins, read_seed

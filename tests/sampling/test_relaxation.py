@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 
 import mdtraj
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from protenix_eba.core.errors import UserError
 from protenix_eba.energy.protocol import PROTOCOLS
 from protenix_eba.sampling.relaxation import relax_ensemble
+from protenix_eba.structures.trajectories import find_targets, load_topology, read_frames
 
 # Without the quench: the energies need not repeat here, and a minimisation takes a tenth.
 PROTOCOL = PROTOCOLS["two-stage"]
@@ -70,6 +72,22 @@ def test_samples_are_minimised_and_failures_told_through_an_interrupt(sampled, t
     assert told[-1] == 2  # both are known: of another number of samples only the files change
     assert [row["sample"] for row in table(out)] == ["3", "5"]
     assert table(out)[0] == rows[0]
+
+
+def test_an_ensemble_with_an_mmcif_topology_is_relaxed_into_one(sampled, tmp_path):
+    pdb = sampled / f"{NAME}.pdb"
+    before = mdtraj.load(str(pdb))
+    before.save_cif(str(sampled / f"{NAME}.cif"))
+    pdb.unlink()
+    out = tmp_path / "relaxed" / NAME
+    short = replace(PROTOCOL, max_iterations=20)
+    assert list(relax_ensemble(sampled, out, short)) == [5]
+    assert not (out / f"{NAME}.pdb").exists()
+    (target,) = find_targets(out)
+    after = load_topology(target)
+    assert [str(a) for a in after.topology.atoms] == [str(a) for a in before.topology.atoms]
+    assert read_frames(target, 1).shape == (2, before.n_atoms, 3)
+    assert list(relax_ensemble(sampled, out, short)) == [5]
 
 
 def test_an_ensemble_without_a_topology_is_refused(sampled, tmp_path):

@@ -18,7 +18,8 @@ from protenix_eba.protein.validity import Checker
 from protenix_eba.sampling.chunk_size import free_memory, samples_at_a_time
 from protenix_eba.sampling.ensembles import EnsembleFolder, topology_of, write_ensemble
 from protenix_eba.sampling.run import Plan, SamplingRun
-from protenix_eba.sampling.samplers import SamplerSettings, in_chunks
+from protenix_eba.sampling.samplers import in_chunks
+from protenix_eba.sampling.settings import SamplerSettings
 from protenix_eba.structures.sequences import Protein
 
 PROTEIN = Protein("enkephalin", tuple(["YGGFM"]))

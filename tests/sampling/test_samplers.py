@@ -7,18 +7,17 @@ import pytest
 import torch
 
 from protenix_eba.cli.main import run
-from protenix_eba.cli.session import Trunk
 from protenix_eba.core.errors import UserError
 from protenix_eba.host.denoiser import ConformerDenoiser
+from protenix_eba.host.trunk import Trunk
 from protenix_eba.host.weights import build_diffusion_module
 from protenix_eba.sampling.samplers import (
-    PRESETS,
-    SamplerSettings,
     TargetSampler,
     in_chunks,
     noise_levels,
     sample_coordinates,
 )
+from protenix_eba.sampling.settings import PRESETS, SamplerSettings
 from protenix_eba.structures.sequences import Protein
 
 CPU = torch.device("cpu")

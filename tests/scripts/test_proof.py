@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from protenix_eba.protein.rigid_motions import random_rotations
-from protenix_eba.sampling.samplers import SamplerSettings, sample_coordinates
+from protenix_eba.sampling.samplers import sample_coordinates
+from protenix_eba.sampling.settings import SamplerSettings
 from protenix_eba.training.denoising_error import ERROR_WEIGHTS, DenoisingErrors, squared_error
 from protenix_eba.training.energy_losses import eba, energy_weights
 from protenix_eba.training.noise import NoiseSettings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import mdtraj
@@ -11,19 +12,29 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openmm import app
 
 from protenix_eba.core.errors import UserError
+from protenix_eba.ebmfold.conformations import find_conformations
+from protenix_eba.energy.label import label_targets
+from protenix_eba.energy.protocol import PROTOCOLS
+from protenix_eba.energy.table import read_labels
+from protenix_eba.structures.frame_choice import FrameChoice
+from protenix_eba.structures.sequences import protein_of_target
+from protenix_eba.structures.sources import find_samples
 from protenix_eba.structures.trajectories import (
     Target,
     find_targets,
     frame_count,
     is_cut,
+    load_topology,
     read_frames,
 )
 
 DEMO = Path(__file__).parents[2] / "protenix_eba" / "demo_data"
 GRGDS = DEMO / "grgds"
 XTC = GRGDS / "grgds_prod_R1_fit.xtc"
+AS_IS = replace(PROTOCOLS["published"], minimise=False)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +53,45 @@ def alone(folder: Path, content: bytes) -> Target:
     path = folder / "grgds_R1.xtc"
     path.write_bytes(content)
     return Target("grgds", GRGDS / "grgds.pdb", {1: path})
+
+
+@pytest.fixture(scope="module")
+def as_mmcif(tmp_path_factory) -> Path:
+    """The folder of a target as `sample` writes it where a PDB file cannot hold the atoms."""
+    folder = tmp_path_factory.mktemp("samples") / "grgds"
+    folder.mkdir()
+    shutil.copy(XTC, folder / "grgds.xtc")
+    pdb = app.PDBFile(str(GRGDS / "grgds.pdb"))
+    with open(folder / "grgds.cif", "w") as file:
+        app.PDBxFile.writeFile(pdb.topology, pdb.positions, file, keepIds=True)
+    return folder
+
+
+def test_an_ensemble_with_an_mmcif_topology_is_that_with_a_pdb(as_mmcif, target, everything):
+    for folder in (as_mmcif, as_mmcif.parent):
+        (found,) = find_targets(folder)
+        ours, theirs = load_topology(found), load_topology(target)
+        assert [
+            (a.name, a.residue.name, a.residue.resSeq, a.element) for a in ours.topology.atoms
+        ] == [(a.name, a.residue.name, a.residue.resSeq, a.element) for a in theirs.topology.atoms]
+        np.testing.assert_allclose(ours.xyz, theirs.xyz, atol=1e-4)
+        np.testing.assert_array_equal(read_frames(found, 1), everything)
+
+
+def test_every_command_finds_an_ensemble_with_an_mmcif_topology(as_mmcif, everything, tmp_path):
+    energies = {}
+    for name, folder in (("cif", as_mmcif), ("pdb", GRGDS)):
+        table = tmp_path / f"{name}.parquet"
+        label_targets(folder, table, AS_IS, choice=FrameChoice(stride=100))
+        labels = read_labels(table)
+        energies[name] = labels.energy_kj_mol[labels.replica == 1]
+    np.testing.assert_allclose(energies["cif"], energies["pdb"], atol=1e-3)
+    assert find_samples([as_mmcif.parent])[0]["grgds"].n_frames == {1: 200}
+    assert len(find_conformations(as_mmcif)) == 200
+    np.testing.assert_allclose(
+        find_conformations(as_mmcif)[7].read().ca, find_conformations(GRGDS)[7].read().ca
+    )
+    assert protein_of_target(find_targets(as_mmcif)[0]).chains == ("GRGDS",)
 
 
 @given(frames=st.lists(st.integers(0, 199), max_size=12))

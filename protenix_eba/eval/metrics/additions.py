@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 
-from protenix_eba.eval.definitions import Compute
-from protenix_eba.eval.metrics.conformational import beyond_floor, beyond_protocol
+from protenix_eba.eval.catalogue import plugin_metrics
+from protenix_eba.eval.definitions import compute_metrics
+from protenix_eba.eval.metrics.conformational import conformational
 from protenix_eba.eval.metrics.energies import (
+    ENERGIES,
     ROOM_TEMPERATURE_K,
+    EnergyComparison,
     TargetEnergies,
     boltzmann_weights,
-    energy_floor,
-    energy_metrics,
 )
 from protenix_eba.eval.metrics.kinetics import compare_kinetics
-from protenix_eba.eval.metrics.soundness import soundness, soundness_floor
+from protenix_eba.eval.metrics.soundness import soundness
 from protenix_eba.eval.protocol.drawn import Drawn
 from protenix_eba.eval.protocol.ensemble import AtomMatch
-from protenix_eba.eval.target_result import TargetResult
+from protenix_eba.eval.target_result import Found, TargetResult
 from protenix_eba.structures.sources import Conformations
 
-__all__ = ["ModelEnergies", "add_beyond", "add_energies", "add_registered"]
+__all__ = ["ModelEnergies", "add_beyond", "add_energies"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def add_beyond(
     reference: Conformations,
     samples: Conformations,
 ) -> TargetResult:
-    """The result of the protocol with what `conformational`, `kinetics` and `soundness` find.
+    """The result of the protocol with what the other metrics of coordinates find.
 
     Args:
         result: The protocol's result for the target.
@@ -57,49 +57,17 @@ def add_beyond(
         samples: The ensemble.
 
     Raises:
-        UserError: Frames that cannot be read.
+        UserError: Frames that cannot be read, or a metric of a plugin refuses the target.
     """
-    values, arrays, notes = beyond_protocol(drawn)
     md_ca, sample_ca = (atoms[match.ca] for atoms in (match.reference_atoms, match.sample_atoms))
-    slow, slow_floor, slow_arrays, slow_notes = compare_kinetics(
-        reference, samples, md_ca, sample_ca
-    )
-    nothing: dict[str, float] = {}
-    floors = zip_longest(
-        result.floor, beyond_floor(drawn), slow_floor, soundness_floor(drawn), fillvalue=nothing
-    )
-    return replace(
-        result,
-        values=result.values | values | slow | soundness(drawn),
-        floor=[protocol | beyond | slow | sound for protocol, beyond, slow, sound in floors],
-        arrays={**result.arrays, **arrays, **slow_arrays},
-        notes=[*result.notes, *notes, *slow_notes],
-    )
-
-
-def add_registered(
-    result: TargetResult, drawn: Drawn, metrics: Sequence[tuple[str, Compute]]
-) -> TargetResult:
-    """Metrics that carry what computes them, and the floor of each, added to a result.
-
-    Args:
-        result: The protocol's result for the target.
-        drawn: The frames that it kept.
-        metrics: Key of each, and what computes it.
-
-    Raises:
-        UserError: A metric refuses the target.
-    """
-    if not metrics:
-        return result
-    values = {key: float(compute(drawn)) for key, compute in metrics}
-    floor = [{key: float(compute(part)) for key, compute in metrics} for part in drawn.floors()]
-    nothing: dict[str, float] = {}
-    return replace(
-        result,
-        values=result.values | values,
-        floor=[row | own for row, own in zip_longest(result.floor, floor, fillvalue=nothing)],
-    )
+    for found in (
+        conformational(drawn),
+        compare_kinetics(reference, samples, md_ca, sample_ca),
+        soundness(drawn),
+        Found(*compute_metrics(plugin_metrics(), drawn)),
+    ):
+        result = result.with_found(found)
+    return result
 
 
 def add_energies(result: TargetResult, energies: ModelEnergies, seed: int) -> TargetResult:
@@ -118,16 +86,10 @@ def add_energies(result: TargetResult, energies: ModelEnergies, seed: int) -> Ta
         return result
     temperature = energies.temperature_K
     weights = boltzmann_weights(md.all, md.n_residues, temperature)
-    arrays = {**result.arrays, "md_energy": md.all, "md_weights": weights}
+    arrays = {"md_energy": md.all, "md_weights": weights}
     if samples is None:
-        return replace(result, arrays=arrays)
-    values = energy_metrics(samples.all, md.all, md.n_residues, temperature)
-    floor = energy_floor(md, len(samples.all), temperature, seed)
-    nothing: dict[str, float] = {}
-    return replace(
-        result,
-        values=result.values | values,
-        floor=[row | own for row, own in zip_longest(result.floor, floor, fillvalue=nothing)],
-        counts=result.counts | {"n_energies": len(samples.all)},
-        arrays=arrays | {"sample_energy": samples.all},
-    )
+        return result.with_found(Found({}, arrays=arrays))
+    comparison = EnergyComparison(md, samples.all, temperature, seed)
+    found = Found(*compute_metrics(ENERGIES, comparison), arrays | {"sample_energy": samples.all})
+    counts = result.counts | {"n_energies": len(samples.all)}
+    return replace(result.with_found(found), counts=counts)

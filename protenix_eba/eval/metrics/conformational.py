@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.eval.definitions import Metric
-from protenix_eba.eval.metrics.distributions import coverage, evenly, histogram, jsd_bits
+from protenix_eba.eval.definitions import Metric, compute_metrics
+from protenix_eba.eval.metrics.distributions import Coverage, coverage, evenly, histogram, jsd_bits
 from protenix_eba.eval.metrics.features import (
     HELIX,
     STRAND,
@@ -19,8 +22,9 @@ from protenix_eba.eval.metrics.features import (
     torsions_of,
 )
 from protenix_eba.eval.protocol.drawn import Drawn
+from protenix_eba.eval.target_result import Found
 
-__all__ = ["BEYOND", "beyond_floor", "beyond_protocol"]
+__all__ = ["CONFORMATIONAL", "conformational"]
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -34,98 +38,50 @@ _EQUAL: Final = (
     "read it beside the floor."
 )
 
-BEYOND: Final[tuple[Metric, ...]] = (
-    Metric(
-        "ramachandran_jsd_bits",
-        "Ramachandran JSD",
-        "bit",
-        "lower",
-        "Jensen-Shannon divergence of the (phi, psi) distribution of a residue, 20 degrees to a "
-        f"bin, mean over residues; 0 to 1. {_EQUAL}",
-    ),
-    Metric(
-        "chi1_jsd_bits",
-        "Chi1 JSD",
-        "bit",
-        "lower",
-        f"The same of the side chains' first torsion, 10 degrees to a bin. {_EQUAL}",
-    ),
-    Metric(
-        "chi2_jsd_bits",
-        "Chi2 JSD",
-        "bit",
-        "lower",
-        "The same of their second torsion, on 36 bins of its period, which is 180 degrees for "
-        f"Asp, Phe and Tyr. {_EQUAL}",
-    ),
-    Metric(
-        "rg_difference_angstrom",
-        "Rg difference",
-        "Å",
-        "neither",
-        "Mean radius of gyration of the samples less that of the MD: negative is too compact.",
-    ),
-    Metric(
-        "rg_w1_angstrom",
-        "Rg W1",
-        "Å",
-        "lower",
-        "1-Wasserstein distance between the distributions of the radius of gyration.",
-    ),
-    Metric(
-        "helix_mae",
-        "Helix error",
-        "",
-        "lower",
-        "Mean over residues of the difference in the fraction of conformations that are helix.",
-    ),
-    Metric(
-        "strand_mae",
-        "Strand error",
-        "",
-        "lower",
-        "Mean over residues of the difference in the fraction of conformations that are strand.",
-    ),
-    Metric(
-        "coverage",
-        "Coverage",
-        "",
-        "higher",
-        "Fraction of the MD's clusters whose centre has a sample nearer than its fifth nearest "
-        "frame of the other replicas (C-alpha RMSD); samples from the MD itself reach 0.97.",
-    ),
-    Metric(
-        "precision",
-        "Precision",
-        "",
-        "higher",
-        "Fraction of samples as near to the MD as 95% of its frames are to the other replicas; "
-        "samples from the MD itself reach 0.95.",
-    ),
-    Metric(
-        "tica_w2",
-        "TICA W2",
-        "",
-        "lower",
-        "2-Wasserstein distance on the MD's two slowest motions (TICA of C-alpha distances), in "
-        "standard deviations of the MD.",
-    ),
-    Metric(
-        "md_effective_frames",
-        "Independent MD frames",
-        "",
-        "neither",
-        "Frames of the MD over the autocorrelation time of its largest motion, all replicas.",
-        digits=0,
-    ),
-)
+
+@dataclass(frozen=True)
+class Featured:
+    """What these metrics are computed from.
+
+    Attributes:
+        md: Features of F conformations.
+        md_replica: `[F]` the replica that each of them comes from.
+        samples: Features of S conformations.
+    """
+
+    md: Features
+    md_replica: NDArray[np.int64]
+    samples: Features
+
+    @cached_property
+    def same_number(self) -> tuple[Features, Features]:
+        """Equal numbers of MD and samples."""
+        return _thinned(self.md, self.samples)
+
+    @cached_property
+    def coverage(self) -> Coverage:
+        """Of the MD by the samples, and of the samples by the MD."""
+        return coverage(self.md.ca, self.md_replica, self.samples.ca)
+
+    def structure_error(self, code: int) -> float:
+        """Mean over residues of the difference in the fraction of a secondary structure."""
+        return _mean(np.abs(_fraction(self.md, code) - _fraction(self.samples, code)))
+
+    def floors(self) -> Iterator[Featured]:
+        """Each replica in the place of the samples, with as many frames as these if it has them."""
+        replicas = np.unique(self.md_replica)
+        for replica in replicas if len(replicas) > 1 else ():
+            own = np.flatnonzero(self.md_replica == replica)
+            others = np.flatnonzero(self.md_replica != replica)
+            chosen = own[evenly(len(own), len(self.samples))]
+            yield Featured(self.md.take(others), self.md_replica[others], self.md.take(chosen))
 
 
-def beyond_protocol(drawn: Drawn) -> tuple[dict[str, float], Arrays, list[str]]:
-    """The metrics of `BEYOND` that need no order in time; `kinetics` has the others.
+def conformational(drawn: Drawn) -> Found:
+    """The metrics of `CONFORMATIONAL`, which need no order in time; `kinetics` has the others.
 
     Returns:
-        Values (NaN where not defined); arrays `md_<key>` and `sample_<key>`: `rg` (`[F]`,
+        Values (NaN where not defined) and floor; arrays `md_<key>` and `sample_<key>`: `rg` (`[F]`,
         angstrom), `helix`, `strand` (`[L]` fractions of residues with a C-alpha atom),
         `ramachandran` (`[18, 18]` probabilities of phi and psi from -180 degrees, all residues),
         and `ramachandran_jsd_bits` (`[L]`); sentences on what is not defined and why.
@@ -133,57 +89,15 @@ def beyond_protocol(drawn: Drawn) -> tuple[dict[str, float], Arrays, list[str]]:
     torsions = torsions_of(drawn.topology, drawn.md_xyz)
     md = features_of(drawn.topology, drawn.md_xyz, torsions)
     samples = features_of(drawn.topology, drawn.sample_xyz, torsions)
-    values = _compare(md, drawn.md_replica, samples)
+    values, floor = compute_metrics(CONFORMATIONAL, Featured(md, drawn.md_replica, samples))
     rows = _rows_of(drawn, torsions.residues)
     arrays: Arrays = {
         "ramachandran_jsd_bits": _per_residue(md, samples, rows),
         **{f"md_{key}": value for key, value in _distributions(md).items()},
         **{f"sample_{key}": value for key, value in _distributions(samples).items()},
     }
-    return values, arrays, [*_notes(values, md, samples), *_torn_notes(drawn)]
-
-
-def beyond_floor(drawn: Drawn) -> list[dict[str, float]]:
-    """The same values of each replica against the others; empty for a single replica.
-
-    A replica gives as many frames as there are samples, if it has them.
-    """
-    replicas = np.unique(drawn.md_replica)
-    if len(replicas) < 2:
-        return []
-    torsions = torsions_of(drawn.topology, drawn.md_xyz)
-    features = features_of(drawn.topology, drawn.md_xyz, torsions)
-    floor = []
-    for replica in replicas:
-        own = np.flatnonzero(drawn.md_replica == replica)
-        others = np.flatnonzero(drawn.md_replica != replica)
-        chosen = own[evenly(len(own), len(drawn.sample_xyz))]
-        floor.append(
-            _compare(features.take(others), drawn.md_replica[others], features.take(chosen))
-        )
-    return floor
-
-
-def _compare(md: Features, md_replica: NDArray[np.int64], samples: Features) -> dict[str, float]:
-    from scipy.stats import wasserstein_distance  # takes a second to import
-
-    same_number = _thinned(md, samples)
-    found = coverage(md.ca, md_replica, samples.ca)
-    return {
-        "ramachandran_jsd_bits": _mean(_ramachandran_jsd(*same_number)),
-        "chi1_jsd_bits": _mean(
-            jsd_bits(*(histogram(_turns(f.chi1)[..., None], _CHI_BINS) for f in same_number))
-        ),
-        "chi2_jsd_bits": _mean(
-            jsd_bits(*(histogram(f.chi2[..., None], _CHI_BINS) for f in same_number))
-        ),
-        "rg_difference_angstrom": float(samples.rg.mean() - md.rg.mean()),
-        "rg_w1_angstrom": float(wasserstein_distance(md.rg, samples.rg)),
-        "helix_mae": _mean(np.abs(_fraction(md, HELIX) - _fraction(samples, HELIX))),
-        "strand_mae": _mean(np.abs(_fraction(md, STRAND) - _fraction(samples, STRAND))),
-        "coverage": found.recall,
-        "precision": found.precision,
-    }
+    notes = [*_notes(values, md, samples), *_torn_notes(drawn)]
+    return Found(values, floor, arrays, notes)
 
 
 def _thinned(md: Features, samples: Features) -> tuple[Features, Features]:
@@ -193,6 +107,16 @@ def _thinned(md: Features, samples: Features) -> tuple[Features, Features]:
 
 def _ramachandran_jsd(md: Features, samples: Features) -> NDArray[np.floating]:
     return jsd_bits(*(histogram(_turns(f.phi_psi), _RAMACHANDRAN_BINS) for f in (md, samples)))
+
+
+def _chi_jsd(md: NDArray[np.floating], samples: NDArray[np.floating]) -> NDArray[np.floating]:
+    return jsd_bits(*(histogram(turns[..., None], _CHI_BINS) for turns in (md, samples)))
+
+
+def _w1(md: NDArray[np.floating], samples: NDArray[np.floating]) -> float:
+    from scipy.stats import wasserstein_distance  # takes a second to import
+
+    return float(wasserstein_distance(md, samples))
 
 
 def _turns(radians: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -237,7 +161,7 @@ def _distributions(features: Features) -> Arrays:
 
 def _notes(values: dict[str, float], md: Features, samples: Features) -> list[str]:
     notes = []
-    missing = [metric.label for metric in BEYOND if np.isnan(values.get(metric.key, 0.0))]
+    missing = [metric.label for metric in CONFORMATIONAL if np.isnan(values.get(metric.key, 0.0))]
     if missing:
         notes.append(f"not defined for these atoms or so few conformations: {', '.join(missing)}")
     n = min(len(md), len(samples))
@@ -268,3 +192,83 @@ def _torn_notes(drawn: Drawn) -> list[str]:
         f"in {n_torn} of {len(distance)} MD frames a chain is torn apart, as by a periodic box: "
         "`protenix-eba import` makes molecules whole"
     ]
+
+
+CONFORMATIONAL: Final[tuple[Metric, ...]] = (
+    Metric(
+        "ramachandran_jsd_bits",
+        "Ramachandran JSD",
+        "bit",
+        "lower",
+        "Jensen-Shannon divergence of the (phi, psi) distribution of a residue, 20 degrees to a "
+        f"bin, mean over residues; 0 to 1. {_EQUAL}",
+        compute=lambda f: _mean(_ramachandran_jsd(*f.same_number)),
+    ),
+    Metric(
+        "chi1_jsd_bits",
+        "Chi1 JSD",
+        "bit",
+        "lower",
+        f"The same of the side chains' first torsion, 10 degrees to a bin. {_EQUAL}",
+        compute=lambda f: _mean(_chi_jsd(*(_turns(side.chi1) for side in f.same_number))),
+    ),
+    Metric(
+        "chi2_jsd_bits",
+        "Chi2 JSD",
+        "bit",
+        "lower",
+        "The same of their second torsion, on 36 bins of its period, which is 180 degrees for "
+        f"Asp, Phe and Tyr. {_EQUAL}",
+        compute=lambda f: _mean(_chi_jsd(*(side.chi2 for side in f.same_number))),
+    ),
+    Metric(
+        "rg_difference_angstrom",
+        "Rg difference",
+        "Å",
+        "neither",
+        "Mean radius of gyration of the samples less that of the MD: negative is too compact.",
+        compute=lambda f: f.samples.rg.mean() - f.md.rg.mean(),
+    ),
+    Metric(
+        "rg_w1_angstrom",
+        "Rg W1",
+        "Å",
+        "lower",
+        "1-Wasserstein distance between the distributions of the radius of gyration.",
+        compute=lambda f: _w1(f.md.rg, f.samples.rg),
+    ),
+    Metric(
+        "helix_mae",
+        "Helix error",
+        "",
+        "lower",
+        "Mean over residues of the difference in the fraction of conformations that are helix.",
+        compute=lambda f: f.structure_error(HELIX),
+    ),
+    Metric(
+        "strand_mae",
+        "Strand error",
+        "",
+        "lower",
+        "Mean over residues of the difference in the fraction of conformations that are strand.",
+        compute=lambda f: f.structure_error(STRAND),
+    ),
+    Metric(
+        "coverage",
+        "Coverage",
+        "",
+        "higher",
+        "Fraction of the MD's clusters whose centre has a sample nearer than its fifth nearest "
+        "frame of the other replicas (C-alpha RMSD); samples from the MD itself reach 0.97.",
+        compute=lambda f: f.coverage.recall,
+    ),
+    Metric(
+        "precision",
+        "Precision",
+        "",
+        "higher",
+        "Fraction of samples as near to the MD as 95% of its frames are to the other replicas; "
+        "samples from the MD itself reach 0.95.",
+        compute=lambda f: f.coverage.precision,
+    ),
+)

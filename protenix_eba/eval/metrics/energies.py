@@ -5,8 +5,9 @@ Energies are those of minimised conformations in one force field, kJ/mol, comput
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -14,15 +15,16 @@ from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.units import thermal_energy_kj_mol
+from protenix_eba.eval.definitions import Metric
 
 __all__ = [
+    "ENERGIES",
     "ROOM_TEMPERATURE_K",
+    "EnergyComparison",
     "TargetEnergies",
     "boltzmann_weights",
     "effective_sample_size",
     "energies_by_target",
-    "energy_floor",
-    "energy_metrics",
 ]
 
 ROOM_TEMPERATURE_K: Final = 300.0
@@ -105,73 +107,122 @@ def effective_sample_size(weights: Float64s) -> float:
     return float(weights.sum() ** 2 / np.square(weights).sum())
 
 
-def energy_metrics(
-    sample_kj_mol: Float64s,
-    md_kj_mol: Float64s,
-    n_residues: int,
-    temperature_K: float = ROOM_TEMPERATURE_K,
-) -> dict[str, float]:
-    """How far the energies of the samples are from those of MD.
+@dataclass(frozen=True)
+class EnergyComparison:
+    """Energies of samples and of MD of one target, of the same force field and protocol.
 
-    Args:
-        sample_kj_mol: `[S]` finite energies of the samples.
-        md_kj_mol: `[F]` of the MD frames, the same force field and protocol.
-        n_residues: Number of residues of the protein.
+    Attributes:
+        md: Of the MD frames.
+        samples: `[S]` of the samples, kJ/mol.
         temperature_K: Temperature of the weights.
-
-    Returns:
-        `energy_above_md_kj_mol` (difference of the means), `energy_median_above_md_kj_mol` (of the
-        medians), `energy_target_above_md_kj_mol` (Boltzmann-weighted mean of the MD less its plain
-        mean: what alignment aims at), `energy_w1_kj_mol` (1-Wasserstein to
-        MD with uniform weights), `energy_w1_boltzmann_kj_mol` (to MD with Boltzmann weights) and
-        `boltzmann_ess` (effective number of MD frames under these weights).
+        seed: Of the draws for the floor.
 
     Raises:
         UserError: No energies on one side, or one that is not finite.
     """
-    for side, energy in (("samples", sample_kj_mol), ("MD", md_kj_mol)):
-        if len(energy) == 0 or not np.isfinite(energy).all():
-            raise UserError(
-                f"energies of the {side}: expected at least one and all finite, found "
-                f"{len(energy)} with {np.count_nonzero(~np.isfinite(energy))} not finite",
-                "leave out conformations whose minimisation failed",
+
+    md: TargetEnergies
+    samples: Float64s
+    temperature_K: float = ROOM_TEMPERATURE_K
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for side, energy in (("samples", self.samples), ("MD", self.md.all)):
+            if len(energy) == 0 or not np.isfinite(energy).all():
+                raise UserError(
+                    f"energies of the {side}: expected at least one and all finite, found "
+                    f"{len(energy)} with {np.count_nonzero(~np.isfinite(energy))} not finite",
+                    "leave out conformations whose minimisation failed",
+                )
+
+    @cached_property
+    def weights(self) -> Float64s:
+        """`[F]` Boltzmann weights of the MD frames."""
+        return boltzmann_weights(self.md.all, self.md.n_residues, self.temperature_K)
+
+    def floors(self) -> Iterator[EnergyComparison]:
+        """Each replica in the place of the samples; of each as many energies as there are samples.
+
+        None with a single replica, which has nothing to be compared with.
+        """
+        replicas, n = self.md.replicas, len(self.samples)
+        random = np.random.RandomState(self.seed)
+        for replica, energy in replicas.items() if len(replicas) > 1 else ():
+            others = {number: e for number, e in replicas.items() if number != replica}
+            drawn = random.choice(energy, n, replace=n > len(energy))
+            yield EnergyComparison(
+                TargetEnergies(self.md.n_residues, others), drawn, self.temperature_K
             )
+
+
+def _w1(first: Float64s, second: Float64s, **weights: Float64s) -> float:
     from scipy.stats import wasserstein_distance  # takes a second to import
 
-    weights = boltzmann_weights(md_kj_mol, n_residues, temperature_K)
-    return {
-        "energy_above_md_kj_mol": float(np.mean(sample_kj_mol) - np.mean(md_kj_mol)),
-        "energy_median_above_md_kj_mol": float(np.median(sample_kj_mol) - np.median(md_kj_mol)),
-        "energy_target_above_md_kj_mol": float(weights @ md_kj_mol - np.mean(md_kj_mol)),
-        "energy_w1_kj_mol": float(wasserstein_distance(sample_kj_mol, md_kj_mol)),
-        "energy_w1_boltzmann_kj_mol": float(
-            wasserstein_distance(sample_kj_mol, md_kj_mol, v_weights=weights)
-        ),
-        "boltzmann_ess": effective_sample_size(weights),
-    }
+    return float(wasserstein_distance(first, second, **weights))
 
 
-def energy_floor(
-    md: TargetEnergies, n_samples: int, temperature_K: float, seed: int
-) -> list[dict[str, float]]:
-    """The same metrics with each MD replica in the place of the samples.
+_ENERGIES: Final = "Energies"
+_E: Final = "kJ/mol"
 
-    Args:
-        md: Energies by replica.
-        n_samples: Energies drawn from each replica, as many as the evaluated ensemble has.
-        temperature_K: Temperature of the weights.
-        seed: Seed of the draws.
-
-    Returns:
-        As `energy_metrics`, one mapping for each replica; empty with a single one, which has
-        nothing to be compared with.
-    """
-    if len(md.replicas) < 2:
-        return []
-    random = np.random.RandomState(seed)
-    rows = []
-    for replica, energy in md.replicas.items():
-        others = np.concatenate([e for number, e in md.replicas.items() if number != replica])
-        drawn = random.choice(energy, n_samples, replace=n_samples > len(energy))
-        rows.append(energy_metrics(drawn, others, md.n_residues, temperature_K))
-    return rows
+ENERGIES: Final[tuple[Metric, ...]] = (
+    Metric(
+        "energy_above_md_kj_mol",
+        "Mean energy above MD",
+        _E,
+        "neither",
+        "Mean minimised energy of the samples less that of the MD.",
+        _ENERGIES,
+        1,
+        compute=lambda e: np.mean(e.samples) - np.mean(e.md.all),
+    ),
+    Metric(
+        "energy_median_above_md_kj_mol",
+        "Median energy above MD",
+        _E,
+        "neither",
+        "Median minimised energy of the samples less that of the MD.",
+        _ENERGIES,
+        1,
+        compute=lambda e: np.median(e.samples) - np.median(e.md.all),
+    ),
+    Metric(
+        "energy_target_above_md_kj_mol",
+        "Boltzmann-weighted MD above MD",
+        _E,
+        "neither",
+        "What alignment aims at: the Boltzmann-weighted mean energy of the MD less its plain mean.",
+        _ENERGIES,
+        1,
+        compute=lambda e: e.weights @ e.md.all - np.mean(e.md.all),
+    ),
+    Metric(
+        "energy_w1_kj_mol",
+        "Energy W1, MD uniform",
+        _E,
+        "lower",
+        "1-Wasserstein distance of the minimised energies to those of the MD frames.",
+        _ENERGIES,
+        1,
+        compute=lambda e: _w1(e.samples, e.md.all),
+    ),
+    Metric(
+        "energy_w1_boltzmann_kj_mol",
+        "Energy W1, MD Boltzmann-weighted",
+        _E,
+        "lower",
+        "The same with MD frames weighted by softmax(-E / (kT sqrt(N_res))).",
+        _ENERGIES,
+        1,
+        compute=lambda e: _w1(e.samples, e.md.all, v_weights=e.weights),
+    ),
+    Metric(
+        "boltzmann_ess",
+        "Effective MD frames",
+        "",
+        "neither",
+        "Effective sample size of the MD under the Boltzmann weights.",
+        _ENERGIES,
+        1,
+        compute=lambda e: effective_sample_size(e.weights),
+    ),
+)

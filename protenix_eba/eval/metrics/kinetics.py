@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -9,12 +11,13 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
+from protenix_eba.eval.definitions import Metric, compute_metrics
 from protenix_eba.eval.metrics.distributions import evenly
+from protenix_eba.eval.target_result import Found
 from protenix_eba.structures.sources import Conformations
 
-__all__ = ["compare_kinetics", "effective_frames", "tica_axes"]
+__all__ = ["KINETICS", "compare_kinetics", "effective_frames", "tica_axes"]
 
-Arrays = dict[str, NDArray[np.generic]]
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 
@@ -31,9 +34,59 @@ _MAX_POINTS: Final = 1000
 _WINDOW: Final = 5.0
 
 
+@dataclass(frozen=True)
+class SlowMotions:
+    """What the metrics of `KINETICS` are computed from; without samples, they are not defined.
+
+    Attributes:
+        md: Replica to `[F, 2]` its frames along the MD's two slowest motions, in standard
+            deviations of the MD.
+        samples: `[S, 2]` the samples likewise.
+        distances: `[F, pairs]` of each replica, angstrom, in the order of time.
+    """
+
+    md: Mapping[int, Floats]
+    samples: Floats
+    distances: Sequence[Floats] = ()
+
+    @classmethod
+    def of(cls, md: Mapping[int, Floats], samples: Floats) -> SlowMotions:
+        """From the distances of both."""
+        replicas = list(md.values())
+        mean, axes = tica_axes(replicas)
+        projected = {replica: (x - mean) @ axes for replica, x in md.items()}
+        scale = np.concatenate(list(projected.values())).std(axis=0)
+        scale[scale == 0.0] = 1.0
+        scaled = {replica: x / scale for replica, x in projected.items()}
+        return cls(scaled, (samples - mean) @ axes / scale, replicas)
+
+    @property
+    def every(self) -> Floats:
+        """`[F, 2]` of all replicas."""
+        return np.concatenate(list(self.md.values()))
+
+    @property
+    def distance(self) -> float:
+        """Between MD and samples."""
+        return _wasserstein2(self.every, self.samples) if len(self.samples) else float("nan")
+
+    @property
+    def independent_frames(self) -> float:
+        """Of all replicas, by the MD's largest motion."""
+        if not self.distances:
+            return float("nan")
+        return float(sum(effective_frames(x) for x in _pc1(list(self.distances))))
+
+    def floors(self) -> Iterator[SlowMotions]:
+        """Each replica in the place of the samples, with as many frames as these if it has them."""
+        for replica, own in self.md.items() if len(self.md) > 1 else ():
+            others = {other: x for other, x in self.md.items() if other != replica}
+            yield SlowMotions(others, own[evenly(len(own), len(self.samples))])
+
+
 def compare_kinetics(
     reference: Conformations, samples: Conformations, md_ca: Ints, sample_ca: Ints
-) -> tuple[dict[str, float], list[dict[str, float]], Arrays, list[str]]:
+) -> Found:
     """The slow motions of the MD and how the samples are distributed along them.
 
     Distances between at most 24 evenly spaced C-alpha atoms are read from at most 1,000 evenly
@@ -46,10 +99,8 @@ def compare_kinetics(
         sample_ca: `[L]` the same atoms among the samples'.
 
     Returns:
-        Values: `tica_w2` (2-Wasserstein distance on the first two TICA axes, in standard deviations
-        of the MD) and `md_effective_frames` (independent ones among the frames read of all
-        replicas, by the MD's largest motion). Floor: `tica_w2` of each replica against the others.
-        Arrays: `md_tica` and `sample_tica` (`[n, 2]`). Notes on what is not defined and why.
+        The metrics of `KINETICS`; arrays `md_tica` and `sample_tica` (`[n, 2]`); notes on what is
+        not defined and why.
 
     Raises:
         UserError: Frames that cannot be read.
@@ -58,33 +109,19 @@ def compare_kinetics(
     """
     chosen = evenly(len(md_ca), _MAX_ATOMS)
     md = {r: _distances(reference, r, md_ca[chosen]) for r in reference.n_frames}
-    short = [replica for replica, xyz in md.items() if len(xyz) < _MIN_FRAMES]
-    if short or len(chosen) < 3:
-        return (
-            {"tica_w2": float("nan"), "md_effective_frames": float("nan")},
-            [{"tica_w2": float("nan")} for _ in md if len(md) > 1],
-            {},
-            [f"no TICA: it needs {_MIN_FRAMES} frames in time order of each replica"],
-        )
+    if len(chosen) < 3 or any(len(xyz) < _MIN_FRAMES for xyz in md.values()):
+        nothing = np.empty((0, 2))
+        undefined = compute_metrics(KINETICS, SlowMotions(dict.fromkeys(md, nothing), nothing))
+        note = f"no TICA: it needs {_MIN_FRAMES} frames in time order of each replica"
+        return Found(*undefined, notes=[note])
     drawn = np.concatenate([_distances(samples, r, sample_ca[chosen]) for r in samples.n_frames])
-    mean, axes = tica_axes(list(md.values()))
-    projected = {replica: (x - mean) @ axes for replica, x in md.items()}
-    every = np.concatenate(list(projected.values()))
-    scale = every.std(axis=0)
-    scale[scale == 0.0] = 1.0
-    every, of_samples = every / scale, (drawn - mean) @ axes / scale
-    values = {
-        "tica_w2": _wasserstein2(every, of_samples),
-        "md_effective_frames": float(sum(effective_frames(x) for x in _pc1(list(md.values())))),
+    motions = SlowMotions.of(md, drawn)
+    every = motions.every
+    arrays = {
+        "md_tica": every[evenly(len(every), _MAX_POINTS)],
+        "sample_tica": motions.samples,
     }
-    floor = []
-    for replica, own in projected.items():
-        others = [x for other, x in projected.items() if other != replica]
-        if others:
-            own = own[evenly(len(own), len(of_samples))]
-            floor.append({"tica_w2": _wasserstein2(np.concatenate(others) / scale, own / scale)})
-    arrays: Arrays = {"md_tica": every[evenly(len(every), _MAX_POINTS)], "sample_tica": of_samples}
-    return values, floor, arrays, []
+    return Found(*compute_metrics(KINETICS, motions), arrays)
 
 
 def _distances(source: Conformations, replica: int, atoms: Ints) -> Floats:
@@ -160,3 +197,26 @@ def _wasserstein2(first: Floats, second: Floats) -> float:
     n = min(len(first), len(second), _MAX_POINTS)
     cost = cdist(first[evenly(len(first), n)], second[evenly(len(second), n)], "sqeuclidean")
     return float(np.sqrt(cost[linear_sum_assignment(cost)].mean()))
+
+
+KINETICS: Final[tuple[Metric, ...]] = (
+    Metric(
+        "tica_w2",
+        "TICA W2",
+        "",
+        "lower",
+        "2-Wasserstein distance on the MD's two slowest motions (TICA of C-alpha distances), in "
+        "standard deviations of the MD.",
+        compute=lambda m: m.distance,
+    ),
+    Metric(
+        "md_effective_frames",
+        "Independent MD frames",
+        "",
+        "neither",
+        "Frames of the MD over the autocorrelation time of its largest motion, all replicas.",
+        digits=0,
+        compute=lambda m: m.independent_frames,
+        has_floor=False,
+    ),
+)

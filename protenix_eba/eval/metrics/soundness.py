@@ -2,16 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.eval.definitions import Metric
+from protenix_eba.eval.definitions import Metric, compute_metrics
 from protenix_eba.eval.protocol.drawn import Drawn
-from protenix_eba.protein.validity import Checker
+from protenix_eba.eval.target_result import Found
+from protenix_eba.protein.validity import Checker, Validity
 
-__all__ = ["SOUNDNESS", "soundness", "soundness_floor"]
+__all__ = ["SOUNDNESS", "soundness"]
+
+# Without whole backbones.
+_OF_CHAINS: Final = ("valid_percent", "broken_percent")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What these metrics are computed from.
+
+    Attributes:
+        checker: Of the atoms.
+        xyz: `[S, N, 3]` the samples, angstrom.
+        replicas: `[F, N, 3]` of each replica of the MD.
+    """
+
+    checker: Checker
+    xyz: NDArray[np.floating]
+    replicas: Sequence[NDArray[np.floating]] = ()
+
+    @cached_property
+    def found(self) -> Validity:
+        """The faults of each conformation."""
+        return self.checker.check(self.xyz)
+
+    def floors(self) -> Iterator[Checked]:
+        """Each replica, with all of its frames: the shares do not depend on their number."""
+        if len(self.replicas) > 1:
+            yield from (Checked(self.checker, xyz) for xyz in self.replicas)
+
+
+def soundness(drawn: Drawn) -> Found:
+    """The metrics of `SOUNDNESS`; only chains can be judged by C-alphas alone."""
+    checker = Checker.of(drawn.topology)
+    numbers = np.unique(drawn.md_replica)
+    replicas = [drawn.md_xyz[drawn.md_replica == number] for number in numbers]
+    whole = len(checker.peptide_bonds) > 0
+    known = [metric for metric in SOUNDNESS if whole or metric.key in _OF_CHAINS]
+    return Found(*compute_metrics(known, Checked(checker, drawn.sample_xyz, replicas)))
+
+
+def _percent(values: NDArray[np.bool_] | NDArray[np.float64]) -> float:
+    return 100.0 * float(np.mean(values))
+
 
 SOUNDNESS: Final[tuple[Metric, ...]] = (
     Metric(
@@ -21,6 +68,7 @@ SOUNDNESS: Final[tuple[Metric, ...]] = (
         "higher",
         "Share without a broken chain, a D-amino acid or a clash.",
         digits=1,
+        compute=lambda c: _percent(c.found.valid),
     ),
     Metric(
         "broken_percent",
@@ -29,9 +77,16 @@ SOUNDNESS: Final[tuple[Metric, ...]] = (
         "lower",
         "Share with a C-N distance above 2.0 or a CA-CA distance above 4.5 angstrom.",
         digits=1,
+        compute=lambda c: _percent(c.found.chain_breaks > 0),
     ),
     Metric(
-        "d_residue_percent", "With D-amino acids", "%", "lower", "Share with any of them.", digits=1
+        "d_residue_percent",
+        "With D-amino acids",
+        "%",
+        "lower",
+        "Share with any of them.",
+        digits=1,
+        compute=lambda c: _percent(c.found.d_residues > 0),
     ),
     Metric(
         "clash_percent",
@@ -40,6 +95,7 @@ SOUNDNESS: Final[tuple[Metric, ...]] = (
         "lower",
         "Share with heavy atoms of residues that are not bonded within 2.0 angstrom.",
         digits=1,
+        compute=lambda c: _percent(c.found.clashes > 0),
     ),
     Metric(
         "bond_outlier_percent",
@@ -48,6 +104,7 @@ SOUNDNESS: Final[tuple[Metric, ...]] = (
         "lower",
         "Backbone bonds 0.2 angstrom or more from the standard length, mean over conformations.",
         digits=1,
+        compute=lambda c: _percent(c.found.bond_outliers),
     ),
     Metric(
         "angle_outlier_percent",
@@ -57,35 +114,6 @@ SOUNDNESS: Final[tuple[Metric, ...]] = (
         "Backbone bond angles 15 degrees or more from the standard value (Engh and Huber, 2001), "
         "mean over conformations; MD of peptides at 300 K has 0.02.",
         digits=2,
+        compute=lambda c: _percent(c.found.angle_outliers),
     ),
 )
-
-
-def soundness(drawn: Drawn) -> dict[str, float]:
-    """The metrics of `SOUNDNESS` for the samples; only chains can be judged by C-alphas alone."""
-    return _of(Checker.of(drawn.topology), drawn.sample_xyz)
-
-
-def soundness_floor(drawn: Drawn) -> list[dict[str, float]]:
-    """The same of the MD, a mapping for each replica; empty for a single one."""
-    replicas = np.unique(drawn.md_replica)
-    if len(replicas) < 2:
-        return []
-    checker = Checker.of(drawn.topology)
-    return [_of(checker, drawn.md_xyz[drawn.md_replica == replica]) for replica in replicas]
-
-
-def _of(checker: Checker, xyz: NDArray[np.floating]) -> dict[str, float]:
-    found = checker.check(xyz)
-    values: dict[str, NDArray[np.bool_] | NDArray[np.float64]] = {
-        "valid_percent": found.valid,
-        "broken_percent": found.chain_breaks > 0,
-    }
-    if len(checker.peptide_bonds):
-        values |= {
-            "d_residue_percent": found.d_residues > 0,
-            "clash_percent": found.clashes > 0,
-            "bond_outlier_percent": found.bond_outliers,
-            "angle_outlier_percent": found.angle_outliers,
-        }
-    return {key: 100.0 * float(np.mean(value)) for key, value in values.items()}

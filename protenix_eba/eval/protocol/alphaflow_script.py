@@ -19,7 +19,7 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.eval.protocol import kernels
+from protenix_eba.eval.protocol import surface_kernels
 from protenix_eba.eval.protocol.alignment import Floats
 from protenix_eba.eval.protocol.ensemble import AtomMatch
 from protenix_eba.eval.protocol.exposure import EXPOSED_NM2, SideChains
@@ -92,7 +92,7 @@ def _in_file_order(topology: mdtraj.Topology, match: AtomMatch) -> SideChains:
 
 def _exposed(side_chains: SideChains, xyz: Floats, n_threads: int) -> Bools:
     """`[F, L]` from areas that go over from frame to frame."""
-    areas = kernels.carried_areas(
+    areas = surface_kernels.carried_areas(
         side_chains.points(xyz), side_chains.nm2_per_point, thread_starts(len(xyz), n_threads)
     )
     result: Bools = side_chains.by_residue(areas) > EXPOSED_NM2

@@ -18,7 +18,7 @@ from mdtraj.geometry.sasa import _ATOMIC_RADII
 from numpy.typing import NDArray
 
 from protenix_eba.core.units import ANGSTROM_PER_NM
-from protenix_eba.eval.protocol import kernels
+from protenix_eba.eval.protocol import surface_kernels
 
 __all__ = ["EXPOSED_NM2", "Bools", "SideChains", "mutual_information"]
 
@@ -64,7 +64,7 @@ class SideChains:
             `[F, L]`.
         """
         order, groups, xyz_nm = self._grouped(xyz)
-        found: Bools = kernels.exposed(
+        found: Bools = surface_kernels.exposed(
             xyz_nm, self.radii_nm[order], groups, self.counted[order], _sphere(),
             self.nm2_per_point[order].astype(np.float64), EXPOSED_NM2,
         )  # fmt: skip
@@ -75,7 +75,7 @@ class SideChains:
         order, groups, xyz_nm = self._grouped(xyz)
         arguments = (self.radii_nm[order], groups, self.counted[order], _sphere())
         counts = np.empty(xyz.shape[:2], dtype=np.int64)
-        counts[:, order] = kernels.accessible_points(xyz_nm, *arguments)
+        counts[:, order] = surface_kernels.accessible_points(xyz_nm, *arguments)
         return counts
 
     def buried(self, structure_xyz: NDArray[np.floating]) -> Bools:

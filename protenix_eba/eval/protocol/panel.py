@@ -6,6 +6,7 @@ ICML 2024, scripts/analyze_ensembles.py and scripts/print_analysis.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -13,6 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from protenix_eba.eval.definitions import Metric
 from protenix_eba.eval.protocol import kernels
 from protenix_eba.eval.protocol.alignment import Floats
 from protenix_eba.eval.protocol.exposure import mutual_information
@@ -30,11 +32,12 @@ from protenix_eba.eval.protocol.metrics import (
 
 __all__ = [
     "CONTACT_ANGSTROM",
+    "PROTOCOL_METRICS",
+    "Panel",
     "Side",
     "Structure",
     "exposure_metrics",
     "information_correlation",
-    "panel",
 ]
 
 CONTACT_ANGSTROM: Final = 8.0
@@ -92,39 +95,51 @@ class Side:
         return result
 
 
-def panel(structure: Structure, md: Side, samples: Side) -> dict[str, float]:
-    """All metrics of an ensemble against MD; NaN where one is not defined."""
-    translation, variance = _rmwd_parts(md.heavy, samples.heavy)
-    joint = principal_components(np.concatenate([md.ca, samples.ca]))
-    return {
-        "pairwise_rmsd": mean_pairwise_rmsd(samples.ca, samples.second_ca),
-        "md_pairwise_rmsd": mean_pairwise_rmsd(md.ca, md.second_ca),
-        "rmsf_pearson": pearson(md.rmsf, samples.rmsf),
-        "rmwd": float(np.hypot(translation, variance)),
-        "rmwd_translation": translation,
-        "rmwd_variance": variance,
-        "md_pca_w2": wasserstein2(md.axes.project(md.ca), md.axes.project(samples.ca)),
-        "joint_pca_w2": wasserstein2(joint.project(md.ca), joint.project(samples.ca)),
-        "pc1_cosine": md.axes.cosine(samples.axes),
-        **_contact_metrics(structure.contacts, md.contacts, samples.contacts),
-        **exposure_metrics(structure.buried, md.exposed, samples.exposed),
-    }
+@dataclass(frozen=True)
+class Panel:
+    """What the protocol's metrics are computed from.
 
+    Attributes:
+        structure: Of the reference.
+        md: The MD.
+        samples: The ensemble.
+        replicas: For each replica of the MD the others and, in the place of the samples, itself.
+    """
 
-def _rmwd_parts(md: Floats, samples: Floats) -> tuple[float, float]:
-    if min(len(md), len(samples)) < _MIN_FRAMES:
-        return float("nan"), float("nan")
-    translation, variance = gaussian_distances(md, samples)
-    return root_mean_square(translation), root_mean_square(variance)
+    structure: Structure
+    md: Side
+    samples: Side
+    replicas: Sequence[tuple[Side, Side]] = ()
 
+    def floors(self) -> Iterator[Panel]:
+        """Each replica in the place of the samples."""
+        return (Panel(self.structure, others, own) for others, own in self.replicas)
 
-def _contact_metrics(structure: Bools, md: Float64s, samples: Float64s) -> dict[str, float]:
-    weak = [structure & (p < _WEAK_BELOW) for p in (md, samples)]
-    transient = [~structure & (p > _SEEN_ABOVE) for p in (md, samples)]
-    return {
-        "weak_contacts_jaccard": jaccard(*weak),
-        "transient_contacts_jaccard": jaccard(*transient),
-    }
+    @cached_property
+    def rmwd_parts(self) -> tuple[float, float]:
+        """Root mean squared distance of means and of covariances; NaN of a single frame."""
+        if min(len(self.md.heavy), len(self.samples.heavy)) < _MIN_FRAMES:
+            return float("nan"), float("nan")
+        translation, variance = gaussian_distances(self.md.heavy, self.samples.heavy)
+        return root_mean_square(translation), root_mean_square(variance)
+
+    @property
+    def joint_axes(self) -> PrincipalComponents:
+        """Principal axes of MD and samples together."""
+        return principal_components(np.concatenate([self.md.ca, self.samples.ca]))
+
+    def distance_along(self, axes: PrincipalComponents) -> float:
+        """2-Wasserstein distance of the projections."""
+        return wasserstein2(axes.project(self.md.ca), axes.project(self.samples.ca))
+
+    def overlap(self, contacts: Callable[[Side], Bools]) -> float:
+        """Jaccard index of what a function marks of the MD and of the samples."""
+        return jaccard(contacts(self.md), contacts(self.samples))
+
+    @cached_property
+    def exposure(self) -> dict[str, float]:
+        """See `exposure_metrics`."""
+        return exposure_metrics(self.structure.buried, self.md.exposed, self.samples.exposed)
 
 
 def exposure_metrics(
@@ -165,3 +180,150 @@ def information_correlation(md: Bools, samples: Bools, *, exact: bool = False) -
         # Rounded as well, so that pairs with the same counts in another order tie.
         both = [np.round(information, _DECIMALS) for information in both]
     return spearman(*both)
+
+
+_FLEXIBILITY: Final = "Predicting flexibility"
+_ACCURACY: Final = "Distributional accuracy"
+_OBSERVABLES: Final = "Ensemble observables"
+_A: Final = "Å"
+
+PROTOCOL_METRICS: Final[tuple[Metric, ...]] = (
+    Metric(
+        "pairwise_rmsd",
+        "Pairwise RMSD",
+        _A,
+        "as MD",
+        "Diversity: mean C-alpha RMSD of all pairs of conformations.",
+        _FLEXIBILITY,
+        compute=lambda p: mean_pairwise_rmsd(p.samples.ca, p.samples.second_ca),
+    ),
+    Metric(
+        "md_pairwise_rmsd",
+        "Pairwise RMSD of the MD",
+        _A,
+        "neither",
+        "The diversity to reach.",
+        _FLEXIBILITY,
+        compute=lambda p: mean_pairwise_rmsd(p.md.ca, p.md.second_ca),
+    ),
+    Metric(
+        "rmsf_pearson",
+        "Per-target RMSF r",
+        "",
+        "higher",
+        "Pearson r between atoms' fluctuations in the samples and in the MD.",
+        _FLEXIBILITY,
+        compute=lambda p: pearson(p.md.rmsf, p.samples.rmsf),
+        undefined="all atoms of one side fluctuate alike",
+    ),
+    Metric(
+        "rmwd",
+        "RMWD",
+        _A,
+        "lower",
+        "Root mean squared 2-Wasserstein distance between Gaussians fitted to each atom.",
+        _ACCURACY,
+        compute=lambda p: np.hypot(*p.rmwd_parts),
+    ),
+    Metric(
+        "rmwd_translation",
+        "RMWD trans.",
+        _A,
+        "lower",
+        "Its part from the atoms' mean positions.",
+        _ACCURACY,
+        compute=lambda p: p.rmwd_parts[0],
+    ),
+    Metric(
+        "rmwd_variance",
+        "RMWD var.",
+        _A,
+        "lower",
+        "Its part from the atoms' covariances.",
+        _ACCURACY,
+        compute=lambda p: p.rmwd_parts[1],
+    ),
+    Metric(
+        "md_pca_w2",
+        "MD PCA W2",
+        _A,
+        "lower",
+        "2-Wasserstein distance on the MD's first two principal components (PCs).",
+        _ACCURACY,
+        compute=lambda p: p.distance_along(p.md.axes),
+    ),
+    Metric(
+        "joint_pca_w2",
+        "Joint PCA W2",
+        _A,
+        "lower",
+        "The same on the first two PCs of MD and samples together.",
+        _ACCURACY,
+        compute=lambda p: p.distance_along(p.joint_axes),
+    ),
+    Metric(
+        "pc1_cosine",
+        "PC1 |cosine|",
+        "",
+        "higher",
+        "Agreement of the largest motion's direction in the samples and in the MD.",
+        _ACCURACY,
+        compute=lambda p: p.md.axes.cosine(p.samples.axes),
+        undefined="one side does not move",
+    ),
+    Metric(
+        "weak_contacts_jaccard",
+        "Weak contacts J",
+        "",
+        "higher",
+        "Contacts of the structure that open in over 10% of conformations: overlap with the MD's.",
+        _OBSERVABLES,
+        compute=lambda p: p.overlap(
+            lambda side: p.structure.contacts & (side.contacts < _WEAK_BELOW)
+        ),
+        undefined="neither side breaks a contact of the structure",
+    ),
+    Metric(
+        "transient_contacts_jaccard",
+        "Transient contacts J",
+        "",
+        "higher",
+        "Contacts not in the structure that form in over 10%: overlap with the MD's.",
+        _OBSERVABLES,
+        compute=lambda p: p.overlap(
+            lambda side: ~p.structure.contacts & (side.contacts > _SEEN_ABOVE)
+        ),
+        undefined="neither side makes a contact that the structure has not",
+    ),
+    Metric(
+        "exposed_residue_jaccard",
+        "Exposed residue J",
+        "",
+        "higher",
+        "Buried side chains that become exposed in over 10%: overlap with the MD's.",
+        _OBSERVABLES,
+        compute=lambda p: p.exposure["exposed_residue_jaccard"],
+        undefined="neither side opens a buried side chain, or there are none",
+    ),
+    Metric(
+        "exposed_mi_spearman",
+        "Exposed MI rho",
+        "",
+        "higher",
+        "Spearman rho of the mutual information between residues' exposures, by AlphaFlow's "
+        "formula, which ranks rounding errors of 1e-17 nats: for comparison with published values.",
+        _OBSERVABLES,
+        compute=lambda p: p.exposure["exposed_mi_spearman"],
+        undefined="no two side chains of one side open together, or there are none",
+    ),
+    Metric(
+        "exposed_mi_spearman_exact",
+        "Exposed MI rho, exact",
+        "",
+        "higher",
+        "The same with pairs of residues that share no information at zero.",
+        _OBSERVABLES,
+        compute=lambda p: p.exposure["exposed_mi_spearman_exact"],
+        undefined="no two side chains of one side open together, or there are none",
+    ),
+)

@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 
 from protenix_eba.core.files import atomic_path
-from protenix_eba.eval.definitions import PROTOCOL_METRICS
 from protenix_eba.eval.models import Group
+from protenix_eba.eval.protocol.panel import PROTOCOL_METRICS
 from protenix_eba.eval.report.plots.curves import (
     distribution_figure,
     energy_figure,

@@ -26,7 +26,8 @@ from protenix_eba.host.denoiser import ConformerDenoiser
 from protenix_eba.host.embeddings import EmbeddingFolder, TrunkEmbeddings
 from protenix_eba.host.features import ProteinFeatures, complete, to_device
 from protenix_eba.sampling.run import Plan, SamplingRun
-from protenix_eba.sampling.samplers import DIFFUSION_SAMPLERS, PRESETS, SamplerSettings
+from protenix_eba.sampling.samplers import DIFFUSION_SAMPLERS
+from protenix_eba.sampling.settings import PRESETS, SamplerSettings
 from protenix_eba.structures.sequences import Protein
 from protenix_eba.training.data.buffer import LABELS, RECORD
 from protenix_eba.training.data.replay import ReplayDataset

@@ -1,0 +1,41 @@
+"""The options of `import` and `label` that say which frames of a target are taken."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+__all__ = ["frame_options"]
+
+
+def frame_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The options `--stride`, `--frames-per-target` and `--seed`.
+
+    The command gets them as one argument `choice`, a `FrameChoice`.
+    """
+
+    @functools.wraps(function)
+    def with_choice(
+        *args: Any, stride: int, per_target: int | None, seed: int, **words: Any
+    ) -> None:
+        from protenix_eba.structures.frame_choice import FrameChoice
+
+        if per_target is not None and stride != 1:
+            raise click.UsageError("give --stride or --frames-per-target, not both")
+        function(*args, choice=FrameChoice(stride, per_target, seed), **words)
+
+    for option in (
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+                     help="Of that draw."),
+        click.option("--frames-per-target", "--per-target", "per_target",
+                     type=click.IntRange(min=1),
+                     help="Instead: cut the frames of all replicas into so many equal blocks and "
+                     "draw one of each; all frames where there are fewer."),
+        click.option("--stride", type=click.IntRange(min=1), default=1, show_default=True,
+                     help="The first of every so many frames; 100 of 10,001 give 100."),
+    ):  # fmt: skip
+        with_choice = option(with_choice)
+    return with_choice

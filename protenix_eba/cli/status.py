@@ -1,0 +1,12 @@
+"""Exit statuses of the commands; 0 is success, and 1 is a traceback: a defect of ours."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["INTERRUPTED", "SOME_FAILED", "UNUSABLE_INPUT"]
+
+UNUSABLE_INPUT: Final = 2
+SOME_FAILED: Final = 3
+# As a shell gives it: 128 and the number of SIGINT.
+INTERRUPTED: Final = 130
