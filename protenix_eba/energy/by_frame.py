@@ -41,7 +41,7 @@ class ColvarChoice:
         targets: Target of each file, or one for all; may be left out for a single target.
         replicas: Replica of each file; may be left out for one file of a single replica.
         column: Name; None for the only one whose name ends in ".bias".
-        unit: Of that column, one of `choices.ENERGY_UNITS`.
+        unit: Unit of that column, one of `choices.ENERGY_UNITS`.
         temperature_K: Of kT.
         match: How rows and frames are matched, see `plumed.rows_of_frames`.
     """

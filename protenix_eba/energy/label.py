@@ -114,8 +114,8 @@ def label_targets(
         reference_dir: Folder of targets of the same names whose PDB files decide protonation,
             disulfides and termini, so that the energies compare with labels made there; the
             frames' own PDB files by default.
-        choice: Which frames.
-        workers: Who computes.
+        choice: Which frames to label.
+        workers: Processes, platform and time limits of the computation.
         shard: Label this share of the targets only, into a table of its own beside `out`.
         name: Name of the target, where the inputs are structure files of a single one.
 
