@@ -174,8 +174,11 @@ def plain_energy(
 ) -> float:
     """Without this package; X-H bonds rigid, as in the labels, so that they cost nothing."""
     atoms = {(int(a.residue.id), a.name): a for a in topology.atoms()}
-    for first, second in bonds:
-        topology.addBond(atoms[first], atoms[second])
+    known = {frozenset(bond) for bond in topology.bonds()}
+    for bond in bonds:
+        pair = [atoms[end] for end in bond]
+        if frozenset(pair) not in known:
+            topology.addBond(*pair)
     system = app.ForceField(*files).createSystem(topology, constraints=app.HBonds)
     reference = openmm.Platform.getPlatform("Reference")
     context = openmm.Context(system, openmm.VerletIntegrator(0.001), reference)
@@ -199,7 +202,6 @@ def test_labels_are_plain_openmms_energies_of_the_atoms_that_are_there(
     assert labels.built_fraction.tolist() == [0, 0, 0]
     for frame, energy in zip(read_frames(target, 1), labels.energy_kj_mol, strict=True):
         assert abs(plain_energy(topology, frame / 10, bonds) - energy) < 0.15
-        bonds = ()  # the topology has them now
 
 
 def without(path: Path, *atoms: str) -> str:
@@ -336,6 +338,53 @@ def test_a_rings_bond_that_the_file_has_counts_once(tmp_path: Path) -> None:
     told.write_text("\n".join([*lines, f"CONECT{first:5d}{last:5d}", "END", ""]), encoding="utf-8")
     n_bonds = [len(list(complete_structure(path).topology.bonds())) for path in (top, told)]
     assert n_bonds[0] == n_bonds[1]
+
+
+def stated(
+    path: Path, top: Path, first: tuple[str, str, str], second: tuple[str, str, str]
+) -> Path:
+    """A PDB file with a LINK of two atoms: chain, residue number, name."""
+    lines = top.read_text(encoding="utf-8").splitlines()
+    names = {
+        (s[21], s[22:26].strip(), s[12:16].strip()): s[17:20] for s in lines if s[:4] == "ATOM"
+    }
+    ends = [f"{e[2]:>4s} {names[e]} {e[0]}{e[1]:>4s} " for e in (first, second)]
+    link = f"LINK        {ends[0]}               {ends[1]}".ljust(80)
+    path.write_text("\n".join([link, *lines, ""]), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("folder", "first", "second", "told"),
+    [
+        ("01", ("A", "2", "NZ"), ("A", "3", "CG"),
+         "covalent bonds that no sequence tells: A LYS 2 NZ - A ASP 3 CG"),
+        ("21", ("A", "5", "SG"), ("B", "1", "CA"),
+         "covalent bonds that no sequence tells: A CYS 5 SG - B GLY 1 CA"),
+        ("01", ("A", "1", "N"), ("A", "5", "C"), "the bond A ARG 1 N - A TYR 5 C is"),
+    ],
+    ids=["lactam", "thioether of two chains", "torn ring"],
+)  # fmt: skip
+def test_a_bond_that_only_the_file_shows_is_refused_by_name(
+    folder: str, first: tuple, second: tuple, told: str, tmp_path: Path
+) -> None:
+    top, trajectory = Case(folder).files
+    told_top = stated(tmp_path / "prot.pdb", top, first, second)
+    row = import_target(
+        source_of_files(told_top, [trajectory], "prot"), tmp_path / "md", FrameChoice()
+    )
+    assert row.status == "failed"
+    assert told in row.reason
+    if "no sequence" in told:
+        with pytest.raises(UserError, match=told.split(": ")[1]):
+            complete_structure(told_top)
+
+
+def test_a_ring_survives_import_in_the_pdb_file_as_openmm_reads_it(tmp_path: Path) -> None:
+    imported(Case("03"), tmp_path)
+    topology = app.PDBFile(str(tmp_path / "prot" / "prot.pdb")).topology
+    ends = [{(a.residue.id, a.name) for a in bond} for bond in topology.bonds()]
+    assert ends.count({("1", "N"), ("6", "C")}) == 1
 
 
 def test_a_dcd_file_of_xplor_has_no_cell(tmp_path: Path) -> None:
