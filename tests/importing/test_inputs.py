@@ -21,19 +21,25 @@ from openmm import app, unit
 from protenix_eba.core.errors import UserError
 from protenix_eba.energy.checks import Geometry, moved_bond
 from protenix_eba.energy.label import label_targets
+from protenix_eba.energy.plumed import is_colvar, read_colvar
+from protenix_eba.energy.prepare import open_structure
 from protenix_eba.energy.protocol import PROTOCOLS, customised, protocol_by_name
 from protenix_eba.energy.protonation_choice import Protonation
+from protenix_eba.energy.published import labels_from_csv
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.system import TargetEnergy
+from protenix_eba.eval.experiment.measurements import read_measurements
+from protenix_eba.eval.weighting import read_weights
 from protenix_eba.host.weights import load_checkpoint, with_depth
 from protenix_eba.importing.one_target import import_target
-from protenix_eba.importing.sources import source_of_files
+from protenix_eba.importing.sources import find_sources, source_of_files
 from protenix_eba.structures.frames import FrameChoice
 from protenix_eba.structures.md_files import DcdLayout
+from protenix_eba.structures.md_topology import read_topology
 from protenix_eba.structures.psf_files import load_psf
 from protenix_eba.structures.sequences import Protein, protein_of_target, read_proteins, read_seed
 from protenix_eba.structures.sources import find_samples
-from protenix_eba.structures.trajectories import find_targets, load_topology, read_frames
+from protenix_eba.structures.trajectories import Target, find_targets, load_topology, read_frames
 
 FILES = Path(__file__).parents[1] / "data" / "inputs"
 AS_IS = protocol_by_name("default", minimise=False)
@@ -639,3 +645,38 @@ def test_a_checkpoint_without_a_diffusion_transformer_cannot_be_deepened(tmp_pat
     assert list(state) == ["linear.weight"]
     with pytest.raises(UserError, match="no diffusion transformer: its 1 weights are linear"):
         with_depth(state, 4)
+
+
+# Text of other programs: byte order marks, line ends, encodings.
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+def test_tables_in_any_dress_are_read(encoding: str, end: str, tmp_path: Path) -> None:
+    def saved(name: str, *lines: str) -> Path:
+        (tmp_path / name).write_bytes(end.join([*lines, ""]).encode(encoding))
+        return tmp_path / name
+
+    labels = labels_from_csv(saved("e.csv", "frame,initial_e,final_e,rmsd", "p_0.cif,1,-2,0.5"))
+    assert labels.energy_kj_mol.tolist() == [-2.0]
+    colvar = saved("COLVAR", "#! FIELDS time metad.bias", "0.0 1.5", "1.0 2.5")
+    assert is_colvar(colvar)
+    assert read_colvar(colvar).value.tolist() == [1.5, 2.5]
+    weights = read_weights(saved("w.csv", "target,sample,weight", "p,0,1", "p,1,3"))
+    assert weights["p"].tolist() == [0.25, 0.75]
+    found = read_measurements(saved("m.csv", "kind,atoms,value,error", "RG,,9.5,0.1"))
+    assert [one.value for one in found] == [9.5]
+    (source,) = find_sources(saved("t.csv", "name,topology,trajectory", "p,a.pdb,a.xtc"))
+    assert (source.name, source.topology) == ("p", tmp_path / "a.pdb")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_mark_before_the_first_atom_hides_none(encoding: str, tmp_path: Path) -> None:
+    lines = [s for s in THYMOPENTIN.read_text(encoding="utf-8").splitlines() if s[:4] == "ATOM"]
+    path = tmp_path / "prot.pdb"
+    path.write_bytes("\r\n".join([*lines, "END", ""]).encode(encoding))
+    assert load_topology(Target("prot", path, {})).n_atoms == len(lines)
+    assert len(read_topology(path).columns) == len(lines)
+    assert open_structure(path).topology.getNumAtoms() == len(lines)
+    if encoding == "utf-8-sig":
+        assert find_samples([path])[0]["prot"].topology.n_atoms == len(lines)
