@@ -325,6 +325,23 @@ def test_protonation_that_cannot_be_is_refused_by_name(choice: str, told: str) -
         complete_structure(THYMOPENTIN, str(Protonation.parse(choice)))
 
 
+def test_protonation_may_be_of_one_target_among_several(tmp_path: Path) -> None:
+    files = [heavy_atoms(tmp_path / name) for name in ("one_0.pdb", "two_0.pdb")]
+    protocol = customised(AS_IS, protonation=["one/A:LYS2=LYN"])
+    labels = label_targets(files, tmp_path / "l.parquet", protocol).labels
+    assert labels.target.tolist() == ["one", "two"]
+    expected = [complete_structure(files[0], choice).topology_hash for choice in ("LYS2=LYN", "")]
+    assert labels.topology_hash.tolist() == expected
+    energy = [
+        TargetEnergy(structure, AS_IS, "Reference").label(structure.reference_nm).energy_kj_mol
+        for structure in (complete_structure(files[0], choice) for choice in ("LYS2=LYN", ""))
+    ]
+    assert labels.energy_kj_mol == pytest.approx(energy, abs=0.15)
+    protocol = customised(AS_IS, protonation=["three/A:LYS2=LYN"])
+    with pytest.raises(UserError, match="three/A:LYS2=LYN: no target three among one, two"):
+        label_targets(files, tmp_path / "m.parquet", protocol)
+
+
 def test_a_serine_without_its_hydroxyls_hydrogen_gets_one(tmp_path: Path) -> None:
     whole = THYMOPENTIN.parents[1] / "grgds" / "grgds.pdb"
     lines = whole.read_text(encoding="utf-8").splitlines(keepends=True)
