@@ -161,6 +161,34 @@ def test_a_box_that_cannot_be_used_is_said(box, told: str, tmp_path: Path) -> No
     assert told in row.reason
 
 
+def as_2023(source: Path, path: Path) -> Path:
+    """The same frames as GROMACS 2023 writes them for huge systems: a length of 64 bits."""
+    data, made, at = source.read_bytes(), b"", 0
+    while at < len(data):
+        (length,) = struct.unpack(">i", data[at + 88 : at + 92])
+        end = at + 92 + (length + 3) // 4 * 4
+        made += struct.pack(">i", 2023) + data[at + 4 : at + 88] + struct.pack(">q", length)
+        made += data[at + 92 : end]
+        at = end
+    path.write_bytes(made)
+    return path
+
+
+@pytest.mark.parametrize("cut", [0, 10], ids=["whole", "cut"])
+def test_xtc_with_the_magic_number_of_2023_has_the_same_frames(cut: int, tmp_path: Path) -> None:
+    top, trajectory = Case("01").files
+    path = as_2023(trajectory, tmp_path / "new.xtc")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size - cut])
+    rows = [
+        import_target(source_of_files(top, [file], name), tmp_path / "md", FrameChoice())
+        for file, name in ((trajectory, "old"), (path, "new"))
+    ]
+    assert [row.n_frames for row in rows] == [3, 3 - (cut > 0)], rows
+    old, new = (read_frames(find_targets(tmp_path / "md" / name)[0], 1) for name in ("old", "new"))
+    assert (new == old[: len(new)]).all()
+    assert ("new.xtc is cut after 2 frames" in rows[1].reason) is (cut > 0)
+
+
 def test_frames_with_fixed_atoms_are_those_that_are_read_forward(tmp_path: Path) -> None:
     case = Case("12", trajectory="run.dcd")
     imported(case, tmp_path)
