@@ -173,9 +173,10 @@ def _names(path: Path) -> list[str]:
     import csv
 
     from protenix_eba.core.files import require_file
+    from protenix_eba.core.text_files import text_lines
 
-    with open(require_file(path, "targets"), newline="", encoding="utf-8-sig") as handle:
-        rows = [row for row in csv.reader(handle) if row and row[0].strip()]
+    lines = text_lines(require_file(path, "targets"))
+    rows = [row for row in csv.reader(lines) if row and row[0].strip()]
     column = rows[0].index("name") if rows and "name" in rows[0] else None
     names = [row[column or 0].strip() for row in rows[column is not None :]]
     if not names:

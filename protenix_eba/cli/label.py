@@ -87,7 +87,8 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories fail
 @plugin_option
 @click.option("--protonation", multiple=True, metavar="CHOICE",
               help="Of residues that show no hydrogens: frames (as in the files, else pH 7), "
-              "ph:7.4, or one residue's, A:HIS12=HIP; repeat it.  [default: frames]")  # fmt: skip
+              "ph:7.4, or one residue's, A:HIS12=HIP, with several targets "
+              "TARGET/A:HIS12=HIP; repeat it.  [default: frames]")  # fmt: skip
 @click.option(
     "--tolerance",
     "tolerance_kj_mol_nm",

@@ -14,6 +14,7 @@ import numpy as np
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import fingerprint
+from protenix_eba.core.text_files import text_lines
 from protenix_eba.core.units import KJ_PER_KCAL, thermal_energy_kj_mol
 from protenix_eba.energy.choices import Match
 from protenix_eba.energy.plumed import is_colvar, read_colvar, rows_of_frames
@@ -158,21 +159,20 @@ def _read(path: Path, column: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number and cells of each line."""
     wanted = (*_KEYS, column)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle, skipinitialspace=True)
-            fields = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = fields
-            if missing := [name for name in wanted if name not in fields]:
-                hint = f"expected the columns {', '.join(wanted)}"
-                if column == "energy_kj_mol" and "bias_kj_mol" in fields:
-                    hint += "; for a bias add --bias"
-                raise UserError(
-                    f"{path} lacks {', '.join(missing)}; it has {', '.join(fields) or 'nothing'}",
-                    hint,
-                )
-            yield from ((reader.line_num, row) for row in reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is no CSV file in UTF-8: {error}", "save it as that") from error
+        reader = csv.DictReader(text_lines(path, "save it as CSV"), skipinitialspace=True)
+        fields = [name.strip() for name in reader.fieldnames or []]
+        reader.fieldnames = fields
+        if missing := [name for name in wanted if name not in fields]:
+            hint = f"expected the columns {', '.join(wanted)}"
+            if column == "energy_kj_mol" and "bias_kj_mol" in fields:
+                hint += "; for a bias add --bias"
+            raise UserError(
+                f"{path} lacks {', '.join(missing)}; it has {', '.join(fields) or 'nothing'}",
+                hint,
+            )
+        yield from ((reader.line_num, row) for row in reader)
+    except csv.Error as error:
+        raise UserError(f"{path} is no CSV file: {error}", "save it as that") from error
 
 
 def _parsed(path: Path, line: int, row: dict[str, Any], column: str) -> tuple[str, int, int, float]:

@@ -25,6 +25,7 @@ from protenix_eba.energy.functions import ENERGIES
 from protenix_eba.energy.outliers import flag_outliers
 from protenix_eba.energy.parallel import run_parallel
 from protenix_eba.energy.protocol import PROTOCOLS, EnergyProtocol
+from protenix_eba.energy.protonation_choice import Protonation
 from protenix_eba.energy.resume import KnownLabels, LabelFiles, merged, parts_folder
 from protenix_eba.energy.shards import shard_table
 from protenix_eba.energy.sources import FrameSource, find_sources
@@ -136,6 +137,8 @@ def label_targets(
     """
     ENERGIES.get(protocol.function)
     sources, out = find_sources(inputs, name), Path(out)
+    protonation = Protonation.parse(protocol.protonation)
+    protonation.check_targets([source.name for source in sources])
     references = _references(sources, reference_dir)
     if shard:
         sources = shard.of(sources)
@@ -151,9 +154,7 @@ def label_targets(
     known = KnownLabels.load(out, protocol)
     problems: list[str] = []
     wanted = _count_frames(sources, choice, problems)
-    chunks = _chunks(
-        sources, references, protocol.protonation, wanted, known, problems, workers.jobs
-    )
+    chunks = _chunks(sources, references, protonation, wanted, known, problems, workers.jobs)
     computed = _run(chunks, job, workers, sum(len(f) for f in wanted.values()), known)
     labels = _collect(out, table, sources, job, problems)
     return LabelReport(labels, computed, problems)
@@ -212,7 +213,7 @@ def _count_frames(
 def _chunks(
     sources: list[FrameSource],
     references: Mapping[str, Path],
-    protonation: str,
+    protonation: Protonation,
     wanted: Mapping[tuple[str, int], NDArray[np.int64]],
     known: KnownLabels,
     problems: list[str],
@@ -248,13 +249,13 @@ def _chunks(
 
 
 def _structure_or_reason(
-    source: FrameSource, references: Mapping[str, Path], protonation: str
+    source: FrameSource, references: Mapping[str, Path], protonation: Protonation
 ) -> CompleteStructure | str:
     if source.name not in references:
         return "the reference folder has no target of this name"
     reference = references[source.name]
     try:
-        structure = complete_structure(reference, protonation)
+        structure = complete_structure(reference, str(protonation.of(source.name)))
         if reference == source.topology_path:
             return structure
         return structure.read_from(source.atoms())

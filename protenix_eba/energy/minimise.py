@@ -72,11 +72,15 @@ class Stage:
             for number, name in enumerate(GROUPS)
         }
 
-    def largest_force_kj_mol_nm(self) -> tuple[int, float]:
-        """The atom of the largest force at the set positions, and the force."""
+    def largest_force_kj_mol_nm(self, among: NDArray[np.bool_] | None = None) -> tuple[int, float]:
+        """The atom of the largest force at the set positions, and the force.
+
+        Args:
+            among: `[M]` the atoms to look at; all when None.
+        """
         norms = np.linalg.norm(self._forces(self.context.getState(getForces=True)), axis=1)
-        atom = int(norms.argmax())
-        return atom, float(norms[atom])
+        atom = int((norms if among is None else np.where(among, norms, 0.0)).argmax())
+        return atom, float(norms[atom]) if among is None or among[atom] else 0.0
 
     @staticmethod
     def _forces(state: Any) -> NDArray[np.float64]:

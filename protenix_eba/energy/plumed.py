@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import require_file
+from protenix_eba.core.text_files import read_text, without_mark
 from protenix_eba.energy.choices import Match
 from protenix_eba.structures.trajectories import FrameTimes
 
@@ -47,8 +48,8 @@ class Colvar:
 def is_colvar(path: Path) -> bool:
     """Whether a file begins as PLUMED's do."""
     require_file(path, "energies by frame")
-    with path.open("rb") as file:
-        return file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(_FIELDS.encode())
+    with without_mark(path) as plain, plain.open("rb") as file:
+        return file.read(64).lstrip().startswith(_FIELDS.encode())
 
 
 def read_colvar(path: Path, column: str | None = None) -> Colvar:
@@ -94,11 +95,7 @@ def _table(path: Path) -> tuple[list[str], NDArray[np.float64]]:
     """Names of the columns, and the numbers `[R, columns]`."""
     fields: list[str] = []
     rows: list[list[float]] = []
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no text in UTF-8: {error}", "save it as UTF-8") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.startswith(_FIELDS):
             fields = _same_fields(path, number, fields, line.split()[2:])
         elif line.strip() and not line.lstrip().startswith("#"):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from openmm import app, unit
 
 from protenix_eba.core.errors import UserError
+from protenix_eba.core.text_files import read_text
 from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.energy.protonation import add_hydrogen_bonds, variants_of
 from protenix_eba.energy.protonation_choice import Protonation
@@ -27,27 +28,52 @@ from protenix_eba.protein.residue_names import (
     CAP_ATOMS,
     CAPS,
     HEAVY_ATOMS,
+    WATER,
     standard_cap,
     standard_residue,
     uncut_residue,
 )
+from protenix_eba.structures.models import CIF_SUFFIXES
 from protenix_eba.structures.pdb_text import with_models
+from protenix_eba.structures.stated_bonds import StatedBonds, stated_bonds
 
 __all__ = ["CAPS_KEPT", "CAPS_LEFT_OUT", "complete", "open_structure"]
 
 CAPS_KEPT: Final = "caps are part of the energy ({}), not of Protenix's sequence"
 CAPS_LEFT_OUT: Final = "caps are left out ({}): energies of charged ends"
-_WATER: Final = frozenset({"HOH", "WAT", "SOL", "TIP3", "TIP", "DOD"})
 
 
 def open_structure(path: Path) -> Any:
-    """A PDBFixer of a PDB or mmCIF file."""
+    """A PDBFixer of a PDB or mmCIF file, with all bonds that the file states.
+
+    Raises:
+        UserError: The file cannot be opened, or its bonds are of atoms that OpenMM takes for one.
+        Exception: Of many kinds, by OpenMM, for files that it cannot read.
+    """
     from pdbfixer import PDBFixer
 
-    with path.open(encoding="utf-8", errors="replace") as handle:
-        if path.suffix.lower() in (".cif", ".mmcif"):
-            return PDBFixer(pdbxfile=handle)
-        return PDBFixer(pdbfile=StringIO(with_models(handle.read())))
+    text = read_text(path, strict=False)
+    if path.suffix.lower() in CIF_SUFFIXES:
+        fixer = PDBFixer(pdbxfile=StringIO(text))
+    else:
+        fixer = PDBFixer(pdbfile=StringIO(with_models(text)))
+    _add_stated_bonds(fixer.topology, stated_bonds(path))
+    return fixer
+
+
+def _add_stated_bonds(topology: Any, stated: StatedBonds) -> None:
+    atoms = list(topology.atoms())
+    if stated.pairs and stated.n_atoms != len(atoms):
+        raise UserError(
+            f"its bonds are of {stated.n_atoms} atoms, of which {len(atoms)} have a name of their "
+            "own",
+            "give every atom of a residue a name of its own",
+        )
+    known = {frozenset(bond) for bond in topology.bonds()}
+    for first, second in stated.pairs:
+        pair = atoms[first], atoms[second]
+        if frozenset(pair) not in known:
+            topology.addBond(*pair)
 
 
 @contextmanager
@@ -177,7 +203,7 @@ def _refuse_bonds_to_others(topology: Any) -> None:
     for bond in topology.bonds():
         inside = [standard_residue(atom.residue.name) is not None for atom in bond]
         other = bond[inside.index(False)].residue.name if not all(inside) else ""
-        if any(inside) and other and other not in CAPS | _WATER:
+        if any(inside) and other and other not in CAPS | WATER:
             raise UserError(
                 f"the bond {_label(bond[0])} - {_label(bond[1])} cannot be expressed: {other} is "
                 "no amino acid",

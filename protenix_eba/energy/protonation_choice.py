@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from protenix_eba.core.errors import UserError
@@ -15,8 +15,11 @@ __all__ = ["FROM_FRAMES", "NamedState", "Protonation"]
 FROM_FRAMES: Final = "frames"
 _PH: Final = 7.0
 _PH_WORD: Final = re.compile(r"pH:(\d+(?:\.\d+)?)", re.IGNORECASE)
-_RESIDUE: Final = re.compile(r"(?:([^:=,]*):)?([A-Z]{3})(-?\d+)([A-Z]?)=(\w+)")
-_HINT: Final = "give frames, ph:7.4 or residues such as A:HIS12=HIP, separated by commas"
+_RESIDUE: Final = re.compile(r"(?:([^/=,]+)/)?(?:([^:/=,]*):)?([A-Z]{3})(-?\d+)([A-Z]?)=(\w+)")
+_HINT: Final = (
+    "give frames, ph:7.4 or residues such as A:HIS12=HIP, of one target among several "
+    "TARGET/A:HIS12=HIP, separated by commas"
+)
 
 
 @dataclass(frozen=True)
@@ -28,16 +31,19 @@ class NamedState:
         residue: Standard name.
         number: Residue number with its insertion code, "52A".
         state: AMBER's name.
+        target: Whose residue it is; None where each target has it.
     """
 
     chain: str | None
     residue: str
     number: str
     state: str
+    target: str | None = None
 
     def __str__(self) -> str:
+        target = "" if self.target is None else f"{self.target}/"
         chain = "" if self.chain is None else f"{self.chain}:"
-        return f"{chain}{self.residue}{self.number}={self.state}"
+        return f"{target}{chain}{self.residue}{self.number}={self.state}"
 
     def is_of(self, residue: Any) -> bool:
         """Whether it names an OpenMM residue."""
@@ -61,7 +67,9 @@ class Protonation:
 
     @classmethod
     def parse(cls, text: str) -> Protonation:
-        """From "frames", "ph:7.4", "A:HIS12=HIP", or several of these with commas between.
+        """From "frames", "ph:7.4", "A:HIS12=HIP", "1abc/A:HIS12=HIP", or several of these.
+
+        Several have commas between them. The last form is of one target among several.
 
         Raises:
             UserError: None of these, or a state that the residue does not have.
@@ -82,6 +90,25 @@ class Protonation:
         """One text for one choice: it takes part in the hash of a protocol."""
         ph = [] if self.ph == _PH else [f"ph:{self.ph:g}"]
         return ",".join([*ph, *map(str, self.named)]) or FROM_FRAMES
+
+    def of(self, target: str) -> Protonation:
+        """What it says of one target."""
+        own = [one for one in self.named if one.target in (None, target)]
+        return Protonation(self.ph, tuple(replace(one, target=None) for one in own))
+
+    def check_targets(self, names: Sequence[str]) -> None:
+        """Refuse residues of other targets than these.
+
+        Raises:
+            UserError: There is one.
+        """
+        for one in self.named:
+            if one.target not in (None, *names):
+                shown = ", ".join(names[:4]) + (" ..." if len(names) > 4 else "")
+                raise UserError(
+                    f"protonation {one}: no target {one.target} among {shown}",
+                    "name the target as its folder or its files are named",
+                )
 
     def by_residue(self, residues: Sequence[Any]) -> dict[int, NamedState]:
         """The named state of each residue, by its position in `residues`.
@@ -107,7 +134,7 @@ def _named(word: str) -> NamedState:
     found = _RESIDUE.fullmatch(word)
     if not found:
         raise UserError(f"protonation: {word!r} is none of the choices", _HINT)
-    chain, residue, number, insertion, given = found.groups()
+    target, chain, residue, number, insertion, given = found.groups()
     state = standard_state(given)
     if state not in STATES.get(residue, ()):
         known = ", ".join(STATES.get(residue, ())) or "none"
@@ -116,4 +143,4 @@ def _named(word: str) -> NamedState:
             f"other than usual can be {', '.join(sorted(STATES))}; usual is "
             f"{', '.join(sorted(USUAL_STATES))}",
         )
-    return NamedState(chain, residue, f"{number}{insertion}", state)
+    return NamedState(chain, residue, f"{number}{insertion}", state, target)

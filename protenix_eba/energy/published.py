@@ -13,6 +13,7 @@ import numpy as np
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import fingerprint, require_file
+from protenix_eba.core.text_files import text_lines
 from protenix_eba.energy.sources import FilesSource
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.table import EnergyLabels, frame_hash, labels_from_rows
@@ -58,16 +59,15 @@ def labels_from_csv(path: Path | str, structures: Path | str | None = None) -> E
 
 
 def _read(path: Path) -> list[tuple[int, Mapping[str, str]]]:
-    with path.open(newline="", encoding="utf-8-sig") as handle:
-        reader = csv.DictReader(handle)
-        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or [])]
-        if missing:
-            raise UserError(
-                f"{path} lacks {', '.join(missing)}; it has {', '.join(reader.fieldnames or [])}",
-                "expected the columns frame, initial_e, final_e and rmsd; a table by target, "
-                "replica and frame needs --input",
-            )
-        return [(reader.line_num, row) for row in reader]
+    reader = csv.DictReader(text_lines(path))
+    missing = [name for name in _COLUMNS if name not in (reader.fieldnames or [])]
+    if missing:
+        raise UserError(
+            f"{path} lacks {', '.join(missing)}; it has {', '.join(reader.fieldnames or [])}",
+            "expected the columns frame, initial_e, final_e and rmsd; a table by target, "
+            "replica and frame needs --input",
+        )
+    return [(reader.line_num, row) for row in reader]
 
 
 def _row(path: Path, line: int, values: Mapping[str, str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from openmm import app, unit
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import natural_order
+from protenix_eba.core.text_files import read_text
 from protenix_eba.energy.caps import places
 from protenix_eba.energy.structure import atom_keys
 from protenix_eba.structures.pdb_text import with_models
@@ -33,15 +34,18 @@ __all__ = ["FilesSource", "FrameSource", "Frames", "TrajectorySource", "find_sou
 
 
 def _pdb_file(path: str) -> app.PDBFile:
-    text = Path(path).read_text(encoding="utf-8", errors="replace")
-    return app.PDBFile(StringIO(with_models(text)))
+    return app.PDBFile(StringIO(with_models(read_text(Path(path), strict=False))))
+
+
+def _cif_file(path: str) -> app.PDBxFile:
+    return app.PDBxFile(StringIO(read_text(Path(path), strict=False)))
 
 
 _READERS: Final[dict[str, Callable[[str], Any]]] = {
     ".pdb": _pdb_file,
     ".ent": _pdb_file,
-    ".cif": app.PDBxFile,
-    ".mmcif": app.PDBxFile,
+    ".cif": _cif_file,
+    ".mmcif": _cif_file,
 }
 # The number at the end of a file's name that tells a target's frames apart: 2wnp_F_0.cif.
 _NUMBER: Final = re.compile(r"[_.-](?:model|frame|sample|conf)?[_.-]?\d+$")

@@ -62,6 +62,17 @@ class CompleteStructure:
         """Fraction of the atoms, hydrogens included, that the input file lacks."""
         return float(np.mean(self.source < 0))
 
+    def undisturbed(self) -> NDArray[np.bool_]:
+        """`[M]` atoms that no bond, angle or torsion joins to one that the input file lacks."""
+        near = self.source < 0
+        bonds = [(first.index, second.index) for first, second in self.topology.bonds()]
+        pairs = np.array(bonds, dtype=np.int64).reshape(-1, 2)
+        for _ in range(3):
+            reached = pairs[near[pairs].any(axis=1)]
+            near = near.copy()
+            near[reached] = True
+        return ~near
+
     def fill(self, xyz_angstrom: NDArray[np.floating]) -> NDArray[np.float64]:
         """Frames with every atom.
 

@@ -127,6 +127,7 @@ class TargetEnergy:
         self.protocol = protocol
         self._timeout_s = math.inf if timeout_s is None else timeout_s
         self._geometry = Geometry.of(structure.topology)
+        self._undisturbed = structure.undisturbed()
         name = _platform_name(platform)
         rigid = create_system(structure.topology, protocol, constrained=True)
         accelerated = name == "CPU" and _accelerates(rigid, structure)
@@ -172,13 +173,15 @@ class TargetEnergy:
     def _absurd(self, initial: float, n_atoms: int) -> str:
         """What is absurd at the set positions.
 
-        Overlaps may be where a minimisation follows. Hydrogens that are built may stand in line
-        with a bond, which is a large force for no energy.
+        Overlaps may be where a minimisation follows: forces are then looked at behind it. Energies
+        of frames as they are have no such second look. Hydrogens that are built may stand in line
+        with a bond, which is a large force for no energy, on atoms up to three bonds away; an
+        overlap of others is no less absurd where a terminal oxygen is built elsewhere.
         """
         built = self.structure.built_fraction > 0
         clashes = self.protocol.minimise and (built or self.generated)
         absurd = absurd_energy(initial, n_atoms, clashes=clashes)
-        return absurd if absurd or clashes or built else self._absurd_force()
+        return absurd if absurd or clashes else self._absurd_force(self._undisturbed)
 
     def _unlike_a_force_field(
         self, before_nm: NDArray[np.floating], after_nm: NDArray[np.floating]
@@ -189,10 +192,10 @@ class TargetEnergy:
         bonded = self.protocol.function == FORCE_FIELD and not self.generated
         return moved_bond(before_nm, after_nm, self._geometry) if bonded else ""
 
-    def _absurd_force(self) -> str:
+    def _absurd_force(self, among: NDArray[np.bool_] | None = None) -> str:
         if self.protocol.function != FORCE_FIELD:  # others need no bonds
             return ""
-        atom, force = self._final.largest_force_kj_mol_nm()
+        atom, force = self._final.largest_force_kj_mol_nm(among)
         return absurd_force(force, self._geometry.atoms[atom])
 
     def _minimised(self, xyz_nm: NDArray[np.floating], deadline: float) -> _Attempt:

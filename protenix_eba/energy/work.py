@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import fingerprint
 from protenix_eba.energy.protocol import EnergyProtocol
+from protenix_eba.energy.protonation_choice import Protonation
 from protenix_eba.energy.structure import CompleteStructure, complete_structure
 from protenix_eba.energy.system import FrameEnergy, TargetEnergy
 from protenix_eba.energy.table import FINISHED, frame_hash, labels_from_rows, write_labels
@@ -105,7 +106,8 @@ def _energies(chunk: Chunk, job: Job) -> tuple[list[FrameEnergy], str]:
         return [FrameEnergy.without("skipped", chunk.structure)] * count, "none"
     try:
         modified = chunk.topology_path.stat().st_mtime_ns
-        target = _target_energy(str(chunk.topology_path), modified, job)
+        protonation = str(Protonation.parse(job.protocol.protonation).of(chunk.target))
+        target = _target_energy(str(chunk.topology_path), modified, protonation, job)
     except (UserError, OSError) as error:
         return [FrameEnergy.without("failed", str(error).split("\n")[0])] * count, "none"
     results = label_frames(target, chunk.structure, chunk.xyz_angstrom)
@@ -117,10 +119,12 @@ def _energies(chunk: Chunk, job: Job) -> tuple[list[FrameEnergy], str]:
 
 
 @functools.lru_cache(maxsize=2)
-def _target_energy(topology_path: str, modified_ns: int, job: Job) -> TargetEnergy:
+def _target_energy(
+    topology_path: str, modified_ns: int, protonation: str, job: Job
+) -> TargetEnergy:
     """Built once in each worker; `modified_ns` only keeps a replaced file from being confused."""
     return TargetEnergy(
-        complete_structure(topology_path, job.protocol.protonation),
+        complete_structure(topology_path, protonation),
         job.protocol,
         job.platform,
         generated=job.generated,

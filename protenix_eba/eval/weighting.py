@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path, require_file
+from protenix_eba.core.text_files import text_lines
 from protenix_eba.structures.sources import Conformations
 
 __all__ = ["WeightedDraw", "read_weights", "systematic_draw", "write_weights"]
@@ -48,24 +49,23 @@ def read_weights(path: Path) -> dict[str, Float64s]:
     """
     hint = "`protenix-eba reweight` writes such a file: target, sample from 0, weight"
     found: dict[str, dict[int, float]] = {}
-    with open(require_file(path, "weights"), newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if not set(_COLUMNS) <= set(reader.fieldnames or ()):
-            raise UserError(f"{path}: expected columns {', '.join(_COLUMNS)}, found "
-                            f"{', '.join(reader.fieldnames or ()) or 'none'}", hint)  # fmt: skip
-        for row in reader:
-            try:
-                sample, weight = int(row["sample"]), float(row["weight"])
-            except (TypeError, ValueError) as error:
-                raise UserError(f"{path}, line {reader.line_num}: {error}", hint) from error
-            known = found.setdefault(row["target"], {})
-            if sample in known:
-                raise UserError(
-                    f"{path}, line {reader.line_num}: sample {sample} of {row['target']} is there "
-                    "twice",
-                    hint,
-                )
-            known[sample] = weight
+    reader = csv.DictReader(text_lines(require_file(path, "weights"), hint))
+    if not set(_COLUMNS) <= set(reader.fieldnames or ()):
+        raise UserError(f"{path}: expected columns {', '.join(_COLUMNS)}, found "
+                        f"{', '.join(reader.fieldnames or ()) or 'none'}", hint)  # fmt: skip
+    for row in reader:
+        try:
+            sample, weight = int(row["sample"]), float(row["weight"])
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{path}, line {reader.line_num}: {error}", hint) from error
+        known = found.setdefault(row["target"], {})
+        if sample in known:
+            raise UserError(
+                f"{path}, line {reader.line_num}: sample {sample} of {row['target']} is there "
+                "twice",
+                hint,
+            )
+        known[sample] = weight
     return {name: _normalised(path, name, rows) for name, rows in found.items()}
 
 

@@ -77,7 +77,7 @@ def build_molecule(
     topology = _with_pdb_names(topology, xyz, scratch)
     connections = connections_of(topology)
     reference, _ = make_whole(xyz, box, connections)
-    bonds, bridges = _bonds(topology, reference)
+    bonds, bridges = _bonds(topology, reference, source.bonds)
     closed = {topology.atom(bond.second).residue.index for bond in bridges
               if bond.kind == "head to tail"}  # fmt: skip
     molecule = Molecule(
@@ -239,9 +239,14 @@ def _with_pdb_names(
 
 
 def _bonds(
-    topology: mdtraj.Topology, xyz: NDArray[np.float32]
+    topology: mdtraj.Topology, xyz: NDArray[np.float32], stated: NDArray[np.int64]
 ) -> tuple[list[tuple[int, int]], list[CrossBond]]:
     """All covalent bonds, and those among them that no sequence tells.
+
+    Args:
+        topology: Of the protein; its disulfides are mdtraj's guess, and looked for anew.
+        xyz: `[N_atom, 3]` in angstrom.
+        stated: `[B, 2]` bonds that the file states.
 
     Raises:
         UserError: One that no force field's residues express.
@@ -251,13 +256,13 @@ def _bonds(
         Atom(a.name, a.element.symbol, a.residue.index, a.residue.chain.index, _label(a))
         for a in topology.atoms
     ]
-    found = cross_bonds(atoms, xyz, pairs)
+    found = cross_bonds(atoms, xyz, [*pairs, *stated.tolist()])
     if other := [str(bond) for bond in found if bond.kind == "other"]:
         raise UserError(
             f"covalent bonds that no sequence tells: {', '.join(other[:4])}",
             "head-to-tail rings and disulfides are understood: leave this protein out",
         )
-    return [*pairs, *((bond.first, bond.second) for bond in found)], found
+    return sorted({*pairs, *((bond.first, bond.second) for bond in found)}), found
 
 
 def _bond_notes(bridges: list[CrossBond]) -> Iterator[str]:

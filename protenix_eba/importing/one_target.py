@@ -23,6 +23,7 @@ from protenix_eba.importing.molecule import (
     build_molecule,
     geometry_fault,
 )
+from protenix_eba.importing.pdb_file import write_pdb
 from protenix_eba.importing.periodic import box_fault, chains_touch, make_whole
 from protenix_eba.importing.record import (
     RECORD,
@@ -124,9 +125,7 @@ def _import_into(
             notes += _box_notes(replicas[replica], molecule)
         if molecule is None or not any(found.frames for found in replicas.values()):
             raise UserError("; ".join(problems) or "no frame was chosen")
-        reference_nm = molecule.reference[None] / ANGSTROM_PER_NM
-        pdb = folder / f"{source.name}.pdb"
-        mdtraj.Trajectory(reference_nm, molecule.topology).save_pdb(str(pdb))
+        write_pdb(folder / f"{source.name}.pdb", molecule)
         notes += [*_system_notes(system), *molecule.notes]
         record = record_of(files.topology, system, molecule, replicas, notes)
         return record | {"summary": summary_of(system, molecule, replicas)}, problems

@@ -9,6 +9,7 @@ from typing import Final
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import require_file
+from protenix_eba.core.text_files import text_lines
 from protenix_eba.structures.md_files import (
     TRAJECTORY_SUFFIXES,
     Source,
@@ -97,10 +98,9 @@ def _name_fault(name: str) -> str:
 
 def _from_table(path: Path) -> list[Source]:
     try:
-        with open(path, newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle)
-            rows, columns = list(reader), reader.fieldnames or []
-    except (UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(text_lines(path, "save it as CSV in UTF-8"))
+        rows, columns = list(reader), reader.fieldnames or []
+    except csv.Error as error:
         raise UserError(f"{path} is not a CSV table: {error}", "save it as CSV in UTF-8") from error
     lacking = [name for name in _COLUMNS if name not in columns]
     if lacking or not rows:

@@ -1,12 +1,13 @@
 """Covalent bonds that a chain's sequence does not tell: rings, bridges and branches.
 
-A sequence implies peptide bonds between neighbours and nothing else. What else is bonded is seen
-from distances: in a conformation no two heavy atoms that are not bonded come so close.
+A sequence implies peptide bonds between neighbours and nothing else. What else is bonded is told by
+the file, or seen from distances: in a conformation no two heavy atoms that are not bonded come so
+close.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -79,32 +80,45 @@ class CrossBond:
 def cross_bonds(
     atoms: Sequence[Atom], xyz: NDArray[np.floating], bonds: Iterable[tuple[int, int]]
 ) -> list[CrossBond]:
-    """Bonds between heavy atoms of different residues, without those of neighbours' backbones.
+    """Bonds between different residues, without those of neighbours' backbones.
 
-    Two atoms make a bond where they are as near as one and both have a valence left for it: a
-    model's clash is none.
+    Known bonds are among them, however long they are. Two other heavy atoms make a bond where they
+    are as near as one and both have a valence left for it: a model's clash is none.
 
     Args:
         atoms: All N atoms in their order, the residues of a chain one after the other.
         xyz: `[N, 3]` in angstrom, made whole.
         bonds: Pairs of indices that are known to be bonded, those to hydrogens among them.
     """
+    bonds = [(min(pair), max(pair)) for pair in bonds]
+    ends = _chain_ends(atoms)
+    found = []
+    for first, second in sorted({*bonds, *_near(atoms, xyz, _partners(bonds))}):
+        one, other = atoms[first], atoms[second]
+        if one.residue != other.residue and not _peptide(one, other):
+            length = float(np.linalg.norm(xyz[first] - xyz[second]))
+            label = f"{one.label} - {other.label}"
+            found.append(CrossBond(first, second, kind_of(one, other, ends), length, label))
+    return found
+
+
+def _near(
+    atoms: Sequence[Atom], xyz: NDArray[np.floating], partners: dict[int, set[int]]
+) -> Iterator[tuple[int, int]]:
+    """Heavy atoms of different residues as near as a bond, both with a valence left for it."""
     heavy = np.array([i for i, a in enumerate(atoms) if a.element != "H"], dtype=np.int64)
     if len(heavy) < 2 or not np.isfinite(xyz[heavy]).all():
-        return []
-    ends, partners = _chain_ends(atoms), _partners(bonds)
-    found = []
+        return
     for i, j in cKDTree(xyz[heavy]).query_pairs(_LONGEST, output_type="ndarray"):
         first, second = sorted((int(heavy[i]), int(heavy[j])))
         one, other = atoms[first], atoms[second]
         length = float(np.linalg.norm(xyz[first] - xyz[second]))
-        if one.residue == other.residue or _peptide(one, other) or not is_bond(one, other, length):
+        if one.residue == other.residue or not is_bond(one, other, length):
             continue
-        if _is_full(first, second, atoms, partners) or _is_full(second, first, atoms, partners):
-            continue
-        label = f"{one.label} - {other.label}"
-        found.append(CrossBond(first, second, kind_of(one, other, ends), length, label))
-    return sorted(found, key=lambda bond: (bond.first, bond.second))
+        if not (
+            _is_full(first, second, atoms, partners) or _is_full(second, first, atoms, partners)
+        ):
+            yield first, second
 
 
 def is_bond(one: Atom, other: Atom, length: float) -> bool:

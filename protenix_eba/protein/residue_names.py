@@ -14,6 +14,7 @@ __all__ = [
     "CAPS",
     "CAP_ATOMS",
     "HEAVY_ATOMS",
+    "WATER",
     "cap_atoms",
     "caps_within",
     "is_no_atom",
@@ -54,6 +55,9 @@ HEAVY_ATOMS: Final = {
 
 CAPS: Final = frozenset({"ACE", "NME", "NMA", "NH2", "NHE", "FOR", "CT1", "CT2", "CT3"})
 """Groups at the ends of simulated chains that Protenix's sequence does not have."""
+
+WATER: Final = frozenset({"HOH", "WAT", "SOL", "TIP3", "TIP", "DOD"})
+"""Residue names of water; files of fixed columns cut them."""
 
 CAP_ATOMS: Final = {"ACE": ("CH3", "C", "O"), "NME": ("N", "C"), "NH2": ("N",)}
 """Heavy atoms of the caps that force fields have, PDB names: acetyl, N-methyl amide, amide."""

@@ -16,6 +16,7 @@ from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.structures.md_files import BROKEN, DcdLayout, open_handle, promised_frames
 from protenix_eba.structures.special_formats import Frame, SpecialFile, cell_of_dcd, special_file
 from protenix_eba.structures.trajectories import ascii_path, has_rest
+from protenix_eba.structures.xtc_2023 import Xtc2023
 
 __all__ = ["Frame", "TrajectoryFile", "open_trajectory"]
 
@@ -123,6 +124,8 @@ class TrajectoryFile:
         declared = self.count_declared()
         if whole < declared:
             return f"{self._path.name} is cut: {whole} of {declared} frames are whole"
+        if self._special is not None:
+            return ""
         if self._path.suffix.lower() == ".xtc" and has_rest(self._handle, self._path, whole):
             return f"{self._path.name} is cut after {whole} whole frames"
         return ""
@@ -176,6 +179,9 @@ def open_trajectory(path: Path, topology: mdtraj.Topology) -> Iterator[Trajector
     Raises:
         UserError: No such file, another format, a broken header.
     """
+    if Xtc2023.is_one(path):  # mdtraj cannot even open it
+        yield TrajectoryFile(None, path, topology, Xtc2023(path))
+        return
     with open_handle(path) as handle, ascii_path(path) as name:
         try:
             special = special_file(path, name)

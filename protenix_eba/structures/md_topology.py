@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
+from protenix_eba.core.text_files import read_text, without_mark
 from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.protein.residue_names import (
     CAPS,
@@ -27,7 +28,9 @@ from protenix_eba.protein.residue_names import (
     standard_residue,
     uncut_residue,
 )
+from protenix_eba.structures.md_bonds import bonds_of_protein
 from protenix_eba.structures.md_files import TOPOLOGY_SUFFIXES
+from protenix_eba.structures.pdb_text import atom_lines, with_models
 from protenix_eba.structures.psf_files import load_psf
 
 __all__ = ["SourceResidue", "SourceTopology", "read_topology"]
@@ -54,6 +57,8 @@ class SourceTopology:
         renamed: How many atoms were renamed, by "HSD CD -> HIS CD".
         caps: Groups at chain ends that were left out, for people.
         kept_caps: Those that are stored: residues of their own, which no sequence has.
+        bonds: `[B, 2]` bonds between its residues that the file states, places in `columns`; the
+            peptide bonds may be among them.
         alternate_locations: Atoms that were left out because another location was kept (PDB).
         xyz: `[N_atom, 3]` in angstrom, None where the file has no coordinates.
         box: `[3, 3]` box vectors as rows, angstrom, or None.
@@ -66,6 +71,7 @@ class SourceTopology:
     renamed: dict[str, int]
     caps: tuple[str, ...]
     kept_caps: tuple[str, ...]
+    bonds: NDArray[np.int64]
     alternate_locations: int
     xyz: NDArray[np.float32] | None
     box: NDArray[np.float32] | None
@@ -102,12 +108,14 @@ def read_topology(path: Path | str) -> SourceTopology:
 
     Raises:
         UserError: The file cannot be read, has no protein or only a part of its heavy atoms, or
-            holds residues or atoms that no sequence of the 20 amino acids has.
+            holds residues or atoms that no sequence of the 20 amino acids has, or states a bond
+            between the protein and another molecule.
     """
     path = Path(path)
     topology, xyz, box = _load(path)
     picked = _Picked(path, _raw_names(path, topology))
-    for atoms in _residues(topology):
+    residues = _residues(topology)
+    for atoms in residues:
         picked.add(atoms)
     _check_complete(picked.residues, topology.n_atoms, path)
     index = np.array(picked.columns, dtype=np.int64)
@@ -119,6 +127,7 @@ def read_topology(path: Path | str) -> SourceTopology:
         renamed=dict(picked.renamed.most_common()),
         caps=tuple(picked.caps),
         kept_caps=tuple(picked.kept_caps),
+        bonds=bonds_of_protein(path, topology, residues, picked.columns),
         alternate_locations=_pdb_atom_lines(path)[1] if path.suffix.lower() in _PDB else 0,
         xyz=None if xyz is None else xyz[index],
         box=box,
@@ -286,7 +295,8 @@ def _load(
         if suffix not in _WITH_COORDINATES:
             return mdtraj.load_topology(str(path)), None, None
         load = mdtraj.load_pdb if suffix in _PDB else mdtraj.load
-        frame = load(str(path))[0]
+        with without_mark(path) as plain:
+            frame = load(str(plain))[0]
     except ImportError as error:
         raise UserError(
             f"{path.name}: HDF5 needs PyTables: {error}", "pip install tables"
@@ -327,27 +337,12 @@ def _raw_names(path: Path, topology: mdtraj.Topology) -> list[tuple[str, str]]:
     return [(a.residue.name, a.name) for a in topology.atoms]
 
 
-def _pdb_atom_lines(path: Path) -> tuple[list[str], int]:
-    """Atoms of the first model, and how many other alternate locations were passed over."""
-    kept: list[str] = []
-    seen: set[str] = set()
-    repeated = 0
-    for line in _lines(path):
-        if line.startswith("ENDMDL"):
-            break
-        if not line.startswith(("ATOM", "HETATM")):
-            continue
-        key = line[12:16] + line[17:27]
-        if line[16:17].strip() and key in seen:
-            repeated += 1
-            continue
-        seen.add(key)
-        kept.append(line)
-    return kept, repeated
-
-
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return read_text(path, strict=False).splitlines()
+
+
+def _pdb_atom_lines(path: Path) -> tuple[list[str], int]:
+    return atom_lines(with_models(read_text(path, strict=False)))
 
 
 def _amino_acid(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,8 @@ class Model(NamedTuple):
         """The model as a file of its own."""
         with plain(self.path) as path, open(path, "rb") as file:
             file.seek(self.start)
-            return self.header + file.read(self.end - self.start)
+            text = self.header + file.read(self.end - self.start)
+        return text.removeprefix(codecs.BOM_UTF8)
 
 
 def models_of(path: Path, at_most: int | None = None) -> list[Model]:

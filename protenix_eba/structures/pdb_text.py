@@ -1,11 +1,11 @@
-"""PDB files whose models are separated by END alone, as VMD writes them."""
+"""The text of PDB files: atoms of the first model, models that END alone separates (VMD)."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-__all__ = ["END_LINE", "has_atoms", "with_models"]
+__all__ = ["END_LINE", "atom_lines", "has_atoms", "with_models"]
 
 END_LINE: Final = re.compile(rb"^END[ \t]*\r?$", re.MULTILINE)
 _ATOMS: Final = re.compile(rb"^(?:ATOM|HETATM)", re.MULTILINE)
@@ -30,3 +30,22 @@ def with_models(text: str) -> str:
         for number, part in enumerate(parts, start=1)
     ]
     return (b"".join(numbered) + b"END\n").decode()
+
+
+def atom_lines(text: str) -> tuple[list[str], int]:
+    """Atoms of the first model, and how many other alternate locations were passed over."""
+    kept: list[str] = []
+    seen: set[str] = set()
+    repeated = 0
+    for line in text.splitlines():
+        if line.startswith("ENDMDL"):
+            break
+        if not line.startswith(("ATOM", "HETATM")):
+            continue
+        key = line[12:16] + line[17:27]
+        if line[16:17].strip() and key in seen:
+            repeated += 1
+            continue
+        seen.add(key)
+        kept.append(line)
+    return kept, repeated

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.core.units import ANGSTROM_PER_NM
+from protenix_eba.structures.frame import Frame
 from protenix_eba.structures.md_files import DcdLayout
 
 __all__ = ["Frame", "SpecialFile", "cell_of_dcd", "special_file"]
@@ -23,21 +24,6 @@ __all__ = ["Frame", "SpecialFile", "cell_of_dcd", "special_file"]
 _ANGLES: Final = (10.0, 170.0)
 _TRR_MAGIC: Final = 1993
 _TRR_SIZES: Final = 13  # integers of a frame's header from ir_size to nre
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One frame of the whole system.
-
-    Attributes:
-        xyz: `[N_system, 3]` in angstrom.
-        box: `[3, 3]` box vectors as rows, angstrom, or None.
-        time_ps: As the file has it.
-    """
-
-    xyz: NDArray[np.float32]
-    box: NDArray[np.float32] | None
-    time_ps: float
 
 
 class SpecialFile(Protocol):

@@ -22,7 +22,7 @@ from protenix_eba.structures.packed import format_of
 from protenix_eba.structures.psf_files import load_psf
 from protenix_eba.structures.trajectories import ascii_path
 
-__all__ = ["pdb_lines", "read_cif", "read_topology"]
+__all__ = ["insertion_code", "pdb_lines", "read_cif", "read_topology"]
 
 # Columns that mmCIF files may leave out and biotite asks for, and what they hold usually.
 _OPTIONAL_COLUMNS: Final = {"group_PDB": "ATOM", "pdbx_PDB_ins_code": "?"}
@@ -70,11 +70,27 @@ def _read(path: Path, suffix: str) -> Loaded:
         atoms = read_cif(models_of(path, at_most=1)[0].text())
         return _topology_of(atoms), np.asarray(atoms.coord, dtype=np.float32)
     if suffix == ".psf":
-        return load_psf(path), None
+        return _without_segments(load_psf(path)), None
     with ascii_path(path) as name:
         # mdtraj finds single frames of HDF5 files, not of GRO files.
         frame = mdtraj.load(name)[0] if suffix == ".gro" else mdtraj.load_frame(name, 0)
-    return frame.topology, _angstrom(frame)
+    return _without_segments(frame.topology), _angstrom(frame)
+
+
+def _without_segments(topology: mdtraj.Topology) -> mdtraj.Topology:
+    """Without what `insertion_code` would take for one."""
+    for residue in topology.residues:
+        residue.segment_id = ""
+    return topology
+
+
+def insertion_code(residue: mdtraj.core.topology.Residue) -> str:
+    """The A of residue 52A, empty for most; of topologies from `read_topology`.
+
+    mdtraj has no place of its own for it. Here it stands in that of the segment, which mdtraj keeps
+    when it copies a topology.
+    """
+    return str(residue.segment_id)
 
 
 def _angstrom(frame: mdtraj.Trajectory) -> NDArray[np.float32]:
@@ -107,6 +123,9 @@ def _from_pdb_text(text: bytes) -> Loaded:
         frame = mdtraj.load_pdb(str(path), standard_names=True)
     if frame.n_atoms != n_atoms:
         raise ValueError(f"{n_atoms} atoms, of which {frame.n_atoms} have a name of their own")
+    atoms = (line for line in lines if not line.startswith(b"TER"))
+    for atom, line in zip(frame.topology.atoms, atoms, strict=True):
+        atom.residue.segment_id = line[26:27].decode().strip()
     return frame.topology, _angstrom(frame)
 
 
@@ -139,7 +158,8 @@ def _topology_of(atoms: Any) -> mdtraj.Topology:
             chain = topology.add_chain(chain_id=chain_id)
         if residue is None or (atom.res_id, atom.ins_code, atom.res_name) != key:
             key = (atom.res_id, atom.ins_code, atom.res_name)
-            residue = topology.add_residue(atom.res_name, chain, resSeq=int(atom.res_id))
+            number, insertion = int(atom.res_id), str(atom.ins_code)
+            residue = topology.add_residue(atom.res_name, chain, number, insertion)
         symbol = atom.element.capitalize()
         topology.add_atom(atom.atom_name, get_by_symbol(symbol) if symbol else virtual, residue)
     topology.create_standard_bonds()

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
+from protenix_eba.core.text_files import without_mark
 from protenix_eba.core.units import ANGSTROM_PER_NM
 
 __all__ = [
@@ -153,7 +154,8 @@ def load_topology(target: Target) -> mdtraj.Trajectory:
         topology, xyz = read_topology(target.topology_path)
         return mdtraj.Trajectory(np.asarray(xyz)[None] / ANGSTROM_PER_NM, topology)
     try:
-        return mdtraj.load_pdb(str(target.topology_path), standard_names=True)[0]
+        with without_mark(target.topology_path) as path:
+            return mdtraj.load_pdb(str(path), standard_names=True)[0]
     except Exception as error:  # mdtraj raises many kinds for a broken PDB
         raise UserError(
             f"target {target.name}: cannot read {target.topology_path} as PDB: {error}",

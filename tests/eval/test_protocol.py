@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import gemmi
 import mdtraj
 import numpy as np
 import pytest
@@ -40,6 +41,7 @@ from protenix_eba.eval.protocol.panel import information_correlation
 from protenix_eba.eval.protocol.surface_kernels import carried_areas
 from protenix_eba.eval.target_result import TargetResult
 from protenix_eba.structures.sources import Conformations, find_references, find_samples
+from protenix_eba.structures.topologies import insertion_code, read_topology
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "eval_reference"
 DATA = Path(__file__).parents[1] / "data"
@@ -220,6 +222,72 @@ def test_numbers_that_shift_within_a_chain_are_an_error() -> None:
     # Another sequence is another protein.
     with pytest.raises(UserError, match="Residues: reference 1 to 12, samples 1 to 11"):
         match_atoms(topology(12), topology(11, first=40), "pep")
+
+
+def with_codes(path: Path, numbers: list[str]) -> mdtraj.Topology:
+    """A peptide with these residue numbers as evaluate reads it from a PDB or mmCIF file."""
+    lines = []
+    for i, residue in enumerate(topology(len(numbers)).residues):
+        number = numbers[i] if numbers[i][-1].isalpha() else f"{numbers[i]} "
+        lines += [
+            f"ATOM  {len(lines) + k:5d}  {atom.name:<3s} {residue.name} A{number:>5s}   "
+            f"{3.8 * i:8.3f}{1.5 * k:8.3f}{0:8.3f}  1.00  0.00           {atom.element.symbol}"
+            for k, atom in enumerate(residue.atoms, 1)
+        ]
+    text = "\n".join([*lines, "END", ""])
+    if path.suffix == ".cif":
+        structure = gemmi.read_pdb_string(text)
+        structure.setup_entities()
+        structure.assign_label_seq_id()
+        structure.make_mmcif_document().write_file(str(path))
+    else:
+        path.write_text(text, encoding="ascii")
+    return read_topology(path)[0]
+
+
+CODED = ["51", "52", "52A", "52B", "53", "54"]
+
+
+@pytest.mark.parametrize("suffix", ["pdb", "cif"])
+def test_residues_with_insertion_codes_are_residues_of_their_own(
+    suffix: str, tmp_path: Path
+) -> None:
+    md = with_codes(tmp_path / f"md.{suffix}", CODED)
+    samples = with_codes(tmp_path / "samples.pdb", CODED)
+    match = match_atoms(md, samples, "pep")
+    assert match.sample_atoms.tolist() == list(range(md.n_atoms)) and not match.notes
+    # A residue that one side lacks is not taken for its neighbour of the same number.
+    of_52a = next(r for r in md.residues if insertion_code(r) == "A")
+    less = md.subset([a.index for a in md.atoms if a.residue is not of_52a])
+    with pytest.raises(UserError, match="missing -/52A/"):
+        match_atoms(md, less, "pep")
+
+
+@pytest.mark.parametrize("numbers", [list("123456"), ["101", "102", "103", "104", "105", "106"]])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_insertion_codes_are_matched_to_plain_numbers_by_sequence(
+    numbers: list[str], swapped: bool, tmp_path: Path
+) -> None:
+    sides = [with_codes(tmp_path / "a.pdb", CODED), with_codes(tmp_path / "b.pdb", numbers)]
+    ends = [f"{CODED[0]} to {CODED[-1]}", f"{numbers[0]} to {numbers[-1]}"]
+    if swapped:
+        sides, ends = sides[::-1], ends[::-1]
+    match = match_atoms(*sides, "pep")
+    assert match.sample_atoms.tolist() == match.reference_atoms.tolist()
+    assert f"- {ends[1]} of the samples are - {ends[0]} of the ref" in match.notes[0]
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [["51", "52", "52A", "53", "54", "55"], ["51", "52", "52A", "52B", "54", "55"]],
+    ids=["code lost", "jump"],
+)
+def test_insertion_codes_that_shift_within_a_chain_are_an_error(
+    numbers: list[str], tmp_path: Path
+) -> None:
+    md, torn = with_codes(tmp_path / "a.pdb", CODED), with_codes(tmp_path / "b.pdb", numbers)
+    with pytest.raises(UserError):
+        match_atoms(md, torn, "pep")
 
 
 def test_missing_atoms_are_an_error_that_names_them_or_a_note() -> None:

@@ -644,7 +644,7 @@ def test_folders_without_one_topology_are_rows(md, tmp_path):
         (["--input", "absent"], "found nothing"),
         (["--input", "empty"], "no target"),
         (["--input", "bad.csv"], "expected the columns"),
-        (["--input", "binary.csv"], "not a CSV table"),
+        (["--input", "binary.csv"], "cannot be read as text"),
         (["--input", "note.txt"], "another kind of file"),
         (["--topology", "absent.pdb", "--trajectory", "t.xtc"], "topology: expected a file"),
         (["--topology", "t.pdb", "--trajectory", "absent.xtc"], "trajectory: expected a file"),

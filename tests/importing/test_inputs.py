@@ -21,19 +21,25 @@ from openmm import app, unit
 from protenix_eba.core.errors import UserError
 from protenix_eba.energy.checks import Geometry, moved_bond
 from protenix_eba.energy.label import label_targets
+from protenix_eba.energy.plumed import is_colvar, read_colvar
+from protenix_eba.energy.prepare import open_structure
 from protenix_eba.energy.protocol import PROTOCOLS, customised, protocol_by_name
 from protenix_eba.energy.protonation_choice import Protonation
+from protenix_eba.energy.published import labels_from_csv
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.system import TargetEnergy
+from protenix_eba.eval.experiment.measurements import read_measurements
+from protenix_eba.eval.weighting import read_weights
 from protenix_eba.host.weights import load_checkpoint, with_depth
 from protenix_eba.importing.one_target import import_target
-from protenix_eba.importing.sources import source_of_files
+from protenix_eba.importing.sources import find_sources, source_of_files
 from protenix_eba.structures.frame_choice import FrameChoice
 from protenix_eba.structures.md_files import DcdLayout
+from protenix_eba.structures.md_topology import read_topology
 from protenix_eba.structures.psf_files import load_psf
 from protenix_eba.structures.sequences import Protein, protein_of_target, read_proteins, read_seed
 from protenix_eba.structures.sources import find_samples
-from protenix_eba.structures.trajectories import find_targets, load_topology, read_frames
+from protenix_eba.structures.trajectories import Target, find_targets, load_topology, read_frames
 
 FILES = Path(__file__).parents[1] / "data" / "inputs"
 AS_IS = protocol_by_name("default", minimise=False)
@@ -155,6 +161,34 @@ def test_a_box_that_cannot_be_used_is_said(box, told: str, tmp_path: Path) -> No
     assert told in row.reason
 
 
+def as_2023(source: Path, path: Path) -> Path:
+    """The same frames as GROMACS 2023 writes them for huge systems: a length of 64 bits."""
+    data, made, at = source.read_bytes(), b"", 0
+    while at < len(data):
+        (length,) = struct.unpack(">i", data[at + 88 : at + 92])
+        end = at + 92 + (length + 3) // 4 * 4
+        made += struct.pack(">i", 2023) + data[at + 4 : at + 88] + struct.pack(">q", length)
+        made += data[at + 92 : end]
+        at = end
+    path.write_bytes(made)
+    return path
+
+
+@pytest.mark.parametrize("cut", [0, 10], ids=["whole", "cut"])
+def test_xtc_with_the_magic_number_of_2023_has_the_same_frames(cut: int, tmp_path: Path) -> None:
+    top, trajectory = Case("01").files
+    path = as_2023(trajectory, tmp_path / "new.xtc")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size - cut])
+    rows = [
+        import_target(source_of_files(top, [file], name), tmp_path / "md", FrameChoice())
+        for file, name in ((trajectory, "old"), (path, "new"))
+    ]
+    assert [row.n_frames for row in rows] == [3, 3 - (cut > 0)], rows
+    old, new = (read_frames(find_targets(tmp_path / "md" / name)[0], 1) for name in ("old", "new"))
+    assert (new == old[: len(new)]).all()
+    assert ("new.xtc is cut after 2 frames" in rows[1].reason) is (cut > 0)
+
+
 def test_frames_with_fixed_atoms_are_those_that_are_read_forward(tmp_path: Path) -> None:
     case = Case("12", trajectory="run.dcd")
     imported(case, tmp_path)
@@ -174,8 +208,11 @@ def plain_energy(
 ) -> float:
     """Without this package; X-H bonds rigid, as in the labels, so that they cost nothing."""
     atoms = {(int(a.residue.id), a.name): a for a in topology.atoms()}
-    for first, second in bonds:
-        topology.addBond(atoms[first], atoms[second])
+    known = {frozenset(bond) for bond in topology.bonds()}
+    for bond in bonds:
+        pair = [atoms[end] for end in bond]
+        if frozenset(pair) not in known:
+            topology.addBond(*pair)
     system = app.ForceField(*files).createSystem(topology, constraints=app.HBonds)
     reference = openmm.Platform.getPlatform("Reference")
     context = openmm.Context(system, openmm.VerletIntegrator(0.001), reference)
@@ -199,7 +236,6 @@ def test_labels_are_plain_openmms_energies_of_the_atoms_that_are_there(
     assert labels.built_fraction.tolist() == [0, 0, 0]
     for frame, energy in zip(read_frames(target, 1), labels.energy_kj_mol, strict=True):
         assert abs(plain_energy(topology, frame / 10, bonds) - energy) < 0.15
-        bonds = ()  # the topology has them now
 
 
 def without(path: Path, *atoms: str) -> str:
@@ -317,6 +353,23 @@ def test_protonation_that_cannot_be_is_refused_by_name(choice: str, told: str) -
         complete_structure(THYMOPENTIN, str(Protonation.parse(choice)))
 
 
+def test_protonation_may_be_of_one_target_among_several(tmp_path: Path) -> None:
+    files = [heavy_atoms(tmp_path / name) for name in ("one_0.pdb", "two_0.pdb")]
+    protocol = customised(AS_IS, protonation=["one/A:LYS2=LYN"])
+    labels = label_targets(files, tmp_path / "l.parquet", protocol).labels
+    assert labels.target.tolist() == ["one", "two"]
+    expected = [complete_structure(files[0], choice).topology_hash for choice in ("LYS2=LYN", "")]
+    assert labels.topology_hash.tolist() == expected
+    energy = [
+        TargetEnergy(structure, AS_IS, "Reference").label(structure.reference_nm).energy_kj_mol
+        for structure in (complete_structure(files[0], choice) for choice in ("LYS2=LYN", ""))
+    ]
+    assert labels.energy_kj_mol == pytest.approx(energy, abs=0.15)
+    protocol = customised(AS_IS, protonation=["three/A:LYS2=LYN"])
+    with pytest.raises(UserError, match="three/A:LYS2=LYN: no target three among one, two"):
+        label_targets(files, tmp_path / "m.parquet", protocol)
+
+
 def test_a_serine_without_its_hydroxyls_hydrogen_gets_one(tmp_path: Path) -> None:
     whole = THYMOPENTIN.parents[1] / "grgds" / "grgds.pdb"
     lines = whole.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -336,6 +389,53 @@ def test_a_rings_bond_that_the_file_has_counts_once(tmp_path: Path) -> None:
     told.write_text("\n".join([*lines, f"CONECT{first:5d}{last:5d}", "END", ""]), encoding="utf-8")
     n_bonds = [len(list(complete_structure(path).topology.bonds())) for path in (top, told)]
     assert n_bonds[0] == n_bonds[1]
+
+
+def stated(
+    path: Path, top: Path, first: tuple[str, str, str], second: tuple[str, str, str]
+) -> Path:
+    """A PDB file with a LINK of two atoms: chain, residue number, name."""
+    lines = top.read_text(encoding="utf-8").splitlines()
+    names = {
+        (s[21], s[22:26].strip(), s[12:16].strip()): s[17:20] for s in lines if s[:4] == "ATOM"
+    }
+    ends = [f"{e[2]:>4s} {names[e]} {e[0]}{e[1]:>4s} " for e in (first, second)]
+    link = f"LINK        {ends[0]}               {ends[1]}".ljust(80)
+    path.write_text("\n".join([link, *lines, ""]), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("folder", "first", "second", "told"),
+    [
+        ("01", ("A", "2", "NZ"), ("A", "3", "CG"),
+         "covalent bonds that no sequence tells: A LYS 2 NZ - A ASP 3 CG"),
+        ("21", ("A", "5", "SG"), ("B", "1", "CA"),
+         "covalent bonds that no sequence tells: A CYS 5 SG - B GLY 1 CA"),
+        ("01", ("A", "1", "N"), ("A", "5", "C"), "the bond A ARG 1 N - A TYR 5 C is"),
+    ],
+    ids=["lactam", "thioether of two chains", "torn ring"],
+)  # fmt: skip
+def test_a_bond_that_only_the_file_shows_is_refused_by_name(
+    folder: str, first: tuple, second: tuple, told: str, tmp_path: Path
+) -> None:
+    top, trajectory = Case(folder).files
+    told_top = stated(tmp_path / "prot.pdb", top, first, second)
+    row = import_target(
+        source_of_files(told_top, [trajectory], "prot"), tmp_path / "md", FrameChoice()
+    )
+    assert row.status == "failed"
+    assert told in row.reason
+    if "no sequence" in told:
+        with pytest.raises(UserError, match=told.split(": ")[1]):
+            complete_structure(told_top)
+
+
+def test_a_ring_survives_import_in_the_pdb_file_as_openmm_reads_it(tmp_path: Path) -> None:
+    imported(Case("03"), tmp_path)
+    topology = app.PDBFile(str(tmp_path / "prot" / "prot.pdb")).topology
+    ends = [{(a.residue.id, a.name) for a in bond} for bond in topology.bonds()]
+    assert ends.count({("1", "N"), ("6", "C")}) == 1
 
 
 def test_a_dcd_file_of_xplor_has_no_cell(tmp_path: Path) -> None:
@@ -428,9 +528,16 @@ def test_no_absurd_energy_is_ok() -> None:
     assert label.initial_energy_kj_mol > 1e5
 
 
-def test_an_overlap_that_few_kj_for_each_atom_hide_is_not_ok() -> None:
-    """As in a large protein, where one overlap is little for each atom."""
-    structure = complete_structure(THYMOPENTIN)
+@pytest.mark.parametrize("lacking", [(), ("TYR 5 OXT",)], ids=["whole", "without OXT"])
+def test_an_overlap_that_few_kj_for_each_atom_hide_is_not_ok(
+    lacking: tuple, tmp_path: Path
+) -> None:
+    """As in a large protein, where one overlap is little for each atom.
+
+    What is built elsewhere does not hide it.
+    """
+    structure = complete_structure(without(tmp_path / "x.pdb", *lacking))
+    assert (structure.built_fraction > 0) is bool(lacking)
     names = {(a.residue.id, a.name): a.index for a in structure.topology.atoms()}
     xyz_nm = structure.reference_nm.copy()
     one, other = names["2", "HZ3"], names["5", "CB"]
@@ -590,3 +697,38 @@ def test_a_checkpoint_without_a_diffusion_transformer_cannot_be_deepened(tmp_pat
     assert list(state) == ["linear.weight"]
     with pytest.raises(UserError, match="no diffusion transformer: its 1 weights are linear"):
         with_depth(state, 4)
+
+
+# Text of other programs: byte order marks, line ends, encodings.
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+def test_tables_in_any_dress_are_read(encoding: str, end: str, tmp_path: Path) -> None:
+    def saved(name: str, *lines: str) -> Path:
+        (tmp_path / name).write_bytes(end.join([*lines, ""]).encode(encoding))
+        return tmp_path / name
+
+    labels = labels_from_csv(saved("e.csv", "frame,initial_e,final_e,rmsd", "p_0.cif,1,-2,0.5"))
+    assert labels.energy_kj_mol.tolist() == [-2.0]
+    colvar = saved("COLVAR", "#! FIELDS time metad.bias", "0.0 1.5", "1.0 2.5")
+    assert is_colvar(colvar)
+    assert read_colvar(colvar).value.tolist() == [1.5, 2.5]
+    weights = read_weights(saved("w.csv", "target,sample,weight", "p,0,1", "p,1,3"))
+    assert weights["p"].tolist() == [0.25, 0.75]
+    found = read_measurements(saved("m.csv", "kind,atoms,value,error", "RG,,9.5,0.1"))
+    assert [one.value for one in found] == [9.5]
+    (source,) = find_sources(saved("t.csv", "name,topology,trajectory", "p,a.pdb,a.xtc"))
+    assert (source.name, source.topology) == ("p", tmp_path / "a.pdb")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_mark_before_the_first_atom_hides_none(encoding: str, tmp_path: Path) -> None:
+    lines = [s for s in THYMOPENTIN.read_text(encoding="utf-8").splitlines() if s[:4] == "ATOM"]
+    path = tmp_path / "prot.pdb"
+    path.write_bytes("\r\n".join([*lines, "END", ""]).encode(encoding))
+    assert load_topology(Target("prot", path, {})).n_atoms == len(lines)
+    assert len(read_topology(path).columns) == len(lines)
+    assert open_structure(path).topology.getNumAtoms() == len(lines)
+    if encoding == "utf-8-sig":
+        assert find_samples([path])[0]["prot"].topology.n_atoms == len(lines)

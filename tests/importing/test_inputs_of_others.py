@@ -7,11 +7,16 @@ import warnings
 from pathlib import Path
 
 import gemmi
+import openmm
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from openmm import app, unit
 
 from protenix_eba.core.errors import UserError
+from protenix_eba.energy.protocol import protocol_by_name
+from protenix_eba.energy.structure import complete_structure
+from protenix_eba.energy.system import TargetEnergy
 from protenix_eba.protein.residue_names import CAP_ATOMS
 from protenix_eba.structures.md_topology import read_topology
 
@@ -43,11 +48,14 @@ def letter(name: str) -> str:
     return MD_NAMES.get(name, known)
 
 
-def sequence_by_gemmi(path: Path) -> str:
-    """Amino acids of the first model, by name or by their backbone."""
+def read_by_gemmi(path: Path) -> tuple[str, list[int]]:
+    """Amino acids of the first model, by name or by their backbone, and how many atoms each has.
+
+    Of alternate locations of an atom one counts.
+    """
     structure = gemmi.read_structure(str(path))
     structure.setup_entities()
-    letters = []
+    letters, atoms = [], []
     for chain in structure[0]:
         for residue in chain:
             names = {atom.name for atom in residue}
@@ -55,24 +63,26 @@ def sequence_by_gemmi(path: Path) -> str:
             known |= gemmi.find_tabulated_residue(residue.name).is_amino_acid()
             if known or {"N", "CA", "C"} <= names:
                 letters.append(letter(residue.name))
-    return "".join(letters)
+                atoms.append(len(names))
+    return "".join(letters), atoms
 
 
-def sequence_here(path: Path) -> str:
+def read_here(path: Path) -> tuple[str, list[int]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         source = read_topology(path)
     protein = [residue for residue in source.residues if residue.name not in CAP_ATOMS]
-    return "".join(letter(residue.name) for residue in protein)
+    letters = "".join(letter(residue.name) for residue in protein)
+    return letters, [len(residue.atoms) for residue in protein]
 
 
 @pytest.mark.parametrize("path", files_of_others(), ids=lambda path: path.name)
-def test_a_file_of_a_package_has_gemmis_sequence_or_is_refused(path: Path) -> None:
+def test_a_file_of_a_package_has_gemmis_sequence_and_atoms_or_is_refused(path: Path) -> None:
     try:
-        found = sequence_here(path)
+        found = read_here(path)
     except UserError:
         return
-    assert found == sequence_by_gemmi(path)
+    assert found == read_by_gemmi(path)
 
 
 LINES = [
@@ -115,7 +125,34 @@ def test_an_odd_structure_has_gemmis_sequence_and_atoms_or_is_refused(
     path = tmp_path / "odd.pdb"
     path.write_text("\n".join([*lines, "END", ""]), encoding="utf-8")
     try:
-        found = sequence_here(path)
+        found = read_here(path)
     except UserError:
         return
-    assert found == sequence_by_gemmi(path)
+    assert found == read_by_gemmi(path)
+
+
+@pytest.mark.parametrize(
+    ("chain", "places"),
+    [("z", "-9 ,-9A,0 ,1 ,1B"), ("9", "9998 ,9999 ,9999A,9999B,9999C"), (" ", "5A,5 ,7 ,8 ,2 ")],
+    ids=["codes and negative numbers", "the last number", "out of order"],
+)
+def test_odd_numbers_change_no_energy_of_plain_openmm(
+    chain: str, places: str, tmp_path: Path
+) -> None:
+    numbers = [f"{place:>5s}" for place in places.split(",")]
+    lines = [f"{s[:21]}{chain}{numbers[int(s[22:26]) - 1]}{s[27:]}" for s in LINES]
+    path = tmp_path / "odd.pdb"
+    path.write_text("\n".join([*lines, "END", ""]), encoding="utf-8")
+    structure = complete_structure(path)
+    assert structure.topology.getNumAtoms() == len(LINES)
+    as_is = protocol_by_name("default", minimise=False)
+    label = TargetEnergy(structure, as_is, "Reference").label(structure.reference_nm)
+
+    file = app.PDBFile(str(THYMOPENTIN))
+    system = app.ForceField(*as_is.force_field).createSystem(file.topology, constraints=app.HBonds)
+    reference = openmm.Platform.getPlatform("Reference")
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), reference)
+    context.setPositions(file.positions)
+    energy = context.getState(getEnergy=True).getPotentialEnergy()
+    expected = energy.value_in_unit(unit.kilojoule_per_mole)
+    assert label.energy_kj_mol == pytest.approx(expected, abs=0.15)

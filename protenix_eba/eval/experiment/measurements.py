@@ -11,6 +11,7 @@ from typing import Final
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import require_file
+from protenix_eba.core.text_files import text_lines
 from protenix_eba.eval.experiment.karplus import COUPLINGS, karplus
 from protenix_eba.plugin_api import did_you_mean
 
@@ -95,8 +96,8 @@ def read_measurements(path: Path) -> list[Measurement]:
     Raises:
         UserError: No such file, columns or kinds, or a value that cannot be used.
     """
-    with open(require_file(path, "measurements"), newline="", encoding="utf-8-sig") as file:
-        lines = [(n, line) for n, line in enumerate(file, 1) if line.strip() and line[0] != "#"]
+    text = text_lines(require_file(path, "measurements"), _HINT)
+    lines = [(n, line) for n, line in enumerate(text, 1) if line.strip() and line[0] != "#"]
     reader = csv.DictReader(line for _, line in lines)
     fields = reader.fieldnames or ()
     if not set(_REQUIRED) <= set(fields):

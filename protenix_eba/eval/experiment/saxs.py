@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import require_file
+from protenix_eba.core.text_files import read_text
 from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.eval.experiment.debye import pair_counts, scattering
 from protenix_eba.eval.experiment.groups import WATER, Group, displaced, expansion, in_vacuum
@@ -83,7 +84,7 @@ def read_curve(path: Path, *, per_nm: bool = False, q_max: float = 0.5) -> Curve
         UserError: No such file, or fewer than five points that can be used.
     """
     rows = []
-    text = require_file(path, "SAXS curve").read_text(encoding="utf-8", errors="replace")
+    text = read_text(require_file(path, "SAXS curve"), strict=False)
     for line in text.splitlines():
         try:
             numbers = [float(word) for word in line.replace(",", " ").split()[:3]]

@@ -2,13 +2,14 @@
 
 Atoms are matched by (chain, residue number, atom name), never by position: GROMACS, AlphaFlow and
 the CCD each order them differently, and mdtraj >= 1.10.3 sorts the indices given to `atom_slice`,
-so that AlphaFlow's own script compares wrong atoms without an error (alphaflow issue 55).
+so that AlphaFlow's own script compares wrong atoms without an error (alphaflow issue 55). The
+insertion code is a part of the number: 52A is another residue than 52.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple, TypeAlias
 
 import mdtraj
 import numpy as np
@@ -16,8 +17,9 @@ from mdtraj.formats import PDBTrajectoryFile
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
+from protenix_eba.structures.topologies import insertion_code
 
-__all__ = ["MIN_COVERAGE", "AtomKey", "AtomMatch", "match_atoms"]
+__all__ = ["MIN_COVERAGE", "AtomKey", "AtomMatch", "ResidueNumber", "match_atoms"]
 
 # Terminal oxygens aside, every heavy atom of a complete prediction is in the MD; 5% tolerate a
 # missing residue at an end or a few unresolved side chains.
@@ -25,6 +27,18 @@ MIN_COVERAGE: Final = 0.95
 _EXAMPLES: Final = 4
 
 Ints = NDArray[np.int64]
+# Of a chain its residues' numbers and names, in the file's order.
+_Chain: TypeAlias = "dict[ResidueNumber, str]"
+
+
+class ResidueNumber(NamedTuple):
+    """A residue's number and its insertion code: 52A is another residue than 52."""
+
+    number: int
+    insertion: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.number}{self.insertion}"
 
 
 @dataclass(frozen=True, order=True)
@@ -32,16 +46,16 @@ class AtomKey:
     """What identifies an atom within one ensemble."""
 
     chain: str
-    residue_number: int
+    number: ResidueNumber
     atom_name: str
 
     @property
-    def residue(self) -> tuple[str, int]:
+    def residue(self) -> tuple[str, ResidueNumber]:
         """What identifies its residue."""
-        return self.chain, self.residue_number
+        return self.chain, self.number
 
     def __str__(self) -> str:
-        return f"{self.chain or '-'}/{self.residue_number}/{self.atom_name}"
+        return f"{self.chain or '-'}/{self.number}/{self.atom_name}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +92,7 @@ class _Side:
 
     @property
     def residue_range(self) -> str:
-        numbers = [key.residue_number for key in self.keys]
+        numbers = [key.number for key in self.keys]
         return f"{min(numbers)} to {max(numbers)}" if numbers else "none"
 
     @property
@@ -93,7 +107,7 @@ class _Side:
         return _Side(self.atoms[rows], [self.keys[i] for i in rows], names)
 
     def without_chains(self) -> _Side:
-        keys = [AtomKey("", key.residue_number, key.atom_name) for key in self.keys]
+        keys = [AtomKey("", key.number, key.atom_name) for key in self.keys]
         return _Side(self.atoms, keys, self.residue_names)
 
 
@@ -161,7 +175,7 @@ def _numbered_as(ours: _Side, theirs: _Side) -> tuple[_Side, list[str]]:
     mine, other = _chains(ours), _chains(theirs)
     if _fits(mine, other) or len(mine) != len(other):
         return theirs, []
-    new: dict[tuple[str, int], tuple[str, int]] = {}
+    new: dict[tuple[str, ResidueNumber], tuple[str, ResidueNumber]] = {}
     notes: list[str] = []
     for chain, residues in mine.items():
         found = _counterpart(chain, residues, other)
@@ -183,15 +197,14 @@ def _numbered_as(ours: _Side, theirs: _Side) -> tuple[_Side, list[str]]:
     return _Side(kept.atoms, keys, kept.residue_names), notes
 
 
-def _chains(side: _Side) -> dict[str, dict[int, str]]:
-    """For each chain its residues' numbers and names, in the file's order."""
-    found: dict[str, dict[int, str]] = {}
+def _chains(side: _Side) -> dict[str, _Chain]:
+    found: dict[str, _Chain] = {}
     for key, residue in zip(side.keys, side.residue_names, strict=True):
-        found.setdefault(key.chain, {})[key.residue_number] = residue
+        found.setdefault(key.chain, {})[key.number] = residue
     return found
 
 
-def _fits(ours: dict[str, dict[int, str]], theirs: dict[str, dict[int, str]]) -> bool:
+def _fits(ours: dict[str, _Chain], theirs: dict[str, _Chain]) -> bool:
     """Whether all residues of one side are those of the other under the same ids and numbers."""
     mine, other = (
         {(chain, *residue) for chain, found in side.items() for residue in found.items()}
@@ -201,8 +214,8 @@ def _fits(ours: dict[str, dict[int, str]], theirs: dict[str, dict[int, str]]) ->
 
 
 def _counterpart(
-    chain: str, ours: dict[int, str], others: dict[str, dict[int, str]]
-) -> tuple[str, list[tuple[int, int]]] | None:
+    chain: str, ours: _Chain, others: dict[str, _Chain]
+) -> tuple[str, list[tuple[ResidueNumber, ResidueNumber]]] | None:
     """The samples' chain with the sequence of one of the reference's, and pairs of numbers.
 
     The chain of the same id is tried first.
@@ -219,11 +232,27 @@ def _counterpart(
     return None
 
 
-def _continues_alike(pairs: list[tuple[int, int]]) -> bool:
-    """Whether both sides' numbers jump at the same residues, or the samples' count from 1."""
-    ours, theirs = np.array(pairs).T
-    counted = theirs[0] == 1 and (np.diff(theirs) == 1).all()
-    return bool(counted or (np.diff(ours) == np.diff(theirs)).all())
+def _continues_alike(pairs: list[tuple[ResidueNumber, ResidueNumber]]) -> bool:
+    """Whether both sides' numbers jump at the same residues.
+
+    Otherwise one side has to count its residues through: the samples do from 1, or the other side
+    has insertion codes and leaves out no number either.
+    """
+    ours, theirs = zip(*pairs, strict=True)
+    steps = [np.diff([residue.number for residue in side]) for side in (ours, theirs)]
+    codes = [[residue.insertion for residue in side] for side in (ours, theirs)]
+    if codes[0] == codes[1] and (steps[0] == steps[1]).all():
+        return True
+    if theirs[0].number == 1 and _counts_on(steps[1], codes[1]) and not any(codes[1]):
+        return True
+    one_has_codes = any(codes[0]) != any(codes[1])
+    return one_has_codes and all(map(_counts_on, steps, codes))
+
+
+def _counts_on(steps: Ints, codes: list[str]) -> bool:
+    """Whether each residue's number is the next one, or the same with another insertion code."""
+    after = zip(steps, codes[1:], strict=True)
+    return all(step == 1 or (step == 0 and code) for step, code in after)
 
 
 def _position(ours: list[str], theirs: list[str]) -> int | None:
@@ -261,7 +290,8 @@ def _residue_name(residue: mdtraj.core.topology.Residue) -> str:
 def _key(atom: mdtraj.core.topology.Atom) -> AtomKey:
     aliases = PDBTrajectoryFile._atomNameReplacements.get(_residue_name(atom.residue), {})
     chain = (atom.residue.chain.chain_id or "").strip()
-    return AtomKey(chain, atom.residue.resSeq, aliases.get(atom.name, atom.name))
+    number = ResidueNumber(atom.residue.resSeq, insertion_code(atom.residue))
+    return AtomKey(chain, number, aliases.get(atom.name, atom.name))
 
 
 def _coverage(ours: _Side, theirs: _Side, name: str) -> tuple[float, list[str]]:
@@ -293,7 +323,7 @@ def _check_residue_names(
 ) -> None:
     wrong = sorted(
         {
-            (ours.keys[i].residue_number, ours.residue_names[i], theirs.residue_names[j])
+            (ours.keys[i].number, ours.residue_names[i], theirs.residue_names[j])
             for i, j in pairs
             if ours.residue_names[i] != theirs.residue_names[j]
         }
