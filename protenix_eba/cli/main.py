@@ -30,6 +30,7 @@ VERBS: Final = {
     "export": "Turn a training checkpoint into one that `protenix pred` reads.",
     "fold": "Fold C-alpha traces from predicted distances and orientations (EBM-Fold).",
     "refine": "Refine C-alpha traces by predicted distances and orientations (EBM-Fold).",
+    "doctor": "Say what is installed and what this machine has, and what to do.",
     "demo": "Run the whole pipeline on a small example.",
 }
 

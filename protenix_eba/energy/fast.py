@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from protenix_eba.core.files import sha256_of_file
 
-__all__ = ["accelerate", "can_accelerate"]
+__all__ = ["accelerate", "c_compiler", "can_accelerate"]
 
 Compute = Callable[[Any], tuple[float, NDArray[np.float64]]]
 
@@ -40,10 +40,15 @@ def can_accelerate() -> bool:
     return hasattr(openmm, "PythonForce") and _library() is not None
 
 
+def c_compiler() -> str | None:
+    """The C compiler that builds the routine, None where there is none."""
+    return shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+
+
 @functools.cache
 def _library() -> ctypes.CDLL | None:
     """The compiled routine, built once for each source version and kept in the user cache."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    compiler = c_compiler()
     source = importlib.resources.files("protenix_eba.energy").joinpath("gbn2.c")
     with importlib.resources.as_file(source) as path:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "protenix-eba"

@@ -45,6 +45,7 @@ __all__ = [
     "HookError",
     "Plugin",
     "ensure_ccd_cache",
+    "has_components",
     "has_cuda",
     "load_plugins",
     "point_to_ccd_cache",
@@ -145,7 +146,12 @@ def protenix_root() -> Path:
     components are there, otherwise one in the user's cache.
     """
     root = Path(os.environ.get("PROTENIX_ROOT_DIR") or Path.home())
-    return root if _is_complete(root) else _cache_root()
+    return root if has_components(root) else _cache_root()
+
+
+def has_components(root: Path) -> bool:
+    """Whether a folder holds the chemical components that Protenix reads, both files."""
+    return (root / COMPONENTS).is_file() and (root / RDKIT_PICKLE).is_file()
 
 
 def ensure_ccd_cache(root: Path | str | None = None) -> Path:
@@ -165,7 +171,7 @@ def ensure_ccd_cache(root: Path | str | None = None) -> Path:
         RuntimeError: Protenix was imported before with another folder (an error of the caller).
     """
     root = point_to_ccd_cache(root)
-    if not _is_complete(root):
+    if not has_components(root):
         _build_ccd_cache(root)
     return root
 
@@ -209,9 +215,9 @@ def prepare_pred_root(root: Path | str, checkpoint_path: Path | str, model_name:
     """
     root = Path(root)
     checkpoint_path = require_file(checkpoint_path, "checkpoint").resolve()
-    if not _is_complete(root):
+    if not has_components(root):
         source = protenix_root()
-        if not _is_complete(source):
+        if not has_components(source):
             _build_ccd_cache(source)
         for name in (COMPONENTS, RDKIT_PICKLE):
             _link(source / name, root / name)
@@ -240,10 +246,6 @@ def _check_version() -> None:
         raise UserError("Protenix is not installed", hint) from None
     if not version.startswith(SUPPORTED_VERSION):
         raise UserError(f"expected Protenix {SUPPORTED_VERSION}x, found {version}", hint)
-
-
-def _is_complete(root: Path) -> bool:
-    return (root / COMPONENTS).is_file() and (root / RDKIT_PICKLE).is_file()
 
 
 def _cache_root() -> Path:
@@ -287,7 +289,7 @@ def _build_ccd_cache(root: Path) -> None:
         temporary.rename(root / "common")
     except OSError as error:
         # Another process was faster: its folder is as good as ours.
-        if not _is_complete(root):
+        if not has_components(root):
             raise UserError(
                 f"{root / 'common'} lacks components.cif or its RDKit pickle, and is in the way",
                 "remove that folder and run the command again",

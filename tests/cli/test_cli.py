@@ -57,11 +57,13 @@ def call_train(monkeypatch, capsys):
     return call
 
 
-@pytest.mark.parametrize("command", ["main", "train"])
-def test_help_imports_nothing_slow(command):
+@pytest.mark.parametrize(
+    ("command", "words"), [("main", ""), ("main", "doctor"), ("train", "")], ids=str
+)
+def test_help_imports_nothing_slow(command, words):
     start = time.perf_counter()
     statement = (
-        f"from protenix_eba.cli import {command}\nsys.argv = ['x', '--help']\n"
+        f"from protenix_eba.cli import {command}\nsys.argv = {['x', *words.split(), '--help']}\n"
         f"try: {command}.main()\nexcept SystemExit: pass"
     )
     assert not imported_by(statement) & SLOW_MODULES
