@@ -271,7 +271,7 @@ def _run(
     tasks = (delayed(label_chunk)(chunk, job) for chunk in chunks)
     results = run_parallel(tasks, workers.jobs, workers.backend, workers.scheduler)
     with progress_bar() as progress:
-        task = progress.add_task("labelling", total=total, note="")
+        task = progress.add_task("labelling", total=total, completed=known.used, note="")
         for rows, bad in results:
             computed, without = computed + rows, without + bad
             note = f"{without} without energy" if without else ""
