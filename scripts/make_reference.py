@@ -46,7 +46,7 @@ def commands_page() -> str:
         "# Commands\n",
         "`--help` of each command prints the same. Exit status of "
         "all: 0 done, 2 unusable input, 3 some targets or rows failed (they are named), 130 "
-        "interrupted.\n",
+        "interrupted, 143 ended by SIGTERM.\n",
     ]
     root = click.Context(cli, info_name="protenix-eba")
     parts += [_command(command, context) for command, context in _leaves(cli, root)]

@@ -10,8 +10,9 @@ from typing import Final
 
 import click
 
-from protenix_eba.cli.status import INTERRUPTED, UNUSABLE_INPUT
+from protenix_eba.cli.status import INTERRUPTED, TERMINATED, UNUSABLE_INPUT
 from protenix_eba.core.errors import UserError
+from protenix_eba.core.signals import Terminated, sigterm_interrupts
 
 __all__ = ["cli", "main", "run"]
 
@@ -76,19 +77,22 @@ def run(argv: Sequence[str]) -> int:
         argv: The words after the name of the command.
 
     Returns:
-        The exit status: 0, 2 for input that cannot be used, 130 when interrupted.
+        The exit status: 0, 2 for input that cannot be used, 130 when interrupted, 143 by
+        SIGTERM.
     """
     try:
-        status = cli.main(list(argv), prog_name="protenix-eba", standalone_mode=False)
+        with sigterm_interrupts():
+            status = cli.main(list(argv), prog_name="protenix-eba", standalone_mode=False)
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         return UNUSABLE_INPUT
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
         click.echo("interrupted; what is finished is kept", err=True)
-        return INTERRUPTED
+        # click has a KeyboardInterrupt of a command's as the cause of its own.
+        return TERMINATED if isinstance(error.__cause__ or error, Terminated) else INTERRUPTED
     except Exception as error:
         from protenix_eba.host.environment import (
             HookError,  # Protenix comes with it: only when it is needed

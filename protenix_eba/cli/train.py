@@ -10,8 +10,9 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from protenix_eba.cli.status import INTERRUPTED, UNUSABLE_INPUT
+from protenix_eba.cli.status import INTERRUPTED, TERMINATED, UNUSABLE_INPUT
 from protenix_eba.core.errors import UserError
+from protenix_eba.core.signals import Terminated, sigterm_interrupts
 from protenix_eba.host.environment import TRAINERS, HookError, Plugin, load_plugins
 from protenix_eba.plugin_api import Arguments, Trainer, installed_plugins, split_args
 
@@ -77,17 +78,18 @@ def main() -> None:
     """Do what the command line asks for; failures become an exit status and a message.
 
     Raises:
-        SystemExit: Status 2 for unusable input, 130 for an interrupt.
+        SystemExit: Status 2 for unusable input, 130 for an interrupt, 143 for SIGTERM.
     """
     try:
-        run(sys.argv[1:])
+        with sigterm_interrupts():
+            run(sys.argv[1:])
     except (UserError, HookError, OSError) as error:
         # A full disk, a folder that cannot be written: the operating system's message says which.
         print(f"error: {error}", file=sys.stderr)
         sys.exit(UNUSABLE_INPUT)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("interrupted; checkpoints that were written are kept", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(TERMINATED if isinstance(error, Terminated) else INTERRUPTED)
 
 
 def program() -> NoReturn:

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["StopSignals"]
+__all__ = ["StopSignals", "Terminated", "sigterm_interrupts"]
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, from a queue or an operator: to be treated as Ctrl-C is."""
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM raises `Terminated` within it, so that files are closed and a line can be said.
+
+    Processes that are forked within it die of the signal as they would without.
+    """
+    owner = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class StopSignals:
@@ -14,10 +42,11 @@ class StopSignals:
 
     Attributes:
         received: Whether one came.
+        terminated: Whether it was SIGTERM.
     """
 
     def __init__(self) -> None:
-        self.received = False
+        self.received = self.terminated = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -33,4 +62,5 @@ class StopSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = True
+        self.terminated = number == signal.SIGTERM
         signal.signal(number, self._before[number])

@@ -21,7 +21,7 @@ from protenix_eba.core.progress import progress_bar, tell
 from protenix_eba.core.ranks import any_rank, average
 from protenix_eba.core.run_folder import RunFolder
 from protenix_eba.core.runlog import RunLog, WandbSettings, open_run_log
-from protenix_eba.core.signals import StopSignals
+from protenix_eba.core.signals import StopSignals, Terminated
 from protenix_eba.training.checkpoints import Checkpoints, wants_universal
 from protenix_eba.training.ema import Ema
 from protenix_eba.training.engine import engine_settings, make_engine, start_distributed, trainable
@@ -188,7 +188,7 @@ class TrainingLoop(ABC):
         """Part from the other processes.
 
         Raises:
-            KeyboardInterrupt: A signal stopped the run.
+            KeyboardInterrupt: A signal stopped the run; `Terminated` if it was SIGTERM.
         """
         if DIST_WRAPPER.rank == 0 and not self._stop:
             self.folder.finish(self.step)
@@ -196,7 +196,7 @@ class TrainingLoop(ABC):
         dist.destroy_process_group()
         if self._stop:
             self.print(f"stopped at step {self.step}: the same command goes on from here")
-            raise KeyboardInterrupt
+            raise Terminated if self.signals.terminated else KeyboardInterrupt
         self.print(f"wrote {self.folder.model}")
 
     def _agree_to_stop(self) -> bool:

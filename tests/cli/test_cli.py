@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 import time
@@ -108,12 +109,12 @@ def test_errors_of_a_verb_are_printed_without_traceback(verb, capsys):
     assert capsys.readouterr().err == "error: no trajectory\n  What to do: give one\n"
 
 
-def test_an_interrupted_verb_says_what_is_kept(verb, capsys):
-    def interrupt():
-        raise KeyboardInterrupt
-
-    verb(interrupt)
-    assert verbs.run(["label"]) == 130
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_verb_says_what_is_kept(verb, capsys, number, status):
+    verb(lambda: signal.raise_signal(number))
+    before = signal.getsignal(signal.SIGTERM)
+    assert verbs.run(["label"]) == status
+    assert signal.getsignal(signal.SIGTERM) is before
     assert "interrupted; what is finished is kept" in capsys.readouterr().err
 
 
@@ -181,10 +182,11 @@ def test_train_runs_the_trainer_that_was_chosen(call_train, monkeypatch):
     assert ran == [("af3", 1), ("mine", 1)]
 
 
-def test_an_interrupted_training_exits_with_130(call_train, monkeypatch):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_training_says_so(call_train, monkeypatch, number, status):
     def interrupt(configs):
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     monkeypatch.setattr(TRAINERS, "_components", {"af3": interrupt})
-    status, _, err = call_train(*REQUIRED)
-    assert status == 130 and err.endswith("checkpoints that were written are kept\n")
+    ended, _, err = call_train(*REQUIRED)
+    assert ended == status and err.endswith("checkpoints that were written are kept\n")
