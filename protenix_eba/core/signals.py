@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -30,6 +31,9 @@ def sigterm_interrupts() -> Iterator[None]:
             signal.raise_signal(number)
         raise Terminated
 
+    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
+        yield
+        return
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
