@@ -1,7 +1,6 @@
 import signal
 import subprocess
 import sys
-import time
 from types import ModuleType, SimpleNamespace
 
 import click
@@ -62,13 +61,11 @@ def call_train(monkeypatch, capsys):
     ("command", "words"), [("main", ""), ("main", "doctor"), ("train", "")], ids=str
 )
 def test_help_imports_nothing_slow(command, words):
-    start = time.perf_counter()
     statement = (
         f"from protenix_eba.cli import {command}\nsys.argv = {['x', *words.split(), '--help']}\n"
         f"try: {command}.main()\nexcept SystemExit: pass"
     )
     assert not imported_by(statement) & SLOW_MODULES
-    assert time.perf_counter() - start < 5  # on a busy machine; idle it is 0.1 s
 
 
 def test_print_config_does_not_import_torch():
