@@ -128,7 +128,9 @@ def evaluate(
     """
     paths = [*samples, *more]
     if suite_name != ATLAS:
-        only_atlas = {"--compat": compat, "--labels": labels, "--training": training}
+        only_atlas = {
+            "--label": label, "--compat": compat, "--labels": labels, "--training": training,
+        }  # fmt: skip
         _refuse_given(suite_name, only_atlas | {"--jobs": jobs if jobs > 1 else None})
         wanted = _names(targets) if targets else None
         failed = answer(suite_name, paths, reference, out, wanted, weights, changes)

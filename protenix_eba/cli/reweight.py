@@ -59,6 +59,8 @@ def reweight(
     from protenix_eba.eval.weighting import write_weights
 
     path = out or _beside(samples)
+    if path.suffix == ".json":
+        raise UserError(f"--out {path}: that name is for the record", "name a CSV file")
     reports = reweight_ensembles(
         samples, data, theta=theta, held_out=held_out,
         prior=_prior(prior, temperature_k) if prior else None, min_effective=min_effective,

@@ -28,7 +28,7 @@ from protenix_eba.eval.store import (
     write_target,
 )
 from protenix_eba.eval.target_result import TargetResult
-from protenix_eba.eval.weighting import WeightedDraw, read_weights
+from protenix_eba.eval.weighting import WeightedDraw, read_weights, refuse_strangers
 from protenix_eba.structures.sources import Conformations, find_references, find_samples
 
 __all__ = ["evaluate"]
@@ -190,6 +190,8 @@ class _Inputs:
         md = find_references(Path(reference))
         found, failed = find_samples([Path(path) for path in samples])
         known = read_weights(weights) if weights else {}
+        if weights and found:
+            refuse_strangers(known, found, str(weights))
         drawn = {n: WeightedDraw(s, known[n]) if n in known else s for n, s in found.items()}
         return cls(*md, drawn, failed)
 

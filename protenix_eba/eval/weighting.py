@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from protenix_eba.core.files import atomic_path, require_file
 from protenix_eba.core.text_files import text_lines
 from protenix_eba.structures.sources import Conformations
 
-__all__ = ["WeightedDraw", "read_weights", "systematic_draw", "write_weights"]
+__all__ = ["WeightedDraw", "read_weights", "refuse_strangers", "systematic_draw", "write_weights"]
 
 Float64s = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -67,6 +67,25 @@ def read_weights(path: Path) -> dict[str, Float64s]:
             )
         known[sample] = weight
     return {name: _normalised(path, name, rows) for name, rows in found.items()}
+
+
+def refuse_strangers(given: Collection[str], targets: Collection[str], source: str) -> None:
+    """Refuse weights that are of none of the targets, where equal ones would take their place.
+
+    Args:
+        given: Targets that have weights.
+        targets: Targets of the ensembles.
+        source: Where the weights are from.
+
+    Raises:
+        UserError: Not one target has weights.
+    """
+    if not set(given) & set(targets):
+        raise UserError(
+            f"{source}: expected weights of {', '.join(sorted(targets)[:4])}, found those of "
+            f"{', '.join(sorted(given)[:4]) or 'no target'}",
+            "the column `target` holds the names of the ensembles in --samples",
+        )
 
 
 def _normalised(path: Path, name: str, rows: Mapping[int, float]) -> Float64s:

@@ -218,6 +218,8 @@ def test_labels_are_a_prior(demo_data, tmp_path):
     [
         (["--theta", "big"], "expected a number, cv, cv-residues or l-curve, found 'big'"),
         (["--theta", "-1"], "expected a positive number, found -1.0"),
+        (["--theta", "inf"], "expected a positive number, found inf"),
+        (["--out", "w.json"], "--out w.json: that name is for the record"),
         (["--samples", "more"], "--out: needed where --samples is not one folder"),
     ],
 )
@@ -244,3 +246,9 @@ def test_the_shipped_couplings_reweight_the_shipped_md(demo_data, tmp_path):
     assert run(["reweight", *words, *out, "--theta", "cv-residues"]) == 0
     apart = json.loads((tmp_path / "w.json").read_text())["targets"][NAME]["numbers"]
     assert apart["effective_after"] > 590.0
+
+
+def test_a_prior_of_other_targets_is_refused(ensemble, capsys):
+    write_weights(ensemble / "prior.csv", {"q": np.full(100, 0.01)})
+    assert command(ensemble, 6.0, "--prior", str(ensemble / "prior.csv")) == 2
+    assert "--prior: expected weights of p, found those of q" in capsys.readouterr().err

@@ -77,6 +77,14 @@ def test_weights_of_other_files_are_refused(demo_data, tmp_path):
         )
 
 
+def test_weights_of_other_targets_are_refused(demo_data, tmp_path):
+    write_weights(tmp_path / "w.csv", {"other": np.array([0.5, 0.5])})
+    with pytest.raises(UserError, match=f"expected weights of {NAME}, found those of other"):
+        evaluate(
+            demo_data / NAME, [demo_data / NAME], tmp_path, label="x", weights=tmp_path / "w.csv"
+        )
+
+
 def test_energies_are_not_weighted_so_both_are_refused(demo_data, tmp_path, capsys):
     from protenix_eba.cli.main import run
 

@@ -98,12 +98,18 @@ def read_measurements(path: Path) -> list[Measurement]:
     """
     text = text_lines(require_file(path, "measurements"), _HINT)
     lines = [(n, line) for n, line in enumerate(text, 1) if line.strip() and line[0] != "#"]
-    reader = csv.DictReader(line for _, line in lines)
+    reader = csv.DictReader((line for _, line in lines), restval="")
     fields = reader.fieldnames or ()
     if not set(_REQUIRED) <= set(fields):
         raise UserError(f"{path}: found the columns {', '.join(fields) or 'none'}", _HINT)
     found = []
-    for (number, _), row in zip(lines[1:], reader, strict=True):
+    for row in reader:
+        number = lines[reader.line_num - 1][0]
+        if any(row.pop(None, ())):
+            raise UserError(
+                f"{path}, line {number}: more values than the {len(fields)} columns",
+                'quote what has a comma in it, "2:HB1,2:HB2 4:H", and write 5.59, not 5,59',
+            )
         try:
             found.append(_measurement(row))
         except (ValueError, TypeError) as error:

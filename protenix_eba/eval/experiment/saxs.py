@@ -44,11 +44,13 @@ class Curve:
         q: `[Q]` 1 / angstrom.
         intensity: `[Q]` in any unit.
         error: `[Q]` standard deviations.
+        n_beyond: Points of the file beyond the largest q.
     """
 
     q: Float64s
     intensity: Float64s
     error: Float64s
+    n_beyond: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def read_curve(path: Path, *, per_nm: bool = False, q_max: float = 0.5) -> Curve
             f"{path}: {kept.sum()} points with q up to {q_max} per angstrom and a positive error",
             "three columns: q, intensity, error; --set per_nm=true where q is in 1/nm",
         )
-    return Curve(q[kept], intensity[kept], error[kept])
+    return Curve(q[kept], intensity[kept], error[kept], int((q > q_max).sum()))
 
 
 def partial_curves(

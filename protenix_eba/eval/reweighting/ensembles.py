@@ -20,6 +20,7 @@ from protenix_eba.eval.reweighting.entropy import Problem, chi_square
 from protenix_eba.eval.reweighting.entropy import reweight as weights_of_theta
 from protenix_eba.eval.reweighting.theta import Choice, cross_validated, l_curve
 from protenix_eba.eval.suites.nmr import agreement, of_target
+from protenix_eba.eval.weighting import refuse_strangers
 from protenix_eba.structures.sources import Conformations, find_samples
 
 __all__ = ["Report", "reweight_ensembles"]
@@ -80,6 +81,8 @@ def reweight_ensembles(
         raise UserError(f"target {name}: {why}", "leave it out, or mend it")
     fit = read_measurements(data)
     judged = read_measurements(held_out) if held_out else []
+    if prior is not None:
+        refuse_strangers(prior, found, "--prior")
     known = prior or {}
     reports = []
     for name, source in found.items():

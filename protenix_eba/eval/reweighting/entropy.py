@@ -104,7 +104,7 @@ def reweight(problem: Problem, theta: float) -> Reweighted:
     Raises:
         UserError: theta is not positive, or the minimum was not found.
     """
-    if not theta > 0.0:
+    if not 0.0 < theta < np.inf:
         raise UserError(f"theta: expected a positive number, found {theta}", "1 is a usual one")
     off = problem.deviations
     kept = problem.prior > 0.0

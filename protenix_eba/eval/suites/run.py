@@ -13,7 +13,7 @@ from typing import Any
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path, write_json
 from protenix_eba.eval.suites.registry import Outcome, Request, Suite, Value
-from protenix_eba.eval.weighting import read_weights
+from protenix_eba.eval.weighting import read_weights, refuse_strangers
 from protenix_eba.plugin_api import did_you_mean
 from protenix_eba.structures.sources import find_samples
 
@@ -49,7 +49,10 @@ def _value(word: str, text: str, default: Any) -> Any:
             raise UserError(f"--set {word}: expected true or false, found {text!r}")
         return text.lower() == "true"
     try:
-        return type(default)(text)
+        value = type(default)(text)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(text)
+        return value
     except ValueError as error:
         kind = {int: "a whole number", float: "a number"}.get(type(default), "another value")
         raise UserError(f"--set {word}: expected {kind}, found {text!r}") from error
@@ -99,6 +102,8 @@ def run_suite(
         raise UserError(f"no samples of {', '.join(sorted(missing)[:4])}", "check --targets")
     chosen = changed_settings(suite, settings)
     by_name = read_weights(weights) if weights else {}
+    if weights:
+        refuse_strangers(by_name, wanted, str(weights))
     outcome = suite.compute(Request(wanted, reference, by_name, chosen, seed))
     kept = {n: why for n, why in unusable.items() if targets is None or n in targets}
     notes = list(outcome.notes)

@@ -81,10 +81,18 @@ def _thinned(curve: Curve) -> Curve:
 def _compute(request: Request) -> Outcome:
     settings: SaxsSettings = request.settings
     shown: dict[str, tuple[Curve, Fit]] = {}
+    notes = ["Free parameters of the fit: scale, c1, c2" + (", background." if settings.background
+             else ".")]  # fmt: skip
 
     def compute(name: str) -> list[Value]:
         path = _curve_of(request.reference, name)
-        curve = _thinned(read_curve(path, per_nm=settings.per_nm, q_max=settings.q_max))
+        whole = read_curve(path, per_nm=settings.per_nm, q_max=settings.q_max)
+        if whole.n_beyond:
+            notes.append(
+                f"{name}: left out beyond q = {settings.q_max:g} per angstrom: {whole.n_beyond} "
+                f"of {whole.n_beyond + len(whole.q)} points. Is q in 1/nm? --set per_nm=true"
+            )
+        curve = _thinned(whole)
         partials, weights = _partials(request, name, curve.q), request.weights_of(name)
 
         def fit(averaged: Float64s) -> Fit:
@@ -108,8 +116,6 @@ def _compute(request: Request) -> Outcome:
 
     values, failed = by_target(sorted(request.samples), compute)
     figures = {"saxs": small_multiples(shown, _draw, "q (1/Å)", "intensity")}
-    notes = ["Free parameters of the fit: scale, c1, c2" + (", background." if settings.background
-             else ".")]  # fmt: skip
     return Outcome(values, failed, notes, figures, ("chi2", "c1", "c2"))
 
 

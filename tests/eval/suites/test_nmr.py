@@ -225,11 +225,20 @@ def test_agreement_is_what_its_words_say():
         ("RDC,2:N 2:H,1,0", "an error is a positive number"),
         ("NOE,2:H 3:H,x,1", "could not convert"),
         ("NOE,H 3:H,1,1", "cannot read the atom 'H'"),
+        ("3J_HN_HA,2,5,59,0,42", "line 2: more values than the 4 columns"),
+        ("3J_HN_HA,2,5.59", "line 2: could not convert string to float: ''"),
+        ('"3J_HN_HA\n",2,5.59,x', "line 3: could not convert"),
     ],
 )
 def test_a_broken_line_is_named(row, message, tmp_path):
     (tmp_path / "d.csv").write_text(f"kind,atoms,value,error\n{row}\n")
     with pytest.raises(UserError, match=message):
+        read_measurements(tmp_path / "d.csv")
+
+
+def test_a_line_that_ends_early_is_named_whatever_the_order_of_columns(tmp_path):
+    (tmp_path / "d.csv").write_text("# J\nvalue,error,atoms,kind\n5.59,0.4\n")
+    with pytest.raises(UserError, match="line 3: unknown kind ''"):
         read_measurements(tmp_path / "d.csv")
 
 

@@ -140,6 +140,8 @@ def test_curves_are_read_with_their_unit(tmp_path):
     (tmp_path / "c.dat").write_text("# instrument\nq I error\n" + rows)
     curve = read_curve(tmp_path / "c.dat", per_nm=True)
     np.testing.assert_allclose(curve.q, Q, atol=1e-4)
+    part = read_curve(tmp_path / "c.dat", per_nm=True, q_max=float(Q[9:11].mean()))
+    assert (len(part.q), part.n_beyond) == (10, len(Q) - 10)
     (tmp_path / "d.dat").write_text("0.1 1 0.1\n")
     with pytest.raises(UserError, match=r"1 points with q up to 0\.5 per angstrom"):
         read_curve(tmp_path / "d.dat")
@@ -152,7 +154,7 @@ def test_the_command_finds_the_weights_that_a_curve_was_made_of(demo_data, pepti
     mix = np.array([1.0, -1.0, 1.0])
     intensity = np.einsum("a,abq,b->q", mix, partials, mix)
     rows = [f"{q} {i} {0.002 * i}" for q, i in zip(Q, intensity, strict=True)]
-    (tmp_path / "curve.dat").write_text("\n".join(rows))
+    (tmp_path / "curve.dat").write_text("\n".join([*rows, "0.9 1 1"]))
     (tmp_path / "s").mkdir()
     swollen = 1.3 * frame.xyz[0]
     both = mdtraj.Trajectory(np.array([frame.xyz[0], swollen]), frame.topology)
@@ -165,6 +167,7 @@ def test_the_command_finds_the_weights_that_a_curve_was_made_of(demo_data, pepti
                  str(tmp_path / "s"), "--out", str(tmp_path / "o"), "--weights",
                  str(tmp_path / "w.csv")]  # fmt: skip
         assert run(["evaluate", *words]) == 0
-        values = json.loads((tmp_path / "o" / "metrics.json").read_text())["values"]
-        found.append(next(v["value"] for v in values if v["key"] == "chi2"))
+        record = json.loads((tmp_path / "o" / "metrics.json").read_text())
+        assert any(f"1 of {len(Q) + 1} points" in note for note in record["notes"])
+        found.append(next(v["value"] for v in record["values"] if v["key"] == "chi2"))
     assert found[0] < 0.2 and found[1] > 10.0 * found[0]

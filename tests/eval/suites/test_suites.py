@@ -128,6 +128,9 @@ def test_a_reference_that_lacks_residues_is_compared_over_the_others(two_states)
         (["--set", "cutoff_angstrom=-1"], "expected a positive number, found -1.0"),
         (["--compat", "alphaflow-1.9.9"], "the suite states has no --compat"),
         (["--suite", "state"], "did you mean states?"),
+        (["--set", "cutoff_angstrom=nan"], "expected a number, found 'nan'"),
+        (["--set", "cutoff_angstrom=inf"], "expected a number, found 'inf'"),
+        (["--label", "eba"], "the suite states has no --label"),
     ],
 )
 def test_what_a_user_gets_wrong_is_said(two_states, words, message, capsys):
@@ -225,3 +228,9 @@ def test_a_suite_of_a_plugin_is_run_and_listed(two_states, monkeypatch, capsys):
     assert evaluate(two_states, "--suite", "size") == 0
     assert float(read(two_states)["", "size"]["value"]) == 50.0
     assert run(["suites"]) == 0 and "How many." in capsys.readouterr().out
+
+
+def test_weights_of_other_targets_are_refused(two_states, tmp_path, capsys):
+    (tmp_path / "w.csv").write_text("target,sample,weight\nother,0,1\n")
+    assert evaluate(two_states, "--weights", str(tmp_path / "w.csv")) == 2
+    assert "found those of other" in capsys.readouterr().err
