@@ -179,7 +179,7 @@ def open_handle(path: Path) -> Iterator[Any]:
     """Mdtraj's object of a trajectory: XTC, DCD, TRR, NetCDF (AMBER) or HDF5 (mdtraj).
 
     Raises:
-        UserError: No such file, another format, a broken header.
+        UserError: No such file, an empty one, another format, a broken header.
     """
     if path.suffix.lower() not in TRAJECTORY_SUFFIXES:
         raise UserError(
@@ -188,6 +188,8 @@ def open_handle(path: Path) -> Iterator[Any]:
         )
     if not path.is_file():
         raise UserError(f"no trajectory file at {path}", "check the path")
+    if path.stat().st_size == 0:
+        raise UserError(f"cannot read {path.name}: it is empty (0 bytes)", BROKEN)
     with ExitStack() as files:
         try:
             handle = files.enter_context(mdtraj.open(files.enter_context(ascii_path(path))))

@@ -30,7 +30,7 @@ from protenix_eba.protein.residue_names import (
 )
 from protenix_eba.structures.md_bonds import bonds_of_protein
 from protenix_eba.structures.md_files import TOPOLOGY_SUFFIXES
-from protenix_eba.structures.pdb_text import atom_lines, with_models
+from protenix_eba.structures.pdb_text import atom_lines, has_atoms, with_models
 from protenix_eba.structures.psf_files import load_psf
 
 __all__ = ["SourceResidue", "SourceTopology", "read_topology"]
@@ -296,6 +296,8 @@ def _load(
             return mdtraj.load_topology(str(path)), None, None
         load = mdtraj.load_pdb if suffix in _PDB else mdtraj.load
         with without_mark(path) as plain:
+            if suffix in _PDB and not has_atoms(plain.read_bytes()):
+                raise ValueError("it has no ATOM lines")
             frame = load(str(plain))[0]
     except ImportError as error:
         raise UserError(

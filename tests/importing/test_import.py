@@ -384,7 +384,7 @@ BAD = {
     "shuffled atoms": (_shuffled, "another order of atoms"),
     "empty XTC": (
         lambda md, f: _mixed(md, f, lambda _, t: t.write_bytes(b"")),
-        "cannot read t.xtc",
+        "cannot read t.xtc: it is empty",
     ),
     "a header of an XTC": (
         lambda md, f: _mixed(md, f, lambda _, t: t.write_bytes(t.read_bytes()[:60])),
@@ -422,7 +422,14 @@ BAD = {
         lambda md, f: _mixed(md, f, lambda top, _: top.write_bytes(top.read_bytes()[:2000])),
         "its topology",
     ),
-    "empty PDB": (lambda md, f: _mixed(md, f, lambda top, _: top.write_bytes(b"")), "t.pdb"),
+    "empty PDB": (
+        lambda md, f: _mixed(md, f, lambda top, _: top.write_bytes(b"")),
+        "no ATOM lines",
+    ),
+    "a web page as PDB": (
+        lambda md, f: _mixed(md, f, lambda top, _: top.write_text("<html>404</html>")),
+        "no ATOM lines",
+    ),
     "binary PDB": (
         lambda md, f: _mixed(md, f, lambda top, _: top.write_bytes(os.urandom(999))),
         "cannot read t.pdb",
