@@ -122,6 +122,8 @@ def end_at_third(event, args):
         if len(kept) == 3:
             signal.raise_signal(number)  # in this thread, and before the next line
 
+# A shell that starts the suite in the background lets all that is below it ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.addaudithook(end_at_third)
 sys.exit(run(sys.argv[3:]))
 """

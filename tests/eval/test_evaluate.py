@@ -21,6 +21,7 @@ from joblib.externals.loky import get_reusable_executor
 
 from protenix_eba.cli.main import run
 from protenix_eba.core.errors import UserError
+from protenix_eba.core.progress import answers
 from protenix_eba.eval import evaluate as runner
 from protenix_eba.eval.definitions import METRICS
 from protenix_eba.eval.evaluate import evaluate
@@ -271,7 +272,7 @@ def test_commands_end_to_end(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(answers, "width", 200)
     outs = [tmp_path / "base", data / "out"]
     words = ["evaluate", "--reference", str(data / "md"), "--out", str(outs[0])]
     assert run([*words, "--samples", str(data / "base")]) == 0
