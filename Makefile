@@ -6,7 +6,7 @@ export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell python3 -m pip config get
 TORCH := $(if $(UV_FIND_LINKS),,--torch-backend cpu)
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: env demo test lint patches docs clean
+.PHONY: env demo test test-slow lint patches docs clean
 
 env: $(VENV)/.ready
 
@@ -19,7 +19,11 @@ demo: env
 	$(VENV)/bin/protenix-eba demo
 
 test: env
-	$(VENV)/bin/python -m pytest -n 2
+	$(VENV)/bin/python -m pytest -n 2 -m "not slow"
+
+# Whole runs: training, the demo, processes that are killed.
+test-slow: env
+	$(VENV)/bin/python -m pytest -n 2 -m slow
 
 lint: env
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy

@@ -143,7 +143,8 @@ def _as_pdb(cif: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("folder", "frame"), [(PUBLISHED, 0), pytest.param(SHARED, 1, marks=NEEDS_SHARED)]
+    ("folder", "frame"),
+    [(PUBLISHED, 0), pytest.param(SHARED, 1, marks=[NEEDS_SHARED, pytest.mark.slow])],
 )
 def test_published_energies(folder: Path, frame: int, tmp_path: Path) -> None:
     """The EBA authors' energies before and after minimisation, evaluated on their structures.

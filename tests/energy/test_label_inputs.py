@@ -107,6 +107,7 @@ def test_files_are_frames_of_the_target_that_their_names_share(tmp_path: Path) -
     assert set(together.target) == {"one"} and len(together) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("folder", "n_frames"), [(PUBLISHED, 1), pytest.param(SHARED, 5, marks=NEEDS_SHARED)]
 )

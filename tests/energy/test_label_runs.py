@@ -66,6 +66,7 @@ def test_few_frames_are_shared_out_to_all_processes(
     assert sorted(len(read_labels(path)) for path in parts) == [2, 3]
 
 
+@pytest.mark.slow
 def test_shares_together_are_the_table_and_leave_nothing_behind(tmp_path: Path) -> None:
     whole = label_targets(DEMO, tmp_path / "whole.parquet", AS_IS, choice=SOME).labels
     out = tmp_path / "l.parquet"
@@ -113,6 +114,7 @@ def test_share_is_read_or_refused(text: str) -> None:
     assert [int(word) for word in text.split("/")] == [shard.index, shard.count]
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_to_the_same_table(tmp_path: Path) -> None:
     """SIGKILL as soon as something is written, at no moment of the program's choosing."""
     whole = tmp_path / "whole.parquet"

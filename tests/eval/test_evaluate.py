@@ -242,6 +242,7 @@ def test_nothing_to_evaluate_is_an_error(data: Path, tmp_path: Path) -> None:
         evaluate(tmp_path / "nowhere", [data / "base"], tmp_path / "out", label="m")
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_keeps_what_is_finished_and_goes_on_to_the_same_result(
     found: Any, data: Path, tmp_path: Path
 ) -> None:
