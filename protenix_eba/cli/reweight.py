@@ -36,9 +36,10 @@ _WEIGHTS = "weights.csv"
 @click.option("--prior", type=_PATH,
               help="What to start from: weights, as this command writes them, or labels (Parquet) "
               "of the conformations: softmax(-E / (kT sqrt(N))), as EBA has it.")  # fmt: skip
-@click.option("--temperature-K", "temperature_k", type=float, default=300.0, show_default=True,
+@click.option("--temperature-K", "temperature_k", type=click.FloatRange(min=0, min_open=True),
+              default=300.0, show_default=True,
               help="Of the weights by labels.")  # fmt: skip
-@click.option("--min-effective", type=float, default=10.0, show_default=True,
+@click.option("--min-effective", type=click.FloatRange(min=0), default=10.0, show_default=True,
               help="Refuse weights that rest on fewer effective conformations.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the cross-validation.")
 @click.option("--out", type=_PATH,

@@ -74,14 +74,24 @@ class Frames:
         Raises:
             UserError: An atom of it is not there, as for the first residue.
         """
-        before = AtomName(residue.chain, residue.residue - 1, "C")
         own = [AtomName(residue.chain, residue.residue, name) for name in _BACKBONE]
-        points = [self.position(atom) for atom in (before, *own)]
+        points = [self._carbon_before(residue), *map(self.position, own)]
         xyz = np.stack(points, axis=1) / 10.0
         # mdtraj's torsion needs a topology of the right size only.
         trajectory = mdtraj.Trajectory(xyz, None)
         torsion = mdtraj.compute_dihedrals(trajectory, [[0, 1, 2, 3]], periodic=False, opt=False)
         return np.asarray(torsion[:, 0], dtype=np.float64)
+
+    def _carbon_before(self, atom: AtomName) -> NDArray[np.float64]:
+        """`[S, 3]` the carbonyl carbon that is bonded to the nitrogen of an atom's residue."""
+        before = AtomName(atom.chain, atom.residue - 1, "C")
+        if self._find(before) is None:
+            raise UserError(
+                f"target {self.name}: residue {atom.residue} has none before it, and so no "
+                "torsion phi and no amide plane",
+                "leave the values of the first residue of a chain out",
+            )
+        return self.position(before)
 
     def _find(self, atom: AtomName) -> int | None:
         if atom.chain or len(self._chains) == 1:
@@ -98,8 +108,14 @@ class Frames:
 
     def _amide_hydrogen(self, atom: AtomName) -> NDArray[np.float64]:
         """In the peptide plane, on the line that halves the angle C(i-1)-N-CA, outwards."""
-        nitrogen = self.position(AtomName(atom.chain, atom.residue, "N"))
-        before = self.position(AtomName(atom.chain, atom.residue - 1, "C"))
+        of = AtomName(atom.chain, atom.residue, "N")
+        index = self._find(of)
+        if index is not None and self.topology.atom(index).residue.name == "PRO":
+            raise UserError(
+                f"target {self.name}: {atom}: proline has no amide hydrogen",
+                "check the numbers of residues, or leave the value out",
+            )
+        nitrogen, before = self.position(of), self._carbon_before(atom)
         ca = self.position(AtomName(atom.chain, atom.residue, "CA"))
         direction = _unit(_unit(nitrogen - before) + _unit(nitrogen - ca))
         return nitrogen + AMIDE_BOND_ANGSTROM * direction

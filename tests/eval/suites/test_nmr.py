@@ -202,6 +202,20 @@ def test_an_amide_hydrogen_is_built_where_the_force_field_has_it(frames):
     assert lengths[0] == pytest.approx(1.02) and moments.shape == (len(frames), 1, 3, 3)
 
 
+def test_proline_has_no_amide_hydrogen():
+    """Of alanine and proline, at any coordinates."""
+    topology = mdtraj.Topology()
+    chain = topology.add_chain()
+    for name in ("ALA", "PRO"):
+        residue = topology.add_residue(name, chain)
+        for atom_name in ("N", "CA", "C"):
+            topology.add_atom(atom_name, mdtraj.element.Element.getBySymbol(atom_name[0]), residue)
+    two = Frames(topology, np.random.default_rng(0).normal(size=(1, 6, 3)), "two")
+    second = topology.residue(1).resSeq
+    with pytest.raises(UserError, match="proline has no amide hydrogen"):
+        two.position(AtomName("", second, "H"))
+
+
 def test_a_bound_is_wrong_on_one_side_only():
     asked = [measured("NOE", "1:H 2:H", 3.0, 0.5, bound=b) for b in ("upper", "lower", "")]
     np.testing.assert_allclose(residuals(asked, np.array([2.0, 2.0, 2.0])), [0.0, -2.0, -2.0])
@@ -258,5 +272,5 @@ def test_measured_couplings_stand_beside_the_shipped_md(demo_data, tmp_path):
 def test_atoms_that_are_not_there_are_said(frames):
     with pytest.raises(UserError, match="there is no atom 3:QX"):
         Prediction(frames, [measured("NOE", "3:QX 2:H")])
-    with pytest.raises(UserError, match="there is no atom 0:C"):
+    with pytest.raises(UserError, match="residue 1 has none before it"):
         Prediction(frames, [measured("3J_HN_HA", "1")])
