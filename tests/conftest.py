@@ -5,6 +5,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import csv
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ from protenix_eba.host import environment
 
 environment.prepare_environment()
 environment.ensure_ccd_cache()
+
+# A shell that starts the suite in the background lets all that is below it ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A Protenix in all its parts, small enough to be trained in a test.
 SMALL_MODEL = """
@@ -122,8 +126,6 @@ def end_at_third(event, args):
         if len(kept) == 3:
             signal.raise_signal(number)  # in this thread, and before the next line
 
-# A shell that starts the suite in the background lets all that is below it ignore Ctrl-C.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.addaudithook(end_at_third)
 sys.exit(run(sys.argv[3:]))
 """
