@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
 
-import numpy as np
 from scipy.spatial import cKDTree
 
 from protenix_eba.importing.molecule import Molecule
 from protenix_eba.importing.record import ReplicaRecord
+from protenix_eba.protein.residue_names import CAP_ATOMS
 from protenix_eba.protein.titration import GROUPS, state_of
 from protenix_eba.structures.md_topology import SourceTopology
 
@@ -84,8 +84,12 @@ def _protonation(molecule: Molecule) -> str:
 
 
 def _states(molecule: Molecule, hydrogens: list[int]) -> Iterator[str]:
-    """Residues in another state than usual, and the tautomer of each histidine."""
+    """Residues and ends in another state than usual, and the tautomer of each histidine."""
     tree = cKDTree(molecule.reference[hydrogens])
+
+    def carried(atom: int) -> int:
+        return len(tree.query_ball_point(molecule.reference[atom], _LONGEST_TO_HYDROGEN))
+
     bridged = {
         molecule.topology.atom(index).residue.index
         for bond in molecule.bridges
@@ -94,18 +98,27 @@ def _states(molecule: Molecule, hydrogens: list[int]) -> Iterator[str]:
     }
     for residue in molecule.topology.residues:
         parents = GROUPS.get(residue.name, ((), 0, 0))[0]
-        where = {atom.name: atom.index for atom in residue.atoms}
         # A residue without any hydrogen shows nothing.
         if not parents or not any(atom.element.symbol == "H" for atom in residue.atoms):
             continue
-        counts = {
-            name: int(
-                np.size(
-                    tree.query_ball_point(molecule.reference[where[name]], _LONGEST_TO_HYDROGEN)
-                )
-            )
-            for name in parents
-            if name in where
-        }
+        counts = {a.name: carried(a.index) for a in residue.atoms if a.name in parents}
         if state := state_of(residue.name, counts, bridged=residue.index in bridged):
-            yield f"{residue.chain.chain_id} {residue.name} {residue.resSeq} {state}"
+            yield f"{_label(residue)} {state}"
+    yield from _neutral_ends(molecule, carried)
+
+
+def _neutral_ends(molecule: Molecule, carried: Callable[[int], int]) -> Iterator[str]:
+    """Ends of chains without their charge: NH2, and COOH."""
+    for chain in molecule.topology.chains:
+        residues = [residue for residue in chain.residues if residue.name not in CAP_ATOMS]
+        first, last = residues[0], residues[-1]
+        amine = [carried(atom.index) for atom in first.atoms if atom.name == "N"]
+        # One less than the charged end has; a nitrogen within a chain has one less still.
+        if amine == [1 if first.name == "PRO" else 2]:
+            yield f"{_label(first)} neutral N-terminus"
+        if any(carried(atom.index) for atom in last.atoms if atom.name in ("O", "OXT")):
+            yield f"{_label(last)} neutral C-terminus"
+
+
+def _label(residue: Any) -> str:
+    return f"{residue.chain.chain_id} {residue.name} {residue.resSeq}"

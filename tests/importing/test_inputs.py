@@ -125,6 +125,34 @@ def test_import_ends_with_what_the_energy_will_see(
     assert again.kept and again.summary == row.summary == tuple(record["summary"])
 
 
+@pytest.mark.parametrize(
+    ("ends", "seen"),
+    [
+        (("H3", None), "A ARG 1 neutral N-terminus"),
+        ((None, "HXT"), "A TYR 5 neutral C-terminus"),
+        ((None, None), "all usual"),
+    ],
+)
+def test_ends_without_their_charge_are_named(ends: tuple, seen: str, tmp_path: Path) -> None:
+    """Thymopentin less a hydrogen of its amine, or with one on its acid."""
+    whole = mdtraj.load(str(THYMOPENTIN))
+    lost, gained = ends
+    kept = [a.index for a in whole.topology.atoms if (a.residue.index, a.name) != (0, lost)]
+    made = whole.atom_slice(kept)
+    if gained:
+        last = made.topology.residue(-1)
+        acid = next(atom for atom in last.atoms if atom.name == "OXT")
+        made.topology.add_atom(gained, mdtraj.element.hydrogen, last)
+        place = made.xyz[:, acid.index] + np.array([0.0, 0.0, 0.097], dtype=np.float32)
+        made = mdtraj.Trajectory(np.concatenate([made.xyz, place[:, None]], axis=1), made.topology)
+    made.save_pdb(str(tmp_path / "t.pdb"))
+    made.save_xtc(str(tmp_path / "t.xtc"))
+    row = import_target(
+        source_of_files(tmp_path / "t.pdb", [tmp_path / "t.xtc"], "t"), tmp_path, FrameChoice()
+    )
+    assert f"energy, protonation: as the hydrogens show, {seen}" in row.summary
+
+
 def test_a_shape_matrix_of_charmm_brings_chains_together(tmp_path: Path) -> None:
     imported(Case("05", trajectory="run.dcd"), tmp_path)
     xyz = read_frames(find_targets(tmp_path / "prot")[0], 1)
