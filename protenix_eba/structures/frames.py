@@ -125,10 +125,11 @@ class TrajectoryFile:
         if whole < declared:
             return f"{self._path.name} is cut: {whole} of {declared} frames are whole"
         if self._special is not None:
-            return ""
-        if self._path.suffix.lower() == ".xtc" and has_rest(self._handle, self._path, whole):
-            return f"{self._path.name} is cut after {whole} whole frames"
-        return ""
+            is_cut = self._special.is_cut
+        else:
+            is_xtc = self._path.suffix.lower() == ".xtc"
+            is_cut = is_xtc and has_rest(self._handle, self._path, whole)
+        return f"{self._path.name} is cut after {whole} whole frames" if is_cut else ""
 
     def promise(self) -> str:
         """What the header of a DCD file promises that is not there: the run that wrote it ended.

@@ -33,11 +33,13 @@ class SpecialFile(Protocol):
         n_frames: Those with coordinates.
         n_atoms: Number of atoms in each frame.
         note: What else is in the file, for people; empty where nothing is.
+        is_cut: Whether the file ends within a frame.
     """
 
     n_frames: int
     n_atoms: int
     note: str
+    is_cut: bool
 
     def read(self, index: int) -> Frame:
         """One frame."""
@@ -53,8 +55,12 @@ def special_file(path: Path, name: str) -> SpecialFile | None:
     suffix = path.suffix.lower()
     if suffix == ".dcd" and (layout := DcdLayout.of(path)) and layout.fixed:
         return _FixedDcd(path, name)
-    frames = _trr_frames(path) if suffix == ".trr" else []
-    return _Trr(path, frames) if any(frame.x_size == 0 for frame in frames) else None
+    frames, end = _trr_frames(path) if suffix == ".trr" else ([], 0)
+    # mdtraj cannot count the frames of a short file that is cut.
+    is_cut = bool(frames) and end < path.stat().st_size
+    if is_cut or any(frame.x_size == 0 for frame in frames):
+        return _Trr(path, frames, is_cut)
+    return None
 
 
 class _FixedDcd:
@@ -65,7 +71,7 @@ class _FixedDcd:
             self._xyz, _, _ = handle.read()
         self._path = path
         self.n_frames, self.n_atoms = self._xyz.shape[:2]
-        self.note = ""
+        self.note, self.is_cut = "", False
 
     def read(self, index: int) -> Frame:
         box = cell_of_dcd(self._path, index)
@@ -108,10 +114,10 @@ class _TrrFrame:
     time_ps: float
 
 
-def _trr_frames(path: Path) -> list[_TrrFrame]:
-    """Frames of a TRR file by their headers, as far as they are whole (GROMACS' XDR format)."""
+def _trr_frames(path: Path) -> tuple[list[_TrrFrame], int]:
+    """Whole frames of a TRR file by their headers (GROMACS' XDR format), and the last one's end."""
     frames: list[_TrrFrame] = []
-    size = path.stat().st_size
+    size, whole = path.stat().st_size, 0
     with open(path, "rb") as file:
         while header := file.read(8):
             if len(header) < 8 or struct.unpack(">i", header[:4])[0] != _TRR_MAGIC:
@@ -125,7 +131,8 @@ def _trr_frames(path: Path) -> list[_TrrFrame]:
                 break
             frames.append(_TrrFrame(start, parts[2], sum(parts[:7]), parts[7], n_atoms, time_ps))
             file.seek(end)
-    return frames
+            whole = end
+    return frames, whole
 
 
 def _trr_header(file: BinaryIO) -> tuple[list[int], int, float]:
@@ -145,17 +152,16 @@ def _real_bytes(parts: list[int], n_atoms: int) -> int:
 
 
 class _Trr:
-    """The frames of a TRR file that hold coordinates, where others hold velocities only."""
+    """The whole frames of a TRR file that hold coordinates; others hold velocities only."""
 
-    def __init__(self, path: Path, frames: list[_TrrFrame]) -> None:
-        self._path = path
+    def __init__(self, path: Path, frames: list[_TrrFrame], is_cut: bool) -> None:
+        self._path, self.is_cut = path, is_cut
         self._frames = [frame for frame in frames if frame.x_size]
         self.n_frames = len(self._frames)
         self.n_atoms = frames[0].n_atoms
-        self.note = (
-            f"{path.name}: {len(frames) - self.n_frames} of {len(frames)} frames hold no "
-            "coordinates"
-        )
+        without = len(frames) - self.n_frames
+        note = f"{path.name}: {without} of {len(frames)} frames hold no coordinates"
+        self.note = note if without else ""
 
     def read(self, index: int) -> Frame:
         frame = self._frames[index]

@@ -50,7 +50,7 @@ class Xtc2023:
                 self._frames.append((start, packed))
         self.n_frames = len(self._frames)
         whole = sum(_HEADER + (packed + 3) // 4 * 4 for _, packed in self._frames)
-        self.note = f"{path.name} is cut after {self.n_frames} frames" if whole < size else ""
+        self.note, self.is_cut = "", whole < size
 
     @staticmethod
     def is_one(path: Path) -> bool:

@@ -469,6 +469,18 @@ def test_a_cut_trajectory_gives_its_whole_frames_and_says_so(md, tmp_path, part,
     np.testing.assert_allclose(read_frames(target, 1), md.xyz[:5] * 10, atol=0.011)
 
 
+@pytest.mark.parametrize("n_frames", [2, 5, 10])
+def test_a_cut_trr_gives_its_whole_frames_however_short(md, tmp_path, n_frames):
+    source = put(md[:n_frames], tmp_path / "in", trajectory="t.trr")
+    path = source.trajectories[1]
+    path.write_bytes(path.read_bytes()[:-100])
+    row, _, target = imported(source, tmp_path / "out")
+    assert (row.status, row.n_frames) == ("incomplete", n_frames - 1)
+    assert f"t.trr is cut after {n_frames - 1} whole frames" in row.reason
+    found = read_frames(target, 1)
+    np.testing.assert_allclose(found, md.xyz[: n_frames - 1] * 10, atol=0.0051)
+
+
 @pytest.mark.parametrize("suffix", [".trr", ".nc", ".dcd"])
 def test_cut_files_of_other_formats_lose_no_whole_frame_in_silence(md, tmp_path, suffix):
     source = put(md, tmp_path / "in", trajectory=f"t{suffix}")

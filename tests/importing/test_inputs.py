@@ -214,7 +214,7 @@ def test_xtc_with_the_magic_number_of_2023_has_the_same_frames(cut: int, tmp_pat
     assert [row.n_frames for row in rows] == [3, 3 - (cut > 0)], rows
     old, new = (read_frames(find_targets(tmp_path / "md" / name)[0], 1) for name in ("old", "new"))
     assert (new == old[: len(new)]).all()
-    assert ("new.xtc is cut after 2 frames" in rows[1].reason) is (cut > 0)
+    assert ("new.xtc is cut after 2 whole frames" in rows[1].reason) is (cut > 0)
 
 
 def test_frames_with_fixed_atoms_are_those_that_are_read_forward(tmp_path: Path) -> None:
