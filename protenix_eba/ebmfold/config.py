@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
-from protenix_eba.core.errors import UserError
+from protenix_eba.core.ranges import Ranged
 
 __all__ = ["FOLD_SAMPLERS", "PEER", "EBMFoldConfig"]
 
@@ -17,7 +17,7 @@ _NETWORKS: Final = ("equivariant", "distance", "paper")
 
 
 @dataclass(frozen=True)
-class EBMFoldConfig:
+class EBMFoldConfig(Ranged):
     """The section `ebmfold`.
 
     Attributes:
@@ -54,6 +54,8 @@ class EBMFoldConfig:
     Raises:
         UserError: A value is outside its range.
     """
+
+    prefix: ClassVar[str] = "ebmfold."
 
     weights: str = ""
     sampler: str = "hybrid"
@@ -101,7 +103,3 @@ class EBMFoldConfig:
         self._require("level_first", above, "a number above ebmfold.level_last")
         paper = self.network != "paper" or self.n_levels > 0
         self._require("n_levels", paper, "at least 1 with the paper's network, such as 32")
-
-    def _require(self, key: str, holds: bool, expected: str) -> None:
-        if not holds:
-            raise UserError(f"ebmfold.{key}: expected {expected}, found {getattr(self, key)!r}")

@@ -15,9 +15,10 @@ import os
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar
 
 from protenix_eba.core.errors import UserError
+from protenix_eba.core.ranges import Ranged
 from protenix_eba.host.settings import (
     COMMAND_LINE,
     Setting,
@@ -52,7 +53,7 @@ C = TypeVar("C")
 
 
 @dataclasses.dataclass(frozen=True)
-class EBAConfig:
+class EBAConfig(Ranged):
     """The section `eba`.
 
     Attributes:
@@ -133,6 +134,8 @@ class EBAConfig:
     Raises:
         UserError: A value is outside its range.
     """
+
+    prefix: ClassVar[str] = "eba."
 
     objective: str = "eba"
     dataloader: str = "eba"
@@ -220,10 +223,6 @@ class EBAConfig:
         if not getattr(self, key):
             raise UserError(f"eba.{key} is not set", f"add it to the configuration or --eba.{key}")
         return Path(getattr(self, key))
-
-    def _require(self, key: str, holds: bool, expected: str) -> None:
-        if not holds:
-            raise UserError(f"eba.{key}: expected {expected}, found {getattr(self, key)!r}")
 
 
 def section_defaults(section: type[Any]) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from protenix_eba.core.errors import UserError
+from protenix_eba.core.ranges import Ranged
 
 __all__ = ["PRESETS", "SamplerSettings"]
 
 
 @dataclass(frozen=True)
-class SamplerSettings:
+class SamplerSettings(Ranged):
     """Algorithm 18 of AlphaFold 3.
 
     Attributes:
@@ -53,10 +54,6 @@ class SamplerSettings:
         self._require("order", self.order in (1, 2), "1 or 2")
         above = self.s_min < self.s_max < math.inf
         self._require("s_max", above, f"a number above s_min, which is {self.s_min}")
-
-    def _require(self, name: str, holds: bool, expected: str) -> None:
-        if not holds:
-            raise UserError(f"{name}: expected {expected}, found {getattr(self, name)}")
 
 
 PRESETS: Final[dict[str, dict[str, Any]]] = {

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from protenix_eba.core.errors import UserError
+from protenix_eba.core.ranges import Ranged
 from protenix_eba.host.config import EBAConfig, section_from
 
 __all__ = ["ENERGY_KINDS", "INVALID_KINDS", "ReplayConfig", "replay_config", "replay_folder"]
@@ -17,7 +18,7 @@ INVALID_KINDS: Final = ("last", "out", "kept")
 
 
 @dataclass(frozen=True)
-class ReplayConfig:
+class ReplayConfig(Ranged):
     """The section `replay`, for the dataset `replay` and the trainer `on_policy`.
 
     Attributes:
@@ -66,6 +67,8 @@ class ReplayConfig:
         UserError: A value is outside its range.
     """
 
+    prefix: ClassVar[str] = "replay."
+
     refresh_steps: int = 100
     new_samples: int = 16
     targets_per_refresh: int = 0
@@ -113,10 +116,6 @@ class ReplayConfig:
         self._require("energy", alike, "minimised or strained, as MD is labelled, or md_share 0")
         alone = not self.energy_function or self.jobs == 1
         self._require("jobs", alone, "1 with an energy function of a plugin")
-
-    def _require(self, key: str, holds: bool, expected: str) -> None:
-        if not holds:
-            raise UserError(f"replay.{key}: expected {expected}, found {getattr(self, key)!r}")
 
 
 def replay_config(config: EBAConfig) -> ReplayConfig:
