@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.core.text_files import read_text, without_mark
-from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.protein.residue_names import (
     CAPS,
     HEAVY_ATOMS,
@@ -29,14 +27,15 @@ from protenix_eba.protein.residue_names import (
     uncut_residue,
 )
 from protenix_eba.structures.md_bonds import bonds_of_protein
-from protenix_eba.structures.md_files import TOPOLOGY_SUFFIXES
-from protenix_eba.structures.pdb_text import atom_lines, has_atoms, with_models
-from protenix_eba.structures.psf_files import load_psf
+from protenix_eba.structures.topology_files import (
+    PDB_SUFFIXES,
+    load_topology_file,
+    pdb_atom_lines,
+    raw_names,
+)
 
 __all__ = ["SourceResidue", "SourceTopology", "read_topology"]
 
-_PDB: Final = (".pdb", ".ent")
-_WITH_COORDINATES: Final = (*_PDB, ".cif", ".mmcif", ".gro")
 _MAX_MISSING_FRACTION: Final = 0.05
 _BACKBONE: Final = frozenset({"N", "CA", "C"})
 _LARGEST_CAP: Final = 7  # atoms, hydrogens included: N-methyl with an amide hydrogen has 6
@@ -112,8 +111,8 @@ def read_topology(path: Path | str) -> SourceTopology:
             between the protein and another molecule.
     """
     path = Path(path)
-    topology, xyz, box = _load(path)
-    picked = _Picked(path, _raw_names(path, topology))
+    topology, xyz, box = load_topology_file(path)
+    picked = _Picked(path, raw_names(path, topology))
     residues = _residues(topology)
     for atoms in residues:
         picked.add(atoms)
@@ -128,7 +127,7 @@ def read_topology(path: Path | str) -> SourceTopology:
         caps=tuple(picked.caps),
         kept_caps=tuple(picked.kept_caps),
         bonds=bonds_of_protein(path, topology, residues, picked.columns),
-        alternate_locations=_pdb_atom_lines(path)[1] if path.suffix.lower() in _PDB else 0,
+        alternate_locations=pdb_atom_lines(path)[1] if path.suffix.lower() in PDB_SUFFIXES else 0,
         xyz=None if xyz is None else xyz[index],
         box=box,
     )
@@ -276,75 +275,6 @@ def _check_complete(residues: list[SourceResidue], n_atoms: int, path: Path) -> 
             f"{', '.join(missing[:4])} ...",
             "the topology must hold all heavy atoms: a trace or a united residue is not enough",
         )
-
-
-def _load(
-    path: Path,
-) -> tuple[mdtraj.Topology, NDArray[np.float32] | None, NDArray[np.float32] | None]:
-    suffix = path.suffix.lower()
-    if suffix not in TOPOLOGY_SUFFIXES:
-        raise UserError(
-            f"{path.name}: expected a topology ({', '.join(TOPOLOGY_SUFFIXES)}), found {suffix!r}",
-            "convert the topology, for example to PDB",
-        )
-    if not path.is_file():
-        raise UserError(f"no topology file at {path}", "check the path")
-    try:
-        if suffix == ".psf":
-            return load_psf(path), None, None
-        if suffix not in _WITH_COORDINATES:
-            return mdtraj.load_topology(str(path)), None, None
-        load = mdtraj.load_pdb if suffix in _PDB else mdtraj.load
-        with without_mark(path) as plain:
-            if suffix in _PDB and not has_atoms(plain.read_bytes()):
-                raise ValueError("it has no ATOM lines")
-            frame = load(str(plain))[0]
-    except ImportError as error:
-        raise UserError(
-            f"{path.name}: HDF5 needs PyTables: {error}", "pip install tables"
-        ) from error
-    except Exception as error:  # mdtraj raises many kinds for a broken file
-        raise UserError(
-            f"cannot read {path.name} as a topology: {type(error).__name__}: {error}",
-            "check that the file is whole and has the format of its suffix",
-        ) from error
-    vectors = frame.unitcell_vectors
-    return (
-        frame.topology,
-        np.asarray(frame.xyz[0] * ANGSTROM_PER_NM, dtype=np.float32),
-        None if vectors is None else np.asarray(vectors[0] * ANGSTROM_PER_NM, dtype=np.float32),
-    )
-
-
-def _raw_names(path: Path, topology: mdtraj.Topology) -> list[tuple[str, str]]:
-    """Residue and atom names as they stand in the file, where that is cheap to know.
-
-    mdtraj renames while it reads. Its names are given for mmCIF and HDF5.
-    """
-    suffix, n_atoms = path.suffix.lower(), topology.n_atoms
-    names: list[tuple[str, str]] = []
-    if suffix in _PDB:
-        lines, _ = _pdb_atom_lines(path)
-        names = [(line[17:21].strip(), line[12:16].strip()) for line in lines]
-    elif suffix == ".gro":
-        lines = _lines(path)[2 : 2 + n_atoms]
-        names = [(line[5:10].strip(), line[10:15].strip()) for line in lines]
-    elif suffix == ".psf":
-        lines = _lines(path)
-        start = next(i for i, line in enumerate(lines) if "!NATOM" in line) + 1
-        words = (line.split() for line in lines[start : start + n_atoms])
-        names = [(word[3], word[4]) for word in words]
-    if len(names) == n_atoms:
-        return names
-    return [(a.residue.name, a.name) for a in topology.atoms]
-
-
-def _lines(path: Path) -> list[str]:
-    return read_text(path, strict=False).splitlines()
-
-
-def _pdb_atom_lines(path: Path) -> tuple[list[str], int]:
-    return atom_lines(with_models(read_text(path, strict=False)))
 
 
 def _amino_acid(
