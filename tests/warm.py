@@ -15,8 +15,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 
 class Warm:
@@ -107,6 +109,28 @@ class StartedTogether:
         outputs = [one.communicate(timeout)[0] for one in self._started]
         self.returncode = max((one.returncode for one in self._started), key=abs)
         return "".join(outputs), None
+
+
+def finish(process: Any, status: int = 0) -> str:
+    """All output of a command that ends with this status."""
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == status, output
+    return output
+
+
+def wait_for(process: Started, condition: Callable[[], object]) -> None:
+    """Wait until something holds while a command runs."""
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def kill_at(process: Started, path: Path) -> None:
+    """Send SIGKILL as soon as a command has written a file."""
+    wait_for(process, path.is_file)
+    process.kill()
+    process.communicate(timeout=30)
 
 
 def serve(fd: int) -> None:

@@ -52,14 +52,6 @@ def target_of(backbone, noise=0.0, orientations=True, seed=0):
     return Target("helices", chosen, "A" * len(backbone), index)
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "a.safetensors"
-    save_network(path, build_network("equivariant", {"n_layers": 1, "channels": 4}))
-    return path
-
-
 @pytest.mark.parametrize("orientations", [False, True])
 def test_the_truth_is_likelier_than_its_mirror_image_and_than_noise(helix, orientations):
     target = target_of(helix, orientations=orientations)

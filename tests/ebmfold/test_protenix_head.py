@@ -7,7 +7,6 @@ import torch
 from protenix_eba.cli.main import run
 from protenix_eba.cli.session import load_configuration
 from protenix_eba.core.errors import UserError
-from protenix_eba.ebmfold.checkpoint import build_network, save_network
 from protenix_eba.ebmfold.conformations import find_conformations
 from protenix_eba.ebmfold.predictions import HOST_EDGES, read_predictions
 from protenix_eba.ebmfold.protenix_head import (
@@ -32,14 +31,6 @@ COMPLEX = {
         {"proteinChain": {"sequence": "AGWDR", "count": 1}},
     ],
 }
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "a.safetensors"
-    save_network(path, build_network("equivariant", {"n_layers": 1, "channels": 4}))
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,13 @@
 """Training of the C-alpha score network through `protenix-train`, in processes of its own."""
 
-import signal
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from warm import finish, kill_at
 
 from protenix_eba.cli.train import run
 from protenix_eba.core.errors import UserError
@@ -75,12 +74,6 @@ def train(protenix_train):
     return start
 
 
-def finish(process, status=0):
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == status, output
-    return " ".join(output.split())
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(train, config, tmp_path_factory):
     base = tmp_path_factory.mktemp("whole")
@@ -111,15 +104,9 @@ def test_training_leaves_networks_that_load_and_a_log_with_held_out_lddt(uninter
 def test_a_killed_training_that_is_resumed_equals_the_uninterrupted_one(
     train, config, uninterrupted, tmp_path, read_log
 ):
-    process = train(config, tmp_path)
-    marker = tmp_path / "run/checkpoints/step_0000002/complete.json"
-    deadline = time.monotonic() + 200
-    while not marker.is_file() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=30)
-    assert marker.is_file()
-    assert f"resumed {tmp_path / 'run'} at step" in finish(train(config, tmp_path))
+    kill_at(train(config, tmp_path), tmp_path / "run/checkpoints/step_0000002/complete.json")
+    output = finish(train(config, tmp_path))
+    assert f"resumed {tmp_path / 'run'} at step" in " ".join(output.split())
     assert_same_weights(tmp_path / "run", uninterrupted, rtol=0, atol=0)
     for name in ("log.csv", "validation.csv"):
         assert read_log(tmp_path / "run" / name) == read_log(uninterrupted / name)

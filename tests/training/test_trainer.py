@@ -5,12 +5,12 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from warm import finish, kill_at, wait_for
 
 from protenix_eba.cli.train import run
 from protenix_eba.core.errors import UserError
@@ -18,12 +18,6 @@ from protenix_eba.energy.table import read_labels
 from protenix_eba.host.weights import load_checkpoint
 
 pytestmark = pytest.mark.slow
-
-
-def finish(process, status=0):
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == status, output
-    return output
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +54,7 @@ def test_a_killed_run_that_is_resumed_equals_the_uninterrupted_one(
     uninterrupted, train, tmp_path, read_log
 ):
     words = ("--max_steps", "6")
-    process = train(tmp_path, *words)
-    marker = tmp_path / "run/checkpoints/step_0000002/complete.json"
-    deadline = time.monotonic() + 200
-    while not marker.is_file() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=30)
-    assert marker.is_file()
+    kill_at(train(tmp_path, *words), tmp_path / "run/checkpoints/step_0000002/complete.json")
     output = " ".join(finish(train(tmp_path, *words)).split())
     assert f"resumed {tmp_path / 'run'} at step" in output
     for name in ("log.csv", "validation.csv"):
@@ -131,10 +118,7 @@ def test_ctrl_c_saves_and_a_cut_checkpoint_falls_back_to_an_older_one(
     train, tmp_path, uninterrupted
 ):
     process = train(tmp_path, "--max_steps", "500")
-    deadline = time.monotonic() + 200
-    while not list(tmp_path.glob("run/checkpoints/*/complete.json")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(process, lambda: list(tmp_path.glob("run/checkpoints/*/complete.json")))
     process.send_signal(signal.SIGINT)
     output = finish(process, status=130)
     assert "the same command goes on from here" in " ".join(output.split())

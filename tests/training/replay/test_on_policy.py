@@ -2,12 +2,11 @@
 
 import json
 import shutil
-import signal
-import time
 
 import numpy as np
 import pytest
 import torch
+from warm import finish, kill_at
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.run_folder import RunFolder
@@ -172,12 +171,6 @@ def on_policy(train, glycine):
     return start
 
 
-def finish(process):
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    return output
-
-
 @pytest.fixture(scope="module")
 def whole(on_policy, tmp_path_factory):
     base = tmp_path_factory.mktemp("whole")
@@ -234,13 +227,7 @@ def test_a_run_that_is_killed_in_a_refresh_goes_on_with_it(
 ):
     run = earlier(whole, tmp_path)
     shutil.rmtree(run / "replay/step_0000004")
-    process = on_policy(tmp_path)
-    deadline = time.monotonic() + 200
-    while not (run / "replay/step_0000004" / moment).is_file():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=30)
+    kill_at(on_policy(tmp_path), run / "replay/step_0000004" / moment)
     finish(on_policy(tmp_path))
     assert labels_of(run, 0) == labels_of(whole, 0)
     for path in sorted(whole.glob("replay/step_0000004/*/*.xtc")):
