@@ -78,7 +78,7 @@ def test_the_extra_for_cuda_is_one_that_openmm_has(driver, version, extra):
         openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())
     ]
     if "CUDA" in names:
-        pytest.skip("OpenMM has CUDA here")
+        pytest.skip("advice on how to get CUDA is for an OpenMM without it: this one has CUDA")
     driver(version)
     check = checked("OpenMM platforms", CHECKS["OpenMM platforms"])
     assert check.state == "note" and check.found == ", ".join(names)
@@ -91,7 +91,7 @@ def test_a_gpu_that_torch_does_not_see_is_said(driver):
     import torch
 
     if torch.cuda.is_available():
-        pytest.skip("torch sees a GPU")
+        pytest.skip("about a GPU that torch does not see: here it sees one")
     driver("560.35.03")
     check = checked("GPU", CHECKS["GPU"])
     assert check.state == "note" and "A100" in check.found and "driver 560.35.03" in check.found

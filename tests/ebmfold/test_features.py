@@ -127,7 +127,10 @@ def test_a_file_of_rosettafold_is_brought_into_trrosettas_bins(tmp_path):
 ROSETTAFOLD = Path(__file__).parents[3] / "shared" / "data" / "rosettafold_T1078"
 
 
-@pytest.mark.skipif(not ROSETTAFOLD.is_dir(), reason="the shared data are not there")
+@pytest.mark.skipif(
+    not ROSETTAFOLD.is_dir(),
+    reason="needs a RoseTTAFold prediction in shared/data, see docs/checks.md",
+)
 def test_rosettafolds_own_model_has_the_distances_that_are_read():
     read = read_predictions(ROSETTAFOLD / "t000.npz")
     model = mdtraj.load(str(ROSETTAFOLD / "e2e.pdb"))
@@ -157,7 +160,9 @@ def test_a_truncated_file_and_one_that_is_no_archive_are_refused(tmp_path):
         read_predictions(tmp_path / "single.npy")
 
 
-@pytest.mark.skipif(not REAL.is_file(), reason="the real prediction is not here")
+@pytest.mark.skipif(
+    not REAL.is_file(), reason="needs a trRosetta prediction in shared/data, see docs/checks.md"
+)
 def test_a_real_prediction_is_read():
     read = read_predictions(REAL)
     assert read.n_residues == 80 and read.has_orientations

@@ -475,7 +475,9 @@ def test_what_cannot_be_folded_is_said_with_status_2(tmp_path, helix, words, mon
     assert not (tmp_path / "out" / "scores.json").exists()
 
 
-@pytest.mark.skipif(not T1008.is_dir(), reason="the real prediction is not here")
+@pytest.mark.skipif(
+    not T1008.is_dir(), reason="needs a trRosetta prediction in shared/data, see docs/checks.md"
+)
 def test_the_peer_folds_a_real_prediction_better_than_its_authors_model(tmp_path):
     words = ["--sampler", "peer", "-n", "1", "--native", str(T1008 / "T1008-D1.pdb")]
     words += ["--predictions", str(T1008 / "T1008.npz"), "--out", str(tmp_path)]

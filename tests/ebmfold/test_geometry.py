@@ -31,7 +31,9 @@ from protenix_eba.ebmfold.trace import (
 from protenix_eba.protein.rigid_motions import random_rotations, rigid_align
 
 DOMAINS = Path(__file__).parents[3] / "shared" / "data" / "cath_domains.npz"
-needs_domains = pytest.mark.skipif(not DOMAINS.is_file(), reason="the domains are not here")
+needs_domains = pytest.mark.skipif(
+    not DOMAINS.is_file(), reason="needs the domains in shared/data, see docs/checks.md"
+)
 
 
 @pytest.fixture
@@ -186,9 +188,8 @@ def test_the_tm_score_is_that_of_another_library_on_its_superposition(generator)
     assert theirs - 1e-5 <= ours < theirs + 0.02
 
 
+@needs_domains
 def test_domains_are_read_as_they_were_written(tmp_path, generator):
-    if not DOMAINS.is_file():
-        pytest.skip("the domains are not here")
     some = read_domains(DOMAINS, "valid")[:3]
     write_domains(tmp_path / "some.npz", some)
     for before, after in zip(some, read_domains(tmp_path / "some.npz"), strict=True):

@@ -22,7 +22,9 @@ from simulate import geometry_faults
 DEMO = Path(__file__).parents[2] / "protenix_eba" / "demo_data"
 PUBLISHED = Path(__file__).parents[1] / "data" / "atlas_2wnp_F"
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "atlas_2wnp_F"
-NEEDS_SHARED = pytest.mark.skipif(not SHARED.is_dir(), reason="other published frames are not here")
+NEEDS_SHARED = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="needs more frames in shared/data, see docs/checks.md"
+)
 AS_IS = replace(PROTOCOLS["published"], minimise=False)
 
 
@@ -178,7 +180,7 @@ def test_foreign_trajectory_needs_no_special_case(tmp_path: Path) -> None:
     """Trp-cage from a package, written in ATLAS layout."""
     spec = importlib.util.find_spec("fastmdanalysis")
     if spec is None or spec.origin is None:
-        pytest.skip("fastmdanalysis is not installed")
+        pytest.skip("needs the Trp-cage trajectory of the package fastmdanalysis, not installed")
     data = Path(spec.origin).parent / "data"
     top = next(data.glob("*trp*cage*.pdb"))
     frames = mdtraj.load(str(next(data.glob("*trp*cage*.dcd"))), top=str(top))[[0, 2000]]

@@ -32,7 +32,9 @@ DATA = Path(__file__).parents[1] / "data" / "cobrotoxin"
 DEMO = Path(__file__).parents[2] / "protenix_eba" / "demo_data"
 PUBLISHED = Path(__file__).parents[1] / "data" / "atlas_2wnp_F"
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "atlas_2wnp_F"
-NEEDS_SHARED = pytest.mark.skipif(not SHARED.is_dir(), reason="other published frames are not here")
+NEEDS_SHARED = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="needs more frames in shared/data, see docs/checks.md"
+)
 AS_IS = replace(PROTOCOLS["published"], minimise=False)
 GRGDS = DEMO / "grgds" / "grgds.pdb"
 

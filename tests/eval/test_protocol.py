@@ -747,7 +747,7 @@ def reference(request: pytest.FixtureRequest) -> Path:
     if request.param == "heavy atoms":
         return request.getfixturevalue("eval_reference")
     if not SHARED.is_dir():
-        pytest.skip("the reference ensembles with hydrogens are not here")
+        pytest.skip("needs the ensembles with hydrogens in shared/data, see docs/checks.md")
     return SHARED
 
 

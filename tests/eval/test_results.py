@@ -265,7 +265,9 @@ LABELS = {
 }
 
 
-@pytest.mark.skipif(not PAPER.is_file(), reason="the paper's tables are not here")
+@pytest.mark.skipif(
+    not PAPER.is_file(), reason="needs the paper's tables in shared/data, see docs/checks.md"
+)
 def test_the_rows_of_the_paper_are_as_its_own_text_has_them() -> None:
     import yaml
 
