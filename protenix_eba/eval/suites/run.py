@@ -112,16 +112,23 @@ def run_suite(
     outcome = dataclasses.replace(
         outcome, failed=dict(sorted((missing | kept | dict(outcome.failed)).items())), notes=notes
     )
-    record = {
-        "suite": suite.name,
+    inputs = {
         "samples": [str(path) for path in samples],
         "reference": str(reference),
         "weights": str(weights) if weights else None,
+    }
+    return outcome, _record(suite, inputs, chosen, seed)
+
+
+def _record(suite: Suite, inputs: dict[str, Any], settings: Any, seed: int) -> dict[str, Any]:
+    """What decides an answer, for its file."""
+    return {
+        "suite": suite.name,
+        **inputs,
         "seed": seed,
-        "settings": dataclasses.asdict(chosen) if chosen else {},
+        "settings": dataclasses.asdict(settings) if settings else {},
         "versions": {name: version(name) for name in ("mdtraj", "numpy", "scipy")},
     }
-    return outcome, record
 
 
 def write_outcome(outcome: Outcome, record: dict[str, Any], folder: Path) -> None:
