@@ -43,7 +43,12 @@ from protenix_eba.sampling.samplers import sample_coordinates
 from protenix_eba.sampling.settings import SamplerSettings
 from protenix_eba.structures.sequences import Protein
 from protenix_eba.structures.trajectories import find_targets
-from protenix_eba.training.denoising_error import bond_error, edm_weight, squared_error
+from protenix_eba.training.denoising_error import (
+    bond_error,
+    edm_weight,
+    signed_volumes,
+    squared_error,
+)
 from protenix_eba.training.ema import Ema
 from protenix_eba.training.noise import NoiseSettings
 from simulate import simulate_replica
@@ -145,9 +150,8 @@ def peptide(out: Path, sequence: str, configs: Any, state: Any) -> Peptide:
 
 
 def volumes(xyz: Tensor, centres: Tensor) -> Tensor:
-    """Signed volumes (N - CA) x (C - CA) . (CB - CA), `[..., C]`: 2.6 cubic angstrom for L."""
-    n, c, cb = (xyz[..., centres[:, k], :] - xyz[..., centres[:, 3], :] for k in range(3))
-    return (torch.linalg.cross(n, c) * cb).sum(-1)
+    """Signed volumes `[..., C]` of `centres`, see `Peptide`."""
+    return signed_volumes(xyz, centres[:, 3], centres[:, :3])
 
 
 def turned(xyz: Tensor, part: float, generator: torch.Generator) -> Tensor:

@@ -27,6 +27,7 @@ __all__ = [
     "by_likelihood",
     "by_nothing",
     "edm_weight",
+    "signed_volumes",
     "smooth_lddt",
     "squared_error",
     "volume_error",
@@ -239,7 +240,7 @@ def volume_error(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     errors = []
     for x, y, present in zip(predicted, target.detach(), mask.bool(), strict=True):
         centre, neighbours = _junctions(y, present)
-        gap = _volumes(x, centre, neighbours) - _volumes(y, centre, neighbours)
+        gap = signed_volumes(x, centre, neighbours) - signed_volumes(y, centre, neighbours)
         errors.append((gap / _TETRAHEDRAL).square().sum(dim=-1) / max(len(centre), 1))
     return torch.stack(errors)
 
@@ -254,8 +255,17 @@ def _junctions(target: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     return centre, order[:, :3]
 
 
-def _volumes(xyz: Tensor, centre: Tensor, neighbours: Tensor) -> Tensor:
-    """Signed volumes `[..., J]` of `[..., N, 3]` coordinates."""
+def signed_volumes(xyz: Tensor, centre: Tensor, neighbours: Tensor) -> Tensor:
+    """(a - x) . ((b - x) x (c - x)) of atoms x and three neighbours of each, cubic angstrom.
+
+    Args:
+        xyz: `[..., N, 3]` in angstrom.
+        centre: `[J]` atoms.
+        neighbours: `[J, 3]` their neighbours.
+
+    Returns:
+        `[..., J]`; 2.6 for the C-alpha of an L-amino acid with N, C and CB.
+    """
     arms = xyz[..., neighbours, :] - xyz[..., centre, :].unsqueeze(-2)
     a, b, c = arms.unbind(dim=-2)
     return torch.sum(a * torch.linalg.cross(b, c), dim=-1)

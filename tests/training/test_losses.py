@@ -22,11 +22,11 @@ from protenix_eba.training.denoising_error import (
     DenoisingErrors,
     ErrorWeights,
     _junctions,
-    _volumes,
     aligned_mse,
     bond_error,
     by_edm,
     edm_weight,
+    signed_volumes,
     smooth_lddt,
     volume_error,
 )
@@ -606,7 +606,7 @@ def test_volumes_are_those_of_the_atoms_with_three_bonds():
     )
     centre, neighbours = _junctions(xyz, torch.ones(len(xyz), dtype=torch.bool))
     assert centre.tolist() == sorted(atom for atom, n in bonds.items() if n >= 3)
-    handed = _volumes(xyz, centre, neighbours).abs() > 1.5  # the others are flat
+    handed = signed_volumes(xyz, centre, neighbours).abs() > 1.5  # the others are flat
     names = [(heavy.atom(i).residue.name, heavy.atom(i).name) for i in centre[handed].tolist()]
     assert Counter(name for _, name in names) == {"CA": 5, "CB": 1}  # VAL's methyls have names
     mirrored = volume_error(-xyz[None, None], xyz[None], torch.ones(1, len(xyz)))
