@@ -27,12 +27,8 @@ from protenix_eba.protein.residue_names import (
     uncut_residue,
 )
 from protenix_eba.structures.md_bonds import bonds_of_protein
-from protenix_eba.structures.topology_files import (
-    PDB_SUFFIXES,
-    load_topology_file,
-    pdb_atom_lines,
-    raw_names,
-)
+from protenix_eba.structures.models import PDB_SUFFIXES
+from protenix_eba.structures.topology_files import load_topology_file, pdb_atom_lines, raw_names
 
 __all__ = ["SourceResidue", "SourceTopology", "read_topology"]
 

@@ -13,13 +13,13 @@ from protenix_eba.core.errors import UserError
 from protenix_eba.core.text_files import read_text, without_mark
 from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.structures.md_files import TOPOLOGY_SUFFIXES
+from protenix_eba.structures.models import CIF_SUFFIXES, PDB_SUFFIXES
 from protenix_eba.structures.pdb_text import atom_lines, has_atoms, with_models
 from protenix_eba.structures.psf_files import load_psf
 
-__all__ = ["PDB_SUFFIXES", "load_topology_file", "pdb_atom_lines", "raw_names"]
+__all__ = ["load_topology_file", "pdb_atom_lines", "raw_names"]
 
-PDB_SUFFIXES: Final = (".pdb", ".ent")
-_WITH_COORDINATES: Final = (*PDB_SUFFIXES, ".cif", ".mmcif", ".gro")
+_WITH_COORDINATES: Final = (*PDB_SUFFIXES, *CIF_SUFFIXES, ".gro")
 
 
 def load_topology_file(
