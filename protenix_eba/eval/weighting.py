@@ -16,7 +16,14 @@ from protenix_eba.core.files import atomic_path, require_file
 from protenix_eba.core.text_files import text_lines
 from protenix_eba.structures.sources import Conformations
 
-__all__ = ["WeightedDraw", "read_weights", "refuse_strangers", "systematic_draw", "write_weights"]
+__all__ = [
+    "WeightedDraw",
+    "read_weights",
+    "refuse_strangers",
+    "require_length",
+    "systematic_draw",
+    "write_weights",
+]
 
 Float64s = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -105,6 +112,26 @@ def _normalised(path: Path, name: str, rows: Mapping[int, float]) -> Float64s:
     return result
 
 
+def require_length(
+    weights: Float64s,
+    source: Conformations,
+    hint: str = "weights belong to the files that `protenix-eba reweight` read: run it again",
+) -> None:
+    """Refuse weights that are not one for each conformation.
+
+    Args:
+        weights: Those that were given.
+        source: The ensemble.
+        hint: What to do.
+
+    Raises:
+        UserError: There is another number of them.
+    """
+    n = sum(source.n_frames.values())
+    if len(weights) != n:
+        raise UserError(f"target {source.name}: {len(weights)} weights for {n} conformations", hint)
+
+
 def systematic_draw(weights: Float64s, n: int) -> Ints:
     """`[n]` ascending indices, each about n times its weight: never off by one or more.
 
@@ -139,15 +166,10 @@ class WeightedDraw:
     """
 
     def __init__(self, source: Conformations, weights: Float64s) -> None:
-        n = sum(source.n_frames.values())
-        if len(weights) != n:
-            raise UserError(
-                f"target {source.name}: {len(weights)} weights for {n} conformations",
-                "weights belong to the files that `protenix-eba reweight` read: run it again",
-            )
+        require_length(weights, source)
         self.name = source.name
         self._source = source
-        self._drawn = systematic_draw(weights, n)
+        self._drawn = systematic_draw(weights, len(weights))
 
     @property
     def drawn(self) -> list[int]:

@@ -20,7 +20,7 @@ from protenix_eba.eval.reweighting.entropy import Problem, chi_square
 from protenix_eba.eval.reweighting.entropy import reweight as weights_of_theta
 from protenix_eba.eval.reweighting.theta import Choice, cross_validated, l_curve
 from protenix_eba.eval.suites.nmr import agreement, of_target
-from protenix_eba.eval.weighting import refuse_strangers
+from protenix_eba.eval.weighting import refuse_strangers, require_length
 from protenix_eba.structures.sources import Conformations, find_samples
 
 __all__ = ["Report", "reweight_ensembles"]
@@ -116,13 +116,8 @@ class _Ensemble:
                 f"target {self.name}: no measured value that is an average over conformations",
                 f"use {', '.join(AVERAGED)}; others can judge: --held-out",
             )
-        equal = np.full(len(frames), 1.0 / len(frames))
-        self.prior = equal if prior is None else prior
-        if len(self.prior) != len(frames):
-            raise UserError(
-                f"target {self.name}: {len(self.prior)} weights for {len(frames)} conformations",
-                "the prior belongs to other files",
-            )
+        self.prior = np.full(len(frames), 1.0 / len(frames)) if prior is None else prior
+        require_length(self.prior, source, "the prior belongs to other files")
         ready = averaged(frames, self.fit)
         self.problem = Problem(ready.signals, ready.values, ready.errors, ready.bounds, self.prior)
         self.predict = Prediction(frames, self.fit)

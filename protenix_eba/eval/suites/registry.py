@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.eval.report.plots.style import Drawing
+from protenix_eba.eval.weighting import require_length
 from protenix_eba.plugin_api import Registry
 from protenix_eba.structures.sources import Conformations
 
@@ -44,14 +45,11 @@ class Request:
 
     def weights_of(self, name: str) -> Float64s:
         """`[S]` weights of a target's conformations, equal ones if the user gave none."""
-        n = sum(self.samples[name].n_frames.values())
+        source = self.samples[name]
         if name not in self.weights:
+            n = sum(source.n_frames.values())
             return np.full(n, 1.0 / n)
-        if len(self.weights[name]) != n:
-            raise UserError(
-                f"target {name}: {len(self.weights[name])} weights for {n} conformations",
-                "weights belong to the files that `protenix-eba reweight` read: run it again",
-            )
+        require_length(self.weights[name], source)
         return self.weights[name]
 
 
