@@ -17,14 +17,17 @@ def hand_table(hand: dict[str, Any]) -> str:
     levels = next(iter(hand["variants"].values()))["history"][-1]["sigma"]
     shown = [levels.index(sigma) for sigma in HAND_SIGMA]
     errors = [f"error at {sigma} Å: true, mirrored" for sigma in HAND_SIGMA]
-    headings = ("variant", "steps", "D in samples, %", "D of true at 2 Å, %", *errors)
+    headings = (
+        *("variant", "steps", "D in samples, %", "JSD of torsions, bits", "D of true at 2 Å, %"),
+        *errors,
+    )
     lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     for variant in hand["variants"].values():
         end = variant["history"][-1]
         wrong = end["inverted_true"][levels.index(2.0)]
         cells = (
             *(variant["title"], f"{end['steps']:,}"),
-            *(f"{100 * end['inverted']:.1f}", f"{100 * wrong:.1f}"),
+            *(f"{100 * end['inverted']:.1f}", str(end.get("torsions", "")), f"{100 * wrong:.1f}"),
             *(f"{end['true'][n]:.3f}, {end['mirrored'][n]:.3f}" for n in shown),
         )
         lines.append(f"| {' | '.join(cells)} |")

@@ -59,17 +59,22 @@ def main() -> int:
     faults: list[str] = []
     for name in options.sets:
         settings = replace(SETS[name], frames=options.frames)
-        faults += run(options.out / name, options.lengths, options.replicas, settings, options.jobs)
+        chains = glycines(options.lengths)
+        faults += run(options.out / name, chains, options.replicas, settings, options.jobs)
     for fault in faults:
         console.print(f"geometry: {fault}")
     return 1 if faults else 0
 
 
+def glycines(lengths: list[int]) -> dict[str, str]:
+    """Return the sequences of glycine chains by their names, gly4 for four residues."""
+    return {f"gly{length}": "G" * length for length in lengths}
+
+
 def run(
-    out: Path, lengths: list[int], replicas: int, settings: SimulationSettings, jobs: int
+    out: Path, peptides: dict[str, str], replicas: int, settings: SimulationSettings, jobs: int
 ) -> list[str]:
-    """Simulate one set; the geometry faults that were found."""
-    peptides = {f"gly{length}": "G" * length for length in lengths}
+    """Simulate peptides (sequences by name) and return the geometry faults that were found."""
     faults: list[str] = []
     for numbers in ([1], range(2, replicas + 1)):  # the others are superposed on replica 1
         tasks = [(name, replica) for replica in numbers for name in peptides]

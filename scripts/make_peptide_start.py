@@ -1,11 +1,12 @@
-"""Make the small start that the package ships: MD, labels, embeddings, training, weights.
+"""Make a small start from nothing: MD, labels, embeddings, training, weights.
 
-Two hours of one CPU core; a run that is stopped goes on where it was. With more --max-steps, other
---lengths or on a GPU the same makes a larger one. The result is copied only with --ship.
+Without --sequences it is the one that the package ships: glycine chains, two hours of one CPU core.
+A run that is stopped goes on where it was. With --ship the result takes the shipped one's place.
 
 Examples:
     python scripts/make_peptide_start.py --out runs/peptides
     python scripts/make_peptide_start.py --out runs/peptides --max-steps 100000 --ship
+    python scripts/make_peptide_start.py --out runs/tetra --sequences ADNY CHAI --held-out DIVE
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import torch
 from safetensors.torch import save_file
 
-from make_glycine_md import SETS
+from make_glycine_md import PLAIN, SETS, glycines
 from make_glycine_md import run as simulate
+from protenix_eba.cli.session import load_configuration
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path
 from protenix_eba.core.progress import console
@@ -29,6 +33,7 @@ from protenix_eba.structures.trajectories import find_targets
 
 PACKAGE = Path(__file__).resolve().parent.parent / "protenix_eba"
 CONFIG = PACKAGE / "recipes" / "pretrain_peptides.yaml"
+FADED: Final = 0.65  # part of the training after which the error that teaches the hand is gone
 
 
 def command(*words: str | Path) -> None:
@@ -44,18 +49,47 @@ def command(*words: str | Path) -> None:
         raise UserError(f"exit status {status}: {' '.join(line)}", "its message stands above")
 
 
-def make(out: Path, lengths: list[int], replicas: int, jobs: int, max_steps: int | None) -> Path:
-    """Everything up to the trained model; the average of its weights.
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a start is made from.
+
+    Attributes:
+        peptides: Sequences by name.
+        held_out: Names of those that are simulated, but never trained on.
+        replicas: MD replicas of each.
+        frames: Frames of each replica, 1 ps apart.
+        max_steps: Steps of training; None for the recipe's.
+    """
+
+    peptides: dict[str, str]
+    held_out: tuple[str, ...] = ()
+    replicas: int = 3
+    frames: int = PLAIN.frames
+    max_steps: int | None = None
+
+    @property
+    def handed(self) -> bool:
+        """Whether a residue has a hand, which training then has to teach."""
+        return any(set(sequence) != {"G"} for sequence in self.peptides.values())
+
+
+def make(out: Path, wanted: Wanted, jobs: int) -> Path:
+    """Make what is not there yet, from the MD to the trained model.
 
     Args:
         out: Folder of all that is made.
-        lengths: Residues of the glycine chains.
-        replicas: Of the MD of each.
+        wanted: What the start is made from.
         jobs: Processes of the MD.
-        max_steps: Of the training; None for the recipe's.
+
+    Returns:
+        The checkpoint with the average of the weights.
+
+    Raises:
+        UserError: A trajectory has residues of the other hand or cis bonds, or a command failed.
     """
-    data, start, table = out / "data", out / "init.pt", out / "bias.csv"
-    faults = simulate(data, lengths, replicas, SETS["biased"], jobs)
+    data, start, table = out / "md", out / "init.pt", out / "bias.csv"
+    settings = replace(SETS["biased"], frames=wanted.frames)
+    faults = simulate(data, wanted.peptides, wanted.replicas, settings, jobs)
     if faults:
         raise UserError(f"the MD has faults: {faults[0]}", "choose another seed")
     if not table.is_file():
@@ -66,11 +100,31 @@ def make(out: Path, lengths: list[int], replicas: int, jobs: int, max_steps: int
     command("protenix-eba", "init", "--config", CONFIG, "--quick-start", "--out", start)
     command("protenix-eba", "embed", "--config", CONFIG, "--checkpoint", start, "--input", data,
             "--out", embeddings)  # fmt: skip
-    steps = () if max_steps is None else ("--max_steps", str(max_steps))
     command("protenix-train", "--plugin", "protenix_eba", "--config", CONFIG, "--base_dir", out,
-            "--load_checkpoint_path", start, "--eba.data_dir", data, "--eba.labels", labels,
-            "--eba.embeddings", embeddings, *steps)  # fmt: skip
+            "--load_checkpoint_path", start, "--eba.data_dir", shown(out, wanted),
+            "--eba.labels", labels, "--eba.embeddings", embeddings,
+            *training_keys(wanted))  # fmt: skip
     return out / "pretrain" / "model_ema.pt"
+
+
+def shown(out: Path, wanted: Wanted) -> Path:
+    """Link the targets that training may see into a folder of their own, and return it."""
+    folder = out / "data"
+    folder.mkdir(exist_ok=True)
+    for name in wanted.peptides:
+        link = folder / name
+        if name not in wanted.held_out and not link.exists():
+            link.symlink_to((out / "md" / name).resolve())
+    return folder
+
+
+def training_keys(wanted: Wanted) -> list[str]:
+    """Return what differs from the recipe: its length, and the error that teaches the hand."""
+    keys = [] if wanted.max_steps is None else ["--max_steps", str(wanted.max_steps)]
+    if wanted.handed:
+        steps = wanted.max_steps or int(load_configuration(CONFIG).max_steps)
+        keys += ["--eba.weight_volume", "1.0", "--eba.volume_steps", str(round(FADED * steps))]
+    return keys
 
 
 def ship(checkpoint: Path, path: Path) -> None:
@@ -93,18 +147,27 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--lengths", nargs="+", type=int, default=[3, 4, 6])
+    parser.add_argument("--lengths", nargs="+", type=int, default=[3, 4, 6], help="of glycine")
+    parser.add_argument("--sequences", nargs="+", help="instead of glycine: one-letter codes")
+    parser.add_argument("--held-out", nargs="+", default=[], help="sequences never trained on")
     parser.add_argument("--replicas", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--frames", type=int, default=PLAIN.frames, help="of each, 1 ps apart")
+    parser.add_argument("--jobs", type=int, default=2, help="processes of the MD")
     parser.add_argument("--max-steps", type=int)
     parser.add_argument(
         "--ship", action="store_true", help="put it in the place of the shipped one"
     )
     options = parser.parse_args()
+    chosen = [*(options.sequences or []), *options.held_out]
+    wanted = Wanted(
+        peptides={name: name for name in chosen} or glycines(options.lengths),
+        held_out=tuple(options.held_out),
+        replicas=options.replicas,
+        frames=options.frames,
+        max_steps=options.max_steps,
+    )
     try:
-        model = make(
-            options.out, options.lengths, options.replicas, options.jobs, options.max_steps
-        )
+        model = make(options.out, wanted, options.jobs)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

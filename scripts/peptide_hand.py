@@ -23,6 +23,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import mdtraj
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,6 +35,7 @@ from protenix_eba.cli.session import load_configuration
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path, write_json
 from protenix_eba.core.progress import console
+from protenix_eba.eval.metrics.distributions import jsd_bits
 from protenix_eba.host.denoiser import ConformerDenoiser
 from protenix_eba.host.starts import quick_start, random_state, silent_trunk
 from protenix_eba.host.trunk import Trunk
@@ -44,22 +47,25 @@ from protenix_eba.sampling.settings import SamplerSettings
 from protenix_eba.structures.sequences import Protein
 from protenix_eba.structures.trajectories import find_targets
 from protenix_eba.training.denoising_error import (
+    VOLUME_NOISE,
     bond_error,
     edm_weight,
     signed_volumes,
     squared_error,
+    volume_error,
 )
 from protenix_eba.training.ema import Ema
 from protenix_eba.training.noise import NoiseSettings
 from simulate import simulate_replica
 
 CONFIG = Path(__file__).resolve().parent.parent / "protenix_eba/recipes/pretrain_peptides.yaml"
+BACKBONE: Final = ("N", "CA", "C")
 STRUCTURES: Final = 128  # of a step: Adam takes a tenth of a second, so small batches waste time
 RATE: Final = 1e-3
 NOISE: Final = NoiseSettings(mean=0.0, std=1.5, sigma_data=1.0)  # the median is 1 angstrom
 SIGMA_DATA: Final = 4.0  # of the error's weight
 JUDGED: Final = (0.5, 1.0, 2.0, 4.0)  # noise, angstrom
-N_SAMPLES: Final = 64
+N_SAMPLES: Final = 200
 SAMPLER: Final = SamplerSettings(30, gamma0=0.0, s_max=4.0, s_min=1e-3, order=2)
 
 
@@ -72,6 +78,8 @@ class Variant:
         blocks: Of the atom encoder, the token transformer, and the atom decoder.
         volume: Weight of the error of signed volumes, in the beginning.
         volume_until: Part of the run at which that weight has fallen to 0; infinite to keep it.
+        chains: Whether the error is the trainer's: of the volumes of all atoms with three bonds and
+            of chains of four, not of C-alphas alone.
         mirrored: Share of structures above 1 angstrom of noise that are shown as mirror images,
             with the L conformer that is nearest as the answer.
         curriculum: Part of the run during which rotations grow from none to all.
@@ -81,6 +89,7 @@ class Variant:
     blocks: tuple[int, int, int] = (3, 0, 3)
     volume: float = 0.0
     volume_until: float = math.inf
+    chains: bool = False
     mirrored: float = 0.0
     curriculum: float = 0.0
 
@@ -95,6 +104,13 @@ VARIANTS: Final = {
     "shallow_fading": Variant(
         "the same, 1 + 1 + 1 blocks", blocks=(1, 1, 1), volume=1.0, volume_until=0.7
     ),
+    "chains": Variant(
+        "and of chains of four atoms",
+        blocks=(1, 1, 1),
+        volume=1.0,
+        volume_until=0.7,
+        chains=True,
+    ),
 }
 
 
@@ -106,6 +122,7 @@ class Peptide:
         known: `[F, N, 3]` conformers that training sees, about their centres, in angstrom.
         held: `[F, N, 3]` of another replica.
         centres: `[C, 4]` atoms that tell the hand of each residue.
+        torsions: `[T, 4]` atoms of phi and psi of all residues.
         features: Of Protenix.
         embeddings: Of a trunk that says nothing.
     """
@@ -113,6 +130,7 @@ class Peptide:
     known: Tensor
     held: Tensor
     centres: Tensor
+    torsions: Tensor
     features: dict[str, Any]
     embeddings: Any
 
@@ -145,8 +163,14 @@ def peptide(out: Path, sequence: str, configs: Any, state: Any) -> Peptide:
     ]
     if not centres:
         raise UserError(f"{sequence}: no residue with a hand", "choose one that is not all glycine")
+    torsions = [
+        [place[residue + step, name] for step, name in zip(steps, names, strict=True)]
+        for steps, names in (((0, 1, 1, 1), ("C", *BACKBONE)), ((0, 0, 0, 1), (*BACKBONE, "N")))
+        for residue in range(len(sequence) - 1)
+    ]
     known = torch.cat([first, second])
-    return Peptide(known, held, torch.tensor(centres), protein.features, embeddings)
+    quadruples = torch.tensor(centres), torch.tensor(torsions)
+    return Peptide(known, held, *quadruples, protein.features, embeddings)
 
 
 def volumes(xyz: Tensor, centres: Tensor) -> Tensor:
@@ -190,10 +214,14 @@ def loss_of(
     bonds = bond_error(found[:, None], answer, mask)[:, 0] * (sigma < 0.5)
     loss = edm_weight(sigma, SIGMA_DATA) * (error + bonds)
     weight = variant.volume * max(0.0, 1.0 - progress / variant.volume_until)
+    if weight and variant.chains:
+        hand = volume_error(found[:, None], answer, mask)[:, 0]
+    elif weight:
+        gap = volumes(found, data.centres) - volumes(answer, data.centres)
+        hand = gap.square().mean(-1) / 2.6**2
     if weight:
         # Where noise leaves the orientation open, the mean of all is flat, and must be.
-        gap = volumes(found, data.centres) - volumes(answer, data.centres)
-        loss = loss + weight * (gap.square().mean(-1) / 2.6**2) * (sigma < 3.0)
+        loss = loss + weight * hand * (sigma < VOLUME_NOISE)
     return loss.mean()
 
 
@@ -203,9 +231,11 @@ def judged(model: ConformerDenoiser, data: Peptide) -> dict[str, Any]:
 
     Returns:
         `inverted`: share of residues of the samples that are not L; `bond_rms`: of bonds and angles
-        against those of held-out conformers, in angstrom; by noise level (`sigma`): `true` and
-        `mirrored`, mean squared errors on held-out conformers and on mirror images of them, and
-        `inverted_true`, `inverted_mirrored`, shares of residues that come out D.
+        against those of held-out conformers, in angstrom; `torsions`: mean Jensen-Shannon
+        divergence of phi and psi from those of held-out conformers, bits; by noise level
+        (`sigma`): `true` and `mirrored`, mean squared errors on held-out conformers and on mirror
+        images of them, and `inverted_true`, `inverted_mirrored`, shares of residues that come out
+        D.
     """
     generators = [torch.Generator().manual_seed(n) for n in range(N_SAMPLES)]
     x = sample_coordinates(
@@ -215,6 +245,7 @@ def judged(model: ConformerDenoiser, data: Peptide) -> dict[str, Any]:
     mask = torch.ones(x.shape[:2])
     near = bond_error(x[:, None], data.held[: len(x)], mask).mean().sqrt()
     made: dict[str, Any] = {"inverted": share_inverted(x, data), "bond_rms": round(float(near), 3)}
+    made["torsions"] = round(torsion_jsd(x, data), 3)
     made |= {"sigma": list(JUDGED), "true": [], "mirrored": []}
     made |= {"inverted_true": [], "inverted_mirrored": []}
     generator = torch.Generator().manual_seed(0)
@@ -227,6 +258,17 @@ def judged(model: ConformerDenoiser, data: Peptide) -> dict[str, Any]:
             made[name].append(round(float((found - sign * clean).square().mean()), 4))
             made[f"inverted_{name}"].append(share_inverted(found, data))
     return made
+
+
+def torsion_jsd(x: Tensor, data: Peptide) -> float:
+    """Mean Jensen-Shannon divergence of each phi and psi from the held-out ones, in 30 degrees."""
+    parts = []
+    for xyz in (x, data.held):
+        trajectory = mdtraj.Trajectory(xyz.numpy() / 10, None)
+        angles = mdtraj.compute_dihedrals(trajectory, data.torsions.numpy(), periodic=False)
+        counts = [np.histogram(column, 12, (-np.pi, np.pi))[0] for column in angles.T]
+        parts.append(np.array(counts) / len(xyz))
+    return float(jsd_bits(*parts).mean())
 
 
 def share_inverted(x: Tensor, data: Peptide) -> float:

@@ -29,7 +29,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 import proof_report
-from make_glycine_md import SETS
+from make_glycine_md import SETS, glycines
 from make_glycine_md import run as simulate
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path
@@ -211,7 +211,7 @@ def prepare(proof: Proof, systems: Sequence[str], jobs: int, *, minimised: bool)
     wanted = [*systems, "unbiased"]
     for name in wanted:
         lengths = list(LENGTHS if name in ("biased", "unbiased") else SYSTEMS[name].lengths)
-        simulate(proof.md(name), lengths, REPLICAS, SETS[name], jobs)
+        simulate(proof.md(name), glycines(lengths), REPLICAS, SETS[name], jobs)
     for system in systems:
         link_data(proof, system)
         label(proof, system, jobs)

@@ -327,7 +327,9 @@ def kernel_table(results: Results) -> str:
 
 
 def write_hand(hand: dict[str, Any]) -> None:
-    """Store what peptide_hand.py found, draw it and fill in its part of the page."""
+    """Store what peptide_hand.py found beside what it found before; draw it, fill in the page."""
+    before = json.loads(HAND.read_text(encoding="utf-8"))
+    hand = hand | {"variants": before["variants"] | hand["variants"]}
     with atomic_path(HAND) as temporary:
         temporary.write_text(json.dumps(hand, separators=(",", ":")), encoding="utf-8")
     HAND_FIGURE.write_bytes(hand_figure(hand))

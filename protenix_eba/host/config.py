@@ -108,9 +108,9 @@ class EBAConfig(Ranged):
         weight_lddt: Weight of the smooth LDDT.
         weight_bond: Weight of the squared error of bonds and angles at noise below 0.5 angstrom,
             which the EDM weight multiplies; what a small model learns last.
-        weight_volume: Weight of the squared error of signed volumes of atoms with three bonds, at
-            noise below 3 angstrom, in units of a carbon's: what teaches a small model the hand of
-            amino acids. It bends the posterior mean, so let it fade.
+        weight_volume: Weight of the squared error of the signed volumes that four bonded atoms
+            span, at noise below 3 angstrom, in units of a carbon's: what teaches a small model the
+            hand of amino acids, and torsions. It bends the posterior mean, so let it fade.
         volume_steps: Optimizer steps in which that weight falls to 0, linearly; 0 keeps it.
         weight_sigma_data: sigma_d of the EDM weight, angstrom, about the size of the molecule, so
             that noise that moves it as a whole does not drown the rest; 0 for the network's 16.

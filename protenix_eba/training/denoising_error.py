@@ -64,7 +64,7 @@ class DenoisingErrors:
             angstrom.
         lddt: Smooth LDDT, 0 to about 0.9 (its sigmoids never reach 1).
         bond: Mean squared error of bonds and angles as distances, in square angstrom.
-        volume: Mean squared error of signed volumes, 4 for a centre of the other hand.
+        volume: Squared error of signed volumes and of the ends of chains, see `volume_error`.
         sigma: `[S]` noise levels in angstrom.
         n_atoms: `[K]` atoms that the mean was taken over.
     """
@@ -222,11 +222,12 @@ def bond_error(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def volume_error(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error of the signed volumes of atoms that have three bonds or more.
+    """Return the squared error of the signed volumes that four bonded atoms span.
 
     The volume (a - x) . ((b - x) x (c - x)) of an atom x and its first three neighbours has the
     sign of its hand, and is 0 where x lies in their plane: the error teaches handedness, and the
-    planes of peptide bonds and rings.
+    planes of peptide bonds and rings. That of a chain of four atoms goes with the sine of its
+    torsion, and the distance of the chain's ends with the cosine: both teach torsions.
 
     Args:
         predicted: `[K, S, N, 3]` in angstrom.
@@ -234,25 +235,49 @@ def volume_error(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         mask: `[K, N]`, 1 where the true coordinate exists.
 
     Returns:
-        `[K, S]` in units of the square of a carbon's volume, 2.6 cubic angstrom, so that a mirror
-        image of a single such centre has 4; 0 for a conformer without such atoms.
+        `[K, S]`: the mean over atoms with three bonds or more, in units of the square of a carbon's
+        volume, 2.6 cubic angstrom, so that a mirror image of a single such centre has 4; and the
+        mean over chains of half of the same and half of the error of the distance between their
+        ends, square angstrom. 0 for a conformer without such atoms.
     """
     errors = []
     for x, y, present in zip(predicted, target.detach(), mask.bool(), strict=True):
-        centre, neighbours = _junctions(y, present)
-        gap = signed_volumes(x, centre, neighbours) - signed_volumes(y, centre, neighbours)
-        errors.append((gap / _TETRAHEDRAL).square().sum(dim=-1) / max(len(centre), 1))
+        bonds, neighbours, exists = _bonded(y, present)
+        centre = torch.nonzero(exists[:, 2]).squeeze(1)
+        stars = _volume_gap(x, y, centre, neighbours[centre, :3])
+        first, second, third, last = _chains(bonds, neighbours, exists).unbind(dim=1)
+        chains = _volume_gap(x, y, second, torch.stack([first, third, last], dim=1))
+        ends = (x[:, first] - x[:, last]).norm(dim=-1) - (y[first] - y[last]).norm(dim=-1)
+        of_chains = (chains.square() + ends.square()).sum(dim=-1) / max(2 * len(first), 1)
+        errors.append(stars.square().sum(dim=-1) / max(len(centre), 1) + of_chains)
     return torch.stack(errors)
 
 
-def _junctions(target: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    """Atoms with three bonds or more, `[J]`, and their first three neighbours, `[J, 3]`."""
+def _volume_gap(x: Tensor, y: Tensor, centre: Tensor, neighbours: Tensor) -> Tensor:
+    """Return how far signed volumes of `[S, N, 3]` are from those of `[N, 3]`, in a carbon's."""
+    gap = signed_volumes(x, centre, neighbours) - signed_volumes(y, centre, neighbours)
+    return gap / _TETRAHEDRAL
+
+
+def _bonded(target: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the bonds `[B, 2]`, the first four neighbours `[N, 4]` of each atom, which exist."""
     first, second, _ = _neighbours(target, present, BOND_LENGTH)
-    bonded = target.new_zeros(len(target), len(target), dtype=torch.uint8)
+    bonded = target.new_zeros(len(target), max(len(target), 4), dtype=torch.uint8)
     bonded[first, second] = bonded[second, first] = 1
-    centre = torch.nonzero(bonded.sum(dim=1) >= 3).squeeze(1)
-    order = bonded[centre].argsort(dim=1, descending=True, stable=True)
-    return centre, order[:, :3]
+    neighbours = bonded.argsort(dim=1, descending=True, stable=True)[:, :4]
+    exists = bonded.gather(1, neighbours).bool()
+    return torch.stack([first, second], dim=1), neighbours, exists
+
+
+def _chains(bonds: Tensor, neighbours: Tensor, exists: Tensor) -> Tensor:
+    """Return all chains of four different atoms, `[C, 4]`, each with a bond in its middle."""
+    second, third = bonds.unbind(dim=1)
+    first, last = neighbours[second][:, :, None], neighbours[third][:, None, :]
+    chain = exists[second][:, :, None] & exists[third][:, None, :]
+    chain &= (first != third[:, None, None]) & (last != second[:, None, None]) & (first != last)
+    bond, one, other = torch.nonzero(chain, as_tuple=True)
+    ends = neighbours[second[bond], one], neighbours[third[bond], other]
+    return torch.stack([ends[0], second[bond], third[bond], ends[1]], dim=1)
 
 
 def signed_volumes(xyz: Tensor, centre: Tensor, neighbours: Tensor) -> Tensor:

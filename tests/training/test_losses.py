@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rdkit import Chem
 from scipy.special import log_softmax, logsumexp, softmax
 
 from protenix_eba.core.errors import UserError
@@ -21,7 +22,8 @@ from protenix_eba.training.denoising_error import (
     LDDT_THRESHOLDS,
     DenoisingErrors,
     ErrorWeights,
-    _junctions,
+    _bonded,
+    _chains,
     aligned_mse,
     bond_error,
     by_edm,
@@ -596,21 +598,50 @@ def test_a_mirror_image_has_the_volume_error_of_its_hand():
     assert without.tolist() == [[0.0] * 3]  # two bonds have no volume
 
 
-def test_volumes_are_those_of_the_atoms_with_three_bonds():
-    """Of thymopentin (RKDVY), by mdtraj's bonds; its mirror image has the other hand six times."""
-    topology = mdtraj.load(str(THYMOPENTIN)).topology
-    heavy = topology.subset(topology.select("element != H"))
-    bonds = Counter(atom.index for bond in heavy.bonds for atom in bond)
-    xyz = 10 * torch.from_numpy(
-        mdtraj.load(str(THYMOPENTIN)).xyz[0, topology.select("element != H")]
-    )
-    centre, neighbours = _junctions(xyz, torch.ones(len(xyz), dtype=torch.bool))
-    assert centre.tolist() == sorted(atom for atom, n in bonds.items() if n >= 3)
-    handed = signed_volumes(xyz, centre, neighbours).abs() > 1.5  # the others are flat
-    names = [(heavy.atom(i).residue.name, heavy.atom(i).name) for i in centre[handed].tolist()]
-    assert Counter(name for _, name in names) == {"CA": 5, "CB": 1}  # VAL's methyls have names
-    mirrored = volume_error(-xyz[None, None], xyz[None], torch.ones(1, len(xyz)))
-    assert float(mirrored) == pytest.approx(4 * 6 / len(centre), rel=0.15)
+def heavy_atoms(path):
+    """Topology without hydrogens and coordinates in angstrom of a structure."""
+    whole = mdtraj.load(str(path))
+    heavy = whole.topology.select("element != H")
+    return whole.topology.subset(heavy), 10 * torch.from_numpy(whole.xyz[0, heavy])
+
+
+def test_volumes_are_those_of_the_atoms_with_three_bonds_and_of_chains_of_four():
+    """Of thymopentin (RKDVY), by mdtraj's bonds and RDKit's paths in them."""
+    topology, xyz = heavy_atoms(THYMOPENTIN)
+    bonds, neighbours, exists = _bonded(xyz, torch.ones(len(xyz), dtype=torch.bool))
+    numbers = Counter(atom.index for bond in topology.bonds for atom in bond)
+    assert exists.sum(dim=1).tolist() == [numbers[n] for n in range(len(xyz))]
+    graph = Chem.RWMol()
+    for _ in range(len(xyz)):
+        graph.AddAtom(Chem.Atom(6))
+    for one, other in topology.bonds:
+        graph.AddBond(one.index, other.index, Chem.BondType.SINGLE)
+    paths = [frozenset(path) for path in Chem.FindAllPathsOfLengthN(graph, 4, useBonds=False)]
+    chains = [frozenset(chain) for chain in _chains(bonds, neighbours, exists).tolist()]
+    assert Counter(chains) == Counter(paths)
+
+
+def test_a_mirror_image_of_a_peptide_has_the_other_hand_at_each_alpha_carbon():
+    """Thymopentin again: five of them, and the CB of its VAL, whose methyls have names."""
+    topology, xyz = heavy_atoms(THYMOPENTIN)
+    _, neighbours, exists = _bonded(xyz, torch.ones(len(xyz), dtype=torch.bool))
+    centre = exists[:, 2].nonzero()[:, 0]
+    handed = centre[signed_volumes(xyz, centre, neighbours[centre, :3]).abs() > 1.5]
+    assert Counter(topology.atom(i).name for i in handed.tolist()) == {"CA": 5, "CB": 1}
+
+
+def test_a_chain_of_four_has_the_volume_error_of_its_torsion():
+    """Bonds b, angles of 90 degrees: a volume b^3 sin t, and ends b (3 - 2 cos t)^(1/2) apart."""
+    b, torsions = 1.5, torch.tensor([1.0, 1.0, -1.0, 2.0])
+    zero, one = torch.zeros(4), torch.ones(4)
+    last = torch.stack([torch.cos(torsions), torch.sin(torsions), one], dim=-1)
+    first = torch.stack([one, zero, zero], dim=-1)
+    chains = b * torch.stack([first, 0 * first, torch.stack([zero, zero, one], -1), last], dim=1)
+    error = volume_error(chains[None], chains[:1], torch.ones(1, 4))
+    volume = b**3 * torsions.sin() / 2.598
+    ends = b * (3 - 2 * torsions.cos()).sqrt()
+    expected = ((volume - volume[0]) ** 2 + (ends - ends[0]) ** 2) / 2
+    torch.testing.assert_close(error[0], expected, rtol=1e-3, atol=1e-6)
 
 
 def test_edm_weight_is_upstreams_formula():
