@@ -1,14 +1,18 @@
-"""Table and figure of the gate for peptides with a hand, from what peptide_hand.py found.
+"""Tables and a figure of peptides with a hand: the gate of peptide_hand.py, and a start.
 
 A part of proof_report.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
+
+import numpy as np
 
 from protenix_eba.eval.report.plots.style import label_colours, small_multiples
 
+NAMES: Final = ("target", "sampler")
 HAND_SIGMA: Final = (0.5, 1.0)  # angstrom: noise at which mirror images can be told
 
 
@@ -52,3 +56,43 @@ def hand_figure(hand: dict[str, Any]) -> bytes:
     return small_multiples(
         {"": lines}, draw, "minutes of one core", "D residues, %", panel_size=(4.0, 2.8)
     ).svg
+
+
+def peptides_table(rows: Sequence[dict[str, Any]]) -> str:
+    """A start under each sampler, as judge_start.py found it: means of groups of peptides."""
+    headings = (
+        *("peptides", "sampler", "valid, %", "with a D residue, %", "bond rms, Å"),
+        *("JSD torsions, bits", "of MD replicas", "W1 of the ends, Å", "of MD replicas"),
+    )
+    lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
+    for title, seen, glycine in (
+        ("tetrapeptides, trained on", True, False),
+        ("tetrapeptides, held out", False, False),
+        ("glycine chains, trained on", True, True),
+        ("glycine chain, held out", False, True),
+    ):
+        for sampler in ("exact", "default"):
+            group = [
+                row
+                for row in rows
+                if row["seen"] == seen
+                and row["sampler"] == sampler
+                and row["target"].startswith("gly") == glycine
+            ]
+            if group:
+                lines.append(peptides_line(title, sampler, group))
+    return "\n".join(lines) + "\n"
+
+
+def peptides_line(title: str, sampler: str, group: Sequence[dict[str, Any]]) -> str:
+    """Means over a group of peptides, the worst of them in brackets where it counts."""
+    mean = {key: np.mean([row[key] for row in group]) for key in group[0] if key not in NAMES}
+    worst = min(row["valid"] for row in group)
+    cells = (
+        *(f"{title} ({len(group)})", sampler),
+        f"{100 * mean['valid']:.1f} (worst {100 * worst:.1f})",
+        f"{100 * mean['inverted']:.1f}",
+        *(f"{mean[key]:.3f}" for key in ("bond_rms_angstrom", "torsions", "torsions_md")),
+        *(f"{mean[key]:.2f}" for key in ("w1_angstrom", "w1_md")),
+    )
+    return f"| {' | '.join(cells)} |"

@@ -362,10 +362,12 @@ def described(target: Target) -> dict[str, Any]:
         frames = np.arange(frame_count(target, replica))
         replicas.append(read_frames(target, replica, frames)[:, heavy])
     xyz = np.concatenate(replicas)
+    checked = checker.check(xyz)
     bonds = np.linalg.norm(xyz[:, checker.bonds[:, 0]] - xyz[:, checker.bonds[:, 1]], axis=-1)
     return {
         "target": target.name,
-        "valid": int(checker.check(xyz).valid.sum()),
+        "valid": int(checked.valid.sum()),
+        "inverted": int((checked.d_residues > 0).sum()),
         "bond_rms_angstrom": float(np.sqrt(((bonds - checker.bond_lengths) ** 2).mean())),
         "distance_pm": [
             np.rint(100 * end_distance(topology, part)).astype(int).tolist() for part in replicas

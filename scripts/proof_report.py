@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from hand_report import hand_figure, hand_table
+from hand_report import hand_figure, hand_table, peptides_table
 from make_glycine_md import SETS
 from protenix_eba.core.files import atomic_path
 from protenix_eba.core.progress import console
@@ -42,6 +42,7 @@ FIGURES: Final = {
 }
 FOLLOWS: Final = DOCS / "proof" / "follows.svg"
 HAND: Final = DOCS / "proof" / "hand.json"
+PEPTIDES: Final = DOCS / "proof" / "peptides.json"
 HAND_FIGURE: Final = HAND.with_suffix(".svg")
 HEADINGS: Final = (
     *("arm", "closed, %", "by seed", "shift of log-odds", "W1, Å", "JSD distance, bits"),
@@ -338,6 +339,15 @@ def write_hand(hand: dict[str, Any]) -> None:
     console.print(f"wrote {PAGE}", markup=False)
 
 
+def write_peptides(rows: Rows) -> None:
+    """Store what judge_start.py found and fill in its part of the page."""
+    with atomic_path(PEPTIDES) as temporary:
+        temporary.write_text(json.dumps(rows, separators=(",", ":")), encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(page_with({"peptides": peptides_table(rows)}, page), encoding="utf-8")
+    console.print(f"wrote {PAGE}", markup=False)
+
+
 def blocks(results: Results, titles: dict[str, str]) -> dict[str, str]:
     """Every generated part of the page, by its name."""
     made = {}
@@ -350,6 +360,7 @@ def blocks(results: Results, titles: dict[str, str]) -> dict[str, str]:
     made["held-out"] = table(results, "biased", "gly5", "exact", titles)
     made["default-sampler"] = table(results, "biased", "gly4", "default", titles)
     made["hand"] = hand_table(json.loads(HAND.read_text(encoding="utf-8")))
+    made["peptides"] = peptides_table(json.loads(PEPTIDES.read_text(encoding="utf-8")))
     return made
 
 
