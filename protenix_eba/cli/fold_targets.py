@@ -48,7 +48,7 @@ class FoldTarget:
 
 
 def fold_target(choice: TargetChoice) -> FoldTarget:
-    """What the options choose.
+    """Return the protein that the options choose.
 
     Raises:
         UserError: A file cannot be used. `load` raises it, too, for what is in them.
@@ -70,7 +70,7 @@ _Load = Callable[[Path, Any, "Head"], _Loaded]
 def read_target(
     path: Path, name: str, chains: Sequence[str], *, distances_only: bool
 ) -> tuple[Target, list[int]]:
-    """A protein with the predictions in a file, and the lengths of its chains.
+    """Return a protein with the predictions in a file, and the lengths of its chains.
 
     Raises:
         UserError: The file cannot be used, or does not fit the chains.
@@ -147,7 +147,7 @@ def _of_model(source: ModelChoice) -> tuple[dict[str, Any], _Load]:
 def keep_predictions(
     path: Path, made: dict[str, Any], make: Callable[[], tuple[Predictions, Sequence[str]]]
 ) -> None:
-    """Write what `make` gives, unless the file is there and was made from the same.
+    """Write the predictions that `make` returns, unless the file has them already.
 
     Args:
         path: npz file.
@@ -178,14 +178,14 @@ class _Proteins:
         return self.protein.name
 
     def described(self, msas: MsaFiles | None) -> dict[str, Any]:
-        """What their embeddings depend on besides the model; without `msas`, stored ones do."""
+        """Return what embeddings depend on beside the model; stored ones decide without `msas`."""
         from protenix_eba.host.msa import fingerprint_of
 
         msa = fingerprint_of(msas.of(self.protein)) if msas else None
         return {"molecules": list(self.protein.chains), "msa": msa}
 
     def pairs(self, trunk: Trunk, n_cycles: int) -> _Pairs:
-        """Stored embeddings, or those of the trunk."""
+        """Return the pair embeddings, stored ones or else those that the trunk computes."""
         return trunk.embed(self.protein).z_trunk, None, self.protein.chains
 
 
@@ -200,7 +200,7 @@ class _Complex:
         return str(self.entry["name"])
 
     def described(self, msas: MsaFiles | None) -> dict[str, Any]:
-        """What the embeddings depend on besides the model.
+        """Return what the embeddings depend on besides the model.
 
         Raises:
             UserError: Alignments are given, which are not read here.
@@ -214,7 +214,7 @@ class _Complex:
         return {"molecules": self.entry, "msa": None}
 
     def pairs(self, trunk: Trunk, n_cycles: int) -> _Pairs:
-        """Those of the trunk.
+        """Compute the pair embeddings with the trunk.
 
         Raises:
             UserError: Protenix cannot read the entry, or it has fewer than 4 residues.
@@ -247,7 +247,7 @@ class _Complex:
 
 
 def _molecules_in(path: Path) -> _Proteins | _Complex:
-    """One protein, or the one entry of a JSON with other molecules.
+    """Read one protein, or the single entry of a JSON file that has other molecules as well.
 
     Raises:
         UserError: It is neither, or too small.
