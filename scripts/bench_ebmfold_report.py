@@ -1,4 +1,4 @@
-"""What scripts/bench_ebmfold.py writes: tables in Markdown, and figures."""
+"""Report of scripts/bench_ebmfold.py: tables in Markdown, and figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHOWN_STAGES = (0, 6, 10, 14)
 
 
 def group(rows: Iterable[Row], *keys: str) -> dict[tuple, list[Row]]:
-    """Rows by the values of some keys, sorted; methods in their order."""
+    """Group rows by the values of some keys, sorted, with methods in their order."""
     found: dict[tuple, list[Row]] = defaultdict(list)
     for row in rows:
         found[tuple(row[key] for key in keys)].append(row)
@@ -213,7 +213,7 @@ SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
 
 
 def report(rows: Rows) -> str:
-    """All tables; intervals are 95% bootstrap intervals over targets."""
+    """Return all tables; intervals are 95% bootstrap intervals over targets."""
     parts = [
         f"## {title}\n\n{make(rows[section])}\n"
         for section, (title, make) in SECTIONS.items()
@@ -223,7 +223,7 @@ def report(rows: Rows) -> str:
 
 
 def draw(rows: Rows, folder: Path) -> None:
-    """The figures whose rows are there, as PNG and SVG."""
+    """Draw the figures for which there are rows, as PNG and SVG."""
     made: dict[str, Drawing] = {}
     if "folding" in rows:
         made["against_peer"] = against_peer(rows["folding"])
@@ -241,7 +241,7 @@ def draw(rows: Rows, folder: Path) -> None:
 
 
 def panels(rows: list[Row]) -> dict[str, dict[str, list[Row]]]:
-    """Title to method to rows, one panel for each width and setting."""
+    """Return title to method to rows, one panel for each width and setting."""
     return {
         f"width {noise:g}, {'with' if oriented else 'without'} orientations": {
             method: found for (method,), found in group(cell, "method").items()

@@ -1,4 +1,4 @@
-"""Numbers that the tests hold the evaluation to, by another route than ours.
+"""Expected numbers for tests of the evaluation, computed by another route than ours.
 
     python scripts/make_eval_expected.py > tests/data/eval_expected.json
 
@@ -128,7 +128,7 @@ def exposure(
 
 
 def side_chain_areas(trajectory: mdtraj.Trajectory) -> np.ndarray:
-    """`[F, L]` nm2; one frame at a time, as `shrake_rupley` adds the frame before."""
+    """Return areas `[F, L]` in nm2, by single frames: `shrake_rupley` carries areas over."""
     areas = np.concatenate([mdtraj.shrake_rupley(f, probe_radius=0.28) for f in trajectory])
     top = trajectory.topology
     side = np.array([a.name not in ("N", "CA", "C", "O", "OXT") for a in top.atoms])

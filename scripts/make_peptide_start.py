@@ -45,7 +45,7 @@ def command(*words: str | Path) -> None:
 
 
 def make(out: Path, lengths: list[int], replicas: int, jobs: int, max_steps: int | None) -> Path:
-    """Everything up to the trained model; the average of its weights.
+    """Make everything up to the trained model; return the average of its weights.
 
     Args:
         out: Folder of all that is made.
@@ -74,7 +74,7 @@ def make(out: Path, lengths: list[int], replicas: int, jobs: int, max_steps: int
 
 
 def ship(checkpoint: Path, path: Path) -> None:
-    """Write the diffusion module alone, in float16: half the size, no sample changes visibly."""
+    """Write the diffusion module alone, in float16: half the size, without a visible change."""
     state = load_checkpoint(checkpoint)
     own = {
         key.removeprefix(DIFFUSION_PREFIX): value.to(torch.float16).contiguous()
@@ -92,13 +92,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--lengths", nargs="+", type=int, default=[3, 4, 6])
-    parser.add_argument("--replicas", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--max-steps", type=int)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument(
-        "--ship", action="store_true", help="put it in the place of the shipped one"
+        "--lengths",
+        nargs="+",
+        type=int,
+        default=[3, 4, 6],
+        help="lengths of the glycine chains, in residues [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--replicas",
+        type=int,
+        default=3,
+        help="number of trajectories of each chain [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="number of processes [default: %(default)s]"
+    )
+    parser.add_argument(
+        "--max-steps", type=int, help="number of training steps [default: that of the recipe]"
+    )
+    parser.add_argument(
+        "--ship", action="store_true", help="replace the start that the package ships by the result"
     )
     options = parser.parse_args()
     try:

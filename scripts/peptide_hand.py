@@ -65,7 +65,7 @@ SAMPLER: Final = SamplerSettings(30, gamma0=0.0, s_max=4.0, s_min=1e-3, order=2)
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train.
+    """A way to train.
 
     Attributes:
         title: In the table.
@@ -100,7 +100,7 @@ VARIANTS: Final = {
 
 @dataclass(frozen=True)
 class Peptide:
-    """What is learnt.
+    """The peptide to learn: its features, conformers and centres.
 
     Attributes:
         known: `[F, N, 3]` conformers that training sees, about their centres, in angstrom.
@@ -118,14 +118,14 @@ class Peptide:
 
 
 def configuration(variant: Variant) -> Any:
-    """Of the small module, with the variant's blocks."""
+    """Return the configuration of the small module, with the variant's blocks."""
     names = ("atom_encoder", "transformer", "atom_decoder")
     keys = (f"model__diffusion_module__{name}__n_blocks" for name in names)
     return load_configuration(CONFIG, **dict(zip(keys, map(str, variant.blocks), strict=True)))
 
 
 def peptide(out: Path, sequence: str, configs: Any, state: Any) -> Peptide:
-    """The MD of a peptide (three replicas of 2 ns, made where missing) and its features."""
+    """Return the MD of a peptide (three replicas of 2 ns, made if missing) and its features."""
     folder = out / "md" / sequence
     for replica in (1, 2, 3):
         faults = simulate_replica(folder, sequence, replica, replace(PLAIN, seed=500))
@@ -150,12 +150,12 @@ def peptide(out: Path, sequence: str, configs: Any, state: Any) -> Peptide:
 
 
 def volumes(xyz: Tensor, centres: Tensor) -> Tensor:
-    """Signed volumes `[..., C]` of `centres`, see `Peptide`."""
+    """Return signed volumes `[..., C]` of `centres`, see `Peptide`."""
     return signed_volumes(xyz, centres[:, 3], centres[:, :3])
 
 
 def turned(xyz: Tensor, part: float, generator: torch.Generator) -> Tensor:
-    """Structures `[B, N, 3]` in random orientations, their angles scaled by `part` of all."""
+    """Turn structures `[B, N, 3]` at random, their angles scaled by `part` of all."""
     rotation = random_rotations((len(xyz),), generator)
     if part < 1.0:
         angle = torch.acos(((rotation.diagonal(dim1=1, dim2=2).sum(-1) - 1) / 2).clamp(-1, 1))
@@ -171,7 +171,7 @@ def loss_of(
     progress: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Of one batch, every structure at its own noise level (in strata)."""
+    """Return the loss of one random batch, with a noise level (in strata) for each structure."""
     rows = torch.randint(len(data.known), (STRUCTURES,), generator=generator)
     part = min(1.0, progress / variant.curriculum) if variant.curriculum else 1.0
     clean = turned(data.known[rows], part, generator)
@@ -199,7 +199,7 @@ def loss_of(
 
 @torch.no_grad()
 def judged(model: ConformerDenoiser, data: Peptide) -> dict[str, Any]:
-    """Samples and errors of a model.
+    """Sample a model and measure its errors.
 
     Returns:
         `inverted`: share of residues of the samples that are not L; `bond_rms`: of bonds and angles
@@ -230,12 +230,12 @@ def judged(model: ConformerDenoiser, data: Peptide) -> dict[str, Any]:
 
 
 def share_inverted(x: Tensor, data: Peptide) -> float:
-    """Share of residues that are not L."""
+    """Return the share of residues that are not L."""
     return round(float((volumes(x, data.centres) < 0).float().mean()), 3)
 
 
 class Run:
-    """One variant: its model, what trains it, and how it was judged on the way.
+    """The training of one variant: its model, its optimizer and the measurements on the way.
 
     The learning rate falls with the time that is used, so that a longer run is another one.
 
@@ -262,7 +262,7 @@ class Run:
             self._load()
 
     def to_the_end(self) -> None:
-        """Train, judge every two minutes, keep a checkpoint each time."""
+        """Train; measure the model and keep a checkpoint every two minutes."""
         while self._used < self._seconds:
             began = time.process_time()
             until = min(self._used + 120.0, self._seconds)
@@ -312,11 +312,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sequence", default="AAA")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--minutes", type=float, default=10.0, help="of one CPU core, each")
-    parser.add_argument("--document", action="store_true", help="fill in docs/proof.md")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument(
+        "--sequence", default="AAA", help="sequence of the peptide [default: %(default)s]"
+    )
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=VARIANTS,
+        default=list(VARIANTS),
+        help="variants to train [default: all]",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=10.0,
+        help="training time of each variant, in minutes of one CPU core [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--document", action="store_true", help="write the results into docs/proof.md"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     try:
@@ -330,7 +345,7 @@ def main() -> int:
 
 
 def result(options: argparse.Namespace, name: str) -> dict[str, Any]:
-    """A variant's title and history; it runs if it has not."""
+    """Return a variant's title and history; run it if it has not been run."""
     path = options.out / f"{name}_{options.sequence}_{options.minutes:g}.json"
     if not path.is_file():
         run = Run(options.out, name, options.sequence, options.minutes)
