@@ -77,7 +77,7 @@ class DenoisingErrors:
     n_atoms: Tensor
 
     def total(self, weights: ErrorWeights, noise: NoiseSettings) -> Tensor:
-        """l_is: the weighted sum of the terms. `[K, S]`.
+        """Return the weighted sum l_is of the terms, `[K, S]`.
 
         Args:
             weights: Weights of the terms.
@@ -96,12 +96,12 @@ def by_nothing(errors: DenoisingErrors, noise: NoiseSettings) -> Tensor:
 
 
 def by_edm(errors: DenoisingErrors, noise: NoiseSettings, sigma_data: float = 0.0) -> Tensor:
-    """The EDM weight, `[S]`, with the network's sigma_d or another one (angstrom)."""
+    """Return the EDM weight, `[S]`, with the network's sigma_d or another one (angstrom)."""
     return edm_weight(errors.sigma, sigma_data or noise.sigma_data)
 
 
 def by_likelihood(errors: DenoisingErrors, noise: NoiseSettings) -> Tensor:
-    """3 N / (sigma^2 p(ln sigma)), with which the mean error is -log p(x) + constant. `[K, S]`.
+    """Return 3 N / (sigma^2 p(ln sigma)), `[K, S]`: the mean error is -log p(x) + constant.
 
     -log p(x) = C + 1/2 int E|x - D(x + sigma n)|^2 d(sigma^-2) for the best denoiser D (Guo,
     Shamai, Verdu, IEEE Trans. Inf. Theory 51, 1261, 2005; for one point, Kong, Brekelmans, Ver

@@ -34,7 +34,7 @@ Denoiser = Callable[..., Tensor]
 
 
 def backwards_per_item(config: EBAConfig, noise_at_once: int) -> int:
-    """Backward passes that one item takes: 1, or its parts in low memory."""
+    """Return the number of backward passes for one item: 1, or its parts in low memory."""
     if not config.low_memory:
         return 1
     return config.n_conformers * math.ceil(config.n_noise / noise_at_once)
@@ -62,7 +62,7 @@ class NoisyItem:
     partners: Tensor | None = None
 
     def parts(self, n_noise: int) -> Iterator[NoisyItem]:
-        """Parts of one conformer and at most `n_noise` noise samples, conformer by conformer."""
+        """Yield parts of one conformer and at most `n_noise` noise samples, in order."""
         starts = range(0, len(self.noisy.sigma), n_noise)
         for k, first in itertools.product(range(len(self.target)), starts):
             one, some = slice(k, k + 1), slice(first, first + n_noise)
@@ -90,7 +90,7 @@ class View:
 
 
 class ItemStep:
-    """From an item to the scalars whose gradients train the model.
+    """Turns an item into the scalars whose gradients train the model.
 
     In low memory an item is passed twice: without gradients, for all K x S errors and so the
     derivative of the objective by each of them; then part by part, with these derivatives as
@@ -127,7 +127,7 @@ class ItemStep:
         self.n_backwards = backwards_per_item(config, noise_at_once)
 
     def at(self, step: int) -> None:
-        """Take the weights of the error's terms as they are after so many optimizer steps."""
+        """Use the weights of the error's terms that hold after this number of optimizer steps."""
         self._weights = error_weights(self._config, step)
 
     def look(self, item: Item, generator: torch.Generator, levels: Tensor | None = None) -> View:
@@ -165,11 +165,11 @@ class ItemStep:
         return View(item, errors, seen)
 
     def loss(self, view: View) -> Tensor:
-        """The objective's value."""
+        """Return the value of the objective."""
         return self._objective.loss(view.seen)
 
     def metrics(self, view: View, loss: Tensor) -> dict[str, float]:
-        """The loss, the denoising error and how far the alignment is, under the log's names."""
+        """Return the loss, the denoising error and measures of alignment, under the log's names."""
         return {
             "loss": float(loss.detach()),
             "mse": float(view.errors.mse.detach().mean()),
@@ -180,7 +180,7 @@ class ItemStep:
         }
 
     def _volume(self, view: View) -> dict[str, float]:
-        """Nothing if it counts for nothing: it takes time."""
+        """Return the volume error, but only if it is part of the loss, because it takes time."""
         wanted = self._config.weight_volume > 0
         return {"volume": float(view.errors.volume.detach().mean())} if wanted else {}
 
