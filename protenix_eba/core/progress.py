@@ -47,7 +47,7 @@ _shown: list[Progress] = []
 
 
 class _Words(TextColumn):
-    """Text that gives way where the terminal is narrow: numbers are not cut, it is."""
+    """Text that is cut where the terminal is narrow, in place of numbers."""
 
     def __init__(self, words: str) -> None:
         super().__init__(words, markup=False, table_column=Column())
@@ -59,7 +59,7 @@ class _Words(TextColumn):
 
 
 def bar_columns() -> tuple[ProgressColumn, ...]:
-    """What stands in a bar, from left to right; counts and times are never cut."""
+    """Return the columns of a bar, from left to right; counts and times are never cut."""
 
     def whole() -> Column:
         return Column(no_wrap=True)
@@ -76,24 +76,24 @@ def bar_columns() -> tuple[ProgressColumn, ...]:
 
 
 class _Lines(Progress):
-    """The same tasks as plain lines, each when its time has come and there is something new."""
+    """Progress as plain lines, each printed when it is due and something is new."""
 
     def __init__(self) -> None:
         super().__init__(console=console, speed_estimate_period=RATE_WINDOW_S, disable=True)
         self._due = self.get_time() + FIRST_LINE_S
 
     def update(self, task_id: TaskID, *words: Any, **fields: Any) -> None:
-        """Change a task, and say so if it is time."""
+        """Change a task, and print it if it is due."""
         super().update(task_id, *words, **fields)
         self._say_if_due(task_id)
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
-        """Advance a task, and say so if it is time."""
+        """Advance a task, and print it if it is due."""
         super().advance(task_id, advance)
         self._say_if_due(task_id)
 
     def stop(self) -> None:
-        """Say how far all came."""
+        """Print how far all tasks came."""
         for task in self.tasks:
             self._say(task)
 
@@ -108,7 +108,7 @@ class _Lines(Progress):
 
 
 def line(task: Task) -> str:
-    """A task in one line: done/total, time, rate, time left, and what its command says of it."""
+    """Describe a task in one line: done/total, time, rate, time left, and its command's note."""
     words = [f"{task.description}: {task.completed:.0f}/{task.total:.0f} in {_time(task.elapsed)}"]
     if task.speed:
         fast = task.speed >= 1
@@ -125,7 +125,7 @@ def _time(seconds: float | None) -> timedelta:
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A rich progress bar with counts and times; plain lines where no terminal shows it.
+    """Return a rich progress bar with counts and times; plain lines without a terminal.
 
     Inside of another one, its tasks are shown below the other's and taken away at the end.
     """
@@ -149,7 +149,7 @@ def _bar() -> Progress:
 
 
 def track(items: Iterable[T], description: str, total: int, *, visible: bool = True) -> Iterator[T]:
-    """Iterate with a bar, or with lines where no terminal shows one."""
+    """Iterate with a progress bar, or with plain lines without a terminal."""
     with progress_bar() as progress:
         task = progress.add_task(description, total=total, note="", visible=visible)
         for item in items:
