@@ -1,4 +1,4 @@
-"""Reweight ensembles on disk by a file of measurements."""
+"""Reweighting of ensembles on disk with a file of measurements."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WARN_BELOW: Final = 0.2
 
 @dataclass(frozen=True)
 class Report:
-    """The weights of one ensemble.
+    """The weights of one ensemble, and their agreement with measurements.
 
     Attributes:
         target: Its name.
@@ -60,7 +60,7 @@ def reweight_ensembles(
     min_effective: float = 10.0,
     seed: int = 0,
 ) -> list[Report]:
-    """Weights for each ensemble that measurements are of.
+    """Reweight each ensemble for which there are measurements.
 
     Args:
         samples: Ensembles, as `find_samples` takes them.

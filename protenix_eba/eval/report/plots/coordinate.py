@@ -27,7 +27,7 @@ _MARKERS: Final = ("o", "s", "^")
 
 
 def profile_figure(ensembles: Mapping[str, Sample]) -> Drawing:
-    """Free energies along the distance, with the 95% of their bootstrap distributions.
+    """Draw free energies along the distance, with their 95% bootstrap intervals.
 
     Args:
         ensembles: Title to an ensemble in blocks; titles that begin with "MD" are drawn in grey.
@@ -52,7 +52,7 @@ def profile_figure(ensembles: Mapping[str, Sample]) -> Drawing:
 
 
 def shifts_figure(shifts: Mapping[str, tuple[Interval, ...]]) -> Drawing:
-    """Shifts of log-odds that samples show against those that errors say.
+    """Draw the shifts of log-odds in samples against those that the errors imply.
 
     Args:
         shifts: Title to the shift by the errors and that of the samples.
@@ -76,7 +76,7 @@ def shifts_figure(shifts: Mapping[str, tuple[Interval, ...]]) -> Drawing:
 
 
 def _profile(sample: Sample, edges: Floats) -> tuple[Floats, Floats, Floats]:
-    """Free energy and the ends of its interval, NaN in bins that are empty in the sample."""
+    """Return free energy and the ends of its interval; NaN in bins that are empty."""
     draw = np.random.default_rng(0)
     n = len(sample)
     again = (np.concatenate([sample[i] for i in draw.integers(n, size=n)]) for _ in range(200))
