@@ -252,9 +252,9 @@ def our_step(setting: Setting, low_memory: bool):
         setting.features, setting.embeddings, setting.noisy, setting.target, setting.mask
     )
     keep = torch.ones(len(setting.target), dtype=torch.bool)
-    view = step.judge(item, setting.energy, setting.n_residues, keep)
-    loss = step.loss(view)
-    return loss.detach(), (term / step.n_backwards for term in step.terms(view, loss))
+    denoised = step.denoise_noisy(item, setting.energy, setting.n_residues, keep)
+    loss = step.loss(denoised)
+    return loss.detach(), (term / step.n_backwards for term in step.backward_terms(denoised, loss))
 
 
 def run_step(setting: Setting, mode: str, parts: dict[str, float]):

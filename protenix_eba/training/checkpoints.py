@@ -104,9 +104,11 @@ class Checkpoints:
         unreadable: list[int] = []
         for step in self._folder.complete_steps():
             # All processes agree before the first of them talks to the others in a load.
-            reason = self._try(_check_files, self._folder.checkpoints / self._folder.tag(step))
+            reason = self._reason_of_failure(
+                _check_files, self._folder.checkpoints / self._folder.tag(step)
+            )
             if not any_rank(bool(reason), self._device):
-                reason = self._try(self._load, self._folder.tag(step))
+                reason = self._reason_of_failure(self._load, self._folder.tag(step))
                 if not any_rank(bool(reason), self._device):
                     if dist.get_rank() == 0:
                         self._folder.set_aside(unreadable)
@@ -121,7 +123,7 @@ class Checkpoints:
         return 0
 
     @staticmethod
-    def _try(action: Callable[[Any], None], argument: Any) -> str:
+    def _reason_of_failure(action: Callable[[Any], None], argument: Any) -> str:
         """Call `action`; return its error in one line, of whatever type, or an empty string."""
         try:
             action(argument)

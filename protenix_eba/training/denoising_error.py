@@ -25,11 +25,11 @@ __all__ = [
     "bond_error",
     "by_edm",
     "by_likelihood",
-    "by_nothing",
     "edm_weight",
     "signed_volumes",
     "smooth_lddt",
     "squared_error",
+    "uniformly",
     "volume_error",
 ]
 
@@ -90,8 +90,8 @@ class DenoisingErrors:
         return weights.by_level(self, noise) * squared + others
 
 
-def by_nothing(errors: DenoisingErrors, noise: NoiseSettings) -> Tensor:
-    """The same weight at all noise levels, `[S]`."""
+def uniformly(errors: DenoisingErrors, noise: NoiseSettings) -> Tensor:
+    """Return the same weight for all noise levels, `[S]`."""
     return torch.ones_like(errors.sigma)
 
 
@@ -147,7 +147,7 @@ class ErrorWeights:
 # The paper speaks of a constant weight. The published code has AlphaFold 3's alpha_diffusion = 4
 # before both terms and the EDM weight (Abramson et al., 2024, Eq. 6 and 15).
 ERROR_WEIGHTS: Final = {
-    "paper": ErrorWeights(mse=1.0, lddt=1.0, by_level=by_nothing),
+    "paper": ErrorWeights(mse=1.0, lddt=1.0, by_level=uniformly),
     "upstream": ErrorWeights(mse=4.0, lddt=4.0, by_level=by_edm),
     "likelihood": ErrorWeights(mse=1.0, lddt=0.0, by_level=by_likelihood),
 }

@@ -127,7 +127,7 @@ def eba_objective(config: EBAConfig) -> Objective:
     def aligned(item: ObjectiveInput) -> Tensor:
         if config.eba_with_ref:
             _reference(item)
-        return eba(item.errors, _weights(config, item), **_model(config, item))
+        return eba(item.errors, _weights(config, item), **_weight_arguments(config, item))
 
     return _objective(config, aligned, needs_reference=config.eba_with_ref)
 
@@ -185,7 +185,7 @@ def alignment_metrics(config: EBAConfig, item: ObjectiveInput) -> dict[str, floa
         With a reference also those of `_preferences`.
     """
     kept = item.kept()
-    target, model = _weights(config, kept), _model(config, kept)
+    target, model = _weights(config, kept), _weight_arguments(config, kept)
     log_model = log_model_weights(kept.errors, **model)
     cross = float(eba(kept.errors.double(), target, **model))
     return {
@@ -254,7 +254,7 @@ def _weights(config: EBAConfig, item: ObjectiveInput) -> Tensor:
     return energy_weights(_reduced(config, item), _log_proposal(config, item))
 
 
-def _model(config: EBAConfig, item: ObjectiveInput) -> dict[str, Any]:
+def _weight_arguments(config: EBAConfig, item: ObjectiveInput) -> dict[str, Any]:
     """Return the arguments that `eba` and `log_model_weights` share."""
     return {
         "diffusion_temperature": _temperature(config),

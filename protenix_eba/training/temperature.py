@@ -34,7 +34,7 @@ from protenix_eba.training.denoising_error import (
 from protenix_eba.training.noise import NoiseSettings
 from protenix_eba.training.step import ItemStep
 
-__all__ = ["Calibration", "calibrate", "measure_items", "moments", "settle"]
+__all__ = ["Calibration", "calibrate", "measure_items", "moments", "read_or_measure"]
 
 # Groups of conformers and noise levels of each half: about ten steps of a recipe.
 N_ITEMS: Final = 64
@@ -160,7 +160,7 @@ def _errors(
 ) -> DenoisingErrors:
     """Compute the errors on an item at evenly spaced noise levels, `n_noise` of them at a time."""
     levels = step.noise.grid(n_noise * math.ceil(N_LEVELS / n_noise), LIKELIHOOD_RANGE)
-    parts = [step.look(item, generator, some).errors for some in levels.split(n_noise)]
+    parts = [step.denoise(item, generator, some).errors for some in levels.split(n_noise)]
     return DenoisingErrors(
         mse=torch.cat([part.mse for part in parts], dim=1).cpu(),
         lddt=torch.cat([part.lddt for part in parts], dim=1).cpu(),
@@ -171,7 +171,7 @@ def _errors(
     )
 
 
-def settle(path: Path, measure: Callable[[], Calibration]) -> Calibration:
+def read_or_measure(path: Path, measure: Callable[[], Calibration]) -> Calibration:
     """Read the calibration from `path`, or measure and write it; all ranks get the same.
 
     Args:

@@ -40,7 +40,7 @@ from protenix_eba.training.noise import NoiseSettings
 from protenix_eba.training.objectives import Objective, error_weights
 from protenix_eba.training.reference import make_reference
 from protenix_eba.training.step import ItemStep, backwards_per_item
-from protenix_eba.training.temperature import Calibration, measure_items, settle
+from protenix_eba.training.temperature import Calibration, measure_items, read_or_measure
 from protenix_eba.training.validation import Validation
 
 __all__ = ["EBATrainer"]
@@ -163,7 +163,7 @@ class EBATrainer(TrainingLoop, AF3Trainer):
 
     def _settle_temperature(self) -> None:
         """Replace `auto` by a number measured on the start, before a checkpoint is loaded."""
-        found = settle(self.folder.temperature, self._measure_start)
+        found = read_or_measure(self.folder.temperature, self._measure_start)
         temperature = self.objective.temperature_factor * found.slope
         self.eba = replace(self.eba, diffusion_temperature=temperature)
         self.objective = LOSSES.get(self.eba.objective)(self.eba)
@@ -236,17 +236,21 @@ class EBATrainer(TrainingLoop, AF3Trainer):
         waited = time.perf_counter()
         index, item = next(self.coming)
         waited = time.perf_counter() - waited
-        self.items.at(self.step)
-        view = self.items.look(item, self.loader.generator(index))
-        loss = self.items.loss(view)
-        metrics = self.items.metrics(view, loss)
+        self.items.set_step(self.step)
+        denoised = self.items.denoise(item, self.loader.generator(index))
+        loss = self.items.loss(denoised)
+        metrics = self.items.metrics(denoised, loss)
         reason = item.problem
         if reason:
             tell(f"skipped an item: {reason}")
         elif not math.isfinite(metrics["loss"]):
             reason = f"the loss is {metrics['loss']}"
         skipped = self.skips(index, reason, {"target": item.target, "frames": item.frames})
-        for term in self.items.nothing(view) if skipped else self.items.terms(view, loss):
+        for term in (
+            self.items.zero_terms(denoised)
+            if skipped
+            else self.items.backward_terms(denoised, loss)
+        ):
             self.engine.backward(term)
             self.engine.step()
         return metrics | {"wait": waited}, not skipped

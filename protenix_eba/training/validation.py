@@ -84,12 +84,12 @@ class Validation:
     def _row(self, index: int, item: Item, levels: torch.Tensor) -> Row:
         if item.problem:
             tell(f"held-out {item.target}: {item.problem}")
-        view = self._items.look(item, self._loader.generator(index), levels)
-        by_level = zip(levels.tolist(), view.errors.mse.mean(dim=0).tolist(), strict=True)
+        denoised = self._items.denoise(item, self._loader.generator(index), levels)
+        by_level = zip(levels.tolist(), denoised.errors.mse.mean(dim=0).tolist(), strict=True)
         return {
             "index": index,
             "target": item.target,
-            **self._items.metrics(view, self._items.loss(view)),
+            **self._items.metrics(denoised, self._items.loss(denoised)),
             **{f"mse_at_{sigma:.2g}": value for sigma, value in by_level},
         }
 

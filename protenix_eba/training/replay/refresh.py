@@ -141,12 +141,12 @@ class Refresher:
         """
         buffer, settings = self._dataset.buffer, self._dataset.settings
         facts = self._facts(model, step)
-        self._together(lambda: self._begin(step, facts))
+        self._on_all(lambda: self._discard_stale(step, facts))
         if not buffer.record(step):
             names = buffer.oldest(self._dataset.trained(), settings.targets_per_refresh)
             plan = Plan(settings.new_samples, self._settings, facts["seed"], self._chunk)
             started = time.monotonic()
-            self._together(lambda: self._sample(model, plan, names, buffer.path(step), facts))
+            self._on_all(lambda: self._sample(model, plan, names, buffer.path(step), facts))
             sampled = time.monotonic()
             self._on_first(lambda: self._label(buffer.path(step), names))
             labelled = time.monotonic()
@@ -166,7 +166,7 @@ class Refresher:
             "n_samples": self._dataset.settings.new_samples,
         }
 
-    def _begin(self, step: int, facts: dict[str, Any]) -> None:
+    def _discard_stale(self, step: int, facts: dict[str, Any]) -> None:
         """Remove samples that other weights or settings have left at this step."""
         folder = self._dataset.buffer.path(step)
         if dist.get_rank() == 0:
@@ -200,12 +200,16 @@ class Refresher:
     def _label(self, folder: Path, names: list[str]) -> None:
         settings = self._dataset.settings
         workers = Workers(jobs=settings.jobs, platform=settings.platform)
-        reference = Path(self._config.data_dir) if self._config.data_dir else self._first(folder)
+        reference = (
+            Path(self._config.data_dir)
+            if self._config.data_dir
+            else self._reference_samples(folder)
+        )
         label_targets(
             folder, folder / LABELS, self._protocol, reference_dir=reference, workers=workers
         )
 
-    def _first(self, folder: Path) -> Path:
+    def _reference_samples(self, folder: Path) -> Path:
         """Return the folder of each target's first samples; their PDB decides protonation for all.
 
         Without MD there is no other structure, and energies compare only in the same states.
@@ -224,9 +228,9 @@ class Refresher:
         write_json(folder / RECORD, facts | {"targets": targets})
 
     def _on_first(self, action: Callable[[], None]) -> None:
-        self._together(lambda: action() if dist.get_rank() == 0 else None)
+        self._on_all(lambda: action() if dist.get_rank() == 0 else None)
 
-    def _together(self, action: Callable[[], None]) -> None:
+    def _on_all(self, action: Callable[[], None]) -> None:
         """Do something in all processes; if one fails, no other one waits for it."""
         failed: UserError | None = None
         try:

@@ -101,7 +101,7 @@ class OnPolicyTrainer(EBATrainer):
             if part.start % length == 0:
                 self._refresh(part.start)
             else:
-                self._find(part.start - part.start % length)
+                self._resume_round(part.start - part.start % length)
             self.loader = self.make_loader(held_out=False)
             yield from super().items_of(part)
 
@@ -118,7 +118,7 @@ class OnPolicyTrainer(EBATrainer):
         self._report(record)
         refuse_ruin(record, self.dataset.settings, self.dataset.buffer.folder)
 
-    def _find(self, step: int) -> None:
+    def _resume_round(self, step: int) -> None:
         """Go back to the samples of the present round, made before the run was stopped."""
         buffer = self.dataset.buffer
         if not buffer.record(step):
