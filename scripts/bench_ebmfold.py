@@ -215,7 +215,7 @@ def network(weights: Path) -> Any:
     return load_network(weights)
 
 
-def tasks_of(arguments: argparse.Namespace) -> Iterator[Task]:
+def all_tasks(arguments: argparse.Namespace) -> Iterator[Task]:
     """Yield all that is to be measured, in the order of the report."""
     from ebmfold_benchmark import joined_domains
     from protenix_eba.ebmfold.domains import read_domains
@@ -241,7 +241,7 @@ def tasks_of(arguments: argparse.Namespace) -> Iterator[Task]:
         yield Task("t1008", "T1008", (arguments.t1008,))
 
 
-def do(task: Task, plan: Plan, weights: Path, out: Path) -> tuple[Task, str]:
+def run_task(task: Task, plan: Plan, weights: Path, out: Path) -> tuple[Task, str]:
     """Measure a task and write its rows; return why it failed, if it did."""
     from protenix_eba.core.errors import UserError
     from protenix_eba.core.files import write_json
@@ -293,10 +293,10 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, list[dict]], dict[
         *(arguments.every, arguments.noises, arguments.decoys, arguments.seed),
         arguments.both_settings,
     )
-    tasks = [task for task in tasks_of(arguments) if task.section in arguments.sections]
+    tasks = [task for task in all_tasks(arguments) if task.section in arguments.sections]
     missing = [task for task in tasks if stored(task, plan, out) is None]
     run = Parallel(n_jobs=arguments.jobs, return_as="generator_unordered")
-    done = run(delayed(do)(task, plan, weights, out) for task in missing)
+    done = run(delayed(run_task)(task, plan, weights, out) for task in missing)
     failures = {}
     for task, failure in track(done, "benchmark", len(missing)):
         if failure:

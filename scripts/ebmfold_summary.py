@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from ebmfold_benchmark import Row
 
-__all__ = ["Interval", "best_of_first", "interval", "of_decoys", "paired", "selected"]
+__all__ = ["Interval", "best_of_first", "decoy_means", "interval", "paired", "selected"]
 
 _RESAMPLES: Final = 4000
 _PERCENT: Final = (2.5, 97.5)
@@ -67,7 +67,7 @@ def best_of_first(row: Row, key: str, first: int | None = None) -> float:
     return float(max(row[key][:first]))
 
 
-def of_decoys(rows: Iterable[Row], key: str) -> list[float]:
+def decoy_means(rows: Iterable[Row], key: str) -> list[float]:
     """Return for each target the mean over its decoys."""
     return [float(np.mean(row[key])) for row in rows]
 
@@ -79,7 +79,7 @@ def paired(rows: Sequence[Row], others: Sequence[Row], key: str) -> Interval:
         ValueError: They have no target in common.
     """
     of_other = dict(
-        zip((row["target"] for row in others), of_decoys(others, key), strict=True),
+        zip((row["target"] for row in others), decoy_means(others, key), strict=True),
     )
-    ours = zip((row["target"] for row in rows), of_decoys(rows, key), strict=True)
+    ours = zip((row["target"] for row in rows), decoy_means(rows, key), strict=True)
     return interval([value - of_other[name] for name, value in ours if name in of_other])

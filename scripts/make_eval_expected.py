@@ -109,17 +109,17 @@ def exposure(
     gaussian: np.ndarray,
 ) -> dict[str, float]:
     structure.center_coordinates()
-    seen = [side_chain_areas(t) > 0.02 for t in (md, samples)]
-    seen[0] = seen[0][gaussian]
+    exposed = [side_chain_areas(t) > 0.02 for t in (md, samples)]
+    exposed[0] = exposed[0][gaussian]
     buried = side_chain_areas(structure)[0] < 0.02
-    opened = [buried & (side.mean(axis=0) > 0.1) for side in seen]
+    opened = [buried & (side.mean(axis=0) > 0.1) for side in exposed]
     information = [
         [
             0.0 if i == j else mutual_info_score(side[:, i], side[:, j])
             for i in range(side.shape[1])
             for j in range(side.shape[1])
         ]
-        for side in seen
+        for side in exposed
     ]
     return {
         "exposed_residue_jaccard": (opened[0] & opened[1]).sum() / (opened[0] | opened[1]).sum(),

@@ -58,7 +58,7 @@ STRUCTURES: Final = 128  # of a step: Adam takes a tenth of a second, so small b
 RATE: Final = 1e-3
 NOISE: Final = NoiseSettings(mean=0.0, std=1.5, sigma_data=1.0)  # the median is 1 angstrom
 SIGMA_DATA: Final = 4.0  # of the error's weight
-JUDGED: Final = (0.5, 1.0, 2.0, 4.0)  # noise, angstrom
+MEASURED_SIGMA: Final = (0.5, 1.0, 2.0, 4.0)  # noise, angstrom
 N_SAMPLES: Final = 64
 SAMPLER: Final = SamplerSettings(30, gamma0=0.0, s_max=4.0, s_min=1e-3, order=2)
 
@@ -164,7 +164,7 @@ def turned(xyz: Tensor, part: float, generator: torch.Generator) -> Tensor:
     return xyz @ rotation
 
 
-def loss_of(
+def batch_loss(
     model: ConformerDenoiser,
     data: Peptide,
     variant: Variant,
@@ -198,7 +198,7 @@ def loss_of(
 
 
 @torch.no_grad()
-def judged(model: ConformerDenoiser, data: Peptide) -> dict[str, Any]:
+def measured(model: ConformerDenoiser, data: Peptide) -> dict[str, Any]:
     """Sample a model and measure its errors.
 
     Returns:
@@ -215,11 +215,11 @@ def judged(model: ConformerDenoiser, data: Peptide) -> dict[str, Any]:
     mask = torch.ones(x.shape[:2])
     near = bond_error(x[:, None], data.held[: len(x)], mask).mean().sqrt()
     made: dict[str, Any] = {"inverted": share_inverted(x, data), "bond_rms": round(float(near), 3)}
-    made |= {"sigma": list(JUDGED), "true": [], "mirrored": []}
+    made |= {"sigma": list(MEASURED_SIGMA), "true": [], "mirrored": []}
     made |= {"inverted_true": [], "inverted_mirrored": []}
     generator = torch.Generator().manual_seed(0)
     clean = turned(data.held[::16], 1.0, generator)
-    for sigma in JUDGED:
+    for sigma in MEASURED_SIGMA:
         noise = sigma * torch.randn(clean.shape, generator=generator)
         for name, sign in (("true", 1), ("mirrored", -1)):
             level = torch.full((len(clean),), sigma)
@@ -261,7 +261,7 @@ class Run:
         if self._path.is_file():
             self._load()
 
-    def to_the_end(self) -> None:
+    def train(self) -> None:
         """Train; measure the model and keep a checkpoint every two minutes."""
         while self._used < self._seconds:
             began = time.process_time()
@@ -270,7 +270,7 @@ class Run:
                 self._step((self._used + time.process_time() - began) / self._seconds)
             self._used = max(until, self._used + time.process_time() - began)
             with self._ema.applied():
-                made = judged(self._model, self._data)
+                made = measured(self._model, self._data)
             made |= {"variant": self._name, "steps": self._steps}
             self.history.append(made | {"minutes": round(self._used / 60, 2)})
             console.print(self.history[-1], soft_wrap=True)
@@ -280,7 +280,7 @@ class Run:
         warm = min(1.0, (self._steps + 1) / 100)
         for group in self._optimizer.param_groups:
             group["lr"] = RATE * warm * (0.51 + 0.49 * math.cos(math.pi * min(1.0, progress)))
-        loss = loss_of(self._model, self._data, self._variant, progress, self._generator)
+        loss = batch_loss(self._model, self._data, self._variant, progress, self._generator)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 2.0)
@@ -349,7 +349,7 @@ def result(options: argparse.Namespace, name: str) -> dict[str, Any]:
     path = options.out / f"{name}_{options.sequence}_{options.minutes:g}.json"
     if not path.is_file():
         run = Run(options.out, name, options.sequence, options.minutes)
-        run.to_the_end()
+        run.train()
         write_json(path, run.history)
     history = json.loads(path.read_text(encoding="utf-8"))
     return {"title": VARIANTS[name].title, "history": history}

@@ -415,7 +415,7 @@ def collect(proof: Proof) -> list[dict[str, Any]]:
     return [row for path in files for row in json.loads(path.read_text(encoding="utf-8"))]
 
 
-def jobs_of(arms: Iterable[str], systems: Sequence[str], seeds: int) -> list[tuple[str, str, int]]:
+def all_runs(arms: Iterable[str], systems: Sequence[str], seeds: int) -> list[tuple[str, str, int]]:
     """Return every run, seed by seed, so that a part of them is a whole comparison."""
     return [
         (system, arm, seed)
@@ -479,7 +479,7 @@ def run(options: argparse.Namespace) -> int:
     minimised = any(ARMS[arm].minimised for arm in options.arms)
     prepare(proof, options.systems, options.jobs, minimised=minimised)
     references(proof, options.systems)
-    runs = jobs_of(options.arms, options.systems, options.seeds)
+    runs = all_runs(options.arms, options.systems, options.seeds)
     made = Parallel(n_jobs=options.jobs, backend="threading", return_as="generator_unordered")(
         delayed(one_run)(proof, *each) for each in runs
     )

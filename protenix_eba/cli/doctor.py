@@ -31,9 +31,9 @@ def doctor(as_json: bool) -> int:
 
     Example: protenix-eba doctor
     """
-    from protenix_eba.cli.doctor_checks import CHECKS, checked
+    from protenix_eba.cli.doctor_checks import CHECKS, run_check
 
-    checks = [checked(name, check) for name, check in CHECKS.items()]
+    checks = [run_check(name, check) for name, check in CHECKS.items()]
     usable = all(check.state != "failed" for check in checks)
     click.echo(_json(checks, usable) if as_json else _text(checks, usable))
     return 0 if usable else UNUSABLE_INPUT

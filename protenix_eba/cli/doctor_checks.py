@@ -17,7 +17,7 @@ from typing import Final
 
 from protenix_eba.core.errors import UserError
 
-__all__ = ["CHECKS", "Check", "checked"]
+__all__ = ["CHECKS", "Check", "run_check"]
 
 GIB: Final = 2**30
 # Below these a word is due, no more: what a run needs depends on its proteins and its model.
@@ -52,7 +52,7 @@ class Check:
         return "failed" if self.needed else "note"
 
 
-def checked(name: str, check: Callable[[], Check]) -> Check:
+def run_check(name: str, check: Callable[[], Check]) -> Check:
     """Run a check; an exception that it raises becomes its result.
 
     Args:

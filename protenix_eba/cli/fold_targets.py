@@ -54,7 +54,7 @@ def fold_target(choice: TargetChoice) -> FoldTarget:
         UserError: A file cannot be used. `load` raises it, too, for what is in them.
     """
     source = choice.source
-    made, load = _of_file(source) if isinstance(source, FileChoice) else _of_model(source)
+    made, load = _from_file(source) if isinstance(source, FileChoice) else _from_model(source)
 
     def with_choice(out: Path, configs: Any, head: Head) -> tuple[Target, list[int]]:
         return read_target(*load(out, configs, head), distances_only=choice.distances_only)
@@ -85,7 +85,7 @@ def read_target(
     return Target(name, read, "".join(chains) or None, whole_numbers(lengths)), lengths
 
 
-def _of_file(source: FileChoice) -> tuple[dict[str, Any], _Load]:
+def _from_file(source: FileChoice) -> tuple[dict[str, Any], _Load]:
     from protenix_eba.core.files import require_file, sha256_of_file
     from protenix_eba.ebmfold.predictions import read_chains
 
@@ -93,13 +93,13 @@ def _of_file(source: FileChoice) -> tuple[dict[str, Any], _Load]:
     if source.fasta is None:
         name, chains = path.stem, read_chains(path)
     else:
-        protein = _one_protein(source.fasta)
+        protein = _single_protein(source.fasta)
         name, chains = protein.name, protein.chains
     made = {"predictions_sha256": sha256_of_file(path), "chains": list(chains)}
     return made, lambda out, configs, head: (path, name, chains)
 
 
-def _one_protein(path: Path) -> Protein:
+def _single_protein(path: Path) -> Protein:
     from protenix_eba.structures.sequences import read_proteins
 
     proteins = read_proteins(path)
@@ -111,7 +111,7 @@ def _one_protein(path: Path) -> Protein:
     return proteins[0]
 
 
-def _of_model(source: ModelChoice) -> tuple[dict[str, Any], _Load]:
+def _from_model(source: ModelChoice) -> tuple[dict[str, Any], _Load]:
     from protenix_eba.core.files import require_file, sha256_of_file
     from protenix_eba.core.progress import tell
     from protenix_eba.ebmfold.predictions import read_chains
@@ -266,6 +266,6 @@ def _molecules_in(path: Path) -> _Proteins | _Complex:
             return _Complex(entry)
     except (ValueError, TypeError, KeyError, AttributeError, StopIteration):
         pass  # no JSON, or not of this kind: what is wrong with it, `read_proteins` says
-    protein = _one_protein(path)
+    protein = _single_protein(path)
     check_sizes([len(chain) for chain in protein.chains])
     return _Proteins(protein)

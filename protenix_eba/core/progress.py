@@ -46,7 +46,7 @@ def tell(message: str, on: Console = console) -> None:
 _shown: list[Progress] = []
 
 
-class _Words(TextColumn):
+class _CutText(TextColumn):
     """Text that is cut where the terminal is narrow, in place of numbers."""
 
     def __init__(self, words: str) -> None:
@@ -65,17 +65,17 @@ def bar_columns() -> tuple[ProgressColumn, ...]:
         return Column(no_wrap=True)
 
     return (
-        _Words("{task.description}"),
+        _CutText("{task.description}"),
         BarColumn(bar_width=None, table_column=Column(max_width=40)),
         MofNCompleteColumn(table_column=whole()),
         TimeElapsedColumn(table_column=whole()),
         TextColumn("left", table_column=whole()),
         TimeRemainingColumn(table_column=whole()),
-        _Words("{task.fields[note]}"),
+        _CutText("{task.fields[note]}"),
     )
 
 
-class _Lines(Progress):
+class _PlainLines(Progress):
     """Progress as plain lines, each printed when it is due and something is new."""
 
     def __init__(self) -> None:
@@ -136,7 +136,7 @@ def progress_bar() -> Iterator[Progress]:
             _shown[0].remove_task(task)
         return
     shows_bars = console.is_terminal or console.is_jupyter
-    with _bar() if shows_bars else _Lines() as progress:
+    with _bar() if shows_bars else _PlainLines() as progress:
         _shown.append(progress)
         try:
             yield progress

@@ -78,7 +78,7 @@ def _name_below(folder: Path, file: Path) -> str:
 
 def _models(path: Path, name: str) -> Iterator[Conformation]:
     try:
-        n_models, _ = _opened(path, path.stat().st_mtime_ns)
+        n_models, _ = _open_cached(path, path.stat().st_mtime_ns)
     except UserError:
         n_models = 1
     for model in range(1, n_models + 1):
@@ -87,13 +87,13 @@ def _models(path: Path, name: str) -> Iterator[Conformation]:
 
 
 @lru_cache(maxsize=1)
-def _opened(path: Path, modified_ns: int) -> tuple[int, Callable[[int], Trace]]:
+def _open_cached(path: Path, modified_ns: int) -> tuple[int, Callable[[int], Trace]]:
     """Open a file and keep it in memory until the next one, so that many models are parsed once."""
     return open_models(path)
 
 
 def _read_model(path: Path, model: int) -> Trace:
-    return _opened(path, path.stat().st_mtime_ns)[1](model)
+    return _open_cached(path, path.stat().st_mtime_ns)[1](model)
 
 
 def _frames(folder: Path) -> Iterator[Conformation]:

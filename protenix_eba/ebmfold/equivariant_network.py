@@ -117,7 +117,7 @@ class _Layer(nn.Module):
         """Return the new pair state `[B, L, L, C]` and the move of each residue `[B, L, 3]`."""
         squared = squared_distances(y)
         scale, shift = self.modulation(noise)[:, None, None].chunk(2, dim=-1)
-        seen = _seen_from(y, squared, condition.bonded) if self.chiral else None
+        directions = _directions_from(y, squared, condition.bonded) if self.chiral else None
         share = condition.mask / condition.mask.sum(-1, keepdim=True)
         blocks = _row_blocks(squared)
 
@@ -132,8 +132,8 @@ class _Layer(nn.Module):
         for rows in blocks:
             expected = condition.expected[..., rows, :, :]
             inputs = [normal(rows), distance_features(squared[:, rows], sigma, expected)]
-            if seen is not None:
-                inputs += [seen[:, rows], seen[:, :, rows].transpose(1, 2)]
+            if directions is not None:
+                inputs += [directions[:, rows], directions[:, :, rows].transpose(1, 2)]
             inner = self.inner(torch.cat(inputs, dim=-1))
             hidden = F.silu(inner + of_i[:, rows, None] + of_j[:, None])
             updated.append(pair[:, rows] + self.outer(hidden))
@@ -150,7 +150,7 @@ def _row_blocks(squared: Tensor) -> list[slice]:
     return [slice(first, first + step) for first in range(0, n_rows, step)]
 
 
-def _seen_from(y: Tensor, squared: Tensor, bonded: Tensor) -> Tensor:
+def _directions_from(y: Tensor, squared: Tensor, bonded: Tensor) -> Tensor:
     """Return directions to all residues in the frame of each; 0 for residues without a frame.
 
     Args:

@@ -94,20 +94,20 @@ def fold(
         UserError: The decoys diverge.
     """
     begun = time.process_time()
-    moves = _Moves(network, target, sampler, hand_each_level)
+    sample_batch = _BatchSampler(network, target, sampler, hand_each_level)
     at_a_time = max(1, _PAIRS_AT_A_TIME // target.n_residues**2)
     batches, reflected = [], []
     for first in range(0, n_decoys, at_a_time):
         numbers = range(first, min(first + at_a_time, n_decoys))
-        x, turned = moves(seed, numbers, start)
+        x, turned = sample_batch(seed, numbers, start)
         batches.append(x)
         reflected.append(turned)
         told(len(numbers))
-    n_evaluations = moves.denoise.calls / n_decoys
+    n_evaluations = sample_batch.denoise.calls / n_decoys
     return _decoys(target, torch.cat(batches), torch.cat(reflected), n_evaluations, begun)
 
 
-class _Moves:
+class _BatchSampler:
     """Runs a sampler on a target, a batch of decoys at a time."""
 
     def __init__(

@@ -157,7 +157,7 @@ def _open_ended(below: Tensor) -> Tensor:
 
 
 def _angle_bins(mean: Tensor, width: float, n_bins: int, periodic: bool) -> Tensor:
-    """Return Gaussian shares of 15-degree bins: wrapped around, or reflected at 0 and 180."""
+    """Return Gaussian shares of 15-degree bins: wrapped, or reflected at 0 and 180 degrees."""
     low = -math.pi if periodic else 0.0
     edges = torch.linspace(low, math.pi, n_bins + 1)
     images = [mean + 2 * math.pi * turn for turn in (-1, 0, 1)]

@@ -26,7 +26,7 @@ PSEUDO_N: Final = (-0.787, -0.310, 1.159)
 
 
 def squared_distances(x: Tensor) -> Tensor:
-    """Return the squared distances `[..., L, L]` of `x` `[..., L, 3]`, exactly 0 for i = j.
+    """Squared distances `[..., L, L]` of `x` `[..., L, 3]`, in angstrom^2, exactly 0 for i = j.
 
     From differences: |x|^2 + |y|^2 - 2 x y loses half of the digits in float32.
     """
@@ -69,7 +69,7 @@ def angle(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 
 def trace_dihedrals(x: Tensor) -> Tensor:
-    """Return the dihedral angles `[..., L - 3]` of each four C-alpha atoms in a row of `x`."""
+    """Dihedral angles `[..., L - 3]` of each four C-alpha atoms in a row of `x` `[..., L, 3]`."""
     return dihedral(x[..., :-3, :], x[..., 1:-2, :], x[..., 2:-1, :], x[..., 3:, :])
 
 

@@ -40,10 +40,10 @@ def pack(values: Tensor, steps: int) -> dict[str, Tensor]:
         ValueError: A value, or its square, is not finite.
     """
     values = values.detach().cpu().float()
-    channel = _or_one(values.square().reshape(-1, values.shape[-1]).mean(dim=0).sqrt())
+    channel = _zeros_as_ones(values.square().reshape(-1, values.shape[-1]).mean(dim=0).sqrt())
     if not channel.isfinite().all():
         raise ValueError("expected finite values, and finite squares of them")
-    row = _or_one((values / channel).square().mean(dim=-1, keepdim=True).sqrt())
+    row = _zeros_as_ones((values / channel).square().mean(dim=-1, keepdim=True).sqrt())
     exponent = (row.log2() * _PER_OCTAVE).round().clamp(-127, 127).to(torch.int8)
     step = (channel / steps).bfloat16()  # any step near it will do
     codes = (values / (step * _scale(exponent))).round().to(torch.int16)
@@ -73,7 +73,7 @@ def unpack(packed: Mapping[str, Tensor]) -> Tensor:
     return low.float().add_(high, alpha=256).mul_(packed["step"]).mul_(scale)
 
 
-def _or_one(scale: Tensor) -> Tensor:
+def _zeros_as_ones(scale: Tensor) -> Tensor:
     """Replace zeros by one: a channel or row of zeros may have any scale."""
     return torch.where(scale == 0, 1.0, scale)
 

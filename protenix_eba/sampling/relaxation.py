@@ -46,7 +46,7 @@ class _End:
     row: Row
     xyz: NDArray[np.float32] | None
 
-    def is_of(self, sample: NDArray[np.float32]) -> bool:
+    def starts_from(self, sample: NDArray[np.float32]) -> bool:
         """Return whether the relaxation began with these coordinates."""
         return bool(self.row["frame_hash"] == frame_hash(sample))
 
@@ -85,7 +85,7 @@ def relax_ensemble(
     parts = out.parent / f".{name}.parts"
     finished = _finished(out, settings)
     known = finished | _in_parts(parts, settings)
-    ends = {n: end for n, end in known.items() if n in samples and end.is_of(samples[n])}
+    ends = {n: end for n, end in known.items() if n in samples and end.starts_from(samples[n])}
     tell(len(ends))
     left = {number: one for number, one in samples.items() if number not in ends}
     if not left and ends.keys() == finished.keys():

@@ -198,12 +198,14 @@ class SamplingRun:
         checker = Checker.of(topology_of(features))
         samples = Samples(invalid=found.invalid)
         if found.xyz:
-            self._judge(samples, checker, list(found.xyz), np.stack(list(found.xyz.values())))
+            self._check_and_enter(
+                samples, checker, list(found.xyz), np.stack(list(found.xyz.values()))
+            )
         tell(len(samples.xyz))
         if plan.missing(samples):
             for chunk, xyz in self._sampled(features, embeddings, samples):
                 folder.keep(chunk, xyz)
-                self._judge(samples, checker, list(chunk), xyz)
+                self._check_and_enter(samples, checker, list(chunk), xyz)
                 tell(len(samples.xyz))
         if not samples.xyz:
             empty = Ensemble(folder.folder, plan.n_samples, 0, len(samples.tried), samples.invalid)
@@ -228,7 +230,7 @@ class SamplingRun:
             for chunk, xyz in in_chunks(sampler, numbers, size):
                 yield chunk, rounded(xyz)
 
-    def _judge(
+    def _check_and_enter(
         self, samples: Samples, checker: Checker, numbers: list[int], xyz: NDArray[np.float32]
     ) -> None:
         """Check and enter new samples; those that no file can hold are left out in any case."""

@@ -56,7 +56,7 @@ def dipolar_constant_hz(first: str, second: str, distance_angstrom: float) -> fl
 
 
 def _bonds(frames: Frames, measurements: Sequence[Measurement]) -> tuple[Float64s, Float64s]:
-    """Return unit vectors `[S, M, 3]` after superposition on the mean, and mean lengths `[M]`."""
+    """Unit vectors `[S, M, 3]`, superposed on the mean, and mean lengths `[M]` in angstrom."""
     turned = _turns(frames)
     ends = [[frames.position(group[0]) for group in m.groups] for m in measurements]
     vectors = np.stack([two - one for one, two in ends], axis=1)

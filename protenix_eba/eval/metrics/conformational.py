@@ -90,7 +90,7 @@ def conformational(drawn: Drawn) -> Found:
     md = features_of(drawn.topology, drawn.md_xyz, torsions)
     samples = features_of(drawn.topology, drawn.sample_xyz, torsions)
     values, floor = compute_metrics(CONFORMATIONAL, Featured(md, drawn.md_replica, samples))
-    rows = _rows_of(drawn, torsions.residues)
+    rows = _ca_rows(drawn, torsions.residues)
     arrays: Arrays = {
         "ramachandran_jsd_bits": _per_residue(md, samples, rows),
         **{f"md_{key}": value for key, value in _distributions(md).items()},
@@ -135,7 +135,7 @@ def _mean(values: NDArray[np.floating]) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _rows_of(drawn: Drawn, residues: NDArray[np.int64]) -> NDArray[np.int64]:
+def _ca_rows(drawn: Drawn, residues: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the row of each residue's C-alpha atom among all in the topology, `[R]`."""
     with_ca = [a.residue.index for a in drawn.topology.atoms if a.name == "CA"]
     row = {residue: i for i, residue in enumerate(with_ca)}

@@ -166,8 +166,8 @@ def mutual_information(exposed: Bools) -> Float64s:
     result = np.zeros_like(both)
     for (a, b), count in joint.items():
         independent = marginal[a][:, None] * marginal[b][None, :]
-        seen = count > 0
-        ratio = np.divide(count / n, independent, out=np.ones_like(both), where=seen)
-        result += np.where(seen, count / n * np.log(ratio), 0.0)
+        occurs = count > 0
+        ratio = np.divide(count / n, independent, out=np.ones_like(both), where=occurs)
+        result += np.where(occurs, count / n * np.log(ratio), 0.0)
     np.fill_diagonal(result, 0.0)
     return result

@@ -48,7 +48,7 @@ class SaxsSettings:
     background: bool = False
 
 
-def _curve_of(reference: Path, target: str) -> Path:
+def _find_curve(reference: Path, target: str) -> Path:
     if reference.is_file():
         return reference
     found = [p for p in sorted(reference.iterdir()) if p.name.partition(".")[0] == target]
@@ -85,7 +85,7 @@ def _compute(request: Request) -> Outcome:
              else ".")]  # fmt: skip
 
     def compute(name: str) -> list[Value]:
-        path = _curve_of(request.reference, name)
+        path = _find_curve(request.reference, name)
         whole = read_curve(path, per_nm=settings.per_nm, q_max=settings.q_max)
         if whole.n_beyond:
             notes.append(

@@ -60,13 +60,13 @@ def shifts_figure(shifts: Mapping[str, tuple[Interval, ...]]) -> Drawing:
     colours = label_colours(list(shifts))
 
     def draw(axes: Any, points: Mapping[str, tuple[Interval, ...]]) -> None:
-        for number, (title, (said, seen, *_)) in enumerate(points.items()):
-            look = {"color": colours[title], "marker": _MARKERS[number // 6 % len(_MARKERS)]}
+        for number, (title, (implied, sampled, *_)) in enumerate(points.items()):
+            style = {"color": colours[title], "marker": _MARKERS[number // 6 % len(_MARKERS)]}
             bars = {
                 f"{name}err": [[one.value - one.low], [one.high - one.value]]
-                for name, one in (("x", said), ("y", seen))
+                for name, one in (("x", implied), ("y", sampled))
             }
-            axes.errorbar(said.value, seen.value, linestyle="", label=title, **look, **bars)
+            axes.errorbar(implied.value, sampled.value, linestyle="", label=title, **style, **bars)
         axes.axline((0.0, 0.0), slope=1.0, color=MD_LIGHT, zorder=0)
         axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
 

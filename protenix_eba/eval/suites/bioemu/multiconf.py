@@ -167,7 +167,7 @@ class _Part:
             local = read_local(self.folder, case, references)
 
         def compute(samples: Sampled) -> Float64s:
-            return np.stack([self._one(samples, r, local) for r in references], axis=1)
+            return np.stack([self._measured(samples, r, local) for r in references], axis=1)
 
         found = joined(self.request, ensembles, compute, filter_torn=self.settings.filter_torn)
         self.names[case] = [reference.name for reference in references]
@@ -179,7 +179,7 @@ class _Part:
         ]
         self.values.append(Value(case, self.part, "whole_conformations", found.whole))
 
-    def _one(self, samples: Sampled, reference: Reference, local: Local | None) -> Float64s:
+    def _measured(self, samples: Sampled, reference: Reference, local: Local | None) -> Float64s:
         if self.part != "localunfolding":
             return distances_to(samples, reference, local)
         if local is None:
