@@ -1,4 +1,4 @@
-"""What protenix-eba offers to Protenix."""
+"""The plugin that protenix-eba offers to Protenix."""
 
 from __future__ import annotations
 

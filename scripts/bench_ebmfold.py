@@ -47,7 +47,7 @@ REAL_DECOYS = 8
 
 @dataclass(frozen=True)
 class Plan:
-    """What every task needs to know; other values make other rows."""
+    """The settings that all tasks share; rows made with other ones are not reused."""
 
     weights_sha256: str
     domains_sha256: str
@@ -74,17 +74,53 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("domains", type=Path, help="npz file of scripts/make_domain_set.py")
-    parser.add_argument("--weights", type=Path, required=True, help="trained network")
-    parser.add_argument("--every", type=int, default=3, help="every n-th test domain")
-    parser.add_argument("--noises", default="0.25,0.5,1,1.5", help="widths, comma-separated")
-    parser.add_argument("--decoys", type=int, default=2, help="of each method")
-    parser.add_argument("--both-settings", action="store_true", help="twice the time")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench_ebmfold"))
-    parser.add_argument("--t1008", type=Path, help="folder of T1008.npz, T1008-D1.pdb, model.pdb")
-    parser.add_argument("--sections", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("domains", type=Path, help="npz file that scripts/make_domain_set.py wrote")
+    parser.add_argument("--weights", type=Path, required=True, help="trained network (safetensors)")
+    parser.add_argument(
+        "--every",
+        type=int,
+        default=3,
+        help="use only every n-th test domain [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--noises",
+        default="0.25,0.5,1,1.5",
+        help="widths of the stand-in predictions, separated by commas [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--decoys",
+        type=int,
+        default=2,
+        help="number of decoys that each method makes of each target [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--both-settings",
+        action="store_true",
+        help="fold each target with orientations and without them; takes twice the time",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed [default: %(default)s]")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="number of processes [default: %(default)s]"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/bench_ebmfold"),
+        help="folder to write to [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--t1008",
+        type=Path,
+        help="folder with T1008.npz, T1008-D1.pdb and model.pdb, for the section on real "
+        "predictions",
+    )
+    parser.add_argument(
+        "--sections",
+        nargs="+",
+        choices=TASKS,
+        default=list(TASKS),
+        help="parts of the benchmark to run [default: all]",
+    )
     arguments = parser.parse_args()
     for name in ("every", "decoys", "jobs"):
         if getattr(arguments, name) < 1:
@@ -179,8 +215,8 @@ def network(weights: Path) -> Any:
     return load_network(weights)
 
 
-def tasks_of(arguments: argparse.Namespace) -> Iterator[Task]:
-    """All that is to be measured, in the order of the report."""
+def all_tasks(arguments: argparse.Namespace) -> Iterator[Task]:
+    """Yield all that is to be measured, in the order of the report."""
     from ebmfold_benchmark import joined_domains
     from protenix_eba.ebmfold.domains import read_domains
 
@@ -205,8 +241,8 @@ def tasks_of(arguments: argparse.Namespace) -> Iterator[Task]:
         yield Task("t1008", "T1008", (arguments.t1008,))
 
 
-def do(task: Task, plan: Plan, weights: Path, out: Path) -> tuple[Task, str]:
-    """Measure and write; why it failed, or nothing."""
+def run_task(task: Task, plan: Plan, weights: Path, out: Path) -> tuple[Task, str]:
+    """Measure a task and write its rows; return why it failed, if it did."""
     from protenix_eba.core.errors import UserError
     from protenix_eba.core.files import write_json
 
@@ -219,7 +255,7 @@ def do(task: Task, plan: Plan, weights: Path, out: Path) -> tuple[Task, str]:
 
 
 def stored(task: Task, plan: Plan, out: Path) -> list[dict] | None:
-    """Rows of an earlier run.
+    """Read the rows of an earlier run.
 
     Raises:
         UserError: Of one with other settings.
@@ -242,7 +278,7 @@ def stored(task: Task, plan: Plan, out: Path) -> list[dict] | None:
 
 
 def measure(arguments: argparse.Namespace) -> tuple[dict[str, list[dict]], dict[str, str]]:
-    """Rows by section, and failures by task."""
+    """Return rows by section, and failures by task."""
     from joblib import Parallel, delayed
 
     from protenix_eba.core.files import require_file, sha256_of_file
@@ -257,10 +293,10 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, list[dict]], dict[
         *(arguments.every, arguments.noises, arguments.decoys, arguments.seed),
         arguments.both_settings,
     )
-    tasks = [task for task in tasks_of(arguments) if task.section in arguments.sections]
+    tasks = [task for task in all_tasks(arguments) if task.section in arguments.sections]
     missing = [task for task in tasks if stored(task, plan, out) is None]
     run = Parallel(n_jobs=arguments.jobs, return_as="generator_unordered")
-    done = run(delayed(do)(task, plan, weights, out) for task in missing)
+    done = run(delayed(run_task)(task, plan, weights, out) for task in missing)
     failures = {}
     for task, failure in track(done, "benchmark", len(missing)):
         if failure:

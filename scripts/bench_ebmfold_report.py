@@ -1,4 +1,4 @@
-"""What scripts/bench_ebmfold.py writes: tables in Markdown, and figures."""
+"""Report of scripts/bench_ebmfold.py: tables in Markdown, and figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ebmfold_benchmark import PEER, Row
-from ebmfold_summary import best_of_first, interval, of_decoys, paired, selected
+from ebmfold_summary import best_of_first, decoy_means, interval, paired, selected
 from protenix_eba.core.files import atomic_path
 from protenix_eba.eval.report.plots.style import Drawing, label_colours, small_multiples
 
@@ -21,7 +21,7 @@ SHOWN_STAGES = (0, 6, 10, 14)
 
 
 def group(rows: Iterable[Row], *keys: str) -> dict[tuple, list[Row]]:
-    """Rows by the values of some keys, sorted; methods in their order."""
+    """Group rows by the values of some keys, sorted, with methods in their order."""
     found: dict[tuple, list[Row]] = defaultdict(list)
     for row in rows:
         found[tuple(row[key] for key in keys)].append(row)
@@ -63,13 +63,13 @@ def folding(rows: list[Row]) -> str:
         lines.append(
             (
                 *(noise, said(oriented), method, len(cell)),
-                interval(of_decoys(cell, "lddt_ca")),
+                interval(decoy_means(cell, "lddt_ca")),
                 interval([best_of_first(r, "lddt_ca") for r in cell]),
                 interval([selected(r, "lddt_ca") for r in cell]),
                 "" if method == PEER else paired(cell, peers, "lddt_ca"),
-                f"{np.mean(of_decoys(cell, 'gdt_ts')):.3f}",
+                f"{np.mean(decoy_means(cell, 'gdt_ts')):.3f}",
                 f"{np.mean([selected(r, 'gdt_ts') for r in cell]):.3f}",
-                f"{np.mean(of_decoys(cell, 'tm_score')):.3f}",
+                f"{np.mean(decoy_means(cell, 'tm_score')):.3f}",
                 percent(r["mirrored"] for r in cell),
                 percent(r["mixed"] for r in cell),
                 *(mean(cell, "cpu_seconds"), mean(cell, "n_evaluations", 0)),
@@ -94,7 +94,7 @@ def _by_length(rows: list[Row]) -> Iterable[Sequence[object]]:
         ]
         cells = group(part, "method")
         for (method,), cell in cells.items():
-            scores = interval(of_decoys(cell, "lddt_ca"))
+            scores = interval(decoy_means(cell, "lddt_ca"))
             peers = cells.get((PEER,), [])
             difference = "" if method == PEER else paired(cell, peers, "lddt_ca")
             yield name, method, len(cell), scores, difference, mean(cell, "cpu_seconds")
@@ -104,7 +104,7 @@ def algorithm1(rows: list[Row]) -> str:
     columns = ("method", "targets", "evaluations", "lDDT-Ca", "GDT-TS", "CPU s")
     lines = []
     for (method,), cell in group(rows, "method").items():
-        lddt, gdt = (interval(of_decoys(cell, key)) for key in ("lddt_ca", "gdt_ts"))
+        lddt, gdt = (interval(decoy_means(cell, key)) for key in ("lddt_ca", "gdt_ts"))
         cost = mean(cell, "n_evaluations", 0), mean(cell, "cpu_seconds")
         lines.append((method, len(cell), cost[0], lddt, gdt, cost[1]))
     return table(columns, lines)
@@ -142,7 +142,7 @@ def refinement(rows: list[Row]) -> str:
     lines = []
     for (asked, method), cell in sorted(group(rows, "asked", "method").items(), reverse=True):
         before = [interval([row[f"{key}_before"] for row in cell]) for key in ("lddt_ca", "gdt_ts")]
-        after = [interval(of_decoys(cell, key)) for key in ("lddt_ca", "gdt_ts")]
+        after = [interval(decoy_means(cell, key)) for key in ("lddt_ca", "gdt_ts")]
         lines.append(
             (
                 asked,
@@ -213,7 +213,7 @@ SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
 
 
 def report(rows: Rows) -> str:
-    """All tables; intervals are 95% bootstrap intervals over targets."""
+    """Return all tables; intervals are 95% bootstrap intervals over targets."""
     parts = [
         f"## {title}\n\n{make(rows[section])}\n"
         for section, (title, make) in SECTIONS.items()
@@ -223,7 +223,7 @@ def report(rows: Rows) -> str:
 
 
 def draw(rows: Rows, folder: Path) -> None:
-    """The figures whose rows are there, as PNG and SVG."""
+    """Draw the figures for which there are rows, as PNG and SVG."""
     made: dict[str, Drawing] = {}
     if "folding" in rows:
         made["against_peer"] = against_peer(rows["folding"])
@@ -241,7 +241,7 @@ def draw(rows: Rows, folder: Path) -> None:
 
 
 def panels(rows: list[Row]) -> dict[str, dict[str, list[Row]]]:
-    """Title to method to rows, one panel for each width and setting."""
+    """Return title to method to rows, one panel for each width and setting."""
     return {
         f"width {noise:g}, {'with' if oriented else 'without'} orientations": {
             method: found for (method,), found in group(cell, "method").items()
@@ -259,9 +259,9 @@ def against_peer(rows: list[Row]) -> Drawing:
         for method, cell in cells.items():
             if method != PEER:
                 x = [peer[row["target"]] for row in cell]
-                y = of_decoys(cell, "lddt_ca")
+                y = decoy_means(cell, "lddt_ca")
                 axes.plot(x, y, "o", ms=3, alpha=0.7, color=colours[method], label=method)
-        low = 0.95 * min(min(of_decoys(cell, "lddt_ca")) for cell in cells.values())
+        low = 0.95 * min(min(decoy_means(cell, "lddt_ca")) for cell in cells.values())
         axes.set(xlim=(low, 1), ylim=(low, 1))
 
     return small_multiples(

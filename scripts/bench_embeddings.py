@@ -41,7 +41,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--residues", nargs="+", type=int, default=[50, 80, 100, 217])
+    parser.add_argument(
+        "--residues",
+        nargs="+",
+        type=int,
+        default=[50, 80, 100, 217],
+        help="lengths of the proteins to measure, in residues [default: %(default)s]",
+    )
     arguments = parser.parse_args()
     environment.prepare_environment()
     environment.ensure_ccd_cache()

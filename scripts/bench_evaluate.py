@@ -32,11 +32,26 @@ CHUNK = 500
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("structure", type=Path, help="PDB or mmCIF file of a protein")
-    parser.add_argument("--alphaflow", type=Path, help="folder of AlphaFlow's repository")
-    parser.add_argument("--frames", type=int, default=10001, help="of each replica")
-    parser.add_argument("--samples", type=int, default=250)
-    parser.add_argument("--compat", action="store_true", help="time --compat alphaflow-1.9.9 too")
-    parser.add_argument("--beyond", action="store_true", help="time the other metrics too")
+    parser.add_argument(
+        "--alphaflow", type=Path, help="folder of AlphaFlow's repository, to time its script too"
+    )
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=10001,
+        help="number of frames of each of the three replicas [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--samples", type=int, default=250, help="number of samples [default: %(default)s]"
+    )
+    parser.add_argument(
+        "--compat", action="store_true", help="also time `evaluate --compat alphaflow-1.9.9`"
+    )
+    parser.add_argument(
+        "--beyond",
+        action="store_true",
+        help="also time the metrics that AlphaFlow's protocol lacks",
+    )
     parser.add_argument("--ours", nargs=2, type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.ours:
@@ -61,7 +76,7 @@ def main() -> None:
 
 
 def evaluate(md: Path, samples: Path, *, compat: bool, beyond: bool) -> None:
-    """What is measured of ours: from files to all metrics of the protocol and their floor."""
+    """Run our evaluation: from files to all metrics of the protocol and their floor."""
     from protenix_eba.eval.one_target import TargetSettings, evaluate_target
     from protenix_eba.structures.sources import find_references, find_samples
 
@@ -72,7 +87,7 @@ def evaluate(md: Path, samples: Path, *, compat: bool, beyond: bool) -> None:
 
 
 def measure(command: list[str], label: str) -> tuple[float, float]:
-    """CPU seconds and peak resident MB of a process; one thread."""
+    """Return CPU seconds and peak resident MB of a process with one thread."""
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(command, env=os.environ | threads, stdout=quiet, stderr=quiet)
@@ -85,7 +100,7 @@ def measure(command: list[str], label: str) -> tuple[float, float]:
 
 
 def build(structure: Path, folder: Path, n_frames: int, n_samples: int) -> tuple[Path, Path]:
-    """MD in ATLAS's layout and samples in AlphaFlow's; returns their folders."""
+    """Write MD in ATLAS's layout and samples in AlphaFlow's; return their folders."""
     protein = mdtraj.load(str(structure))[0]
     protein = protein.atom_slice(protein.topology.select("protein"))
     for atom in protein.topology.atoms:
@@ -114,7 +129,7 @@ def build(structure: Path, folder: Path, n_frames: int, n_samples: int) -> tuple
 
 
 def elastic_modes(ca: np.ndarray) -> np.ndarray:
-    """`[3L - 6, L, 3]` normal modes of an elastic network, scaled by their fluctuation, nm."""
+    """Return normal modes of an elastic network, scaled by fluctuation: `[3L - 6, L, 3]` nm."""
     apart = ca[:, None] - ca[None]
     distance = np.linalg.norm(apart, axis=-1)
     springs = (distance < CUTOFF_NM) & (distance > 0)
@@ -130,14 +145,14 @@ def elastic_modes(ca: np.ndarray) -> np.ndarray:
 def fluctuating(
     xyz: np.ndarray, residue: np.ndarray, modes: np.ndarray, n: int, random: np.random.Generator
 ) -> np.ndarray:
-    """`[n, N, 3]` nm: residues move with the network, atoms a little on their own."""
+    """Return frames `[n, N, 3]` in nm: residues move with the network, atoms a little alone."""
     moved = random.normal(size=(n, len(modes))) @ modes.reshape(len(modes), -1)
     local = random.normal(scale=LOCAL_NM, size=(n, *xyz.shape))
     return (xyz + moved.reshape(n, -1, 3)[:, residue] + local).astype(np.float32)
 
 
 def compare(ours: dict[str, float], pickled: Path) -> None:
-    """Largest difference of what both computed: the same work was measured."""
+    """Print the largest difference of what both computed, to show that the work was the same."""
     import pickle  # the script's own format, written a moment ago
 
     theirs = pickle.loads(pickled.read_bytes())[NAME]

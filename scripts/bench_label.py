@@ -1,4 +1,4 @@
-"""Time energy labels against the way in which the published ones were made.
+"""Timing of energy labels against the way in which the published ones were made.
 
 The published way does everything for each frame anew: PDBFixer, parsing the force field, building
 the System, a Context, and one minimisation with rigid X-H bonds. Ours are the presets of
@@ -37,7 +37,7 @@ ROUNDING_NM = 1e-6
 
 
 def published_way(frame: mdtraj.Trajectory, seed: int) -> tuple[float, float]:
-    """Energies before and after, of one frame on its own; `seed` moves its atoms by rounding."""
+    """Return energies before and after, of one frame alone; `seed` moves atoms by rounding."""
     with tempfile.NamedTemporaryFile(suffix=".pdb") as handle:
         frame.save_pdb(handle.name)
         fixer = PDBFixer(filename=handle.name)
@@ -67,7 +67,7 @@ def _energy(context: openmm.Context) -> float:
 def ours(
     pdb: Path, frames: mdtraj.Trajectory, preset: str, compiled: bool, repeats: int
 ) -> list[FrameEnergy]:
-    """Labels of all frames; repeats one after the other, as separate labels would be made."""
+    """Label all frames; repeats are made one after the other, as separate labels would be."""
     known = fast.can_accelerate
     if not compiled:
         fast.can_accelerate = lambda: False  # type: ignore[assignment]
@@ -86,14 +86,14 @@ def ours(
 
 
 def timed(run: Callable[[], list[float]], n: int) -> tuple[float, np.ndarray]:
-    """CPU seconds for each of `n` minimisations, set-up shared out, and the energies."""
+    """Return CPU seconds of each of `n` minimisations, with a share of set-up, and energies."""
     start = time.process_time()
     energies = np.array(run())
     return (time.process_time() - start) / n, energies
 
 
 def line(name: str, seconds: float, base: float, energies: np.ndarray, first: np.ndarray) -> str:
-    """One way as a row of the table; `energies` is `[repeats, frames]`."""
+    """Format one way as a row of the table; `energies` is `[repeats, frames]`."""
     mean = energies.mean(axis=0)
     noise = energies.std(axis=0, ddof=1) if len(energies) > 1 else np.full(len(mean), np.nan)
     pooled = float(np.sqrt(np.mean(noise**2)))
@@ -109,12 +109,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("target", type=Path, help="folder NAME with NAME.pdb and a trajectory")
-    parser.add_argument("--trajectory", type=Path, help="default: the first .xtc or .dcd in it")
-    parser.add_argument("--frames", type=int, default=3, help="spread over the trajectory")
-    parser.add_argument("--repeats", type=int, default=1, help="from starts a rounding apart")
-    parser.add_argument("--ways", default="published,two-stage,default")
-    parser.add_argument("--out", type=Path, default=Path("bench_label.md"))
+    parser.add_argument(
+        "target", type=Path, help="folder NAME that holds NAME.pdb and a trajectory"
+    )
+    parser.add_argument(
+        "--trajectory",
+        type=Path,
+        help="trajectory to take frames from [default: the first .xtc or .dcd in the folder]",
+    )
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=3,
+        help="number of frames, spread evenly over the trajectory [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=1,
+        help="minimisations of each frame, from starts that differ by rounding [default: "
+        "%(default)s]",
+    )
+    parser.add_argument(
+        "--ways",
+        default="published,two-stage,default",
+        help="ways to compute the energies, separated by commas [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("bench_label.md"),
+        help="Markdown file to write [default: %(default)s]",
+    )
     arguments = parser.parse_args()
     pdb = next(p for p in sorted(arguments.target.glob("*.pdb")))
     found = sorted([*arguments.target.glob("*.xtc"), *arguments.target.glob("*.dcd")])

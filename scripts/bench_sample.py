@@ -52,11 +52,30 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=["tiny"])
-    parser.add_argument("--residues", nargs="+", type=int, default=[100])
-    parser.add_argument("--steps", type=int, default=4, help="the cost is proportional to it")
-    parser.add_argument("--samples", type=int, default=10)
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        choices=MODELS,
+        default=["tiny"],
+        help="sizes of the model [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--residues",
+        nargs="+",
+        type=int,
+        default=[100],
+        help="lengths of the proteins, in residues [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=4,
+        help="number of denoising steps; the cost is proportional to it [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--samples", type=int, default=10, help="number of samples [default: %(default)s]"
+    )
+    parser.add_argument("--out", type=Path, help="JSON file to write the figures to as well")
     return parser.parse_args()
 
 
@@ -71,7 +90,7 @@ def timed(function) -> float:
 
 
 def matmul_gflops() -> float:
-    """The machine's rate, one thread, matrices of the transformer's size."""
+    """Measure the machine's rate of matrix products of the transformer's size, one thread."""
     a, b, repeats = torch.randn(2400, 768), torch.randn(768, 1536), 60
     a @ b
     seconds = timed(lambda: [a @ b for _ in range(repeats)])
@@ -100,7 +119,7 @@ class Setting:
             self.shared = self.denoiser.prepare(self.protein.features, self.embeddings.z_trunk)
 
     def upstream(self, cached: bool) -> dict:
-        """What upstream's loop and module take."""
+        """Return the arguments of upstream's loop and module."""
         pair_z, p_lm, c_l = self.shared if cached else (None, None, None)
         # Upstream's default; ours differs without a GPU.
         for part in self.module.modules():

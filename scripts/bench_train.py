@@ -52,11 +52,35 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=["tiny"])
-    parser.add_argument("--residues", nargs="+", type=int, default=[100])
-    parser.add_argument("--conformers", nargs="+", type=int, default=[2, 3, 5], help="K")
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        choices=MODELS,
+        default=["tiny"],
+        help="sizes of the model [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--residues",
+        nargs="+",
+        type=int,
+        default=[100],
+        help="lengths of the proteins, in residues [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--conformers",
+        nargs="+",
+        type=int,
+        default=[2, 3, 5],
+        help="numbers of conformers K of a protein in each step [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--modes",
+        nargs="+",
+        choices=MODES,
+        default=list(MODES),
+        help="modes to time [default: all]",
+    )
+    parser.add_argument("--out", type=Path, help="JSON file to write the figures to as well")
     parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -140,7 +164,7 @@ class Setting:
 
 
 def published_step(setting: Setting, parts: dict[str, float]):
-    """One step as the published code makes it; returns the loss."""
+    """Make one step as the published code does; return the loss."""
     import torch
     from protenix.model.generator import InferenceNoiseScheduler, sample_diffusion
     from protenix.model.loss import MSELoss, SmoothLDDTLoss
@@ -201,7 +225,7 @@ def published_step(setting: Setting, parts: dict[str, float]):
 
 
 def our_step(setting: Setting, low_memory: bool):
-    """One step of `protenix_eba.training.step`; returns the loss and the terms to differentiate."""
+    """Make a step of `protenix_eba.training.step`; return the loss and scalars to differentiate."""
     import torch
 
     from protenix_eba.host.config import EBAConfig
@@ -228,13 +252,13 @@ def our_step(setting: Setting, low_memory: bool):
         setting.features, setting.embeddings, setting.noisy, setting.target, setting.mask
     )
     keep = torch.ones(len(setting.target), dtype=torch.bool)
-    view = step.judge(item, setting.energy, setting.n_residues, keep)
-    loss = step.loss(view)
-    return loss.detach(), (term / step.n_backwards for term in step.terms(view, loss))
+    denoised = step.denoise_noisy(item, setting.energy, setting.n_residues, keep)
+    loss = step.loss(denoised)
+    return loss.detach(), (term / step.n_backwards for term in step.backward_terms(denoised, loss))
 
 
 def run_step(setting: Setting, mode: str, parts: dict[str, float]):
-    """One forward and backward; returns the loss."""
+    """Make one forward and backward pass; return the loss."""
     if mode == "published":
         loss = published_step(setting, parts)
         started = user_seconds()
@@ -286,7 +310,7 @@ def child(mode: str, model: str, residues: str, conformers: str, out: str) -> No
 
 
 def matmul_gflops() -> float:
-    """The machine's rate, one thread, matrices of the transformer's size."""
+    """Measure the machine's rate of matrix products of the transformer's size, one thread."""
     code = (
         "import torch,resource;torch.set_num_threads(1);a=torch.randn(2400,768);"
         "b=torch.randn(768,1536);a@b;u=lambda:resource.getrusage(0).ru_utime;t=u();"
@@ -312,7 +336,7 @@ def run_child(mode: str, model: str, n: int, k: int) -> dict:
 
 
 def difference(ours: dict, theirs: dict) -> float:
-    """Relative distance of two gradients, over all weights together."""
+    """Return the relative distance of two gradients, over all weights together."""
     distance = sum(
         float((theirs[n].double() - ours[n].double()).square().sum()) for n in theirs if n in ours
     )

@@ -59,17 +59,17 @@ deepspeed: {zero_optimization: {stage: 0}}
 
 
 class CheckFailed(Exception):
-    """What the series promises does not hold."""
+    """A check found that the patches do not do what they promise."""
 
 
 @dataclass(frozen=True)
 class Host:
-    """A copy of Protenix; what runs on it writes beside it."""
+    """A copy of Protenix; what runs on it writes its files beside it."""
 
     folder: Path
 
     def run(self, *command, check=True):
-        """Run Python where this copy is the installed Protenix and ours is this repository's."""
+        """Run Python with this copy as the installed Protenix, and this repository's package."""
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(self.folder), str(REPOSITORY)]),
@@ -90,7 +90,7 @@ class Host:
         return done.stdout
 
     def ask(self, question, *words):
-        """The answer of check_patches_probe.py on this copy."""
+        """Return the answer of check_patches_probe.py about this copy."""
         out = self.folder.with_suffix(".json")
         self.run(PROBE, question, out, *words)
         return json.loads(out.read_text(encoding="utf-8"))
@@ -99,7 +99,7 @@ class Host:
         """Run tests of Protenix.
 
         Returns:
-            Passed and failed tests of each file.
+            The numbers of passed and failed tests in each file.
         """
         out = self.folder.with_suffix(".xml")
         out.unlink(missing_ok=True)
@@ -132,7 +132,7 @@ def git(folder, *words):
 
 
 def installed_protenix():
-    """The folder that Protenix's packages are installed in."""
+    """Return the folder that Protenix's packages are installed in."""
     spec = importlib.util.find_spec("protenix")
     if spec is None:
         raise CheckFailed("Protenix is not installed: give a checkout with --host")
@@ -155,7 +155,7 @@ def copy_host(source, folder, patches=()):
 
 
 def changed_files(patches, kind):
-    """Files that patches change ("M") or add ("A"), as `git apply` reads them."""
+    """Return files that patches change ("M") or add ("A"), as `git apply` reads them."""
     added = {line.split()[-1] for p in patches for line in _summary(p) if "create mode" in line}
     every = {line.split("\t")[-1] for p in patches for line in _numstat(p)}
     return sorted(added if kind == "A" else every - added)
@@ -170,12 +170,12 @@ def _numstat(patch):
 
 
 def test_names(files):
-    """The names of those files that are tests."""
+    """Return the names of those files that are tests."""
     return [Path(name).name for name in files if re.match(r"tests/test_\w+\.py$", name)]
 
 
 def check_upstreams_tests(clean, patched):
-    """Tests of Protenix that import what the series changes: the same before and after."""
+    """Check that Protenix's tests of changed modules pass as before."""
     changed = [name for name in changed_files(PATCHES, "M") if name.endswith(".py")]
     modules = [name.removesuffix(".py").replace("/", ".") for name in changed]
     names = [
@@ -190,7 +190,7 @@ def check_upstreams_tests(clean, patched):
 
 
 def check_new_tests(patched):
-    """The tests that the series adds."""
+    """Check that the tests that the series adds pass."""
     counts = patched.test(test_names(changed_files(PATCHES, "A")))
     bad = {name: n for name, n in counts.items() if n[1] or not n[0]}
     if bad:
@@ -199,7 +199,7 @@ def check_new_tests(patched):
 
 
 def check_fixes(source, folder):
-    """Each fix brings a test that fails without it."""
+    """Check that each fix brings a test that fails without it."""
     fixes = [patch for patch in PATCHES if "-fix-" in patch.name]
     before = copy_host(source, folder, [patch for patch in PATCHES if patch not in fixes])
     git(folder, "apply", "--include=tests/*", *fixes)
@@ -211,7 +211,7 @@ def check_fixes(source, folder):
 
 
 def check_configs(clean, patched):
-    """Each model's resolved configuration is what it was, but for the new keys."""
+    """Check that no model's resolved configuration changes, but for the new keys."""
     before, after = clean.ask("configs"), patched.ask("configs")
     for name, configs in after.items():
         different = {
@@ -227,7 +227,7 @@ def check_configs(clean, patched):
 
 
 def check_own_step(clean, patched):
-    """One step of Protenix's own trainer, with its random start: all losses and the weights."""
+    """Check that a step of Protenix's own trainer gives the same losses and weights."""
     before, after = clean.ask("step"), patched.ask("step")
     if before["losses"] != after["losses"] or before["weights"] != after["weights"]:
         raise CheckFailed(f"before: {before}\nafter: {after}")
@@ -241,7 +241,7 @@ def check_own_step(clean, patched):
 
 
 def check_plugin(clean, patched, folder):
-    """One step of our plugin: the release with our command, the patched host with both."""
+    """Check one step of our plugin: the release with our command, the patched host with both."""
     demo_data = REPOSITORY / "protenix_eba" / "demo_data"
     config, start, embeddings = folder / "run.yaml", folder / "start.pt", folder / "embeddings"
     folder.mkdir()
@@ -275,7 +275,7 @@ def check_plugin(clean, patched, folder):
 
 
 def one_step(host, module, words, base):
-    """The configuration, the loss as it was logged, and a digest of the weights."""
+    """Return the configuration, the loss as it was logged, and a digest of the weights."""
     import yaml
 
     from protenix_eba.host.weights import load_checkpoint
@@ -298,10 +298,10 @@ def one_step(host, module, words, base):
 
 
 def check(source, folder):
-    """Run all checks, print what each found.
+    """Run all checks and print what each one found.
 
     Returns:
-        How many failed.
+        The number of checks that failed.
     """
     print(f"{len(PATCHES)} patches on the Protenix in {source}")
     try:
@@ -331,8 +331,16 @@ def check(source, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--host", type=Path, help="checkout of Protenix [default: the installed]")
-    parser.add_argument("--keep", type=Path, help="new folder to work in, and to keep")
+    parser.add_argument(
+        "--host",
+        type=Path,
+        help="checkout of Protenix to patch [default: a copy of the installed release]",
+    )
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        help="new folder to work in, which is kept [default: a temporary folder]",
+    )
     arguments = parser.parse_args()
     try:
         source = (arguments.host or installed_protenix()).resolve()

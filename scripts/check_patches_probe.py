@@ -1,4 +1,4 @@
-"""What check_patches.py asks of one Protenix; it runs where that Protenix is first on the path.
+"""Questions of check_patches.py to one Protenix; runs where that Protenix is first on the path.
 
 python scripts/check_patches_probe.py configs OUT.json
 python scripts/check_patches_probe.py step OUT.json [KEY=VALUE ...]
@@ -26,7 +26,7 @@ TINY = {
 
 
 def configs_of_all_models():
-    """What the command of Protenix resolves for each model, and hands to its trainer."""
+    """Return the configuration that Protenix's command resolves for each model."""
     from configs.configs_model_type import model_configs
     from runner import train
 
@@ -51,7 +51,7 @@ def configs_of_all_models():
 
 
 def own_training_step(overrides):
-    """One step of Protenix's own trainer: all losses, and a digest of the weights after it."""
+    """Make a step of Protenix's own trainer; return all losses and a digest of the weights."""
     import torch.utils.checkpoint  # noqa: F401  the host uses it without importing it
     from runner.train import AF3Trainer
 
@@ -76,7 +76,7 @@ def own_training_step(overrides):
 
 
 def training_item():
-    """A training item of Protenix: a peptide's features, and coordinates drawn at random."""
+    """Return a training item: a peptide's features, with coordinates drawn at random."""
     import torch
     from protenix.data.core.featurizer import Featurizer
     from protenix.data.inference.json_to_feature import SampleDictToFeatures

@@ -1,4 +1,4 @@
-"""What a benchmark of folding measures: rows of numbers for one target at a time.
+"""Measurements of the folding benchmark: rows of numbers for one target at a time.
 
 A row is a dictionary for JSON. Times are CPU seconds of the process, per decoy.
 """
@@ -58,7 +58,7 @@ _REFINERS: Final = ("churned", "hybrid")
 
 
 def standin_target(domain: Domain, noise: float, orientations: bool, seed: int) -> Target:
-    """A domain with stand-in predictions; those without orientations have the same distances."""
+    """Return a domain with stand-in predictions, the same distances without orientations."""
     generator = torch.Generator().manual_seed(seed)
     made = standin_predictions(domain.backbone, noise, generator)
     return Target(
@@ -75,7 +75,7 @@ def folding_rows(
     n_decoys: int,
     seed: int,
 ) -> list[Row]:
-    """Decoys of a domain by several methods from the same predictions.
+    """Fold a domain by several methods from the same predictions.
 
     Args:
         domain: Of a split that the network was not trained on.
@@ -110,7 +110,7 @@ def _row(
     native: Tensor,
     residues: Any = slice(None),
 ) -> Row:
-    """Scores of each decoy; "mixed" ones are mirror images whose dihedral angles look native."""
+    """Score each decoy; "mixed" ones are mirror images whose dihedral angles look native."""
     ca = decoys.ca[:, residues]
     score = tm_score(ca, native)
     mirrored = tm_score(-ca, native) > score
@@ -138,7 +138,7 @@ def real_rows(
     n_decoys: int,
     seed: int,
 ) -> list[Row]:
-    """Decoys from a real prediction, and what others made of it.
+    """Fold from a real prediction, and score what others made of it too.
 
     Args:
         predictions: npz file.
@@ -169,7 +169,7 @@ def real_rows(
 
 
 def bent_trace(ca: Tensor, lddt: float, seed: int) -> Tensor:
-    """A native trace `[L, 3]`, bent and jittered until its lDDT is the given one."""
+    """Bend and jitter a native trace `[L, 3]` until its lDDT is the given one."""
     generator = np.random.default_rng(seed)
     smooth = gaussian_filter1d(generator.standard_normal(ca.shape), _BEND_RESIDUES, axis=0)
     field = smooth / smooth.std() + _JITTER * generator.standard_normal(ca.shape)
@@ -185,7 +185,7 @@ def bent_trace(ca: Tensor, lddt: float, seed: int) -> Tensor:
 def refinement_rows(
     domain: Domain, noise: float, lddts: Sequence[float], network: ScoreNetwork, seed: int
 ) -> list[Row]:
-    """Bent traces of a domain, refined from the level that the head chooses."""
+    """Refine bent traces of a domain, from the level that the head chooses."""
     target = standin_target(domain, noise, True, seed)
     rows: list[Row] = []
     for lddt in lddts:
@@ -202,7 +202,7 @@ def refinement_rows(
 
 
 def hand_rows(domains: Sequence[Domain]) -> list[Row]:
-    """Whether a native domain, or its mirror image, is taken for the other."""
+    """Measure whether a native domain, or its mirror image, is taken for the other."""
     rows = []
     for domain in domains:
         bonded = torch.ones(len(domain.ca) - 1, dtype=torch.bool)
@@ -212,7 +212,7 @@ def hand_rows(domains: Sequence[Domain]) -> list[Row]:
 
 
 def stage_rows(domain: Domain, noise: float, network: ScoreNetwork, seed: int) -> list[Row]:
-    """Score and distances after each level of the default sampler, for one decoy."""
+    """Score one decoy and its distances after each level of the default sampler."""
     target = standin_target(domain, noise, True, seed)
     condition = network.prepare(target)
     rows: list[Row] = []
@@ -234,7 +234,7 @@ def stage_rows(domain: Domain, noise: float, network: ScoreNetwork, seed: int) -
 
 
 def joined_domains(domains: Sequence[Domain], length: int) -> Domain:
-    """One long chain of domains, each a bond away from the end of the one before it."""
+    """Join domains to one long chain, each a bond away from the end of the one before."""
     parts: list[Tensor] = []
     sequence = ""
     for domain in domains:
@@ -249,7 +249,7 @@ def joined_domains(domains: Sequence[Domain], length: int) -> Domain:
 
 
 def length_row(domain: Domain, noise: float, weights: Path, seed: int) -> Row:
-    """Time and memory of one decoy from distances, in a process of its own."""
+    """Measure time and memory of one decoy from distances, in a process of its own."""
     # Made here: it would need more memory there than folding does.
     target = standin_target(domain, noise, False, seed)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -276,7 +276,7 @@ def _length_row(target: Target, native: NDArray[np.float32], weights: Path, seed
 
 
 def _peak_mb() -> float:
-    """Of this process alone; `getrusage`, for other systems, counts the one that started it too."""
+    """Return the peak memory of this process alone; `getrusage` may count its parent's too."""
     status = Path("/proc/self/status")
     if status.is_file():
         (line,) = [row for row in status.read_text().splitlines() if row.startswith("VmHWM")]

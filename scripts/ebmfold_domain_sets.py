@@ -46,7 +46,7 @@ _RESOLUTION: Final = 0.01  # angstrom
 
 @dataclass(frozen=True)
 class Selection:
-    """Which chains are taken.
+    """The limits that decide which chains are taken.
 
     Attributes:
         shortest: Residues.
@@ -57,7 +57,7 @@ class Selection:
     longest: int = 256
 
     def complaint(self, sequence: str, backbone: NDArray[np.float32]) -> str:
-        """Why a chain is not taken; empty if it is.
+        """Return why a chain is not taken; empty if it is.
 
         Args:
             sequence: L letters.
@@ -74,7 +74,7 @@ class Selection:
 
 
 def promod3_chains(path: Path | str) -> Iterator[tuple[str, str, NDArray[np.float32]]]:
-    """Chains of ProMod3's structure database, 21,119 in Debian's package promod3-data 3.2.1.
+    """Yield the 21,119 chains in ProMod3's database (Debian's promod3-data 3.2.1).
 
     Args:
         path: `structure_db.dat`. A header, the table of contents, then for all chains together
@@ -106,7 +106,7 @@ def promod3_chains(path: Path | str) -> Iterator[tuple[str, str, NDArray[np.floa
 def _table_of_contents(
     content: NDArray[np.uint8],
 ) -> tuple[list[tuple[str, int, int, NDArray[np.float32]]], int]:
-    """Name, first residue, number of residues and shift of each chain; where the arrays begin."""
+    """Return name, first residue, length and shift of each chain; where arrays begin."""
     (count,) = struct.unpack_from("<Q", content.data, _COUNT_AT)
     if count * _ENTRY.size > len(content):
         raise ValueError(f"it tells of {count} chains")
@@ -125,7 +125,7 @@ def _table_of_contents(
 
 
 def _array(content: NDArray[np.uint8], at: int, width: int) -> tuple[NDArray[np.uint8], int]:
-    """`[N, width]` bytes behind their number N, and where they end."""
+    """Return `[N, width]` bytes behind their number N, and where they end."""
     (n,) = struct.unpack_from("<Q", content.data, at)
     end = at + 8 + n * width
     if end > len(content):
@@ -134,7 +134,7 @@ def _array(content: NDArray[np.uint8], at: int, width: int) -> tuple[NDArray[np.
 
 
 def structure_chains(path: Path | str) -> Iterator[tuple[str, str, NDArray[np.float32]]]:
-    """Protein chains of the first model of a PDB or mmCIF file, as `promod3_chains` gives them.
+    """Yield the protein chains of a file's first model, as `promod3_chains` gives them.
 
     Raises:
         UserError: It cannot be read.
@@ -156,7 +156,7 @@ def structure_chains(path: Path | str) -> Iterator[tuple[str, str, NDArray[np.fl
 
 
 def _backbones(chain: Any) -> list[tuple[str, NDArray[np.float32]]]:
-    """Name and N, CA, C of the residues that have all three; without one a chain is broken."""
+    """Return name and N, CA, C of the residues with all three; without one a chain is broken."""
     from biotite.structure import residue_iter
 
     found = []
@@ -170,7 +170,7 @@ def _backbones(chain: Any) -> list[tuple[str, NDArray[np.float32]]]:
 def folder_chains(
     folder: Path | str, left_out: Counter[str]
 ) -> Iterator[tuple[str, str, NDArray[np.float32]]]:
-    """`structure_chains` of all PDB and mmCIF files in a folder and those below it.
+    """Yield `structure_chains` of all PDB and mmCIF files in a folder and below it.
 
     Args:
         folder: With files .pdb, .ent, .cif or .bcif.
@@ -198,7 +198,7 @@ def select_domains(
     selection: Selection,
     left_out: Counter[str],
 ) -> list[Domain]:
-    """The chains that are whole and have one topology.
+    """Select the chains that are whole and have one topology.
 
     Args:
         chains: Name, sequence and backbone of each.
@@ -219,7 +219,7 @@ def select_domains(
 
 
 def as_domain(name: str, topology: str, sequence: str, backbone: NDArray[np.float32]) -> Domain:
-    """A domain with ideal C-beta atoms, centred; its split is chosen later.
+    """Return a centred domain with ideal C-beta atoms; its split is chosen later.
 
     Args:
         name: Of the chain.
@@ -233,7 +233,7 @@ def as_domain(name: str, topology: str, sequence: str, backbone: NDArray[np.floa
 
 
 def ideal_cb(atoms: Tensor) -> Tensor:
-    """`[L, 1, 3]` C-beta atoms of ideal geometry from `[L, 3, 3]` N, CA, C.
+    """Return C-beta atoms of ideal geometry, `[L, 1, 3]`, from N, CA, C, `[L, 3, 3]`.
 
     1.53 angstrom from CA, at 110.5 degrees to both bonds and on the side of an L-amino acid (mean
     values of Engh and Huber, 2001).
@@ -252,7 +252,7 @@ def ideal_cb(atoms: Tensor) -> Tensor:
 
 
 def read_topologies(path: Path | str) -> dict[str, str]:
-    """The fold of each chain that has exactly one, as CATH says.
+    """Read the fold of each chain that has exactly one, as CATH says.
 
     Args:
         path: CATH's list of domains (`cath-domain-list.txt`), or JSON with the topologies of each
@@ -278,7 +278,7 @@ def read_topologies(path: Path | str) -> dict[str, str]:
 
 
 def _cath_list(text: str) -> Mapping[str, list[str]]:
-    """Columns: domain such as 1oaiA00, class, architecture, topology, ..."""
+    """Read lines of columns: domain such as 1oaiA00, class, architecture, topology, ..."""
     nodes: dict[str, list[str]] = {}
     for line in text.splitlines():
         if line.startswith("#") or not line.strip():
@@ -293,7 +293,7 @@ def _cath_list(text: str) -> Mapping[str, list[str]]:
 def split_by_topology(
     domains: Iterable[Domain], n_valid: int, n_test: int, seed: int, n_train: int | None = None
 ) -> list[Domain]:
-    """Splits that share no topology.
+    """Split domains so that no two splits share a topology.
 
     Topologies in random order fill the test set, then the validation set, whole but for the last;
     one with more domains than a quarter of a split is not put there, so that a split has many. The

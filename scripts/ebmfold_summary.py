@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from ebmfold_benchmark import Row
 
-__all__ = ["Interval", "best_of_first", "interval", "of_decoys", "paired", "selected"]
+__all__ = ["Interval", "best_of_first", "decoy_means", "interval", "paired", "selected"]
 
 _RESAMPLES: Final = 4000
 _PERCENT: Final = (2.5, 97.5)
@@ -20,7 +20,7 @@ _FEWEST: Final = 3
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over targets.
+    """A mean over targets, with its interval.
 
     Attributes:
         mean: Of the targets.
@@ -41,7 +41,7 @@ class Interval:
 
 
 def interval(values: ArrayLike, seed: int = 0) -> Interval:
-    """Mean of `[T]` values with its interval.
+    """Return the mean of `[T]` values with its interval.
 
     Raises:
         ValueError: No values.
@@ -57,29 +57,29 @@ def interval(values: ArrayLike, seed: int = 0) -> Interval:
 
 
 def selected(row: Row, key: str, first: int | None = None) -> float:
-    """The value of the likeliest decoy among all, or the first few."""
+    """Return the value of the likeliest decoy among all, or among the first few."""
     likeliest = int(np.argmin(row["negative_log_likelihood"][:first]))
     return float(row[key][likeliest])
 
 
 def best_of_first(row: Row, key: str, first: int | None = None) -> float:
-    """The largest value among all decoys, or the first few."""
+    """Return the largest value among all decoys, or among the first few."""
     return float(max(row[key][:first]))
 
 
-def of_decoys(rows: Iterable[Row], key: str) -> list[float]:
-    """The mean over decoys of each target."""
+def decoy_means(rows: Iterable[Row], key: str) -> list[float]:
+    """Return for each target the mean over its decoys."""
     return [float(np.mean(row[key])) for row in rows]
 
 
 def paired(rows: Sequence[Row], others: Sequence[Row], key: str) -> Interval:
-    """Mean difference of the targets that both have, of the means over decoys.
+    """Return the mean difference over common targets, of their means over decoys.
 
     Raises:
         ValueError: They have no target in common.
     """
     of_other = dict(
-        zip((row["target"] for row in others), of_decoys(others, key), strict=True),
+        zip((row["target"] for row in others), decoy_means(others, key), strict=True),
     )
-    ours = zip((row["target"] for row in rows), of_decoys(rows, key), strict=True)
+    ours = zip((row["target"] for row in rows), decoy_means(rows, key), strict=True)
     return interval([value - of_other[name] for name, value in ours if name in of_other])

@@ -17,7 +17,7 @@ HAND_SIGMA: Final = (0.5, 1.0)  # angstrom: noise at which mirror images can be 
 
 
 def hand_table(hand: dict[str, Any]) -> str:
-    """How each variant of peptide_hand.py ended."""
+    """Return a table of how each variant of peptide_hand.py ended."""
     levels = next(iter(hand["variants"].values()))["history"][-1]["sigma"]
     shown = [levels.index(sigma) for sigma in HAND_SIGMA]
     errors = [f"error at {sigma} Å: true, mirrored" for sigma in HAND_SIGMA]
@@ -39,7 +39,7 @@ def hand_table(hand: dict[str, Any]) -> str:
 
 
 def hand_figure(hand: dict[str, Any]) -> bytes:
-    """The share of D residues over the time of training."""
+    """Draw the share of D residues over the time of training."""
     lines = {
         variant["title"]: [(row["minutes"], 100 * row["inverted"]) for row in variant["history"]]
         for variant in hand["variants"].values()

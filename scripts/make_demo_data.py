@@ -32,14 +32,48 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sequence", action="append", metavar="NAME=SEQUENCE", default=[])
-    parser.add_argument("--pdb", action="append", metavar="NAME=FILE", default=[])
-    parser.add_argument("--replicas", type=int, default=3)
-    parser.add_argument("--frames", type=int, default=SimulationSettings.frames)
-    parser.add_argument("--interval-ps", type=float, default=SimulationSettings.interval_ps)
-    parser.add_argument("--seed", type=int, default=SimulationSettings.seed)
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the data set to write")
+    parser.add_argument(
+        "--sequence",
+        action="append",
+        metavar="NAME=SEQUENCE",
+        default=[],
+        help="peptide to build and simulate; may be repeated [default: the shipped four]",
+    )
+    parser.add_argument(
+        "--pdb",
+        action="append",
+        metavar="NAME=FILE",
+        default=[],
+        help="structure to start from, in place of a sequence; may be repeated",
+    )
+    parser.add_argument(
+        "--replicas",
+        type=int,
+        default=3,
+        help="number of trajectories of each target [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=SimulationSettings.frames,
+        help="number of frames of each trajectory [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--interval-ps",
+        type=float,
+        default=SimulationSettings.interval_ps,
+        help="time between frames, in ps [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=SimulationSettings.seed,
+        help="random seed [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="number of processes [default: %(default)s]"
+    )
     options = parser.parse_args()
     starts: dict[str, str | Path] = dict(pair.split("=", 1) for pair in options.sequence)
     starts |= {name: Path(file) for name, file in (pair.split("=", 1) for pair in options.pdb)}
@@ -56,7 +90,7 @@ def run(
     settings: SimulationSettings,
     jobs: int,
 ) -> int:
-    """First replica 1 of every peptide, which the others are superposed on, then the rest."""
+    """Simulate replica 1 of every peptide, onto which others are superposed, then the rest."""
     faults: list[str] = []
     for numbers in ([1], range(2, replicas + 1)):
         tasks = [(name, replica) for name in peptides for replica in numbers]

@@ -30,16 +30,18 @@ PATH = click.Path(path_type=Path)
 
 
 @click.command(help=(__doc__ or "").replace("\n\n", "\n\n\b\n"))
-@click.option("--promod3", type=PATH, help="ProMod3's structure_db.dat.")
-@click.option("--structures", type=PATH, help="Folder of PDB or mmCIF files.")
-@click.option("--cath", type=PATH, required=True, help="Topologies of chains.")
+@click.option("--promod3", type=PATH, help="ProMod3's database of structures, structure_db.dat.")
+@click.option("--structures", type=PATH, help="Folder of PDB or mmCIF files, instead of --promod3.")
+@click.option("--cath", type=PATH, required=True, help="File with the CATH topologies of chains.")
 @click.option("--out", type=PATH, required=True, help="npz file to write.")
-@click.option("--shortest", default=40, show_default=True, help="Residues.")
-@click.option("--longest", default=256, show_default=True, help="Residues.")
-@click.option("--n-train", default=None, type=int, help="Domains to train on.  [default: all]")
-@click.option("--n-valid", default=134, show_default=True, help="Domains to validate on.")
-@click.option("--n-test", default=200, show_default=True, help="Domains to test on.")
-@click.option("--seed", default=0, show_default=True, help="Of the splits.")
+@click.option("--shortest", default=40, show_default=True, help="Fewest residues of a domain.")
+@click.option("--longest", default=256, show_default=True, help="Most residues of a domain.")
+@click.option(
+    "--n-train", default=None, type=int, help="Number of domains to train on.  [default: all]"
+)
+@click.option("--n-valid", default=134, show_default=True, help="Number of domains to validate on.")
+@click.option("--n-test", default=200, show_default=True, help="Number of domains to test on.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the random splits.")
 def main(
     promod3: Path | None,
     structures: Path | None,

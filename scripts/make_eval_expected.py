@@ -1,4 +1,4 @@
-"""Numbers that the tests hold the evaluation to, by another route than ours.
+"""Expected numbers for tests of the evaluation, computed by another route than ours.
 
     python scripts/make_eval_expected.py > tests/data/eval_expected.json
 
@@ -109,17 +109,17 @@ def exposure(
     gaussian: np.ndarray,
 ) -> dict[str, float]:
     structure.center_coordinates()
-    seen = [side_chain_areas(t) > 0.02 for t in (md, samples)]
-    seen[0] = seen[0][gaussian]
+    exposed = [side_chain_areas(t) > 0.02 for t in (md, samples)]
+    exposed[0] = exposed[0][gaussian]
     buried = side_chain_areas(structure)[0] < 0.02
-    opened = [buried & (side.mean(axis=0) > 0.1) for side in seen]
+    opened = [buried & (side.mean(axis=0) > 0.1) for side in exposed]
     information = [
         [
             0.0 if i == j else mutual_info_score(side[:, i], side[:, j])
             for i in range(side.shape[1])
             for j in range(side.shape[1])
         ]
-        for side in seen
+        for side in exposed
     ]
     return {
         "exposed_residue_jaccard": (opened[0] & opened[1]).sum() / (opened[0] | opened[1]).sum(),
@@ -128,7 +128,7 @@ def exposure(
 
 
 def side_chain_areas(trajectory: mdtraj.Trajectory) -> np.ndarray:
-    """`[F, L]` nm2; one frame at a time, as `shrake_rupley` adds the frame before."""
+    """Return areas `[F, L]` in nm2, by single frames: `shrake_rupley` carries areas over."""
     areas = np.concatenate([mdtraj.shrake_rupley(f, probe_radius=0.28) for f in trajectory])
     top = trajectory.topology
     side = np.array([a.name not in ("N", "CA", "C", "O", "OXT") for a in top.atoms])

@@ -49,12 +49,37 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--lengths", nargs="+", type=int, default=[3, 4, 5, 6])
-    parser.add_argument("--replicas", type=int, default=3)
-    parser.add_argument("--frames", type=int, default=PLAIN.frames)
-    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder to write to; each set gets a folder below it",
+    )
+    parser.add_argument(
+        "--sets", nargs="+", choices=SETS, default=list(SETS), help="sets to make [default: all]"
+    )
+    parser.add_argument(
+        "--lengths",
+        nargs="+",
+        type=int,
+        default=[3, 4, 5, 6],
+        help="lengths of the chains, in residues [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--replicas",
+        type=int,
+        default=3,
+        help="number of trajectories of each chain [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=PLAIN.frames,
+        help="number of frames of each trajectory, 1 ps apart [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="number of processes [default: %(default)s]"
+    )
     options = parser.parse_args()
     faults: list[str] = []
     for name in options.sets:

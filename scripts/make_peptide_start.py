@@ -128,7 +128,7 @@ def training_keys(wanted: Wanted) -> list[str]:
 
 
 def ship(checkpoint: Path, path: Path) -> None:
-    """Write the diffusion module alone, in float16: half the size, no sample changes visibly."""
+    """Write the diffusion module alone, in float16: half the size, without a visible change."""
     state = load_checkpoint(checkpoint)
     own = {
         key.removeprefix(DIFFUSION_PREFIX): value.to(torch.float16).contiguous()
@@ -146,16 +146,40 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--lengths", nargs="+", type=int, default=[3, 4, 6], help="of glycine")
-    parser.add_argument("--sequences", nargs="+", help="instead of glycine: one-letter codes")
-    parser.add_argument("--held-out", nargs="+", default=[], help="sequences never trained on")
-    parser.add_argument("--replicas", type=int, default=3)
-    parser.add_argument("--frames", type=int, default=PLAIN.frames, help="of each, 1 ps apart")
-    parser.add_argument("--jobs", type=int, default=2, help="processes of the MD")
-    parser.add_argument("--max-steps", type=int)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument(
-        "--ship", action="store_true", help="put it in the place of the shipped one"
+        "--lengths",
+        nargs="+",
+        type=int,
+        default=[3, 4, 6],
+        help="lengths of the glycine chains, in residues [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--sequences", nargs="+", help="peptides instead of glycine chains, in one-letter codes"
+    )
+    parser.add_argument(
+        "--held-out", nargs="+", default=[], help="peptides that are simulated but not trained on"
+    )
+    parser.add_argument(
+        "--replicas",
+        type=int,
+        default=3,
+        help="number of trajectories of each chain [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=PLAIN.frames,
+        help="number of frames of each trajectory, 1 ps apart [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="number of processes [default: %(default)s]"
+    )
+    parser.add_argument(
+        "--max-steps", type=int, help="number of training steps [default: that of the recipe]"
+    )
+    parser.add_argument(
+        "--ship", action="store_true", help="replace the start that the package ships by the result"
     )
     options = parser.parse_args()
     chosen = [*(options.sequences or []), *options.held_out]

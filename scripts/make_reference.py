@@ -40,7 +40,7 @@ NOTE = "<!-- Written by scripts/make_reference.py: change what it reads, then ru
 
 
 def commands_page() -> str:
-    """Every command with its options."""
+    """Return the page of all commands with their options."""
     parts = [
         NOTE,
         "# Commands\n",
@@ -81,7 +81,7 @@ def _command(command: click.Command, context: click.Context) -> str:
 
 
 def _prose(text: str | None) -> Iterator[str]:
-    """Paragraphs of a help text; those that keep their lines hold commands."""
+    """Yield the paragraphs of a help text; those that keep their lines hold commands."""
     kept = inspect.cleandoc(text or "")
     for paragraph in filter(None, map(str.strip, kept.split("\n\n"))):
         if paragraph.startswith("Example: "):  # on one line, or "Example: a. Then: b"
@@ -127,7 +127,7 @@ def _value(option: click.Option) -> str:
 
 
 def _default(option: click.Option) -> str:
-    """Declared, or what the help says where the command finds it out."""
+    """Return the default that is declared, or the one that the help states."""
     if isinstance(option.show_default, str):
         return option.show_default
     if option.show_default:
@@ -137,7 +137,7 @@ def _default(option: click.Option) -> str:
 
 
 def configuration_page() -> str:
-    """The keys that the plugin adds, and what the recipes set differently."""
+    """Return the page of the plugin's keys, and of what the recipes set differently."""
     parts = [
         NOTE,
         "# Configuration\n",
@@ -167,7 +167,7 @@ def _section(section: type[Any]) -> str:
 
 
 def attribute_docs(section: type[Any]) -> dict[str, str]:
-    """Name to text of the part `Attributes:` of a docstring in Google's style."""
+    """Return name and text of the part `Attributes:` of a docstring in Google's style."""
     text = inspect.getdoc(section) or ""
     part = re.search(r"^Attributes:\n((?:(?:    .*)?\n)+)", text + "\n", re.MULTILINE)
     assert part, f"{section.__name__}: a docstring without Attributes"
@@ -179,7 +179,7 @@ def attribute_docs(section: type[Any]) -> dict[str, str]:
 
 
 def _recipes() -> str:
-    """The keys in which the recipes of the paper's stages differ."""
+    """Return the table of keys in which the recipes of the paper's stages differ."""
     found = {}
     for name in RECIPES:
         text = (ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8")
@@ -198,7 +198,7 @@ def _recipes() -> str:
 
 
 def published_page() -> str:
-    """The table that `compare --published` puts beside a user's own results."""
+    """Return the page of results that `compare --published` puts beside a user's own."""
     parts = [
         NOTE,
         "# Published results\n",
@@ -233,12 +233,12 @@ def _published(rows: list[PublishedRow]) -> str:
 
 
 def _number(value: float, digits: int) -> str:
-    """As the papers print it: two decimals, percentages as they are."""
+    """Format a number as the papers print it: two decimals, percentages as they are."""
     return f"{value:.2f}" if digits else f"{value:g}"
 
 
 def _escaped(text: str) -> str:
-    """Text in which Markdown finds neither columns nor tags, outside of code."""
+    """Escape text so that Markdown finds neither columns nor tags outside of code."""
     parts = text.split("`")
     parts[::2] = [re.sub(r"([|*<>_\[\]])", r"\\\1", part) for part in parts[::2]]
     return "`".join(parts)
@@ -253,7 +253,11 @@ PAGES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; exit with status 1 if a page is not current",
+    )
     check = parser.parse_args().check
     stale = False
     for name, page in PAGES.items():

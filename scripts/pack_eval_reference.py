@@ -1,4 +1,4 @@
-"""The evaluator's reference ensembles, packed for `tests/data/eval_reference`.
+"""Packing of the evaluator's reference ensembles into `tests/data/eval_reference`.
 
     python scripts/pack_eval_reference.py REFERENCE tests/data/eval_reference
 
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def unpack(folder: Path, out: Path) -> None:
-    """Write what `main` read, hydrogens aside, below `out`."""
+    """Write what `main` read, except hydrogens, below `out`."""
     md, pred = out / TARGET, out / "pred"
     md.mkdir(parents=True)
     pred.mkdir()
@@ -78,7 +78,7 @@ def atom_lines(text: str) -> list[str]:
 
 
 def names(path: Path) -> list[str]:
-    """Name, residue, chain and number of each atom, as the file writes them."""
+    """Return name, residue, chain and number of each atom, as the file writes them."""
     return [line[12:27] for line in atom_lines(path.read_text())]
 
 
@@ -88,7 +88,7 @@ def coordinates(text: str) -> Integers:
 
 
 def model_text(template: Path, number: int, xyz: NDArray[np.float64]) -> str:
-    """One model with the atoms of a PDB file of one model, coordinates in angstrom."""
+    """Write one model with the atoms of a PDB file of one model, coordinates in angstrom."""
     first, *rest = template.read_text().splitlines()
     rows = iter(xyz)
     lines = [
@@ -112,7 +112,7 @@ def write_packed(path: Path, xyz: Integers) -> None:
 
 
 def read_packed(path: Path) -> Integers:
-    """What `write_packed` was given."""
+    """Read the coordinates that `write_packed` was given."""
     with lzma.open(path) as file:
         planes = np.load(file).astype(np.int64)
     positive = sum(plane << shift for plane, shift in zip(planes, SHIFTS, strict=True))

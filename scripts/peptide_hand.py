@@ -64,14 +64,14 @@ STRUCTURES: Final = 128  # of a step: Adam takes a tenth of a second, so small b
 RATE: Final = 1e-3
 NOISE: Final = NoiseSettings(mean=0.0, std=1.5, sigma_data=1.0)  # the median is 1 angstrom
 SIGMA_DATA: Final = 4.0  # of the error's weight
-JUDGED: Final = (0.5, 1.0, 2.0, 4.0)  # noise, angstrom
+MEASURED_SIGMA: Final = (0.5, 1.0, 2.0, 4.0)  # noise, angstrom
 N_SAMPLES: Final = 200
 SAMPLER: Final = SamplerSettings(30, gamma0=0.0, s_max=4.0, s_min=1e-3, order=2)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train.
+    """A way to train.
 
     Attributes:
         title: In the table.
@@ -116,7 +116,7 @@ VARIANTS: Final = {
 
 @dataclass(frozen=True)
 class Peptide:
-    """What is learnt.
+    """The peptide to learn: its features, conformers and centres.
 
     Attributes:
         known: `[F, N, 3]` conformers that training sees, about their centres, in angstrom.
@@ -136,14 +136,14 @@ class Peptide:
 
 
 def configuration(variant: Variant) -> Any:
-    """Of the small module, with the variant's blocks."""
+    """Return the configuration of the small module, with the variant's blocks."""
     names = ("atom_encoder", "transformer", "atom_decoder")
     keys = (f"model__diffusion_module__{name}__n_blocks" for name in names)
     return load_configuration(CONFIG, **dict(zip(keys, map(str, variant.blocks), strict=True)))
 
 
 def peptide(out: Path, sequence: str, configs: Any, state: Any) -> Peptide:
-    """The MD of a peptide (three replicas of 2 ns, made where missing) and its features."""
+    """Return the MD of a peptide (three replicas of 2 ns, made if missing) and its features."""
     folder = out / "md" / sequence
     for replica in (1, 2, 3):
         faults = simulate_replica(folder, sequence, replica, replace(PLAIN, seed=500))
@@ -174,12 +174,12 @@ def peptide(out: Path, sequence: str, configs: Any, state: Any) -> Peptide:
 
 
 def volumes(xyz: Tensor, centres: Tensor) -> Tensor:
-    """Signed volumes `[..., C]` of `centres`, see `Peptide`."""
+    """Return signed volumes `[..., C]` of `centres`, see `Peptide`."""
     return signed_volumes(xyz, centres[:, 3], centres[:, :3])
 
 
 def turned(xyz: Tensor, part: float, generator: torch.Generator) -> Tensor:
-    """Structures `[B, N, 3]` in random orientations, their angles scaled by `part` of all."""
+    """Turn structures `[B, N, 3]` at random, their angles scaled by `part` of all."""
     rotation = random_rotations((len(xyz),), generator)
     if part < 1.0:
         angle = torch.acos(((rotation.diagonal(dim1=1, dim2=2).sum(-1) - 1) / 2).clamp(-1, 1))
@@ -188,14 +188,14 @@ def turned(xyz: Tensor, part: float, generator: torch.Generator) -> Tensor:
     return xyz @ rotation
 
 
-def loss_of(
+def batch_loss(
     model: ConformerDenoiser,
     data: Peptide,
     variant: Variant,
     progress: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Of one batch, every structure at its own noise level (in strata)."""
+    """Return the loss of one random batch, with a noise level (in strata) for each structure."""
     rows = torch.randint(len(data.known), (STRUCTURES,), generator=generator)
     part = min(1.0, progress / variant.curriculum) if variant.curriculum else 1.0
     clean = turned(data.known[rows], part, generator)
@@ -226,8 +226,8 @@ def loss_of(
 
 
 @torch.no_grad()
-def judged(model: ConformerDenoiser, data: Peptide) -> dict[str, Any]:
-    """Samples and errors of a model.
+def measured(model: ConformerDenoiser, data: Peptide) -> dict[str, Any]:
+    """Sample a model and measure its errors.
 
     Returns:
         `inverted`: share of residues of the samples that are not L; `bond_rms`: of bonds and angles
@@ -246,11 +246,11 @@ def judged(model: ConformerDenoiser, data: Peptide) -> dict[str, Any]:
     near = bond_error(x[:, None], data.held[: len(x)], mask).mean().sqrt()
     made: dict[str, Any] = {"inverted": share_inverted(x, data), "bond_rms": round(float(near), 3)}
     made["torsions"] = round(torsion_jsd(x, data), 3)
-    made |= {"sigma": list(JUDGED), "true": [], "mirrored": []}
+    made |= {"sigma": list(MEASURED_SIGMA), "true": [], "mirrored": []}
     made |= {"inverted_true": [], "inverted_mirrored": []}
     generator = torch.Generator().manual_seed(0)
     clean = turned(data.held[::16], 1.0, generator)
-    for sigma in JUDGED:
+    for sigma in MEASURED_SIGMA:
         noise = sigma * torch.randn(clean.shape, generator=generator)
         for name, sign in (("true", 1), ("mirrored", -1)):
             level = torch.full((len(clean),), sigma)
@@ -272,12 +272,12 @@ def torsion_jsd(x: Tensor, data: Peptide) -> float:
 
 
 def share_inverted(x: Tensor, data: Peptide) -> float:
-    """Share of residues that are not L."""
+    """Return the share of residues that are not L."""
     return round(float((volumes(x, data.centres) < 0).float().mean()), 3)
 
 
 class Run:
-    """One variant: its model, what trains it, and how it was judged on the way.
+    """The training of one variant: its model, its optimizer and the measurements on the way.
 
     The learning rate falls with the time that is used, so that a longer run is another one.
 
@@ -303,8 +303,8 @@ class Run:
         if self._path.is_file():
             self._load()
 
-    def to_the_end(self) -> None:
-        """Train, judge every two minutes, keep a checkpoint each time."""
+    def train(self) -> None:
+        """Train; measure the model and keep a checkpoint every two minutes."""
         while self._used < self._seconds:
             began = time.process_time()
             until = min(self._used + 120.0, self._seconds)
@@ -312,7 +312,7 @@ class Run:
                 self._step((self._used + time.process_time() - began) / self._seconds)
             self._used = max(until, self._used + time.process_time() - began)
             with self._ema.applied():
-                made = judged(self._model, self._data)
+                made = measured(self._model, self._data)
             made |= {"variant": self._name, "steps": self._steps}
             self.history.append(made | {"minutes": round(self._used / 60, 2)})
             console.print(self.history[-1], soft_wrap=True)
@@ -322,7 +322,7 @@ class Run:
         warm = min(1.0, (self._steps + 1) / 100)
         for group in self._optimizer.param_groups:
             group["lr"] = RATE * warm * (0.51 + 0.49 * math.cos(math.pi * min(1.0, progress)))
-        loss = loss_of(self._model, self._data, self._variant, progress, self._generator)
+        loss = batch_loss(self._model, self._data, self._variant, progress, self._generator)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 2.0)
@@ -354,11 +354,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sequence", default="AAA")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--minutes", type=float, default=10.0, help="of one CPU core, each")
-    parser.add_argument("--document", action="store_true", help="fill in docs/proof.md")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument(
+        "--sequence", default="AAA", help="sequence of the peptide [default: %(default)s]"
+    )
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=VARIANTS,
+        default=list(VARIANTS),
+        help="variants to train [default: all]",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=10.0,
+        help="training time of each variant, in minutes of one CPU core [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--document", action="store_true", help="write the results into docs/proof.md"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     try:
@@ -372,11 +387,11 @@ def main() -> int:
 
 
 def result(options: argparse.Namespace, name: str) -> dict[str, Any]:
-    """A variant's title and history; it runs if it has not."""
+    """Return a variant's title and history; run it if it has not been run."""
     path = options.out / f"{name}_{options.sequence}_{options.minutes:g}.json"
     if not path.is_file():
         run = Run(options.out, name, options.sequence, options.minutes)
-        run.to_the_end()
+        run.train()
         write_json(path, run.history)
     history = json.loads(path.read_text(encoding="utf-8"))
     return {"title": VARIANTS[name].title, "history": history}

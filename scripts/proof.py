@@ -55,7 +55,7 @@ SAMPLERS = {
 
 @dataclass(frozen=True)
 class System:
-    """What is trained on.
+    """A set of MD to train on.
 
     Attributes:
         lengths: Residues of the chains that training sees.
@@ -81,7 +81,7 @@ SYSTEMS = {
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train.
+    """A way to train.
 
     Attributes:
         title: In tables.
@@ -180,27 +180,27 @@ class Proof:
             )
 
     def md(self, name: str) -> Path:
-        """The MD of one set."""
+        """Return the folder of the MD of one set."""
         return self.out / "md" / name
 
     def labels(self, system: str, *, minimised: bool = False) -> Path:
-        """Its label table."""
+        """Return the path of a system's label table."""
         kind = "energies" if minimised or SYSTEMS[system].energies else "bias"
         return self.out / "labels" / f"{system}_{kind}.parquet"
 
     def data(self, system: str) -> Path:
-        """The targets that training sees."""
+        """Return the folder of the targets that training sees."""
         return self.out / "data" / system
 
     def base(self, system: str) -> Path:
-        """The model before alignment."""
+        """Return the path of the model before alignment."""
         if not SYSTEMS[system].sft_steps:
             return self.out / "start.pt"
         return self.out / "runs" / f"{system}_sft" / "model.pt"
 
 
 def prepare(proof: Proof, systems: Sequence[str], jobs: int, *, minimised: bool) -> None:
-    """MD, labels, start, embeddings, and the supervised models.
+    """Make MD, labels, start, embeddings, and the supervised models.
 
     Args:
         proof: The experiment.
@@ -235,7 +235,7 @@ def prepare(proof: Proof, systems: Sequence[str], jobs: int, *, minimised: bool)
 
 
 def link_data(proof: Proof, system: str) -> None:
-    """A folder with the targets that training sees, and no others."""
+    """Make a folder of links to the targets that training sees, and no others."""
     folder = proof.data(system)
     folder.mkdir(parents=True, exist_ok=True)
     for length in SYSTEMS[system].lengths:
@@ -245,7 +245,7 @@ def link_data(proof: Proof, system: str) -> None:
 
 
 def label(proof: Proof, system: str, jobs: int) -> None:
-    """Minus the bias of each frame, or its minimised energy."""
+    """Label each frame with minus its bias, or with its minimised energy."""
     if SYSTEMS[system].energies:
         label_minimised(proof, system, jobs)
         return
@@ -263,7 +263,7 @@ def label(proof: Proof, system: str, jobs: int) -> None:
 
 
 def label_minimised(proof: Proof, system: str, jobs: int) -> None:
-    """Minimised energies in the MD's own force field, of 200 frames of each chain."""
+    """Label 200 frames of each chain by minimisation in the MD's own force field."""
     out = proof.labels(system, minimised=True)
     if not out.is_file():
         proof.run(
@@ -284,7 +284,7 @@ def train(
     steps: str | None = None,
     minimised: bool = False,
 ) -> None:
-    """One run of protenix-train."""
+    """Run protenix-train once."""
     keys = {
         "temperature_K": str(SYSTEMS[system].temperature_K),
         "data_dir": str(proof.data(system)),
@@ -324,7 +324,7 @@ def one_run(proof: Proof, system: str, arm: str, seed: int) -> None:
 def sampled(
     proof: Proof, checkpoint: Path, name: str, seed: int, samplers: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """What a model samples under each of some samplers."""
+    """Sample a model under each of some samplers."""
     rows = []
     for sampler in samplers:
         folder = proof.out / "samples" / name / sampler
@@ -339,7 +339,7 @@ def sampled(
 
 
 def errors(proof: Proof, system: str, after: Path | None = None) -> dict[str, Any]:
-    """What proof_errors.py says of four residues, on the replica for validation."""
+    """Run proof_errors.py on the chain of four residues and its replica for validation."""
     name = after.parent.name if after else system
     out = proof.out / "errors" / f"{name}.json"
     out.parent.mkdir(exist_ok=True)
@@ -353,7 +353,7 @@ def errors(proof: Proof, system: str, after: Path | None = None) -> dict[str, An
 
 
 def described(target: Target) -> dict[str, Any]:
-    """Counts and distances of an ensemble, from which all that is shown is derived."""
+    """Return counts and distances of an ensemble, from which all that is shown is derived."""
     topology = mdtraj.load_pdb(str(target.topology_path)).topology
     heavy = np.array([atom.index for atom in topology.atoms if atom.element.symbol != "H"])
     topology, checker = topology.subset(heavy), Checker.of(topology.subset(heavy))
@@ -377,7 +377,7 @@ def described(target: Target) -> dict[str, Any]:
 
 
 def torsion_counts(topology: mdtraj.Topology, xyz: np.ndarray) -> list[int]:
-    """Joint histogram of phi and psi, 12 x 12, over all residues."""
+    """Return the joint histogram of phi and psi, 12 x 12, over all residues."""
     torsions = torsions_of(topology, xyz)
     trajectory = mdtraj.Trajectory(xyz / 10, topology)
     phi, psi = (
@@ -395,7 +395,7 @@ def save(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def references(proof: Proof, systems: Sequence[str]) -> None:
-    """The MD itself, and the models before alignment."""
+    """Describe the MD itself, and the models before alignment."""
     for name in [*systems, "unbiased"]:
         results = proof.out / "results" / f"md_{name}.json"
         if not results.is_file():
@@ -412,13 +412,13 @@ def references(proof: Proof, systems: Sequence[str]) -> None:
 
 
 def collect(proof: Proof) -> list[dict[str, Any]]:
-    """All results, in the order of their names."""
+    """Read all results, in the order of their names."""
     files = sorted((proof.out / "results").glob("*.json"))
     return [row for path in files for row in json.loads(path.read_text(encoding="utf-8"))]
 
 
-def jobs_of(arms: Iterable[str], systems: Sequence[str], seeds: int) -> list[tuple[str, str, int]]:
-    """Every run, seed by seed, so that a part of them is a whole comparison."""
+def all_runs(arms: Iterable[str], systems: Sequence[str], seeds: int) -> list[tuple[str, str, int]]:
+    """Return every run, seed by seed, so that a part of them is a whole comparison."""
     return [
         (system, arm, seed)
         for seed in range(seeds)
@@ -433,12 +433,40 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/proof"))
-    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--check", action="store_true", help="derive the document anew and compare")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/proof"),
+        help="folder to write to [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--systems",
+        nargs="+",
+        choices=SYSTEMS,
+        default=list(SYSTEMS),
+        help="simulated systems to learn from [default: all]",
+    )
+    parser.add_argument(
+        "--arms",
+        nargs="+",
+        choices=ARMS,
+        default=list(ARMS),
+        help="methods to compare [default: all]",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=3,
+        help="number of random seeds for each method [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="number of processes [default: %(default)s]"
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="run nothing; derive the document from the stored results and compare",
+    )
     options = parser.parse_args()
     try:
         return proof_report.check() if options.check else run(options)
@@ -448,12 +476,12 @@ def main() -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make what is missing, then the document; 0."""
+    """Make what is missing, then the document; return status 0."""
     proof = Proof(options.out.resolve())
     minimised = any(ARMS[arm].minimised for arm in options.arms)
     prepare(proof, options.systems, options.jobs, minimised=minimised)
     references(proof, options.systems)
-    runs = jobs_of(options.arms, options.systems, options.seeds)
+    runs = all_runs(options.arms, options.systems, options.seeds)
     made = Parallel(n_jobs=options.jobs, backend="threading", return_as="generator_unordered")(
         delayed(one_run)(proof, *each) for each in runs
     )

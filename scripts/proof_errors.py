@@ -1,4 +1,4 @@
-"""What a model's denoising errors say of its populations, beside what it samples.
+"""Populations that a model's denoising errors imply, to compare with what it samples.
 
 For the best denoiser the mean error with the likelihood's weights is -log p (Guo, Shamai, Verdu,
 2005; see `by_likelihood`). So the errors before alignment less those after it are the logarithm of
@@ -47,7 +47,7 @@ KERNEL_SIGMA: Final = (0.7, 1.0, 1.4, 2.0, 3.0)
 def log_ratios(
     config: Path, embeddings: Path, before: Path, after: Path, target: Target, replica: int
 ) -> dict[str, Any]:
-    """ln p(after) - ln p(before) of each held-out frame, as the errors say.
+    """Compute ln p(after) - ln p(before) of each held-out frame from the errors.
 
     Args:
         config: YAML file of the models.
@@ -86,7 +86,7 @@ def log_ratios(
 def against_kernel(
     config: Path, embeddings: Path, checkpoint: Path, target: Target, replica: int
 ) -> dict[str, Any]:
-    """Errors of a model and of the posterior mean over all other frames, on held-out frames.
+    """Compare errors on held-out frames with those of the posterior mean over all others.
 
     What the frames alone say is no better than the best denoiser; a model whose error is larger has
     not learnt all that they hold.
@@ -125,7 +125,7 @@ def against_kernel(
 
 
 def posterior_mean(noisy: Tensor, known: Tensor, sigma: float) -> Tensor:
-    """Mean of known conformers in all orientations, given one with noise, `[N, 3]`.
+    """Return the mean of known conformers, in all orientations, given a noisy one, `[N, 3]`.
 
     The integral over rotations is taken about the best one (Laplace): its width goes with the
     singular values of the covariance of the two.
@@ -146,7 +146,7 @@ def posterior_mean(noisy: Tensor, known: Tensor, sigma: float) -> Tensor:
 
 
 def centred(xyz: Tensor) -> Tensor:
-    """Conformers `[..., N, 3]` about their centres."""
+    """Return conformers `[..., N, 3]` about their centres."""
     return xyz - xyz.mean(dim=-2, keepdim=True)
 
 
@@ -160,7 +160,7 @@ def _rounded(values: Tensor) -> list[float]:
 
 
 def frames(target: Target, replica: int, atoms: Any, rows: slice) -> tuple[Tensor, np.ndarray]:
-    """Heavy atoms in Protenix's order, `[F, N, 3]`, and the distance of the ends, `[F]`."""
+    """Return heavy atoms in Protenix's order, `[F, N, 3]`, and end distances, `[F]`."""
     topology = mdtraj.load_pdb(str(target.topology_path)).topology
     index = {(a.residue.index, a.name): a.index for a in topology.atoms}
     xyz = read_frames(target, replica, np.arange(rows.start, rows.stop, rows.step))
@@ -170,7 +170,7 @@ def frames(target: Target, replica: int, atoms: Any, rows: slice) -> tuple[Tenso
 
 @torch.no_grad()
 def _errors(denoiser: ConformerDenoiser, inputs: Any, xyz: Tensor, sigma: Tensor) -> Tensor:
-    """Mean squared error of each frame at each level, `[F, S]`; the same noise for any model."""
+    """Return errors of each frame at each level, `[F, S]`, with the same noise for any model."""
     protein, embeddings = inputs
     draws = [
         torch.cat([
@@ -201,11 +201,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name in ("config", "embeddings", "before", "md", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--after", type=Path, help="without it `before` is held against the frames")
-    parser.add_argument("--target", required=True)
-    parser.add_argument("--replica", type=int, default=3)
+    for name, help_text in {
+        "config": "YAML configuration of the model",
+        "embeddings": "folder that `protenix-eba embed` wrote",
+        "before": "checkpoint before the alignment",
+        "md": "folder of MD targets",
+        "out": "JSON file to write",
+    }.items():
+        parser.add_argument(f"--{name}", type=Path, required=True, help=help_text)
+    parser.add_argument(
+        "--after",
+        type=Path,
+        help="checkpoint after the alignment [default: compare --before with the MD's frames]",
+    )
+    parser.add_argument("--target", required=True, help="name of the target")
+    parser.add_argument(
+        "--replica", type=int, default=3, help="replica held out of training [default: 3]"
+    )
     args = parser.parse_args()
     (target,) = (found for found in find_targets(args.md) if found.name == args.target)
     first, last = (args.config, args.embeddings, args.before), (target, args.replica)

@@ -54,7 +54,7 @@ Rows = Sequence[dict[str, Any]]
 
 
 class Results:
-    """All ensembles of the experiment, by what they are.
+    """All ensembles of the experiment, found by their properties.
 
     Args:
         rows: As `proof.py` stores them.
@@ -64,32 +64,32 @@ class Results:
         self.rows = rows
 
     def find(self, **wanted: Any) -> list[dict[str, Any]]:
-        """Rows with these values."""
+        """Return the rows with these values."""
         return [row for row in self.rows if all(row.get(k) == v for k, v in wanted.items())]
 
     def md(self, system: str, target: str) -> list[np.ndarray]:
-        """Distances of each replica of the MD, angstrom."""
+        """Return the distances of each replica of the MD, in angstrom."""
         (row,) = self.find(system=system, arm="md", target=target)
         return [np.array(part) / 100 for part in row["distance_pm"]]
 
 
 def distances(rows: Rows) -> list[np.ndarray]:
-    """Distances of each row's samples, angstrom."""
+    """Return the distances of each row's samples, in angstrom."""
     return [np.concatenate([np.array(part) for part in row["distance_pm"]]) / 100 for row in rows]
 
 
 def singly(samples: Sequence[np.ndarray]) -> np.ndarray:
-    """Samples of all seeds as blocks of one, `[F, 1]`."""
+    """Return the samples of all seeds as blocks of one, `[F, 1]`."""
     return np.concatenate(samples)[:, None]
 
 
 def percent(value: Interval) -> str:
-    """A share with its interval."""
+    """Format a share with its interval."""
     return f"{100 * value.value:.1f} ({100 * value.low:.1f} to {100 * value.high:.1f})"
 
 
 def torsion_jsd(rows: Rows, truth: dict[str, Any]) -> float:
-    """Jensen-Shannon divergence of phi and psi from the truth's, bits; NaN for broken chains."""
+    """Return the divergence (JSD) of phi and psi from the truth's, bits; NaN of broken chains."""
     counts = np.sum([np.sum(row["torsions"], axis=0) for row in rows], axis=0)
     if not counts.any():
         return math.nan
@@ -98,7 +98,7 @@ def torsion_jsd(rows: Rows, truth: dict[str, Any]) -> float:
 
 
 def table(results: Results, system: str, target: str, sampler: str, arms: dict[str, str]) -> str:
-    """One line for the MD, the model before alignment and each arm."""
+    """Return a table of the MD, the model before alignment and each arm."""
     truth = results.md("unbiased", target)
     lines = [f"| {' | '.join(HEADINGS)} |", "|---" * len(HEADINGS) + "|"]
     (true_row,) = results.find(system="unbiased", arm="md", target=target)
@@ -122,7 +122,7 @@ def table(results: Results, system: str, target: str, sampler: str, arms: dict[s
 
 
 def reachable(before: Rows, system: str) -> str:
-    """What alignment by weights exp(V / kT) can make of this model, whose samples are not MD's."""
+    """Return what alignment by exp(V / kT) can make of this model, whose samples are not MD."""
     share, moved = (
         interval(partial(statistic, system), singly(distances(before)))
         for statistic in (reweighted_share, reweighted_shift)
@@ -134,7 +134,7 @@ def reachable(before: Rows, system: str) -> str:
 
 
 def reweighted_share(system: str, distance: np.ndarray) -> float:
-    """Share of closed chains among samples with the bias, weighted to be without it."""
+    """Return the share of closed chains in samples, weighted to be without the bias."""
     bias = SETS[system].bias
     assert bias is not None
     weight = np.exp(bias.energy_kj_mol(distance) / thermal_energy_kj_mol(300.0))
@@ -142,13 +142,13 @@ def reweighted_share(system: str, distance: np.ndarray) -> float:
 
 
 def reweighted_shift(system: str, distance: np.ndarray) -> float:
-    """Change of the log-odds by these weights."""
+    """Return the change of the log-odds by these weights."""
     share = reweighted_share(system, distance)
     return float(np.log(share / (1 - share))) - log_odds(distance)
 
 
 def shift_expected(results: Results, system: str, target: str) -> Interval | None:
-    """What alignment should do to ln(closed / open): MD without the bias less MD with it."""
+    """Return the right change of ln(closed / open): MD without the bias less MD with it."""
     if not results.find(system=system, arm="md", target=target):
         return None
     truth, biased = results.md("unbiased", target), results.md(system, target)
@@ -156,14 +156,14 @@ def shift_expected(results: Results, system: str, target: str) -> Interval | Non
 
 
 def shift(after: np.ndarray, before: np.ndarray) -> float:
-    """Difference of the log-odds of being closed."""
+    """Return the difference of the log-odds of being closed."""
     return log_odds(after) - log_odds(before)
 
 
 def md_line(
     title: str, replicas: Sequence[np.ndarray], row: dict[str, Any], truth: Any, true_row: Any
 ) -> str:
-    """A row of the table for MD; the truth's own distances are those between its replicas."""
+    """Return a table row for MD; the truth's own distances are those between its replicas."""
     blocks, itself = blocks_of(replicas), row is true_row
     pooled = np.concatenate(replicas)
     each = ", ".join(f"{100 * closed_share(part):.1f}" for part in replicas)
@@ -183,25 +183,25 @@ def md_line(
 def among(
     replicas: Sequence[np.ndarray], measure: Callable[[np.ndarray, np.ndarray], float]
 ) -> float:
-    """Mean over replicas of each one's distance from the others."""
+    """Return the mean over replicas of each one's distance from the others."""
     return float(np.mean([measure(*parts) for parts in one_and_others(replicas)]))
 
 
 def one_and_others(parts: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Each part, and the others together."""
+    """Yield each part with the others joined together."""
     for n, part in enumerate(parts):
         yield part, np.concatenate([other for m, other in enumerate(parts) if m != n])
 
 
 def torsions_among(row: dict[str, Any]) -> float:
-    """`torsion_jsd` of each replica from the others, the mean."""
+    """Return the mean `torsion_jsd` of each replica from the others."""
     counts = [np.array(part) for part in row["torsions"]]
     pairs = [({"torsions": [c]}, {"torsions": [sum(counts) - c]}) for c in counts]
     return float(np.mean([torsion_jsd([one], others) for one, others in pairs]))
 
 
 def model_line(title: str, rows: Rows, before: Rows, truth: Any, true_row: Any) -> str:
-    """A row of the table for a model, its seeds together."""
+    """Return a row of the table for a model, its seeds together."""
     samples = distances(rows)
     blocks, pooled = singly(samples), np.concatenate(samples)
     each = ", ".join(f"{100 * closed_share(part):.1f}" for part in samples)
@@ -223,7 +223,7 @@ def model_line(title: str, rows: Rows, before: Rows, truth: Any, true_row: Any) 
 
 
 def start_table(results: Results) -> str:
-    """The model before alignment against the biased MD that it was trained on."""
+    """Return a table of the model before alignment and the biased MD of its training."""
     headings = ("chain", "sampler", "closed, %", "W1, Å", "JSD torsions, bits", "valid, %")
     lines = [f"| {' | '.join((*headings, 'bond rms, Å'))} |", "|---" * 7 + "|"]
     for target in FIGURES:
@@ -245,7 +245,7 @@ def start_table(results: Results) -> str:
 
 
 def start_line(sampled: dict[str, Any], md: Sequence[np.ndarray], row: dict[str, Any]) -> str:
-    """What one sampler makes of one chain."""
+    """Return a row for the samples of one chain by one sampler."""
     (distance,) = distances([sampled])
     cells = (
         *(sampled["target"], sampled["sampler"]),
@@ -259,7 +259,7 @@ def start_line(sampled: dict[str, Any], md: Sequence[np.ndarray], row: dict[str,
 
 
 def figure(results: Results, target: str) -> bytes:
-    """Free energy along the distance: MD with and without the bias, before and after."""
+    """Draw the free energy along the distance: MD with and without bias, before and after."""
     find = {"system": "biased", "target": target, "sampler": "exact"}
     before, after = (distances(results.find(arm=arm, **find)) for arm in ("sft", "eba"))
     return profile_figure(
@@ -273,7 +273,7 @@ def figure(results: Results, target: str) -> bytes:
 
 
 def implied_shift(frames: np.ndarray) -> float:
-    """Change of the log-odds that the errors say, from frames `[F, 2]` of distance and ln ratio."""
+    """Return the change of log-odds that errors imply, from frames' `[F, 2]` distance, ln ratio."""
     distance, log_ratio = frames.T
     weight = np.exp(log_ratio - log_ratio.max())
     share = weight[distance < CLOSED_ANGSTROM].sum() / weight.sum()
@@ -281,12 +281,12 @@ def implied_shift(frames: np.ndarray) -> float:
 
 
 def leak(frames: np.ndarray) -> float:
-    """-ln of the mean ratio: 0 for a distribution that became another one."""
+    """Return -ln of the mean ratio: 0 for a distribution that became another one."""
     return float(-np.log(np.exp(frames[:, 1]).mean()))
 
 
 def implied(results: Results, system: str, arm: str) -> np.ndarray | None:
-    """Distance and ln ratio of each held-out frame, the mean over seeds, `[F, 2]`."""
+    """Return distance and ln ratio of held-out frames, the mean over seeds, `[F, 2]`."""
     rows = [row["implied"] for row in results.find(system=system, arm=arm) if "implied" in row]
     if not rows:
         return None
@@ -295,7 +295,7 @@ def implied(results: Results, system: str, arm: str) -> np.ndarray | None:
 
 
 def follows(results: Results, titles: dict[str, str]) -> dict[str, tuple[Interval, ...]]:
-    """Of each arm: the shift that the errors say, the sampled one, and what leaked."""
+    """Return for each arm the shift that errors imply, the sampled one, and what leaked."""
     wanted = {"system": "biased", "target": "gly4", "sampler": "exact"}
     before = singly(distances(results.find(arm="sft", **wanted)))
     made = {}
@@ -308,7 +308,7 @@ def follows(results: Results, titles: dict[str, str]) -> dict[str, tuple[Interva
 
 
 def follows_table(results: Results, titles: dict[str, str]) -> str:
-    """Whether the samples follow the errors."""
+    """Return a table that shows whether the samples follow the errors."""
     headings = ("arm", "shift by the errors", "shift of the samples", "leak, nats")
     lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     for title, values in follows(results, titles).items():
@@ -317,7 +317,7 @@ def follows_table(results: Results, titles: dict[str, str]) -> str:
 
 
 def kernel_table(results: Results) -> str:
-    """The denoiser before alignment against what the MD's own frames say."""
+    """Return a table of the denoiser before alignment and of what the MD's frames say."""
     (row,) = [r["kernel"] for r in results.find(system="biased", arm="sft") if "kernel" in r]
     lines = ["| noise, Å | " + " | ".join(map(str, row["sigma_angstrom"])) + " |"]
     lines.append("|---" * (len(row["sigma_angstrom"]) + 1) + "|")
@@ -349,7 +349,7 @@ def write_peptides(rows: Rows) -> None:
 
 
 def blocks(results: Results, titles: dict[str, str]) -> dict[str, str]:
-    """Every generated part of the page, by its name."""
+    """Return every generated part of the page, by its name."""
     made = {}
     for system in ("biased", "strong", "hot"):
         if results.find(system=system, arm="sft"):
@@ -365,7 +365,7 @@ def blocks(results: Results, titles: dict[str, str]) -> dict[str, str]:
 
 
 def page_with(parts: dict[str, str], page: str) -> str:
-    """The page with its generated parts replaced."""
+    """Return the page with its generated parts replaced."""
     for name, text in parts.items():
         pattern = rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)"
         filled = partial(_filled, text)
@@ -394,7 +394,7 @@ def write(rows: Rows, titles: dict[str, str]) -> None:
 
 
 def check() -> int:
-    """Compare the page and the figures with what the stored results give; 1 on a difference."""
+    """Compare page and figures with what the stored results give; return 1 on a difference."""
     wrong = wrong_tables(derived(), PAGE.read_text(encoding="utf-8")) + wrong_figures()
     for name in wrong:
         console.print(f"{name}: not what the stored results give", markup=False)
@@ -404,13 +404,13 @@ def check() -> int:
 
 
 def derived() -> dict[str, str]:
-    """The page's generated parts by name, from the stored results."""
+    """Return the page's generated parts by name, from the stored results."""
     content = json.loads(RESULTS.read_text(encoding="utf-8"))
     return blocks(Results(content["ensembles"]), content["titles"])
 
 
 def wrong_tables(parts: dict[str, str], page: str) -> list[str]:
-    """Names of a page's generated parts that are not these."""
+    """Return the names of generated parts of a page that differ from these."""
     empty = set(re.findall(r"<!-- generated: ([\w-]+) -->", page)) - parts.keys()
     return sorted(empty) + [
         name
@@ -420,7 +420,7 @@ def wrong_tables(parts: dict[str, str], page: str) -> list[str]:
 
 
 def wrong_figures() -> list[str]:
-    """Likewise of the figures, which other versions of matplotlib may draw otherwise."""
+    """Return figures that differ, as other versions of matplotlib may draw them otherwise."""
     content = json.loads(RESULTS.read_text(encoding="utf-8"))
     results = Results(content["ensembles"])
     drawn = {path: figure(results, target) for target, path in FIGURES.items()}

@@ -45,7 +45,7 @@ _L_CENTRES = {
 
 @dataclass(frozen=True, kw_only=True)
 class SimulationSettings:
-    """Langevin dynamics at constant temperature, no salt, no cutoff, X-H bonds constrained.
+    """Langevin dynamics at constant temperature; no salt, no cutoff, X-H bonds constrained.
 
     Attributes:
         frames: Saved frames of each replica.
@@ -72,7 +72,7 @@ class SimulationSettings:
     bias: EndBias | None = None
 
     def steps(self, time_ps: float) -> int:
-        """Integration steps in `time_ps`."""
+        """Return the number of integration steps in `time_ps`."""
         return round(1000 * time_ps / self.timestep_fs)
 
 
@@ -99,7 +99,7 @@ def embed_peptide(sequence: str, seed: int, path: Path) -> None:
 
 
 def _name_isoleucine(molecule: Any) -> None:
-    """RDKit names isoleucine's CG1 and CG2 the wrong way round (CD1 sits on CG2): swap them."""
+    """Swap isoleucine's CG1 and CG2, which RDKit names the wrong way round (CD1 is on CG2)."""
     for bond in molecule.GetBonds():
         pair = [bond.GetBeginAtom(), bond.GetEndAtom()]
         info = {atom.GetPDBResidueInfo().GetName().strip(): atom for atom in pair}
@@ -114,7 +114,7 @@ def _name_isoleucine(molecule: Any) -> None:
 
 
 def geometry_faults(trajectory: mdtraj.Trajectory) -> list[str]:
-    """Residues that are not L, and peptide bonds that are cis (before proline they may be).
+    """Find residues that are not L, and peptide bonds that are cis (allowed before proline).
 
     Returns:
         One sentence for each fault, naming its first frame; empty when there is none.
@@ -155,7 +155,7 @@ def simulate_replica(
         settings: Same for all replicas.
 
     Returns:
-        Geometry faults found in the trajectory, see `geometry_faults`.
+        Geometry faults in the trajectory, see `geometry_faults`.
     """
     name = folder.name
     trajectory_path = folder / f"{name}_prod_R{replica}_fit.xtc"
@@ -189,7 +189,7 @@ def simulate_replica(
 def _simulation(
     structure: CompleteStructure, settings: SimulationSettings, seed: int
 ) -> app.Simulation:
-    """A minimised, equilibrated simulation on one CPU thread."""
+    """Return a minimised, equilibrated simulation on one CPU thread."""
     system = app.ForceField(*settings.force_field).createSystem(
         structure.topology,
         nonbondedMethod=app.NoCutoff,
@@ -238,7 +238,7 @@ def _positions_nm(simulation: app.Simulation) -> NDArray[np.float64]:
 
 
 def _write_reference(simulation: app.Simulation, topology: mdtraj.Topology, path: Path) -> None:
-    """The equilibrated conformation, minimised; the simulation goes on from where it was."""
+    """Write the equilibrated conformation, minimised; the simulation continues unchanged."""
     state = simulation.context.getState(getPositions=True, getVelocities=True)
     simulation.minimizeEnergy()
     trajectory = mdtraj.Trajectory(_positions_nm(simulation)[None], topology)

@@ -1,4 +1,4 @@
-"""Ensembles and their quality over a grid of noise scales (lambda) and step scales (eta).
+"""Quality of ensembles over a grid of noise scales (lambda) and step scales (eta).
 
 The recipe behind Figure 4 of the EBA paper: for each pair it calls `protenix-eba sample` and
 `protenix-eba evaluate`, and writes `OUT/sweep.csv`: the share of invalid samples and every
@@ -29,20 +29,46 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--input", type=Path, required=True, help="sequences")
-    parser.add_argument("--reference", type=Path, required=True, help="MD of these sequences")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("-n", "--samples", type=int, default=50, help="of each sequence and pair")
-    parser.add_argument("--noise-scales", type=float, nargs="+", default=[1, 1.25, 1.5, 1.75, 2])
-    parser.add_argument("--step-scales", type=float, nargs="+", default=[1, 1.25, 1.5])
+    parser.add_argument(
+        "--config", type=Path, required=True, help="YAML configuration of the model"
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="Protenix checkpoint to sample with"
+    )
+    parser.add_argument(
+        "--input", type=Path, required=True, help="sequences to sample: a FASTA or CSV file"
+    )
+    parser.add_argument(
+        "--reference", type=Path, required=True, help="folder of MD of these sequences"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument(
+        "-n",
+        "--samples",
+        type=int,
+        default=50,
+        help="number of samples of each sequence for each pair [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--noise-scales",
+        type=float,
+        nargs="+",
+        default=[1, 1.25, 1.5, 1.75, 2],
+        help="noise scales (lambda) of the grid [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--step-scales",
+        type=float,
+        nargs="+",
+        default=[1, 1.25, 1.5],
+        help="step scales (eta) of the grid [default: %(default)s]",
+    )
     split = words.index("--") if "--" in words else len(words)
     return parser.parse_args(words[:split]), words[split + 1 :]
 
 
 def protenix_eba(*words: object) -> None:
-    """Run a command; status 3 is that of a run in which some targets failed."""
+    """Run a command; status 3 means that some targets failed, which is no error here."""
     program = Path(sys.executable).parent / "protenix-eba"
     status = subprocess.run([program, *map(str, words)], check=False).returncode
     if status not in (0, 3):
@@ -50,7 +76,7 @@ def protenix_eba(*words: object) -> None:
 
 
 def invalid_share(samples: Path) -> float:
-    """Of all samples of all targets."""
+    """Return the share of invalid ones among all samples of all targets."""
     records = [json.loads(path.read_text()) for path in samples.glob("[!.]*/*.json")]
     tried = sum(record["attempts"] for record in records)
     return sum(len(record["invalid"]) for record in records) / tried

@@ -18,9 +18,11 @@ _FOLDER = click.Path(path_type=Path)
     epilog="Example: protenix-eba compare evaluation/sft evaluation/eba --published --out report"
 )
 @click.argument("evaluations", type=_FOLDER, nargs=-1, required=True, metavar="EVALUATION...")
-@click.option("--out", type=_FOLDER, required=True, help="Folder for the results.")
+@click.option("--out", type=_FOLDER, required=True, help="Folder to write the results to.")
 @click.option(
-    "--published", is_flag=True, help="Add results from papers, each with its source and caveats."
+    "--published",
+    is_flag=True,
+    help="Also show results from papers, each with its source and caveats.",
 )
 @plugin_option
 def compare(
@@ -29,8 +31,8 @@ def compare(
     """Put evaluated models side by side, over the targets that all of them have.
 
     EVALUATION... are folders that `protenix-eba evaluate` wrote. The models after the first are
-    compared with it target by target: each difference has its interval. Writes comparison.json,
-    comparison.csv, comparison.tex, report.html and figures.
+    compared with it target by target, and each difference comes with its confidence interval.
+    Writes comparison.json, comparison.csv, comparison.tex, report.html and figures.
     """
     from protenix_eba.cli.evaluation_output import write_outputs
     from protenix_eba.eval.models import compare_evaluations

@@ -19,14 +19,14 @@ import click
     type=click.Path(path_type=Path),
     default=Path("runs/demo"),
     show_default=True,
-    help="Output folder; a second run goes on from what is there.",
+    help="Folder to write to; a second run continues from what is there.",
 )
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
     default=os.cpu_count() or 1,
     show_default="all cores",
-    help="Processes for energies.",
+    help="Number of processes that compute energies.",
 )
 def demo(out: Path, jobs: int) -> None:
     """Run the whole pipeline on shipped MD whose answer is known, in minutes on two cores.

@@ -1,4 +1,4 @@
-"""The whole way on glycine chains whose answer is known: each stage is a command of its own.
+"""The stages of `protenix-eba demo`: the whole pipeline on glycine chains whose answer is known.
 
 MD under U + V in, a model of it, alignment with E = -V, and the samples against MD under U, which
 training never saw.
@@ -48,23 +48,23 @@ class Demo:
 
     @property
     def data(self) -> Path:
-        """MD under U + V, copied from the package."""
+        """Folder of the MD under U + V, copied from the package."""
         return self.out / "md" / "biased"
 
     @property
     def truth(self) -> Path:
-        """MD under U, likewise."""
+        """Folder of the MD under U alone, copied likewise."""
         return self.out / "md" / "unbiased"
 
     @property
     def labels(self) -> Path:
-        """Minus the bias of each frame."""
+        """Label table with minus the bias of each frame."""
         return self.out / "labels.parquet"
 
     def command(
         self, *words: str | Path, env: dict[str, str] | None = None, partial: bool = False
     ) -> None:
-        """Run a command of this installation, visibly.
+        """Print a command of this installation and run it.
 
         Args:
             words: The command.
@@ -119,12 +119,12 @@ def run_demo(out: Path, *, jobs: int) -> None:
 
 
 def recipe(name: str) -> Path:
-    """A shipped configuration."""
+    """Return the path of a configuration that the package ships."""
     return Path(str(importlib.resources.files("protenix_eba") / "recipes" / name))
 
 
 def copy_data(demo: Demo) -> None:
-    """Stage 1: the shipped MD, in ATLAS's layout: what training sees, and the truth apart."""
+    """Stage 1: copy the shipped MD in ATLAS's layout, what training sees apart from the truth."""
     shipped = importlib.resources.files("protenix_eba") / "glycine" / "md"
     for folder in (demo.data, demo.truth):
         if not folder.is_dir():
@@ -143,7 +143,7 @@ def copy_data(demo: Demo) -> None:
 
 
 def label(demo: Demo) -> None:
-    """Stage 2: minus the bias of each frame as its label, from a table as users have it."""
+    """Stage 2: label each frame with minus its bias, from a CSV table such as users have."""
     from protenix_eba.energy.bias import write_bias_csv
     from protenix_eba.structures.trajectories import find_targets
 
@@ -157,7 +157,7 @@ def label(demo: Demo) -> None:
 
 
 def embed(demo: Demo) -> None:
-    """Stage 3: the shipped start (no upstream weights here) and its trunk's embeddings."""
+    """Stage 3: make the shipped start (no upstream weights here) and store its embeddings."""
     config = recipe("demo_sft.yaml")
     start = demo.out / "start.pt"
     demo.command("protenix-eba", "init", "--config", config, "--start", "glycine", "--out", start)
@@ -182,7 +182,7 @@ def train(demo: Demo) -> None:
 
 
 def sample(demo: Demo) -> None:
-    """Stage 5: ensembles of both models from the sequences alone, and their energies."""
+    """Stage 5: sample ensembles with both models, from the sequences alone."""
     checkpoints = [f"{name}={demo.out / name / 'model.pt'}" for name in MODELS.values()]
     demo.command(
         "protenix-eba", "sample", "--config", recipe("demo_eba.yaml"),
@@ -208,7 +208,7 @@ def sample(demo: Demo) -> None:
 
 
 def evaluate(demo: Demo) -> None:
-    """Stage 6: each ensemble against MD, then both side by side, and the report."""
+    """Stage 6: compare each ensemble with MD, then both side by side, and write the report."""
     folders = []
     for title, name in MODELS.items():
         folders.append(demo.out / "evaluation" / name)
@@ -225,7 +225,7 @@ def evaluate(demo: Demo) -> None:
 
 
 def export(demo: Demo) -> None:
-    """Stage 7: a plain checkpoint, and stock `protenix pred` on it."""
+    """Stage 7: export a plain checkpoint, and run stock `protenix pred` on it."""
     from protenix_eba.host.environment import prepare_pred_root, protenix_pred_environment
 
     plain = demo.out / f"{MODEL_NAME}.pt"
@@ -262,7 +262,7 @@ def export(demo: Demo) -> None:
 
 
 def _verdict(path: Path) -> str:
-    """Whether a structure file could be a protein's, in words."""
+    """Return in words whether a structure file could be a protein's."""
     from protenix_eba.protein.validity import Checker
     from protenix_eba.structures.topologies import read_topology
 
@@ -274,7 +274,7 @@ def _verdict(path: Path) -> str:
 
 
 def summarise(demo: Demo, seconds: float) -> None:
-    """Draw where the ensembles stand, and print what the numbers say, the unpleasant ones too."""
+    """Draw the free energies of the ensembles and print what the numbers say, good or bad."""
     from protenix_eba.eval.models import compare_evaluations
     from protenix_eba.eval.report.findings import findings
     from protenix_eba.eval.results import load_evaluation
@@ -290,7 +290,7 @@ def summarise(demo: Demo, seconds: float) -> None:
 
 
 def _show_populations(demo: Demo, name: str) -> None:
-    """Free energy along the distance of the ends, and the share of closed chains."""
+    """Print the free energy along the distance of the ends, and the share of closed chains."""
     from protenix_eba.energy.bias import replica_distances
     from protenix_eba.eval.coordinate import blocks_of, closed_share, interval, w1_angstrom
     from protenix_eba.eval.report.plots.coordinate import profile_figure

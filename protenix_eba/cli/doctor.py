@@ -17,21 +17,23 @@ __all__ = ["doctor"]
 
 
 @click.command(
-    epilog="Exit status: 0 what a run on a CPU needs is there, 2 something of it is not."
+    epilog="Exit status: 0 all that a run on a CPU needs is there, 2 some of it is missing."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for issue reports.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the answer as JSON, for issue reports."
+)
 def doctor(as_json: bool) -> int:
-    """Say what is installed and what this machine has, and what to do where something lacks.
+    """Say what is installed and what this machine has, and what to do about what is missing.
 
-    Versions, the host and its patches, the GPU, OpenMM's platforms, the C compiler, the chemical
-    components, free memory and disk, plugins. It takes some seconds, for it imports what it names,
-    and builds the routine for energies if it is not built yet.
+    It looks at versions, Protenix and its patches, the GPU, OpenMM's platforms, the C compiler, the
+    chemical components, free memory and disk, and plugins. This takes some seconds, because it
+    imports what it names, and compiles the routine for energies if that was not done yet.
 
     Example: protenix-eba doctor
     """
-    from protenix_eba.cli.doctor_checks import CHECKS, checked
+    from protenix_eba.cli.doctor_checks import CHECKS, run_check
 
-    checks = [checked(name, check) for name, check in CHECKS.items()]
+    checks = [run_check(name, check) for name, check in CHECKS.items()]
     usable = all(check.state != "failed" for check in checks)
     click.echo(_json(checks, usable) if as_json else _text(checks, usable))
     return 0 if usable else UNUSABLE_INPUT

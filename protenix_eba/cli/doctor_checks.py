@@ -17,7 +17,7 @@ from typing import Final
 
 from protenix_eba.core.errors import UserError
 
-__all__ = ["CHECKS", "Check", "checked"]
+__all__ = ["CHECKS", "Check", "run_check"]
 
 GIB: Final = 2**30
 # Below these a word is due, no more: what a run needs depends on its proteins and its model.
@@ -30,7 +30,7 @@ OPENMM_EXTRAS: Final = {580: "cuda13", 525: "cuda12"}
 
 @dataclass(frozen=True)
 class Check:
-    """What one look at the machine found.
+    """The result of one check of the machine.
 
     Attributes:
         name: What was looked at.
@@ -52,8 +52,8 @@ class Check:
         return "failed" if self.needed else "note"
 
 
-def checked(name: str, check: Callable[[], Check]) -> Check:
-    """Do a check; what it raises is what it found.
+def run_check(name: str, check: Callable[[], Check]) -> Check:
+    """Run a check; an exception that it raises becomes its result.
 
     Args:
         name: Name of the check.
@@ -75,7 +75,7 @@ def _python() -> Check:
 
 
 def _package(name: str, module: str | None = None, needed: bool = True) -> Callable[[], Check]:
-    """A check of a package: its version, and that it can be imported.
+    """Return the check of a package: its version, and whether it can be imported.
 
     Args:
         name: Name of the package.
@@ -109,7 +109,7 @@ def _host() -> Check:
 
 
 def _gpus() -> list[list[str]]:
-    """Name, driver and memory of each GPU that the driver shows."""
+    """Return name, driver and memory of each GPU that the driver shows."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []

@@ -37,24 +37,32 @@ Exit status: 0 all targets have embeddings, 2 unusable input or none has, 3 some
 @config_option
 @plugin_option
 @click.option(
-    "--checkpoint", type=click.Path(path_type=Path), required=True, help="Protenix checkpoint."
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Protenix checkpoint whose trunk is run.",
 )
 @click.option(
     "--input",
     "input_path",
     type=click.Path(path_type=Path),
     required=True,
-    help="Folder of MD targets (ATLAS layout), or a FASTA or CSV file of sequences.",
+    help="Proteins to embed: a folder of MD targets (ATLAS layout), or a FASTA or CSV file of "
+    "sequences.",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="Folder for NAME.safetensors."
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder to write to; each protein gets a file NAME.safetensors.",
 )
 @msa_option
 @click.option(
     "--shard",
     default="1/1",
     show_default=True,
-    help="Part i/n of the targets, i from 1 to n: for job arrays, into the same folder.",
+    help="Embed only part i of n of the targets, i from 1 to n, for job arrays. All parts may "
+    "write into the same folder.",
 )
 def embed(
     config_path: Path,
@@ -67,8 +75,9 @@ def embed(
 ) -> None:
     """Run the frozen trunk once for each sequence and keep its embeddings and features.
 
-    What is there already, made by the same trunk from the same sequence, MSA and number of cycles,
-    is kept; what was made from something else is an error and stays as it is. Without templates.
+    Files that are there already are kept if the same trunk made them from the same sequence, MSA
+    and number of cycles; files made from anything else are an error and stay as they are.
+    Templates are not used.
     """
     from protenix_eba.core.files import make_folder
     from protenix_eba.core.progress import tell
@@ -95,7 +104,7 @@ def embed(
 
 
 def _targets(input_path: Path, configs: Any) -> dict[str, Callable[[], Protein]]:
-    """Name of each protein to what reads it: of a file of sequences, or of a dataset's folder."""
+    """Return the name of each protein with what reads it, from sequences or from a data set."""
     from protenix_eba.host import environment
     from protenix_eba.host.config import eba_config
     from protenix_eba.structures.sequences import read_proteins
@@ -115,7 +124,7 @@ def _same(protein: Protein) -> Protein:
 def _embed_all(
     targets: Mapping[str, Callable[[], Protein]], trunk: Trunk
 ) -> tuple[int, dict[str, str]]:
-    """The number of targets whose embeddings were there, and why others have none."""
+    """Embed all targets; return how many had embeddings already, and why others have none."""
     from protenix_eba.core.progress import track
 
     n_kept, failures = 0, {}

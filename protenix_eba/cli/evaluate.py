@@ -35,8 +35,8 @@ _PATH = click.Path(path_type=Path)
     "--reference",
     type=_PATH,
     required=True,
-    help="MD: a folder of targets as ATLAS and `protenix-eba import` lay them out. For another "
-    "--suite, its data: `protenix-eba suites` says what.",
+    help="Folder of MD targets, laid out as by ATLAS or `protenix-eba import`. For another "
+    "--suite, its data: `protenix-eba suites` says which.",
 )
 @click.option(
     "--samples",
@@ -44,61 +44,72 @@ _PATH = click.Path(path_type=Path)
     multiple=True,
     required=True,
     metavar="PATH [PATH...]",
-    help="One model's ensembles: a folder, or files named after their targets. Energies are read "
-    f"from DIR/{SAMPLE_LABELS} if that file exists.",
+    help="Ensembles of one model: a folder, or files that are named after their targets. "
+    f"Energies of the samples are read from DIR/{SAMPLE_LABELS} if that file exists.",
 )
 @click.argument("more", type=_PATH, nargs=-1, metavar="")
-@click.option("--out", type=_PATH, required=True, help="Folder for the results.")
-@click.option("--label", help="Name of the model; the name of --out by default.")
+@click.option("--out", type=_PATH, required=True, help="Folder to write the results to.")
+@click.option(
+    "--label", help="Name of the model in tables and figures.  [default: the name of --out]"
+)
 @click.option(
     "--suite",
     "suite_name",
     default=ATLAS,
     show_default=True,
     metavar="NAME",
-    help="The question to answer: one that `protenix-eba suites` lists.",
+    help="Question to answer: the name of a suite that `protenix-eba suites` lists.",
 )
 @click.option(
     "--set",
     "changes",
     multiple=True,
     metavar="NAME=VALUE",
-    help="A setting of the suite, as `protenix-eba suites` lists them; may be repeated.",
+    help="Change a setting of the suite; `protenix-eba suites` lists them. May be repeated.",
 )
 @click.option(
     "--weights",
     type=_PATH,
-    help="Weights of the conformations, as `protenix-eba reweight` writes them. The suite atlas "
-    "takes each conformation as often as its weight says.",
+    help="Weights of the conformations, as `protenix-eba reweight` writes them. With the suite "
+    "atlas, each conformation is taken as often as its weight says.",
 )
 @click.option(
     "--compat",
     type=click.Choice(["alphaflow-1.9.9"]),
-    help="Add what AlphaFlow's own script prints with mdtraj 1.9.9, the version of the published "
-    "tables: it depends on the order of atoms.",
+    help="Also compute the metrics with AlphaFlow's own script and mdtraj 1.9.9, as for the "
+    "published tables. These numbers depend on the order of atoms.",
 )
 @click.option(
     "--compat-threads",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="OMP_NUM_THREADS of the run that --compat repeats: mdtraj's areas depend on it.",
+    help="With --compat: number of threads (OMP_NUM_THREADS) of the run that is repeated, because "
+    "mdtraj's surface areas depend on it.",
 )
 @click.option(
     "--targets",
     type=_PATH,
-    help="Evaluate these only, and count those without samples as failed: a CSV file with a "
-    "column `name`, as AlphaFlow's splits, or a name a line.",
+    help="Evaluate only these targets, and count those without samples as failed. A CSV file with "
+    "a column `name`, as AlphaFlow's splits have, or a text file with a name on each line.",
 )
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Targets at a time, a process for each.",
+    help="Number of processes; each evaluates one target at a time.",
 )
-@click.option("--labels", type=_PATH, help="Energies of the MD, made by `protenix-eba label`.")
-@click.option("--training", type=_PATH, help="The model's training run, for its curves.")
+@click.option(
+    "--labels",
+    type=_PATH,
+    help="Label table with energies of the MD, made by `protenix-eba label`.",
+)
+@click.option(
+    "--training",
+    type=_PATH,
+    help="Folder of the training run that made the model, to plot its curves.",
+)
 @plugin_option
 def evaluate(
     reference: Path,
@@ -119,12 +130,13 @@ def evaluate(
 ) -> int:
     """Compare a model's sampled ensembles with MD, after AlphaFlow's protocol.
 
-    Atoms are matched by chain, residue and name. Beside each metric stand its interval over
-    targets and what MD reaches against itself. Writes metrics.json, metrics.csv, metrics.tex,
-    report.html, figures and each target's result: the same command goes on where it was stopped.
-    Exit status 3: some targets failed; they are listed with the reason.
+    Atoms are matched by chain, residue and name. Each metric comes with its confidence interval
+    over targets, and with the value that MD reaches against itself. Writes metrics.json,
+    metrics.csv, metrics.tex, report.html, figures and each target's result. The same command
+    continues a run that was stopped. Exit status 3: some targets failed; they are listed with the
+    reason.
 
-    With --suite another question than MD's, of the same samples.
+    With --suite, the same samples are compared with other data than MD.
     """
     paths = [*samples, *more]
     if suite_name != ATLAS:
@@ -165,7 +177,7 @@ def evaluate(
 
 
 def _refuse_given(suite: str, options: Mapping[str, object]) -> None:
-    """Refuse options that the suite would pass over in silence."""
+    """Refuse options that the suite would ignore."""
     given = [name for name, value in options.items() if value]
     if given:
         raise UserError(f"the suite {suite} has no {', '.join(given)}", "leave it out")

@@ -33,7 +33,7 @@ def write_outputs(comparison: Comparison, out: Path, *, stem: str) -> None:
 
 
 def _training(comparison: Comparison) -> dict[str, Any]:
-    """Findings, and curves and settings of the training runs that are still there."""
+    """Return findings, curves and settings of the training runs that still exist."""
     from protenix_eba.eval.report.findings import findings, loss_curves, training_settings
 
     named = {label: e.settings.get("training") for label, e in comparison.evaluations.items()}
@@ -60,7 +60,7 @@ def _print(comparison: Comparison, report: Path) -> None:
 
 
 def _table(group: Group) -> Any:
-    """The published rows and the most telling others; of several models without intervals."""
+    """Lay out the published metrics and the most telling others; intervals for one model only."""
     from rich.table import Table
     from rich.text import Text
 

@@ -17,17 +17,25 @@ from protenix_eba.cli.session import load_configuration
         --model-name protenix_tiny_default_v0.5.0 --out protenix_tiny_default_v0.5.0.pt"""
 )
 @click.option(
-    "--checkpoint", type=click.Path(path_type=Path), required=True, help="model.pt of a run."
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Checkpoint of a training run, its model.pt.",
 )
 @click.option(
-    "--model-name", required=True, help="Stock model that shall load it, as `protenix pred -n`."
+    "--model-name",
+    required=True,
+    help="Stock model that is to load it, by the name that `protenix pred -n` takes.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Checkpoint to write.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Checkpoint file to write."
+)
 def export(checkpoint: Path, model_name: str, out: Path) -> None:
     """Write a plain checkpoint that stock `protenix pred` loads strictly.
 
-    A model trained with fewer diffusion transformer blocks than the stock one gets blocks that add
-    nothing: the function is exactly the same. That it fits is checked before it is written.
+    A model trained with fewer diffusion transformer blocks than the stock one gets further blocks
+    that do nothing, so that it computes exactly the same. Before the file is written, it is checked
+    that the stock model can load these weights.
     """
     from protenix_eba.core.progress import tell
 

@@ -45,15 +45,15 @@ The decoy that is `selected` in scores.json is the one that the predictions make
 Exit status: 0 all decoys are there, 2 unusable input or none is, 3 some failed."""
 )
 @target_options
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Output folder.")
-@click.option("-n", "--decoys", default=4, show_default=True, help="How many traces.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write to.")
+@click.option("-n", "--decoys", default=4, show_default=True, help="Number of traces to make.")
 @head_options
 @click.option(
     "--sampler",
     type=click.Choice(FOLD_SAMPLERS),
-    help="Of the head ebmfold. `hybrid`: network and likelihood in turn; `churned`: the network "
-    "alone; `peer`: no network, scaling and then L-BFGS on the likelihood.  [default: "
-    "ebmfold.sampler of --config, else hybrid]",
+    help="How the head ebmfold searches. `hybrid`: by network and likelihood in turn; `peer`: "
+    "without a network, by scaling and then L-BFGS on the likelihood; all others: by the network "
+    "alone.  [default: ebmfold.sampler of --config, else hybrid]",
 )
 @backbone_option
 def fold(
@@ -68,9 +68,9 @@ def fold(
 ) -> None:
     """Fold a C-alpha trace from inter-residue predictions: decoy_N.pdb and scores.json.
 
-    The predictions are in a file, or what the distogram head of a Protenix model says, which then
-    is kept as OUT/predictions.npz. A second run goes on where the first was stopped; with a larger
-    -n it adds decoys.
+    The predictions come from a file, or from the distogram head of a Protenix model, and are then
+    kept as OUT/predictions.npz. A second run continues where the first was stopped; with a larger
+    -n it adds decoys, which are the traces that it makes.
     """
     if decoys < 1:
         raise UserError(f"--decoys: expected at least 1, found {decoys}")
@@ -109,7 +109,7 @@ def fold(
 def _fold_missing(
     folder: ScoreFolder, target: Target, chains: Sequence[int], choice: TargetChoice, head: Head
 ) -> dict[str, str]:
-    """Fold what is not there, with a bar; why some failed, by the name of the file."""
+    """Fold the missing decoys with a progress bar; return why some failed, by file name."""
     from protenix_eba.core.progress import progress_bar
     from protenix_eba.core.seeds import stream_seed
     from protenix_eba.ebmfold.structures import write_trace

@@ -48,13 +48,13 @@ class FoldTarget:
 
 
 def fold_target(choice: TargetChoice) -> FoldTarget:
-    """What the options choose.
+    """Return the protein that the options choose.
 
     Raises:
         UserError: A file cannot be used. `load` raises it, too, for what is in them.
     """
     source = choice.source
-    made, load = _of_file(source) if isinstance(source, FileChoice) else _of_model(source)
+    made, load = _from_file(source) if isinstance(source, FileChoice) else _from_model(source)
 
     def with_choice(out: Path, configs: Any, head: Head) -> tuple[Target, list[int]]:
         return read_target(*load(out, configs, head), distances_only=choice.distances_only)
@@ -70,7 +70,7 @@ _Load = Callable[[Path, Any, "Head"], _Loaded]
 def read_target(
     path: Path, name: str, chains: Sequence[str], *, distances_only: bool
 ) -> tuple[Target, list[int]]:
-    """A protein with the predictions in a file, and the lengths of its chains.
+    """Return a protein with the predictions in a file, and the lengths of its chains.
 
     Raises:
         UserError: The file cannot be used, or does not fit the chains.
@@ -85,7 +85,7 @@ def read_target(
     return Target(name, read, "".join(chains) or None, whole_numbers(lengths)), lengths
 
 
-def _of_file(source: FileChoice) -> tuple[dict[str, Any], _Load]:
+def _from_file(source: FileChoice) -> tuple[dict[str, Any], _Load]:
     from protenix_eba.core.files import require_file, sha256_of_file
     from protenix_eba.ebmfold.predictions import read_chains
 
@@ -93,13 +93,13 @@ def _of_file(source: FileChoice) -> tuple[dict[str, Any], _Load]:
     if source.fasta is None:
         name, chains = path.stem, read_chains(path)
     else:
-        protein = _one_protein(source.fasta)
+        protein = _single_protein(source.fasta)
         name, chains = protein.name, protein.chains
     made = {"predictions_sha256": sha256_of_file(path), "chains": list(chains)}
     return made, lambda out, configs, head: (path, name, chains)
 
 
-def _one_protein(path: Path) -> Protein:
+def _single_protein(path: Path) -> Protein:
     from protenix_eba.structures.sequences import read_proteins
 
     proteins = read_proteins(path)
@@ -111,7 +111,7 @@ def _one_protein(path: Path) -> Protein:
     return proteins[0]
 
 
-def _of_model(source: ModelChoice) -> tuple[dict[str, Any], _Load]:
+def _from_model(source: ModelChoice) -> tuple[dict[str, Any], _Load]:
     from protenix_eba.core.files import require_file, sha256_of_file
     from protenix_eba.core.progress import tell
     from protenix_eba.ebmfold.predictions import read_chains
@@ -147,7 +147,7 @@ def _of_model(source: ModelChoice) -> tuple[dict[str, Any], _Load]:
 def keep_predictions(
     path: Path, made: dict[str, Any], make: Callable[[], tuple[Predictions, Sequence[str]]]
 ) -> None:
-    """Write what `make` gives, unless the file is there and was made from the same.
+    """Write the predictions that `make` returns, unless the file has them already.
 
     Args:
         path: npz file.
@@ -178,14 +178,14 @@ class _Proteins:
         return self.protein.name
 
     def described(self, msas: MsaFiles | None) -> dict[str, Any]:
-        """What their embeddings depend on besides the model; without `msas`, stored ones do."""
+        """Return what embeddings depend on beside the model; stored ones decide without `msas`."""
         from protenix_eba.host.msa import fingerprint_of
 
         msa = fingerprint_of(msas.of(self.protein)) if msas else None
         return {"molecules": list(self.protein.chains), "msa": msa}
 
     def pairs(self, trunk: Trunk, n_cycles: int) -> _Pairs:
-        """Stored embeddings, or those of the trunk."""
+        """Return the pair embeddings, stored ones or else those that the trunk computes."""
         return trunk.embed(self.protein).z_trunk, None, self.protein.chains
 
 
@@ -200,7 +200,7 @@ class _Complex:
         return str(self.entry["name"])
 
     def described(self, msas: MsaFiles | None) -> dict[str, Any]:
-        """What the embeddings depend on besides the model.
+        """Return what the embeddings depend on besides the model.
 
         Raises:
             UserError: Alignments are given, which are not read here.
@@ -214,7 +214,7 @@ class _Complex:
         return {"molecules": self.entry, "msa": None}
 
     def pairs(self, trunk: Trunk, n_cycles: int) -> _Pairs:
-        """Those of the trunk.
+        """Compute the pair embeddings with the trunk.
 
         Raises:
             UserError: Protenix cannot read the entry, or it has fewer than 4 residues.
@@ -247,7 +247,7 @@ class _Complex:
 
 
 def _molecules_in(path: Path) -> _Proteins | _Complex:
-    """One protein, or the one entry of a JSON with other molecules.
+    """Read one protein, or the single entry of a JSON file that has other molecules as well.
 
     Raises:
         UserError: It is neither, or too small.
@@ -266,6 +266,6 @@ def _molecules_in(path: Path) -> _Proteins | _Complex:
             return _Complex(entry)
     except (ValueError, TypeError, KeyError, AttributeError, StopIteration):
         pass  # no JSON, or not of this kind: what is wrong with it, `read_proteins` says
-    protein = _one_protein(path)
+    protein = _single_protein(path)
     check_sizes([len(chain) for chain in protein.chains])
     return _Proteins(protein)

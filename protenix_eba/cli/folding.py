@@ -88,7 +88,7 @@ def _source(
 
 
 def target_options(function: Callable[..., None]) -> Callable[..., None]:
-    """The options of a `TargetChoice`, which the command gets as its argument `choice`."""
+    """Add the options of a `TargetChoice`, which the command gets as its argument `choice`."""
 
     @functools.wraps(function)
     def with_choice(*args: Any, **words: Any) -> None:
@@ -104,38 +104,49 @@ def target_options(function: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "--predictions",
                 type=_PATH,
-                help="npz file of trRosetta (dist, omega, theta, phi), or with Protenix's 64 "
-                "distance bins as dist.",
+                help="Predicted distances and orientations: an npz file of trRosetta (dist, "
+                "omega, theta, phi), or one with Protenix's 64 distance bins as dist.",
             ),
             click.option(
                 "--checkpoint",
                 type=_PATH,
-                help="Protenix checkpoint, whose distogram is taken instead of --predictions.",
+                help="Protenix checkpoint whose distogram is used, instead of --predictions.",
             ),
             click.option(
-                "--config", "config_path", type=_PATH, help="Of --checkpoint: its configuration."
+                "--config",
+                "config_path",
+                type=_PATH,
+                help="With --checkpoint: YAML configuration of its model.",
             ),
             click.option(
                 "--fasta",
                 type=_PATH,
-                help="The sequence, chains joined by ':', or CSV; with --checkpoint also the JSON "
-                "of `protenix pred`, with other molecules beside the protein.",
+                help="The sequence, with chains joined by ':': a FASTA or CSV file. With "
+                "--checkpoint also the JSON file of `protenix pred`, which may hold other "
+                "molecules beside the protein.",
             ),
             msa_option,
             click.option(
                 "--embeddings",
                 type=_PATH,
-                help="Of --checkpoint: folder of `protenix-eba embed`; the trunk runs for what is "
-                "not there.",
+                help="With --checkpoint: folder that `protenix-eba embed` wrote. The trunk runs "
+                "if it lacks the protein.",
             ),
             click.option(
                 "--distances-only",
                 is_flag=True,
-                help="Do not use the orientations in the predictions.",
+                help="Ignore the orientations in the predictions.",
             ),
-            click.option("--native", type=_PATH, help="PDB or mmCIF file to compare with."),
             click.option(
-                "--seed", default=0, show_default=True, help="Decoy n is made from (seed, n)."
+                "--native",
+                type=_PATH,
+                help="PDB or mmCIF file of the true structure, to compare the traces with.",
+            ),
+            click.option(
+                "--seed",
+                default=0,
+                show_default=True,
+                help="Random seed; trace number n depends on the seed and n only.",
             ),
         ]
     ):
@@ -144,16 +155,17 @@ def target_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def backbone_option(function: Callable[..., None]) -> Callable[..., None]:
-    """The option `--backbone`."""
+    """Add the option `--backbone`."""
     return click.option(
         "--backbone",
         is_flag=True,
-        help="Also write NAME_backbone.pdb with N, CA, C and O; needs `pip install pulchra`.",
+        help="Also write the backbone atoms N, CA, C and O to NAME_backbone.pdb. Needs `pip "
+        "install pulchra`.",
     )(function)
 
 
 def check_backbones() -> None:
-    """That backbones can be rebuilt, before anything is computed.
+    """Check that backbones can be rebuilt, before anything is computed.
 
     Raises:
         UserError: They cannot.
@@ -164,7 +176,7 @@ def check_backbones() -> None:
 
 
 def write_backbones(folder: ScoreFolder) -> None:
-    """Rebuild the backbone of each trace that is there, unless it is there as well."""
+    """Rebuild the backbone of each trace, unless its file exists already."""
     from protenix_eba.core.progress import track
     from protenix_eba.ebmfold.backbone import write_backbone
 
@@ -178,7 +190,7 @@ def write_backbones(folder: ScoreFolder) -> None:
 def compared_with(
     native: Path | None, target: Any, chains: Sequence[int]
 ) -> tuple[Any, tuple[Any, Any]] | None:
-    """C-alpha atoms of a native structure, and which residues of the target and of it are equal.
+    """Read a native structure's C-alpha atoms and match its residues to the target's.
 
     Raises:
         UserError: It cannot be read, or is another protein's.

@@ -12,7 +12,7 @@ __all__ = ["frame_options"]
 
 
 def frame_options(function: Callable[..., None]) -> Callable[..., None]:
-    """The options `--stride`, `--frames-per-target` and `--seed`.
+    """Add the options `--stride`, `--frames-per-target` and `--seed`.
 
     The command gets them as one argument `choice`, a `FrameChoice`.
     """
@@ -29,13 +29,15 @@ def frame_options(function: Callable[..., None]) -> Callable[..., None]:
 
     for option in (
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-                     help="Of that draw."),
+                     help="Seed of the random draw of --frames-per-target."),
         click.option("--frames-per-target", "--per-target", "per_target",
                      type=click.IntRange(min=1),
-                     help="Instead: cut the frames of all replicas into so many equal blocks and "
-                     "draw one of each; all frames where there are fewer."),
+                     help="Number of frames to take of each target, in place of --stride. The "
+                     "frames of all replicas are cut into this many equal blocks, and one frame "
+                     "is drawn at random from each; a target with fewer frames gives all of them."),
         click.option("--stride", type=click.IntRange(min=1), default=1, show_default=True,
-                     help="The first of every so many frames; 100 of 10,001 give 100."),
+                     help="Take the first frame of every complete block of this many: with 100, a "
+                     "trajectory of 10,001 frames gives 100."),
     ):  # fmt: skip
         with_choice = option(with_choice)
     return with_choice

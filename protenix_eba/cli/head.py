@@ -20,7 +20,7 @@ EBMFOLD: Final = "ebmfold"
 
 
 def head_options(function: Callable[..., None]) -> Callable[..., None]:
-    """The options `--head`, `--weights` and `--plugin`."""
+    """Add the options `--head`, `--weights` and `--plugin`."""
     for option in (
         plugin_option,
         click.option(
@@ -35,7 +35,7 @@ def head_options(function: Callable[..., None]) -> Callable[..., None]:
             default=EBMFOLD,
             show_default=True,
             metavar="NAME",
-            help="What makes the traces: EBM-Fold, or a head that a plugin registers.",
+            help="Method that makes the traces: ebmfold, or a head that a plugin registers.",
         ),
     ):
         function = option(function)
@@ -50,7 +50,7 @@ def build_head(
     weights: Path | None,
     sampler: str | None,
 ) -> tuple[Any, Head]:
-    """The configuration, that of the model if there is one, and the head that it builds.
+    """Return the configuration (that of the model, if there is one) and the head built from it.
 
     Args:
         name: Name of a registered head.
@@ -76,6 +76,6 @@ def build_head(
 
 
 def head_provenance(name: str, head: Head) -> dict[str, Any]:
-    """What the traces of a head depend on, for their record."""
+    """Return what the traces of a head depend on, for their record."""
     # Records from before there was a choice name none: they are of EBM-Fold.
     return dict(head.provenance) | ({} if name == EBMFOLD else {"head": name})

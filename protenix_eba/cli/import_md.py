@@ -36,21 +36,29 @@ to it. OUT/import_report.csv has a row for each target, OUT/NAME/import.json say
 Exit status: 0 all targets whole, 2 unusable input, 3 some targets failed or lack frames.""",
 )
 @click.option("--input", "input_path", type=click.Path(path_type=Path),
-              help="ATLAS archives or folders, a folder of sub-folders with a topology and "
-              "trajectories each, or a CSV table.")  # fmt: skip
+              help="MD to import: ATLAS archives or a folder of them, a folder with a sub-folder "
+              "(a topology and its trajectories) for each protein, or a CSV table as described "
+              "below.")  # fmt: skip
 @click.option("--topology", type=click.Path(path_type=Path),
-              help="Of one protein: PDB, mmCIF, GRO, PSF or HDF5.")  # fmt: skip
+              help="To import a single protein: its topology file (PDB, mmCIF, GRO, PSF or "
+              "HDF5).")  # fmt: skip
 @click.option("--trajectory", "trajectories", multiple=True, type=click.Path(path_type=Path),
-              help="XTC, DCD, TRR, NetCDF or HDF5; repeat it for replicas.")  # fmt: skip
-@click.option("--name", help="Of the one protein. [default: the topology's file name]")
+              help="To import a single protein: its trajectory (XTC, DCD, TRR, NetCDF or HDF5). "
+              "Repeat the option for replicas.")  # fmt: skip
+@click.option(
+    "--name",
+    help="To import a single protein: its name in the data set. [default: the topology's file "
+    "name]",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False),
-              help="Data set: NAME/NAME.pdb and NAME/NAME_R1.xtc ... of each target. Finished "
-              "targets are kept.")  # fmt: skip
+              help="Folder of the data set to write, with NAME/NAME.pdb, NAME/NAME_R1.xtc and so "
+              "on for each target. Targets that are finished already are kept.")  # fmt: skip
 @click.option("--split", type=click.Path(path_type=Path, dir_okay=False),
-              help="CSV with the columns name and seqres: import these targets only.")  # fmt: skip
+              help="CSV file with the columns name and seqres. Only the targets that it lists are "
+              "imported.")  # fmt: skip
 @frame_options
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Processes, one target each.")  # fmt: skip
+              help="Number of processes; each imports one target at a time.")  # fmt: skip
 def import_md(
     input_path: Path | None,
     topology: Path | None,
@@ -63,8 +71,8 @@ def import_md(
 ) -> None:
     """Bring MD trajectories into the layout that all other commands read.
 
-    Periodic images are made whole, atoms get their PDB names, what is not protein is dropped and
-    counted, what is missing is named.
+    Molecules that a periodic box cuts are made whole, atoms get their PDB names, whatever is not
+    protein is dropped and counted, and whatever is missing is reported.
     """
     from protenix_eba.importing.dataset import import_targets
     from protenix_eba.structures.sequences import read_proteins

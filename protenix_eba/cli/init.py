@@ -22,13 +22,16 @@ if TYPE_CHECKING:
 )
 @config_option
 @plugin_option
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Checkpoint to write.")
-@click.option("--seed", default=0, show_default=True, help="Of random weights.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Checkpoint file to write."
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the random weights.")
 @click.option("--quick-start", "quick", is_flag=True,
-              help="Random weights from which peptides are learnt in an hour.")  # fmt: skip
+              help="Draw random weights from which a small diffusion module learns peptides "
+              "within an hour; the weights of the trunk are all 0.")  # fmt: skip
 @click.option("--start", type=click.Choice(["glycine"]),
-              help="The diffusion module that this package ships, trained on MD of glycine chains; "
-              "its trunk is silent (all weights 0).")  # fmt: skip
+              help="Take the weights of a diffusion module that this package ships, trained on MD "
+              "of glycine chains; the weights of the trunk are all 0.")  # fmt: skip
 def init(
     config_path: Path,
     plugins: tuple[str, ...],
@@ -37,9 +40,9 @@ def init(
     quick: bool,
     start: str | None,
 ) -> None:
-    """Write a Protenix of the configured sizes where no upstream checkpoint is at hand.
+    """Write a checkpoint of the configured sizes, where no upstream checkpoint is at hand.
 
-    Randomly initialised, or around the small diffusion module that this package ships: for tests,
+    Its weights are random, or those of a small diffusion module that this package ships: for tests,
     the demo and the proof. An existing file is kept.
     """
     from protenix_eba.core.errors import UserError

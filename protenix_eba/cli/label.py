@@ -26,7 +26,7 @@ _FRAMES = "frames"
 
 
 class _FramesByDefault(click.Group):
-    """A group whose words are those of `frames`, unless the first one names another command."""
+    """A command group that runs `frames` unless the first word names another command."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the default command's name in front where there is none."""
@@ -59,62 +59,91 @@ label.add_command(import_csv)
 Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories failed.""",
 )
 @click.option("--input", "inputs", required=True, multiple=True, type=click.Path(path_type=Path),
-              help="Folder of targets, NAME/NAME.pdb and NAME/NAME_prod_R1_fit.xtc; or PDB and "
-              "mmCIF files, a frame each: 1abc_0.cif and 1abc_1.cif are target 1abc.")  # fmt: skip
+              help="Frames to label: a folder of targets (NAME/NAME.pdb with "
+              "NAME/NAME_prod_R1_fit.xtc), or PDB and mmCIF files with one frame each, where "
+              "1abc_0.cif and 1abc_1.cif are two frames of the target 1abc.")  # fmt: skip
 @click.argument("more", nargs=-1, type=click.Path(path_type=Path), metavar="[FILES]")
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False),
-              help="Label table (Parquet). A run that was stopped goes on from it.")  # fmt: skip
-@click.option("--target", "name", help="All files are frames of one target of this name.")
+              help="Label table to write (Parquet). If it is there already from a run that was "
+              "stopped, the run continues from it.")  # fmt: skip
+@click.option(
+    "--target",
+    "name",
+    help="Treat all the files given as frames of a single target, and give it this name.",
+)
 @click.option("--reference", "reference_dir", type=click.Path(path_type=Path),
-              help="Folder of the MD whose PDB files decide protonation and disulfides: give it "
-              "for generated samples, so that their energies compare with the MD's.")  # fmt: skip
+              help="Folder of MD targets whose PDB files decide protonation states and "
+              "disulfides. Give it when you label generated samples, so that their energies can "
+              "be compared with the MD's.")  # fmt: skip
 @click.option("--protocol", type=click.Choice(list(PROTOCOLS)),
               default="default", show_default=True,
-              help="default: least noise; two-stage: cheaper, noisier; published: as the EBA "
-              "authors' script; paper: the same with 150 mM salt.")  # fmt: skip
-@click.option("--force-field", help="charmm36, charmm36m or amber14.  [default: charmm36]")
-@click.option("--solvent", help="gbn2 or obc2.  [default: gbn2]")
+              help="How a frame gets its energy. default: with the least noise; two-stage: "
+              "cheaper but noisier; published: as in the EBA authors' script; paper: like "
+              "published, with 150 mM salt.")  # fmt: skip
+@click.option(
+    "--force-field",
+    help="Protein force field: charmm36, charmm36m or amber14.  [default: charmm36]",
+)
+@click.option("--solvent", help="Implicit solvent: gbn2 or obc2.  [default: gbn2]")
 @click.option("--salt-mM", "salt_mM", type=float,
-              help="Monovalent salt in the implicit solvent, mmol/l.")  # fmt: skip
+              help="Concentration of monovalent salt in the implicit solvent, in mmol/l.  "
+              "[default: that of --protocol]")  # fmt: skip
 @click.option("--temperature-K", "temperature_K", type=float, default=300.0, show_default=True,
-              help="At which the salt screens charges.")  # fmt: skip
+              help="Temperature in kelvin at which the salt screens charges; it matters only with "
+              "--salt-mM.")  # fmt: skip
 @click.option(
     "--energy",
     "function",
     metavar="NAME",
-    help="An energy function that a plugin registers, instead of a force field.",
+    help="Use the energy function that a plugin registers under this name, instead of a force "
+    "field.",
 )
 @plugin_option
 @click.option("--protonation", multiple=True, metavar="CHOICE",
-              help="Of residues that show no hydrogens: frames (as in the files, else pH 7), "
-              "ph:7.4, or one residue's, A:HIS12=HIP, with several targets "
-              "TARGET/A:HIS12=HIP; repeat it.  [default: frames]")  # fmt: skip
+              help="Protonation states of residues whose hydrogens the files do not show. frames: "
+              "take what the files say, else pH 7; ph:7.4: the states at this pH; A:HIS12=HIP: "
+              "the state of one residue (TARGET/A:HIS12=HIP if there are several targets). May be "
+              "repeated.  [default: frames]")  # fmt: skip
 @click.option(
     "--tolerance",
     "tolerance_kj_mol_nm",
     type=float,
-    help="RMS force at which a minimisation ends, kJ/mol/nm.  [default: 10]",
+    help="Minimise until the RMS force is below this, in kJ/mol/nm.  [default: 10]",
 )
 @click.option("--repeat", "repeats", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Minimise each frame so often from starts that differ by rounding: the label "
-              "is the mean, and its noise is stored.")  # fmt: skip
+              help="Minimise each frame this many times, from starting points that differ only "
+              "by rounding errors. The label is the mean energy; the spread is stored as its "
+              "noise.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Processes, one thread each.")  # fmt: skip
+              help="Number of processes, with one thread each.")  # fmt: skip
 @click.option("--backend", type=click.Choice(BACKENDS), default="loky",
-              show_default=True, help="Processes here, or a cluster.")  # fmt: skip
-@click.option("--scheduler", metavar="ADDRESS", help="Of a running dask or ray cluster.")
-@click.option("--shard", metavar="i/n", help="Only this share of the targets; see label merge.")
+              show_default=True, help="Where the processes run: loky on this machine, dask or ray "
+                                 "on a cluster.")  # fmt: skip
+@click.option("--scheduler", metavar="ADDRESS", help="Address of a running dask or ray cluster.")
+@click.option(
+    "--shard",
+    metavar="i/n",
+    help="Label only part i of n of the targets, i from 1 to n, for job arrays. Afterwards "
+    "`protenix-eba label merge` puts the parts together.",
+)
 @click.option("--platform", default="auto", show_default=True,
-              help="OpenMM platform: CUDA where there is one, else CPU.")  # fmt: skip
+              help="OpenMM platform, such as CPU or CUDA; auto takes CUDA where there is one, "
+              "else CPU.")  # fmt: skip
 @click.option("--frame-timeout", "frame_timeout_s", type=click.FloatRange(min=0, min_open=True),
               default=21600.0, show_default=True,
-              help="Seconds after which a frame is given up.")  # fmt: skip
+              help="Give up on a frame after this many seconds; the table says which frames "
+              "failed.")  # fmt: skip
 @frame_options
-@click.option("--no-minimize", is_flag=True, help="Energies of the frames as they are.")
+@click.option(
+    "--no-minimize",
+    is_flag=True,
+    help="Compute the energies of the frames as they are, without minimising them.",
+)
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path, dir_okay=False),
-              help="Write the rows as text as well.")  # fmt: skip
+              help="Also write the table as a CSV file, to this path.")  # fmt: skip
 @click.option("--compare", type=click.Path(path_type=Path, dir_okay=False),
-              help="Another label table: print how energies of common frames agree.")  # fmt: skip
+              help="Another label table: print how well the energies of the frames in both "
+              "agree.")  # fmt: skip
 def frames(
     inputs: tuple[Path, ...],
     more: tuple[Path, ...],
@@ -169,7 +198,7 @@ def frames(
 
 
 def _print_summary(report: LabelReport, out: Path) -> bool:
-    """Say what was done; true if any frame has no energy or could not be read."""
+    """Print what was done; return whether any frame has no energy or could not be read."""
     from protenix_eba.core.progress import tell
 
     labels = report.labels

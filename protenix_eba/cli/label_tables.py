@@ -1,4 +1,4 @@
-"""`protenix-eba label report`, `merge` and `import-csv`: what is done with finished tables."""
+"""`protenix-eba label report`, `merge` and `import-csv`: tools for label tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ _TABLE = click.Path(path_type=Path, dir_okay=False)
 
 @click.command(epilog="Example: protenix-eba label report labels.parquet --out report.md")
 @click.argument("labels", type=_TABLE)
-@click.option("--out", type=_TABLE, help="Markdown file; a plot is written beside it.")
+@click.option(
+    "--out", type=_TABLE, help="Also write the report as a Markdown file, with a plot beside it."
+)
 def report(labels: Path, out: Path | None) -> None:
     """Say how far labels can be trusted: spread, noise, reliability, outliers.
 
@@ -56,7 +58,7 @@ def report(labels: Path, out: Path | None) -> None:
 @click.command(epilog="Example: protenix-eba label merge labels.parquet")
 @click.argument("out", type=_TABLE)
 def merge(out: Path) -> None:
-    """Put the shares of `label --shard i/n --out OUT` together to the table OUT."""
+    """Put the shares of `label --shard i/n --out OUT` together into the table OUT."""
     from protenix_eba.energy.shards import merge_shards
 
     labels = merge_shards(out)
@@ -78,29 +80,35 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some rows of --input have no ene
 )
 @click.argument("paths", metavar="FILES", nargs=-1, required=True, type=_TABLE)
 @click.option("--structures", type=click.Path(path_type=Path, file_okay=False),
-              help="Of published energies: folder of the structure files that the rows name; adds "
-              "residues and the identity of each frame.")  # fmt: skip
+              help="For energies as the EBA authors published them: folder of the structure files "
+              "that the rows name. It adds the number of residues and the identity of each frame "
+              "to the table.")  # fmt: skip
 @click.option("--input", "data", type=click.Path(path_type=Path, file_okay=False),
-              help="Folder of the trajectories that the rows are of, by target, replica and "
-              "frame.")  # fmt: skip
+              help="Folder of the trajectories whose frames the rows describe, by target, replica "
+              "and frame.")  # fmt: skip
 @click.option("--bias", is_flag=True,
-              help="The numbers are a bias potential V of the MD: the labels are -V, which align a "
-              "model to the ensemble without it.")  # fmt: skip
+              help="The numbers are a bias potential V that acted in the MD. The labels are then "
+              "-V: they align a model to the ensemble without the bias.")  # fmt: skip
 @click.option("--target", "targets", multiple=True,
-              help="Of COLVAR files: one for all, or one for each.  "
-              "[default: the only one]")  # fmt: skip
+              help="For COLVAR files: the target that they belong to, given once for all files or "
+              "once for each.  [default: the only one]")  # fmt: skip
 @click.option("--replica", "replicas", multiple=True, type=int,
-              help="Of COLVAR files: one for each, in their order.  "
+              help="For COLVAR files: the replica number of each, in the order of the files.  "
               "[default: the only one]")  # fmt: skip
-@click.option("--column", help="Of COLVAR files.  [default: the only one named *.bias]")
+@click.option(
+    "--column",
+    help="For COLVAR files: the column that holds the energies.  [default: the only one named "
+    "*.bias]",
+)
 @click.option("--energy-unit", "unit", type=click.Choice(ENERGY_UNITS),
-              help="Of that column.  [default: kj/mol]")  # fmt: skip
+              help="For COLVAR files: the unit of that column.  [default: kj/mol]")  # fmt: skip
 @click.option("--temperature-K", "temperature_K", type=click.FloatRange(min=0, min_open=True),
-              help="Of kT.  [default: 300]")  # fmt: skip
+              help="For --energy-unit kT: the temperature in kelvin.  [default: 300]")  # fmt: skip
 @click.option("--match", type=click.Choice(MATCHES),
-              help="How rows of COLVAR files and frames are matched; auto: by time where the "
-              "trajectory has times, else row by row.  [default: auto]")  # fmt: skip
-@click.option("--out", required=True, type=_TABLE, help="Label table (Parquet).")
+              help="For COLVAR files: how their rows are matched to frames, by time or "
+              "row by row; auto goes by time where the trajectory has times.  [default: "
+              "auto]")  # fmt: skip
+@click.option("--out", required=True, type=_TABLE, help="Label table to write (Parquet).")
 def import_csv(
     paths: tuple[Path, ...],
     structures: Path | None,
@@ -114,12 +122,12 @@ def import_csv(
     match: str | None,
     out: Path,
 ) -> None:
-    """Make a label table of energies that you have.
+    """Make a label table from energies that you already have.
 
-    Without --input FILES is a CSV file as the EBA authors published theirs: frame
-    (NAME_<number>.cif), initial_e and final_e in kJ/mol, and rmsd in angstrom.
+    Without --input, FILES is one CSV file as the EBA authors published theirs, with the columns
+    frame (NAME_<number>.cif), initial_e and final_e in kJ/mol, and rmsd in angstrom.
 
-    With --input FILES are CSV files with the columns target, replica, frame (from 0) and
+    With --input, FILES are CSV files with the columns target, replica, frame (from 0) and
     energy_kj_mol, or bias_kj_mol with --bias; or PLUMED's COLVAR files, one for each replica. A
     bias must not change with time: give that of the converged metadynamics, not the growing one.
     """

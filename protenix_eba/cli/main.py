@@ -19,32 +19,32 @@ __all__ = ["cli", "main", "run"]
 # Verb -> one line of help. The module protenix_eba.cli.<verb> is imported only when the verb is
 # used: torch and OpenMM take seconds. Python has reserved the name of one.
 VERBS: Final = {
-    "init": "Write a randomly initialised checkpoint, for tests and the demo.",
+    "init": "Write a checkpoint to start from, for tests and the demo.",
     "import": "Bring MD trajectories into the layout that all commands read.",
     "label": "Compute the energies of trajectory frames with a force field.",
     "embed": "Store trunk embeddings, so that training skips the trunk.",
-    "sample": "Sample conformations of a sequence.",
+    "sample": "Sample ensembles of conformations from sequences.",
     "evaluate": "Compare a model's sampled ensembles with molecular dynamics.",
     "suites": "List the questions that `evaluate --suite` answers, and what each needs.",
     "reweight": "Weight conformations so that their averages agree with measurements.",
     "compare": "Put evaluated models side by side, and beside published results.",
     "export": "Turn a training checkpoint into one that `protenix pred` reads.",
     "fold": "Fold C-alpha traces from predicted distances and orientations (EBM-Fold).",
-    "refine": "Refine C-alpha traces by predicted distances and orientations (EBM-Fold).",
-    "doctor": "Say what is installed and what this machine has, and what to do.",
+    "refine": "Refine C-alpha traces with predicted distances and orientations (EBM-Fold).",
+    "doctor": "Say what is installed and what this machine has, and what is missing.",
     "demo": "Run the whole pipeline on a small example.",
 }
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are used, listed from a table before."""
+    """A command group that lists its commands from a table and imports one when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The verbs in the order in which they are used."""
+        """Return the verbs in the order in which they are used."""
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of a verb."""
+        """Import the command that a verb names."""
         if cmd_name not in VERBS:
             close = difflib.get_close_matches(cmd_name, VERBS, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -71,14 +71,14 @@ def cli() -> None:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run a verb.
+    """Run a command.
 
     Args:
         argv: The words after the name of the command.
 
     Returns:
-        The exit status: 0, 2 for input that cannot be used, 130 when interrupted, 143 by
-        SIGTERM.
+        The exit status: 0 for success, 2 for input that cannot be used, 130 when interrupted, 143
+        by SIGTERM.
     """
     try:
         with sigterm_interrupts():

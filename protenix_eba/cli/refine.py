@@ -26,7 +26,7 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command(
-    epilog="""Examples, by a file of predictions, and by the distogram of the model that sampled:
+    epilog="""Examples, with a file of predictions, and with the distogram of the sampling model:
 
     \b
     protenix-eba refine --structures sample_1.pdb --structures sample_2.cif \\
@@ -41,17 +41,18 @@ Exit status: 0 all structures are refined, 2 unusable input or none is, 3 some f
     type=_PATH,
     multiple=True,
     required=True,
-    help="PDB or mmCIF file, all its models; or a folder of `protenix-eba sample` or `protenix "
-    "pred`, of one protein. Repeat it for more.",
+    help="Structures to refine, all of one protein: a PDB or mmCIF file with all its models, or a "
+    "folder that `protenix-eba sample` or `protenix pred` wrote. May be repeated.",
 )
 @target_options
 @head_options
-@click.option("--out", type=_PATH, required=True, help="Output folder.")
+@click.option("--out", type=_PATH, required=True, help="Folder to write to.")
 @click.option(
     "--level",
     type=click.FloatRange(0.1, 10.0, min_open=True),
     default=None,
-    help="Noise in angstrom to start with.  [default: chosen for each structure]",
+    help="How far a trace may change: the noise in angstrom that it starts from.  [default: "
+    "chosen for each structure]",
 )
 @backbone_option
 def refine(
@@ -64,11 +65,11 @@ def refine(
     level: float | None,
     backbone: bool,
 ) -> None:
-    """Refine C-alpha traces of one protein by predictions for it: NAME.pdb and scores.json.
+    """Refine C-alpha traces of one protein with predictions for it: NAME.pdb and scores.json.
 
-    Models of a file and frames of a trajectory are NAME_1, NAME_2 and so on. Residues that a
-    structure lacks are left out. The start is a small noise level, so that the fold stays. A
-    second run goes on where the first was stopped.
+    Models of a file and frames of a trajectory are called NAME_1, NAME_2 and so on. Residues that
+    a structure lacks are left out. Refinement starts from a small noise level, so that the fold
+    stays. A second run continues where the first was stopped.
     """
     from protenix_eba.core.files import make_folder, require_file, sha256_of_file
     from protenix_eba.core.progress import tell

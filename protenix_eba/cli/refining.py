@@ -23,7 +23,7 @@ __all__ = ["RefinedBy", "refine_ensemble"]
 
 @dataclass(frozen=True)
 class RefinedBy:
-    """What the ensembles of a model are refined by.
+    """The head that refines the ensembles of a model, and what it needs of the model.
 
     Attributes:
         name: Name of the head.
@@ -48,7 +48,7 @@ def refine_ensemble(
     What is there is kept, so that an ensemble that has grown has only its new samples refined.
 
     Returns:
-        Why some could not be refined, by their name.
+        Name of each sample that could not be refined, with the reason.
 
     Raises:
         UserError: There are traces made in another way, or this protein cannot be refined.

@@ -25,35 +25,51 @@ _WEIGHTS = "weights.csv"
     "--weights samples/eba/weights.csv"
 )
 @click.option("--samples", type=_PATH, multiple=True, required=True,
-              help="One model's ensembles: a folder or files, as for evaluate.")  # fmt: skip
+              help="Ensembles of one model: a folder or files, as for `protenix-eba "
+              "evaluate`.")  # fmt: skip
 @click.option("--data", type=_PATH, required=True,
-              help="Measured values to agree with: CSV, as for evaluate --suite nmr.")  # fmt: skip
-@click.option("--held-out", type=_PATH, help="Measured values that only judge.")
+              help="CSV file of measured values that the averages should agree with, as for "
+              "`protenix-eba evaluate --suite nmr`.")  # fmt: skip
+@click.option(
+    "--held-out",
+    type=_PATH,
+    help="CSV file of measured values that are not fitted, and only judge the result.",
+)
 @click.option("--theta", default="cv", show_default=True, metavar="NUMBER|cv|cv-residues|l-curve",
-              help="Trust in the ensemble: cv takes the largest with which values that are left "
-              "out agree as well as with any, cv-residues leaves out all of a residue at once, "
-              "l-curve takes the corner of agreement over entropy.")  # fmt: skip
+              help="How much to trust the ensemble against the measurements; large values keep "
+              "its weights. A number, or how to choose it. cv: cross-validation over single "
+              "values; cv-residues: cross-validation over residues; l-curve: the corner of "
+              "agreement against entropy.")  # fmt: skip
 @click.option("--prior", type=_PATH,
-              help="What to start from: weights, as this command writes them, or labels (Parquet) "
-              "of the conformations: softmax(-E / (kT sqrt(N))), as EBA has it.")  # fmt: skip
+              help="Weights to start from: a CSV file as this command writes it, or a label table "
+              "(Parquet) of the conformations, for weights softmax(-E / (kT sqrt(N))) as in EBA.  "
+              "[default: equal weights]")  # fmt: skip
 @click.option("--temperature-K", "temperature_k", type=click.FloatRange(min=0, min_open=True),
               default=300.0, show_default=True,
-              help="Of the weights by labels.")  # fmt: skip
+              help="With a label table as --prior: the temperature in kelvin.")  # fmt: skip
 @click.option("--min-effective", type=click.FloatRange(min=0), default=10.0, show_default=True,
-              help="Refuse weights that rest on fewer effective conformations.")  # fmt: skip
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the cross-validation.")
+              help="Refuse weights that rest on fewer effective conformations than "
+              "this.")  # fmt: skip
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Seed of the random parts of the cross-validation.",
+)
 @click.option("--out", type=_PATH,
-              help=f"File of the weights.  [default: {_WEIGHTS} in --samples]")  # fmt: skip
+              help=f"CSV file of weights to write.  [default: {_WEIGHTS} in "
+              "--samples]")  # fmt: skip
 def reweight(
     samples: Sequence[Path], data: Path, held_out: Path | None, theta: str, prior: Path | None,
     temperature_k: float, min_effective: float, seed: int, out: Path | None,
 ) -> None:  # fmt: skip
     """Weight conformations so that their averages agree with measurements.
 
-    Maximum entropy: the weights that change the ensemble least for the agreement they bring. Writes
-    the weights and, beside them, the same name with .json: chi^2 and effective number of
-    conformations before and after, and each value. Weights that rest on a few conformations are
-    refused.
+    By maximum entropy: the weights change the ensemble as little as the agreement allows. Writes
+    the weights and, beside them, a file of the same name with .json, which holds chi^2 and the
+    effective number of conformations before and after, and each value. Weights that rest on a few
+    conformations are refused.
     """
     from protenix_eba.core.files import write_json
     from protenix_eba.eval.reweighting.ensembles import reweight_ensembles
@@ -81,7 +97,7 @@ def reweight(
 
 
 def _prior(path: Path, temperature_k: float) -> dict[str, Any]:
-    """Target to weights, from a file of weights or of labels."""
+    """Return the prior weights of each target, from a file of weights or of labels."""
     from protenix_eba.energy.table import read_labels
     from protenix_eba.eval.metrics.energies import boltzmann_weights
     from protenix_eba.eval.weighting import read_weights

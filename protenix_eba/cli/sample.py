@@ -35,7 +35,7 @@ Several models, into runs/samples/sft and runs/samples/eba:
     protenix-eba sample ... --out runs/samples \\
         --checkpoint sft=runs/sft/model.pt --checkpoint eba=runs/eba/model.pt
 
-A second run goes on where the first was stopped; with a larger -n it adds samples.
+A second run continues where the first was stopped; with a larger -n it adds samples.
 
 Exit status: 0 all sequences are sampled, 2 unusable input or none is, 3 some failed or have fewer
 samples than asked for."""
@@ -48,96 +48,142 @@ samples than asked for."""
     multiple=True,
     required=True,
     metavar="[NAME=]PATH",
-    help="Protenix checkpoint. Of several, each has a folder NAME below --out; without NAME= the "
-    "file's own.",
+    help="Protenix checkpoint to sample with. If several are given, each writes into a folder "
+    "NAME below --out; without NAME= it is named after the checkpoint file.",
 )
 @click.option(
     "--input",
     "input_path",
     type=click.Path(path_type=Path),
     required=True,
-    help="FASTA, CSV with the columns name and seqres, or the JSON of `protenix pred`.",
+    help="Sequences to sample: a FASTA file, a CSV file with the columns name and seqres, or the "
+    "JSON file of `protenix pred`.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Output folder.")
-@click.option("-n", "--samples", default=250, show_default=True, help="Samples per sequence.")
-@click.option("--steps", default=20, show_default=True, help="Denoising steps.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write to.")
+@click.option(
+    "-n", "--samples", default=250, show_default=True, help="Number of samples for each sequence."
+)
+@click.option(
+    "--steps", default=20, show_default=True, help="Number of denoising steps that make a sample."
+)
 @click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
-    help="gamma0, lambda and eta of the EBA authors' script, of AlphaFold 3, or of the "
-    "probability-flow equation (exact: judge populations under it); options win over it.",
+    help="Settings of the sampler (--gamma0, --noise-scale, --step-scale) that belong together. "
+    "tuned: those of the EBA authors' script; alphafold3: those of AlphaFold 3; exact: no added "
+    "noise and Heun's steps, to judge populations. An option that is given wins over the preset.",
 )
 @click.option(
     "--sampler",
     default="churned",
     show_default=True,
     metavar="NAME",
-    help="AlphaFold 3's steps with churn, or a diffusion sampler that a plugin registers.",
+    help="Diffusion sampler: churned, which adds some noise before each step as AlphaFold 3 does, "
+    "or one that a plugin registers.",
 )
-@click.option("--gamma0", type=float, help="Churn.  [default: 0.8]")
-@click.option("--noise-scale", type=float, help="lambda.  [default: 1]")
-@click.option("--step-scale", type=float, help="eta.  [default: 1]")
-@click.option("--gamma-min", type=float, help="Churn ends below it, angstrom.  [default: 1]")
-@click.option("--s-max", type=float, help="Largest noise level / sigma_data.  [default: 160]")
-@click.option("--s-min", type=float, help="Smallest noise level / sigma_data.  [default: 0.0004]")
-@click.option("--rho", type=float, help="Exponent of the noise levels.  [default: 7]")
+@click.option(
+    "--gamma0",
+    type=float,
+    help="Churn: the fraction by which the noise level is raised before each step; 0 adds no "
+    "noise.  [default: 0.8]",
+)
+@click.option(
+    "--noise-scale",
+    type=float,
+    help="Factor on the noise that churn adds, lambda in AlphaFold 3.  [default: 1]",
+)
+@click.option(
+    "--step-scale",
+    type=float,
+    help="Factor on the length of each denoising step, eta in AlphaFold 3.  [default: 1]",
+)
+@click.option(
+    "--gamma-min", type=float, help="Noise level in angstrom below which churn ends.  [default: 1]"
+)
+@click.option(
+    "--s-max",
+    type=float,
+    help="Largest noise level, in units of sigma_data (16 angstrom).  [default: 160]",
+)
+@click.option(
+    "--s-min",
+    type=float,
+    help="Smallest noise level, in units of sigma_data (16 angstrom).  [default: 0.0004]",
+)
+@click.option(
+    "--rho",
+    type=float,
+    help="Exponent that spaces the noise levels; larger values put more steps at small noise.  "
+    "[default: 7]",
+)
 @click.option(
     "--order",
     type=click.IntRange(1, 2),
-    help="1: Euler's step, 2: Heun's, which denoises twice.  [default: 1; exact: 2]",
+    help="Order of each step. 1: Euler's; 2: Heun's, which denoises twice and takes twice as "
+    "long.  [default: 1; exact: 2]",
 )
 @click.option(
     "--seed",
     type=int,
-    help="Sample n is made from (seed, n).  [default: modelSeeds of a JSON, else 0]",
+    help="Random seed; sample number n depends on the seed and n only.  [default: modelSeeds of a "
+    "JSON, else 0]",
 )
 @click.option(
-    "--batch", default="auto", show_default=True, help="Samples at a time; auto: by memory."
+    "--batch",
+    default="auto",
+    show_default=True,
+    help="Number of samples computed at a time; auto chooses it by the memory that is free.",
 )
 @click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16"]),
     default="auto",
     show_default=True,
-    help="Of matrix products; auto: bf16 on a GPU, fp32 on a CPU.",
+    help="Precision of matrix products; auto takes bf16 on a GPU and fp32 on a CPU.",
 )
 @click.option(
     "--embeddings",
     type=click.Path(path_type=Path),
     default=None,
-    help="Folder of `protenix-eba embed`; the trunk runs for what is not there.",
+    help="Folder that `protenix-eba embed` wrote. The trunk runs only for proteins that it lacks.",
 )
 @msa_option
-@click.option("--split-cif", is_flag=True, help="Also write NAME/NAME_<number>.cif.")
+@click.option(
+    "--split-cif",
+    is_flag=True,
+    help="Also write each sample as a file of its own, NAME/NAME_<number>.cif.",
+)
 @click.option(
     "--valid-only",
     is_flag=True,
-    help="Leave out samples with a broken chain, a D-amino acid or a clash, and make others.",
+    help="Leave out samples with a broken chain, a D-amino acid or a clash, and make others in "
+    "their place.",
 )
 @click.option(
     "--max-attempts-factor",
     type=click.FloatRange(min=1),
     default=4.0,
     show_default=True,
-    help="Of --valid-only: try at most so many times the samples asked for.",
+    help="With --valid-only: give up after this many times the number of samples asked for.",
 )
 @click.option(
     "--relax",
     is_flag=True,
-    help="Minimise the samples with the force field, into OUT_relaxed, with their energies.",
+    help="Also minimise the samples with the force field, and write them with their energies to "
+    "OUT_relaxed.",
 )
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Of --relax: processes.",
+    help="With --relax: number of processes.",
 )
 @click.option(
     "--head",
     metavar="NAME",
-    help="Refine the samples' C-alpha traces by the model's distogram, into OUT_NAME: ebmfold, or "
-    "a head that a plugin registers.",
+    help="Also refine the C-alpha traces of the samples with the model's distogram, and write "
+    "them to OUT_NAME. NAME is ebmfold, or a head that a plugin registers.",
 )
 def sample(
     config_path: Path,
@@ -164,9 +210,9 @@ def sample(
 ) -> None:
     """Sample ensembles from sequences alone: NAME/NAME.pdb and NAME/NAME.xtc.
 
-    NAME/NAME.json says what made them, and which samples are invalid. Ensembles that are there
-    already, made with the same settings, are kept. Without --msa, embeddings that are there are
-    taken as they are, whatever MSA they were made with.
+    NAME/NAME.json says how they were made, and which samples are invalid. Ensembles that are there
+    already and were made with the same settings are kept. Without --msa, embeddings from
+    --embeddings are used as they are, whatever MSA they were made with.
     """
     from protenix_eba.core.progress import tell
     from protenix_eba.host.msa import MsaFiles
@@ -199,7 +245,7 @@ def sample(
 
 
 def _exit_with(report: Report, n_ensembles: int) -> None:
-    """Tell what went wrong; status 3 also where only samples are missing."""
+    """Print what went wrong and exit; with status 3 also if only samples are missing."""
     from protenix_eba.core.progress import tell
 
     for problem in report.problems:
@@ -210,7 +256,7 @@ def _exit_with(report: Report, n_ensembles: int) -> None:
 
 
 def _models(checkpoints: Sequence[str], out: Path) -> dict[Path, Path]:
-    """Output folder of each checkpoint."""
+    """Return the output folder of each checkpoint, with the checkpoint's path."""
     from protenix_eba.core.files import require_file
 
     if len(checkpoints) == 1 and Path(checkpoints[0]).is_file():
@@ -235,7 +281,7 @@ def _models(checkpoints: Sequence[str], out: Path) -> dict[Path, Path]:
 def _settings(
     preset: str | None, given: dict[str, float | None], *, n_steps: int, sigma_data: float
 ) -> SamplerSettings:
-    """The preset's settings, and over them those that were given."""
+    """Return the preset's settings, replaced by the options that were given."""
     chosen = PRESETS[preset] if preset else {}
     chosen = chosen | {key: value for key, value in given.items() if value is not None}
     return replace(SamplerSettings(n_steps=n_steps, sigma_data=sigma_data), **chosen)

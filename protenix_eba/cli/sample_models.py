@@ -25,7 +25,7 @@ __all__ = ["Job", "Report", "sample_with"]
 
 @dataclass(frozen=True)
 class Job:
-    """What is the same for all checkpoints."""
+    """The part of a sampling job that is the same for all checkpoints."""
 
     configs: Any
     proteins: Sequence[Protein]
@@ -42,7 +42,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Report:
-    """What went wrong.
+    """The failures and other problems of a sampling job.
 
     Attributes:
         failures: Target -> why it has no ensemble.
@@ -95,7 +95,7 @@ def sample_with(job: Job, checkpoint: Path, out: Path, report: Report) -> None:
 
 
 def _head(job: Job) -> Head | None:
-    """The head that refines the samples, if one is asked for."""
+    """Build the head that refines the samples, if one is asked for."""
     if job.head is None:
         return None
     from protenix_eba.ebmfold import protenix_head  # noqa: F401  registers our own
@@ -111,7 +111,7 @@ def _head(job: Job) -> Head | None:
 def _sample_all(
     job: Job, run: SamplingRun, trunk: Trunk, out: Path, report: Report
 ) -> dict[str, Ensemble]:
-    """Sample each protein; the ensembles by its name."""
+    """Sample each protein; return the ensembles by the name of the protein."""
     from protenix_eba.core.progress import progress_bar, tell
 
     made: dict[str, Ensemble] = {}

@@ -1,4 +1,4 @@
-"""What the commands that use the model share: options, configuration, failures."""
+"""Options, configuration and failures, for the commands that use the model."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def config_option(function: F) -> F:
-    """The option `--config`: the YAML file that `protenix-train` takes, for the model's sizes."""
+    """Add the option `--config`, the YAML file of the model that `protenix-train` takes too."""
     return click.option(
         "--config",
         "config_path",
         type=click.Path(path_type=Path),
         required=True,
-        help="Configuration of the model, the file given to protenix-train.",
+        help="YAML configuration of the model: the same file that protenix-train takes.",
     )(function)
 
 
 def plugin_option(function: F) -> F:
-    """The option `--plugin`: what the plugins register is there before the command looks it up.
+    """Add the option `--plugin`, which loads plugins before the command looks for components.
 
     The command gets their names as `plugins`, for the configuration and for its worker processes.
     """
@@ -44,7 +44,8 @@ def plugin_option(function: F) -> F:
         metavar="NAME[,NAME]",
         default="",
         callback=lambda context, option, value: _use_plugins(value),
-        help="Plugins whose components and sections of the configuration are used.",
+        help="Plugins to load, separated by commas. Their components and their sections of the "
+        "configuration can then be used.",
     )(function)
 
 
@@ -60,19 +61,20 @@ def _use_plugins(word: str) -> tuple[str, ...]:
 
 
 def msa_option(function: F) -> F:
-    """The option `--msa`."""
+    """Add the option `--msa`."""
     return click.option(
         "--msa",
         "msa_path",
         type=click.Path(path_type=Path),
         default=None,
-        help="Alignments: a folder with NAME.a3m or NAME/*.a3m for each protein, a folder of "
-        "Protenix's own search (pairing.a3m, non_pairing.a3m), or one a3m file.  [default: none]",
+        help="Multiple sequence alignments: a folder with NAME.a3m or NAME/*.a3m for each "
+        "protein, a folder that Protenix's own search wrote (pairing.a3m, non_pairing.a3m), or a "
+        "single a3m file.  [default: none]",
     )(function)
 
 
 def exit_with_failures(failures: Mapping[str, str], n_targets: int) -> None:
-    """Print why targets failed and end the command; if none has, go on.
+    """Print why targets failed and end the command; do nothing if none failed.
 
     Args:
         failures: Target -> reason.
@@ -92,7 +94,7 @@ def exit_with_failures(failures: Mapping[str, str], n_targets: int) -> None:
 def load_configuration(
     config_path: Path | None, plugins: Sequence[str] = (), **overrides: str
 ) -> Any:
-    """The resolved configuration, in an environment where Protenix can be imported.
+    """Resolve the configuration, in an environment where Protenix can be imported.
 
     Args:
         config_path: YAML file, or None for the defaults.

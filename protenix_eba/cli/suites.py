@@ -1,4 +1,4 @@
-"""`protenix-eba suites`: what `evaluate --suite` can answer; and its answer on the screen."""
+"""`protenix-eba suites`: what `evaluate --suite` can answer; and how its answers are printed."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def answer(
     weights: Path | None,
     changes: Sequence[str],
 ) -> bool:
-    """Run a suite, write its files, print its headline; whether some targets failed.
+    """Run a suite, write its files and print its headline; return whether some targets failed.
 
     Args:
         name: Name of the suite.
@@ -96,7 +96,7 @@ def _print(outcome: Outcome, out: Path) -> None:
 
 
 def _table(outcome: Outcome) -> Any:
-    """The headline's values; all are in the files."""
+    """Lay out the values of the headline; the files have all values."""
     from rich.table import Table
     from rich.text import Text
 

@@ -28,7 +28,7 @@ __all__ = [
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder for results; called before they are computed rather than after.
+    """Make a folder for results; called before they are computed, so that errors come early.
 
     Raises:
         UserError: It cannot be made or written to.
@@ -45,7 +45,7 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """A temporary sibling of `path` that is renamed to it when the block ends without an error.
+    """Yield a temporary sibling of `path`, renamed to it when the block ends without an error.
 
     The temporary name keeps the suffix, since some writers choose their format by it.
 
@@ -73,7 +73,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def require_file(path: Path | str, what: str, hint: str = "check the path") -> Path:
-    """`path` as a Path, if it is a readable file.
+    """Return `path` as a Path, if it is a readable file.
 
     Raises:
         UserError: It is not; `what` names it ("energy labels", "checkpoint").
@@ -86,19 +86,19 @@ def require_file(path: Path | str, what: str, hint: str = "check the path") -> P
 
 
 def natural_order(path: Path) -> list[tuple[int, str]]:
-    """A key to sort paths by: frame_10 comes after frame_9."""
+    """Return a key to sort paths by: frame_10 comes after frame_9."""
     parts = re.split(r"(\d+)", str(path))
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def sha256_of_file(path: Path | str) -> str:
-    """The SHA-256 of a file's bytes, hexadecimal."""
+    """Return the SHA-256 of a file's bytes, hexadecimal."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def fingerprint(value: Any) -> str:
-    """A 16-digit fingerprint of anything that JSON can hold, independent of key order."""
+    """Return a 16-digit fingerprint of anything that JSON can hold, whatever the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -46,8 +46,8 @@ def tell(message: str, on: Console = console) -> None:
 _shown: list[Progress] = []
 
 
-class _Words(TextColumn):
-    """Text that gives way where the terminal is narrow: numbers are not cut, it is."""
+class _CutText(TextColumn):
+    """Text that is cut where the terminal is narrow, in place of numbers."""
 
     def __init__(self, words: str) -> None:
         super().__init__(words, markup=False, table_column=Column())
@@ -59,41 +59,41 @@ class _Words(TextColumn):
 
 
 def bar_columns() -> tuple[ProgressColumn, ...]:
-    """What stands in a bar, from left to right; counts and times are never cut."""
+    """Return the columns of a bar, from left to right; counts and times are never cut."""
 
     def whole() -> Column:
         return Column(no_wrap=True)
 
     return (
-        _Words("{task.description}"),
+        _CutText("{task.description}"),
         BarColumn(bar_width=None, table_column=Column(max_width=40)),
         MofNCompleteColumn(table_column=whole()),
         TimeElapsedColumn(table_column=whole()),
         TextColumn("left", table_column=whole()),
         TimeRemainingColumn(table_column=whole()),
-        _Words("{task.fields[note]}"),
+        _CutText("{task.fields[note]}"),
     )
 
 
-class _Lines(Progress):
-    """The same tasks as plain lines, each when its time has come and there is something new."""
+class _PlainLines(Progress):
+    """Progress as plain lines, each printed when it is due and something is new."""
 
     def __init__(self) -> None:
         super().__init__(console=console, speed_estimate_period=RATE_WINDOW_S, disable=True)
         self._due = self.get_time() + FIRST_LINE_S
 
     def update(self, task_id: TaskID, *words: Any, **fields: Any) -> None:
-        """Change a task, and say so if it is time."""
+        """Change a task, and print it if it is due."""
         super().update(task_id, *words, **fields)
         self._say_if_due(task_id)
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
-        """Advance a task, and say so if it is time."""
+        """Advance a task, and print it if it is due."""
         super().advance(task_id, advance)
         self._say_if_due(task_id)
 
     def stop(self) -> None:
-        """Say how far all came."""
+        """Print how far all tasks came."""
         for task in self.tasks:
             self._say(task)
 
@@ -108,7 +108,7 @@ class _Lines(Progress):
 
 
 def line(task: Task) -> str:
-    """A task in one line: done/total, time, rate, time left, and what its command says of it."""
+    """Describe a task in one line: done/total, time, rate, time left, and its command's note."""
     words = [f"{task.description}: {task.completed:.0f}/{task.total:.0f} in {_time(task.elapsed)}"]
     if task.speed:
         fast = task.speed >= 1
@@ -125,7 +125,7 @@ def _time(seconds: float | None) -> timedelta:
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A rich progress bar with counts and times; plain lines where no terminal shows it.
+    """Return a rich progress bar with counts and times; plain lines without a terminal.
 
     Inside of another one, its tasks are shown below the other's and taken away at the end.
     """
@@ -136,7 +136,7 @@ def progress_bar() -> Iterator[Progress]:
             _shown[0].remove_task(task)
         return
     shows_bars = console.is_terminal or console.is_jupyter
-    with _bar() if shows_bars else _Lines() as progress:
+    with _bar() if shows_bars else _PlainLines() as progress:
         _shown.append(progress)
         try:
             yield progress
@@ -149,7 +149,7 @@ def _bar() -> Progress:
 
 
 def track(items: Iterable[T], description: str, total: int, *, visible: bool = True) -> Iterator[T]:
-    """Iterate with a bar, or with lines where no terminal shows one."""
+    """Iterate with a progress bar, or with plain lines without a terminal."""
     with progress_bar() as progress:
         task = progress.add_task(description, total=total, note="", visible=visible)
         for item in items:

@@ -1,4 +1,4 @@
-"""One way to say that a value of a configuration is outside its range."""
+"""A base class for values of a configuration that checks their ranges."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Ranged"]
 
 
 class Ranged:
-    """Values that are checked when they are put together: a base of dataclasses.
+    """Base of dataclasses that check their values when they are made.
 
     Attributes:
         prefix: Prefix of the names in messages, such as "eba." for a section of the configuration.
@@ -19,7 +19,7 @@ class Ranged:
     prefix: ClassVar[str] = ""
 
     def _require(self, key: str, holds: bool, expected: str) -> None:
-        """Refuse a value.
+        """Raise an error unless a value is inside its range.
 
         Raises:
             UserError: It does not hold.

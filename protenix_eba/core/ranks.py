@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other."""
+"""Communication between the processes of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:
-    """Whether any process raises the flag."""
+    """Return whether any process raises the flag."""
     if dist.get_world_size() == 1:
         return flag
     shared = torch.tensor(float(flag), device=device)
@@ -23,7 +23,7 @@ def any_rank(flag: bool, device: torch.device) -> bool:
 
 
 def average(values: Mapping[str, float], device: torch.device) -> dict[str, float]:
-    """The mean over processes, which all give the same names in the same order."""
+    """Return the mean over processes; all give the same names in the same order."""
     shared = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
     if dist.get_world_size() > 1:
         dist.all_reduce(shared)
@@ -32,7 +32,7 @@ def average(values: Mapping[str, float], device: torch.device) -> dict[str, floa
 
 
 def gather_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of all processes, in the order of their ranks."""
+    """Return the rows of all processes, in the order of their ranks."""
     if dist.get_world_size() == 1:
         return list(rows)
     parts: list[list[dict[str, Any]]] = [[] for _ in range(dist.get_world_size())]
@@ -41,7 +41,7 @@ def gather_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def from_first(value: T) -> T:
-    """The first process's value, to the last bit."""
+    """Return the first process's value, to the last bit."""
     if dist.get_world_size() == 1:
         return value
     shared = [value]

@@ -44,7 +44,7 @@ _DONE = "complete.json"
 
 
 class RunFolder:
-    """One run.
+    """The folder of one training run.
 
     Args:
         path: `base_dir/run_name`; made if absent.
@@ -66,7 +66,7 @@ class RunFolder:
         self.targets = path / "validation_targets.csv"
 
     def claim(self, configuration: dict[str, Any]) -> None:
-        """Write the configuration of a new run, or check that of an old one.
+        """Write the configuration of a new run, or check that it is the one of an old run.
 
         Raises:
             UserError: The folder holds a run with another configuration.
@@ -98,7 +98,7 @@ class RunFolder:
             temporary.write_text(yaml.safe_dump(configuration), encoding="utf-8")
 
     def _lock(self) -> None:
-        """Keep other processes from training here, for as long as this one lives."""
+        """Keep other processes from training here while this one lives."""
         self._held = open(self.path / ".lock", "w")  # noqa: SIM115
         try:
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -109,11 +109,11 @@ class RunFolder:
             ) from error
 
     def _has_begun(self) -> bool:
-        """Whether a step has been made; before, a start has nothing that it could lose."""
+        """Return whether a step has been made; before, a run has nothing to lose."""
         return self.log.is_file() or bool(self.complete_steps())
 
     def pin(self, facts: Mapping[str, str | int]) -> None:
-        """Write down what a run started from, or check that it is the same now.
+        """Write down what a run starts from, or check that it is still the same.
 
         Args:
             facts: Facts to record, for example fingerprints of the start checkpoint.
@@ -133,16 +133,16 @@ class RunFolder:
         write_json(path, dict(facts))
 
     def finish(self, step: int) -> None:
-        """Declare the run finished at `step`."""
+        """Record that the run is finished at `step`."""
         write_json(self.path / "finished.json", {"step": step})
 
     def is_finished(self, step: int) -> bool:
-        """Whether the run was finished at `step`."""
+        """Return whether the run was finished at `step`."""
         path = self.path / "finished.json"
         return path.is_file() and read_json(path)["step"] == step
 
     def is_best(self, step: int, loss: float) -> bool:
-        """Whether a validation is the best so far."""
+        """Return whether a validation is the best so far."""
         path = self.path / "best.json"
         if not math.isfinite(loss):
             return False
@@ -153,21 +153,21 @@ class RunFolder:
         return bool(best["step"] >= step or loss < best["loss"])
 
     def mark_best(self, step: int, loss: float) -> None:
-        """Declare `best.pt` to be of `step`."""
+        """Record that `best.pt` holds the weights of `step`."""
         write_json(self.path / "best.json", {"step": step, "loss": loss})
 
     def complete_steps(self) -> list[int]:
-        """Steps of the checkpoints that were written to their end, newest first."""
+        """Return the steps of whole checkpoints, newest first."""
         found = [p.parent.name for p in self.checkpoints.glob(f"step_*/{_DONE}")]
         numbers = [name.removeprefix("step_") for name in found]
         return sorted((int(n) for n in numbers if n.isdecimal()), reverse=True)
 
     def tag(self, step: int) -> str:
-        """Name of a checkpoint's folder."""
+        """Return the name of a checkpoint's folder."""
         return f"step_{step:07d}"
 
     def mark_complete(self, step: int, keep: int, world_size: int) -> None:
-        """Declare a checkpoint whole and remove all but the newest `keep`."""
+        """Record that a checkpoint is whole, and remove all but the newest `keep`."""
         done = {"step": step, "world_size": world_size}
         write_json(self.checkpoints / self.tag(step) / _DONE, done)
         for old in self.complete_steps()[keep:]:
@@ -176,7 +176,7 @@ class RunFolder:
             shutil.rmtree(rewritten, ignore_errors=True)
 
     def mark_incomplete(self, step: int) -> None:
-        """Take that back, before the checkpoint is written again."""
+        """Withdraw that record, before the checkpoint is written again."""
         (self.checkpoints / self.tag(step) / _DONE).unlink(missing_ok=True)
 
     def set_aside(self, steps: Iterable[int]) -> None:
@@ -187,11 +187,11 @@ class RunFolder:
             path.rename(path.with_name(f"unreadable_{path.name}"))
 
     def world_size(self, step: int) -> int:
-        """How many processes wrote a checkpoint."""
+        """Return how many processes wrote a checkpoint."""
         return int(read_json(self.checkpoints / self.tag(step) / _DONE)["world_size"])
 
     def truncate_logs(self, step: int) -> None:
-        """Forget the lines of steps after `step`, where a resumed run goes on."""
+        """Remove the lines of steps after `step`, from which a resumed run continues."""
         for path in (self.log, self.validation, self.targets):
             if not path.is_file():
                 continue
@@ -204,7 +204,7 @@ class RunFolder:
                 csv.writer(handle).writerows(kept)
 
     def append_row(self, path: Path, row: Mapping[str, float | int | str]) -> None:
-        """Add one line to `log` or `validation`; the first one brings the header.
+        """Add one line to `log` or `validation`; the first one comes with the header.
 
         A file that an earlier version began keeps its columns.
         """
@@ -228,7 +228,7 @@ def _damaged(path: Path) -> UserError:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a file of a run folder holds.
+    """Read a JSON file of a run folder.
 
     Raises:
         UserError: It is no JSON.
@@ -245,7 +245,7 @@ def _may_change(key: str) -> bool:
 
 
 def _changed(before: Any, after: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """Dotted keys whose values differ, with both values."""
+    """Return the dotted keys whose values differ, with both values."""
     if before is None and isinstance(after, dict) and prefix:
         return []  # a section that joined later had no part in the run
     if isinstance(before, dict) and isinstance(after, dict):

@@ -1,4 +1,4 @@
-"""Metrics of a training run for the eye: TensorBoard, and Weights & Biases if asked for.
+"""Curves of a training run for TensorBoard and, if asked for, Weights & Biases.
 
 The numbers to compute with stay in the CSV files of the run folder.
 """
@@ -34,7 +34,7 @@ class WandbSettings:
 
 
 class RunLog:
-    """An open log; made by `open_run_log`.
+    """An open log, which `open_run_log` makes.
 
     Args:
         writer: `tensorboardX.SummaryWriter`, or None.
@@ -62,7 +62,7 @@ class RunLog:
             self._run.log(tagged, step=step)
 
     def close(self) -> None:
-        """Write what is pending and let go of the files."""
+        """Write what is pending and close the files."""
         if self._writer is not None:
             self._writer.close()
         if self._run is not None:

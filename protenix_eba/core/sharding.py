@@ -23,7 +23,7 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """From "3/8".
+        """Read a shard from text such as "3/8".
 
         Raises:
             UserError: Anything else.
@@ -37,5 +37,5 @@ class Shard:
         return cls(int(match[1]), int(match[2]))
 
     def of(self, items: Sequence[T]) -> list[T]:
-        """Every n-th item, so that the shares of n jobs are all items, each once."""
+        """Return every n-th item, so that n jobs share all items, each once."""
         return list(items[self.index - 1 :: self.count])

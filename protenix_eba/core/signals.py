@@ -1,4 +1,4 @@
-"""Leaving cleanly when asked to."""
+"""Interrupts of a run: leaving cleanly on Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["StopSignals", "Terminated", "sigterm_interrupts"]
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came, from a queue or an operator: to be treated as Ctrl-C is."""
+    """SIGTERM came, from a queue or an operator, and is treated as Ctrl-C is."""
 
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM raises `Terminated` within it, so that files are closed and a line can be said.
+    """Let SIGTERM raise `Terminated` within the block, so that files are closed.
 
     Processes that are forked within it die of the signal as they would without.
     """
@@ -42,7 +42,7 @@ def sigterm_interrupts() -> Iterator[None]:
 
 
 class StopSignals:
-    """Ctrl-C and SIGTERM (a preempted job) are noted within it; a second one stops at once.
+    """Notes Ctrl-C and SIGTERM (a preempted job) within the block; a second one stops at once.
 
     Attributes:
         received: Whether one came.
@@ -54,13 +54,13 @@ class StopSignals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        """Take the signals over."""
+        """Take over the signals."""
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give them back."""
+        """Give the signals back."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -1,4 +1,4 @@
-"""Text as people's programs write it: byte order marks, UTF-16, CRLF, NUL between records."""
+"""Reading text of any program: byte order marks, UTF-16, CRLF, NUL between records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SEPARATORS: Final = re.compile(r"^\0+|\0+$", re.MULTILINE)
 
 
 def read_text(path: Path, hint: str = "save it as text in UTF-8", *, strict: bool = True) -> str:
-    """A text file, its lines ended by a line feed, without byte order mark.
+    """Read a text file, its lines ended by a line feed, without a byte order mark.
 
     NUL at the ends of lines is left out; within a line it stays, and is a mistake there.
 
@@ -44,13 +44,13 @@ def read_text(path: Path, hint: str = "save it as text in UTF-8", *, strict: boo
 
 
 def text_lines(path: Path, hint: str = "save it as text in UTF-8") -> list[str]:
-    """The lines of a text file with their ends, for `csv.reader`; see `read_text`."""
+    """Return the lines of a text file with their ends, for `csv.reader`; see `read_text`."""
     return read_text(path, hint).splitlines(keepends=True)
 
 
 @contextmanager
 def without_mark(path: Path) -> Iterator[Path]:
-    """The file, or a copy in UTF-8 where it begins with a byte order mark.
+    """Return the file, or a copy in UTF-8 if it begins with a byte order mark.
 
     For readers of other libraries, to which the mark is a part of the first line: they pass over
     that line's atom.

@@ -16,5 +16,5 @@ GAS_CONSTANT_KJ_MOL_K: Final = 8.31446261815324e-3
 
 
 def thermal_energy_kj_mol(temperature_K: float) -> float:
-    """Thermal energy kT in kJ/mol: 2.494 at 300 K."""
+    """Return the thermal energy kT in kJ/mol: 2.494 at 300 K."""
     return GAS_CONSTANT_KJ_MOL_K * temperature_K

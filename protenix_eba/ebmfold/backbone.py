@@ -23,7 +23,7 @@ BACKBONE: Final = ("N", "CA", "C", "O")
 
 
 def require_pulchra() -> Any:
-    """What rebuilds: C-alpha atoms stay where they are, and there are no side chains.
+    """Return PULCHRA, set to keep C-alpha atoms in place and to add no side chains.
 
     Raises:
         UserError: The package is not installed.
@@ -38,7 +38,7 @@ def require_pulchra() -> Any:
 def rebuild_backbone(
     ca: NDArray[np.floating], sequence: str, bonded: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """The atoms N, CA, C and O of each residue.
+    """Build the atoms N, CA, C and O of each residue.
 
     Args:
         ca: `[L, 3]` in angstrom.
@@ -64,7 +64,7 @@ def rebuild_backbone(
 
 
 def write_backbone(path: Path, trace: Path) -> None:
-    """Write a PDB file with the backbone of a C-alpha trace; chains and numbers are its own.
+    """Write a PDB file with the backbone of a C-alpha trace, with its chains and numbers.
 
     Args:
         path: File to write.

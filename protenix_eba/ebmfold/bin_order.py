@@ -1,4 +1,4 @@
-"""Bins of other programs -> trRosetta's: the channel for "no contact" first, 15 degrees wide.
+"""Conversion of other programs' bins to trRosetta's: "no contact" first, 15 degrees wide.
 
 trRosetta (37/25/25/13 channels) has that channel first. RoseTTAFold and trRosetta2 (37/37/37/19)
 have it last, and angles in bins of 10 degrees.
@@ -29,7 +29,7 @@ _HINT: Final = (
 
 
 def no_contact_is_last(distance: Array) -> bool:
-    """Whether the last of 37 channels, not the first, says that two residues are far apart.
+    """Return whether the last of 37 channels, not the first, says that residues are far apart.
 
     Args:
         distance: `[L, L, 37]` probabilities.
@@ -51,7 +51,7 @@ def no_contact_is_last(distance: Array) -> bool:
 
 
 def with_trrosettas_bins(name: str, values: Array) -> Array:
-    """An array with the channel for no contact last, in trRosetta's order and bins.
+    """Convert an array whose channel for no contact is last to trRosetta's order and bins.
 
     Args:
         name: "dist", "omega", "theta" or "phi".
@@ -64,7 +64,7 @@ def with_trrosettas_bins(name: str, values: Array) -> Array:
 
 
 def _wider(n_bins: int) -> Array:
-    """`[n, 2 n / 3]`, rows sum to 1: the share of each bin that a bin half as wide again holds."""
+    """Return `[n, 2 n / 3]` shares of each bin in bins half as wide again; rows sum to 1."""
     narrow, wide = np.arange(n_bins)[:, None], 1.5 * np.arange(n_bins * 2 // 3)
     overlap = np.minimum(narrow + 1, wide + 1.5) - np.maximum(narrow, wide)
     shares: Array = np.clip(overlap, 0.0, None).astype(np.float32)
@@ -72,7 +72,7 @@ def _wider(n_bins: int) -> Array:
 
 
 def check_neighbours(distance: Array) -> None:
-    """Refuse distances of which neighbours in the sequence are not 5 to 7 angstrom apart.
+    """Refuse distances that do not put neighbours in sequence 5 to 7 angstrom apart.
 
     Args:
         distance: `[L, L, 37]` in trRosetta's order.

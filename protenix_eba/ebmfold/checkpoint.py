@@ -1,4 +1,4 @@
-"""Trained networks in one file each: weights, and what is needed to build them anew."""
+"""Files of trained networks, each with its weights and what is needed to build it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _KEY: Final = "ebmfold"
 
 
 def build_network(name: str, settings: dict[str, Any]) -> ScoreNetwork:
-    """A network with fresh weights.
+    """Build a network with fresh weights.
 
     Args:
         name: One of `NETWORKS`.
@@ -62,7 +62,7 @@ def save_network(path: Path | str, network: ScoreNetwork) -> None:
 
 
 def load_network(path: Path | str) -> ScoreNetwork:
-    """A network in evaluation mode from a file of `save_network`.
+    """Load a network in evaluation mode from a file that `save_network` wrote.
 
     Raises:
         UserError: It is no such file.

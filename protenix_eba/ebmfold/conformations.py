@@ -42,7 +42,7 @@ class Conformation:
 
 
 def find_conformations(path: Path) -> list[Conformation]:
-    """What a path holds.
+    """Find the conformations in a file or folder.
 
     Args:
         path: A PDB or mmCIF file, each model of which is one conformation; a folder of
@@ -50,7 +50,8 @@ def find_conformations(path: Path) -> list[Conformation]:
             folder with structure files at any depth, as of `protenix pred`.
 
     Returns:
-        One for a file that cannot be read, too: to read it then raises why.
+        The conformations. A file that cannot be read counts as one: reading it then raises the
+        reason.
 
     Raises:
         UserError: There is nothing, or the trajectories cannot be used.
@@ -77,7 +78,7 @@ def _name_below(folder: Path, file: Path) -> str:
 
 def _models(path: Path, name: str) -> Iterator[Conformation]:
     try:
-        n_models, _ = _opened(path, path.stat().st_mtime_ns)
+        n_models, _ = _open_cached(path, path.stat().st_mtime_ns)
     except UserError:
         n_models = 1
     for model in range(1, n_models + 1):
@@ -86,13 +87,13 @@ def _models(path: Path, name: str) -> Iterator[Conformation]:
 
 
 @lru_cache(maxsize=1)
-def _opened(path: Path, modified_ns: int) -> tuple[int, Callable[[int], Trace]]:
-    """A file with many models is parsed once; of many files, one is in memory at a time."""
+def _open_cached(path: Path, modified_ns: int) -> tuple[int, Callable[[int], Trace]]:
+    """Open a file and keep it in memory until the next one, so that many models are parsed once."""
     return open_models(path)
 
 
 def _read_model(path: Path, model: int) -> Trace:
-    return _opened(path, path.stat().st_mtime_ns)[1](model)
+    return _open_cached(path, path.stat().st_mtime_ns)[1](model)
 
 
 def _frames(folder: Path) -> Iterator[Conformation]:
@@ -118,7 +119,7 @@ def _frames(folder: Path) -> Iterator[Conformation]:
 
 @dataclass(frozen=True)
 class _Residues:
-    """Of a topology: its C-alpha atoms, and what `Trace` says of them."""
+    """The residues of a topology: their C-alpha atoms, and what `Trace` says of them."""
 
     atoms: NDArray[np.int64]
     sequence: str
@@ -143,7 +144,7 @@ def _residues(target: Target) -> _Residues:
 
 
 def _read_frame(target: Target, replica: int, frame: int, residues: _Residues) -> Trace:
-    """By itself: a frame that is damaged is no other's fault."""
+    """Read one frame on its own, so that a damaged frame does not affect others."""
     from protenix_eba.structures.trajectories import read_frames
 
     xyz = read_frames(target, replica, np.array([frame]))[0, residues.atoms]

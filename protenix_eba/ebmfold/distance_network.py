@@ -25,7 +25,7 @@ __all__ = ["CORRECTED", "PAPER", "DistanceNetwork", "DistanceNetworkConfig"]
 
 @dataclass(frozen=True)
 class DistanceNetworkConfig:
-    """Sizes and choices; the defaults are the paper's (section 4.2 and 5.1).
+    """Sizes and choices of the network; the defaults are the paper's (sections 4.2 and 5.1).
 
     Attributes:
         n_blocks: Residual blocks, whose dilations are 1, 3, 5, 9 in turn.
@@ -56,7 +56,7 @@ _DILATIONS: Final = (1, 3, 5, 9)
 
 
 class DistanceNetwork(ScoreNetwork):
-    """A score of squared distances by convolutions, taken to coordinates by the chain rule (Eq. 8).
+    """Convolutions score squared distances; the chain rule takes the score to coordinates (Eq. 8).
 
     It cannot tell a structure from its mirror image: the score of one mirrors that of the other.
 
@@ -107,7 +107,7 @@ class DistanceNetwork(ScoreNetwork):
         return denoised
 
     def _level(self, sigma: Tensor) -> Tensor:
-        """`[B]` number of the nearest of the K levels."""
+        """Return the number of the nearest of the K levels, `[B]`."""
         config = self.config
         ratio = math.log(config.sigma_first / config.sigma_last) / (config.n_levels - 1)
         number: Tensor = (math.log(config.sigma_first) - sigma.log()) / ratio
@@ -115,7 +115,7 @@ class DistanceNetwork(ScoreNetwork):
 
 
 class _Block(nn.Module):
-    """z + convolution(ELU(norm(z)))."""
+    """A residual block: z + convolution(ELU(norm(z)))."""
 
     def __init__(self, config: DistanceNetworkConfig, dilation: int) -> None:
         super().__init__()

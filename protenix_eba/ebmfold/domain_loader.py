@@ -20,7 +20,7 @@ _NOISE = 2**40
 
 
 class DomainLoader:
-    """Items by their number: item i is the same whoever asks for it, and in whatever order.
+    """Loads items by their number: item i is the same whoever asks for it, in whatever order.
 
     Each domain is seen once in an epoch, which need not be a whole number of items.
 
@@ -52,22 +52,22 @@ class DomainLoader:
         return np.random.default_rng([self._seed, epoch]).permutation(len(self._domains))
 
     def domains(self, index: int) -> list[Domain]:
-        """The domains of item `index`."""
+        """Return the domains of item `index`."""
         first = index * self._batch_size
         places = (divmod(n, len(self._domains)) for n in range(first, first + self._batch_size))
         return [self._domains[int(self._order(epoch)[place])] for epoch, place in places]
 
     def __getitem__(self, index: int) -> Batch:
-        """Item `index`."""
+        """Load item `index`."""
         generator = stream_generator(self._seed, index)
         return draw_batch(self.domains(index), self._crops, generator)
 
     def noise(self, index: int) -> torch.Generator:
-        """For the noise of item `index`."""
+        """Return the random generator for the noise of item `index`."""
         return stream_generator(self._seed, index + _NOISE)
 
     def share(self, steps: Iterable[int], rank: int, world_size: int) -> Iterator[int]:
-        """The numbers of one process's items, all of a step before those of the next."""
+        """Yield the numbers of one process's items, step by step."""
         for step in steps:
             first = step * self._batch_items
             yield from range(first + rank, first + self._batch_items, world_size)

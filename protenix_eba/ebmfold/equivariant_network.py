@@ -26,7 +26,7 @@ _PAIRS_AT_A_TIME: Final = 8192
 
 @dataclass(frozen=True)
 class EquivariantNetworkConfig:
-    """Sizes.
+    """Sizes of the network.
 
     Attributes:
         n_layers: Updates of pair state and coordinates.
@@ -87,7 +87,7 @@ class EquivariantNetwork(ScoreNetwork):
         return denoised
 
     def _start(self, x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
-        """The pair state before the first layer: what is predicted, and the noisy distances."""
+        """Return the pair state before the first layer, from predictions and noisy distances."""
         squared, blocks = squared_distances(x), []
         for rows in _row_blocks(squared):
             expected = condition.expected[..., rows, :, :]
@@ -114,10 +114,10 @@ class _Layer(nn.Module):
     def forward(
         self, pair: Tensor, y: Tensor, sigma: Tensor, noise: Tensor, condition: Condition
     ) -> tuple[Tensor, Tensor]:
-        """The new pair state `[B, L, L, C]` and the move of each residue `[B, L, 3]`."""
+        """Return the new pair state `[B, L, L, C]` and the move of each residue `[B, L, 3]`."""
         squared = squared_distances(y)
         scale, shift = self.modulation(noise)[:, None, None].chunk(2, dim=-1)
-        seen = _seen_from(y, squared, condition.bonded) if self.chiral else None
+        directions = _directions_from(y, squared, condition.bonded) if self.chiral else None
         share = condition.mask / condition.mask.sum(-1, keepdim=True)
         blocks = _row_blocks(squared)
 
@@ -132,8 +132,8 @@ class _Layer(nn.Module):
         for rows in blocks:
             expected = condition.expected[..., rows, :, :]
             inputs = [normal(rows), distance_features(squared[:, rows], sigma, expected)]
-            if seen is not None:
-                inputs += [seen[:, rows], seen[:, :, rows].transpose(1, 2)]
+            if directions is not None:
+                inputs += [directions[:, rows], directions[:, :, rows].transpose(1, 2)]
             inner = self.inner(torch.cat(inputs, dim=-1))
             hidden = F.silu(inner + of_i[:, rows, None] + of_j[:, None])
             updated.append(pair[:, rows] + self.outer(hidden))
@@ -144,14 +144,14 @@ class _Layer(nn.Module):
 
 
 def _row_blocks(squared: Tensor) -> list[slice]:
-    """Rows that are worked on at a time: without gradients few, whose tensors fit into a cache."""
+    """Return rows to work on together: without gradients few, whose tensors fit into a cache."""
     n_batch, n_rows, _ = squared.shape
     step = n_rows if torch.is_grad_enabled() else max(1, _PAIRS_AT_A_TIME // (n_batch * n_rows))
     return [slice(first, first + step) for first in range(0, n_rows, step)]
 
 
-def _seen_from(y: Tensor, squared: Tensor, bonded: Tensor) -> Tensor:
-    """Directions to all residues in the frame of each, 0 where it has none.
+def _directions_from(y: Tensor, squared: Tensor, bonded: Tensor) -> Tensor:
+    """Return directions to all residues in the frame of each; 0 for residues without a frame.
 
     Args:
         y: `[B, L, 3]`.

@@ -1,4 +1,4 @@
-"""Folding a target: decoys of a network or of the peer, their hand, and which one to take."""
+"""Folding a target: decoys of a network or of the peer, their hand, and the selected one."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class Decoys:
 
     @property
     def selected(self) -> int:
-        """The decoy that the predictions make likeliest."""
+        """Number of the decoy that the predictions make likeliest."""
         return int(self.negative_log_likelihood.argmin())
 
 
 def decoy_generators(seed: int, numbers: range) -> list[torch.Generator]:
-    """Decoy n draws from (seed, n): it is the same in whatever batch it is made."""
+    """Return the generators of decoys; decoy n depends on (seed, n), not on its batch."""
     return [stream_generator(seed, number) for number in numbers]
 
 
@@ -94,21 +94,21 @@ def fold(
         UserError: The decoys diverge.
     """
     begun = time.process_time()
-    moves = _Moves(network, target, sampler, hand_each_level)
+    sample_batch = _BatchSampler(network, target, sampler, hand_each_level)
     at_a_time = max(1, _PAIRS_AT_A_TIME // target.n_residues**2)
     batches, reflected = [], []
     for first in range(0, n_decoys, at_a_time):
         numbers = range(first, min(first + at_a_time, n_decoys))
-        x, turned = moves(seed, numbers, start)
+        x, turned = sample_batch(seed, numbers, start)
         batches.append(x)
         reflected.append(turned)
         told(len(numbers))
-    n_evaluations = moves.denoise.calls / n_decoys
+    n_evaluations = sample_batch.denoise.calls / n_decoys
     return _decoys(target, torch.cat(batches), torch.cat(reflected), n_evaluations, begun)
 
 
-class _Moves:
-    """All that a sampler does with a target, a batch of decoys at a time."""
+class _BatchSampler:
+    """Runs a sampler on a target, a batch of decoys at a time."""
 
     def __init__(
         self, network: ScoreNetwork, target: Target, sampler: Sampler, hand_each_level: bool
@@ -120,7 +120,7 @@ class _Moves:
         self._peer = PeerFolder(target) if sampler.with_likelihood else None
 
     def __call__(self, seed: int, numbers: range, trace: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Decoys `[B, L, 3]`, and which are made from mirror images `[B]`."""
+        """Return decoys `[B, L, 3]`, and which are made from mirror images `[B]`."""
         generators = decoy_generators(seed, numbers)
         start = None if trace is None else trace.expand(len(numbers), -1, -1)
         if self._peer is None and start is not None:
@@ -147,7 +147,7 @@ class _Moves:
 
 
 class _CountedDenoiser:
-    """A network on one target, which counts the structures that it denoises."""
+    """A network on one target that counts the structures it denoises."""
 
     def __init__(self, network: ScoreNetwork, target: Target) -> None:
         self._network = network
@@ -165,7 +165,7 @@ class _CountedDenoiser:
 def _more_native(
     denoise: Denoiser, x: Tensor, generators: Generators, sampler: Sampler, target: Target
 ) -> tuple[Tensor, Tensor]:
-    """The samples or their mirror images, and which are mirror images.
+    """Return the samples or their mirror images, and which are mirror images.
 
     Samples whose helices are right-handed in a mirrored fold look native and are not. Refined from
     a small noise level, with a network that sees chirality, a trace comes into the hand of its
@@ -187,7 +187,7 @@ def _more_native(
 
 
 def _strangeness(x: Tensor, target: Target) -> Tensor:
-    """`[B]` how little traces look like the native hand.
+    """Return `[B]` how little traces resemble the native hand.
 
     Refined against distances, a mirrored fold with right-handed helices is as likely as the native
     one: only orientations tell more than dihedral angles do.
@@ -201,7 +201,7 @@ def _strangeness(x: Tensor, target: Target) -> Tensor:
 def fold_by_peer(
     target: Target, n_decoys: int, seed: int, *, told: Told = lambda n: None
 ) -> Decoys:
-    """Decoys by multidimensional scaling and L-BFGS; see `fold`."""
+    """Make decoys by multidimensional scaling and L-BFGS; see `fold`."""
     begun = time.process_time()
     folder = PeerFolder(target)
     traces = []
@@ -233,7 +233,7 @@ def score_table(
     native: Tensor | None = None,
     residues: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
 ) -> list[dict[str, Any]]:
-    """One row per decoy, for JSON.
+    """Return the scores of decoys, a row each, for JSON.
 
     Args:
         decoys: B of them.
@@ -242,8 +242,9 @@ def score_table(
             all.
 
     Returns:
-        `lddt_ca, gdt_ts, tm_score, ca_rmsd_angstrom, mirrored, negative_log_likelihood,
-        reflected, selected`; `mirrored` says that the mirror image is nearer to the native one.
+        Rows with `lddt_ca, gdt_ts, tm_score, ca_rmsd_angstrom, mirrored, negative_log_likelihood,
+        reflected, selected`; `mirrored` says that the mirror image is nearer to the native
+        structure.
     """
     columns: dict[str, list[Any]] = {
         key: [None] * len(decoys.ca)

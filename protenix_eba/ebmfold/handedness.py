@@ -1,4 +1,4 @@
-"""Which hand a C-alpha trace has: the paper's HIRM (section 4.4).
+"""The hand of a C-alpha trace, by the paper's HIRM (section 4.4).
 
 The score of a network that reads distances mirrors with the structure: no such network can tell a
 fold from its mirror image. C-alpha dihedral angles can.
@@ -34,7 +34,7 @@ REFERENCE_DIHEDRALS: Final = (
 
 
 def dihedral_divergence(x: Tensor, bonded: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of a trace's dihedral angles from those of native proteins.
+    """Return the Kullback-Leibler divergence of a trace's dihedral angles from native ones.
 
     Args:
         x: `[..., L, 3]`.
@@ -55,7 +55,7 @@ def dihedral_divergence(x: Tensor, bonded: Tensor) -> Tensor:
 
 
 def hand_cost(x: Tensor, bonded: Tensor, likelihood: PairLikelihood) -> float:
-    """What tells a trace `[L, 3]` from one of the other hand, in nats per residue.
+    """Return a cost that tells a trace `[L, 3]` from its mirror image, in nats per residue.
 
     The negative log-likelihood of the predictions, which is sure where there are orientations, and
     the divergence of dihedral angles.
@@ -65,7 +65,7 @@ def hand_cost(x: Tensor, bonded: Tensor, likelihood: PairLikelihood) -> float:
 
 
 def is_mirrored(x: Tensor, bonded: Tensor) -> Tensor:
-    """`[...]` whether the mirror image of a trace looks more native than the trace `[..., L, 3]`.
+    """Return `[...]` whether the mirror images of traces `[..., L, 3]` look more native.
 
     Below 4 residues there is no angle and the answer is no. Traces with noise of more than about
     1.5 angstrom per coordinate are beyond telling.
@@ -74,5 +74,5 @@ def is_mirrored(x: Tensor, bonded: Tensor) -> Tensor:
 
 
 def with_native_hand(x: Tensor, bonded: Tensor) -> Tensor:
-    """The traces `[..., L, 3]`, those that are mirrored reflected through the origin."""
+    """Return the traces `[..., L, 3]`, with mirrored ones reflected through the origin."""
     return torch.where(is_mirrored(x, bonded)[..., None, None], -x, x)

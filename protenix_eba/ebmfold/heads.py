@@ -1,4 +1,4 @@
-"""What a head of a Protenix model is: C-alpha traces from what the model says beside its atoms."""
+"""The interface of a head of a Protenix model: C-alpha traces beside the model's atoms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Head"]
 
 
 class Head(Protocol):
-    """Folds and refines C-alpha traces by the predictions of a Protenix model.
+    """Folds and refines C-alpha traces with the predictions of a Protenix model.
 
     In `HEADS` stands what builds one from the resolved configuration, whose sections it finds
     there; `--head` of `fold`, `refine` and `sample` names it. Building raises `UserError` for
@@ -25,20 +25,20 @@ class Head(Protocol):
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """What its traces depend on, for JSON: traces that were made with another are refused."""
+        """What the head's traces depend on, for JSON; traces made with other values are refused."""
 
     def attach(self, model: nn.Module) -> None:
-        """Watch a `protenix.model.protenix.Protenix`, whoever runs it; nothing of it changes.
+        """Watch a `protenix.model.protenix.Protenix`, whoever runs it, without changing it.
 
         Raises:
             UserError: The model does not say what the head reads.
         """
 
     def detach(self) -> None:
-        """Leave the model; what its last run gave stays."""
+        """Stop watching the model; what its last run gave stays."""
 
     def target(self, name: str) -> Target:
-        """The protein in the last run of the model, with its predictions.
+        """Return the protein in the last run of the model, with its predictions.
 
         Args:
             name: Name for files and reports.
@@ -50,7 +50,7 @@ class Head(Protocol):
     def predictions(
         self, state: StateDict, z_trunk: Tensor, tokens: Tensor | None = None
     ) -> Predictions:
-        """The same predictions without a run of the model, from the trunk's pair embeddings.
+        """Make the same predictions without a run, from the trunk's pair embeddings.
 
         Args:
             state: Weights of the whole model.
@@ -86,7 +86,7 @@ class Head(Protocol):
                 it needs.
 
         Returns:
-            One decoy, and the level that it started from.
+            One decoy, and the noise level that it started from.
 
         Raises:
             UserError: This trace cannot be refined; others may be.

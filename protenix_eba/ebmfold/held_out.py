@@ -1,4 +1,4 @@
-"""How good a network is on domains that it was not trained on: its loss, and its decoys."""
+"""Quality of a network on domains that it was not trained on: its loss, and its decoys."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SEED: Final = 0
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What is measured.
+    """The domains and settings of a validation.
 
     Attributes:
         domains: Domains that are not trained on.
@@ -51,7 +51,7 @@ class HeldOut:
 
 @torch.no_grad()
 def held_out_loss(network: ScoreNetwork, held_out: HeldOut) -> dict[str, float]:
-    """`loss`, the mean over noise levels, and the loss at each of them (`loss_at_2.6`).
+    """Return `loss`, the mean over noise levels, and the loss at each level (`loss_at_2.6`).
 
     The same crops, predictions and noise each time.
     """
@@ -76,7 +76,7 @@ def held_out_loss(network: ScoreNetwork, held_out: HeldOut) -> dict[str, float]:
 
 
 def held_out_decoys(network: ScoreNetwork, held_out: HeldOut) -> list[dict[str, Any]]:
-    """For each domain `lddt_ca` and `gdt_ts`, means over its decoys; NaN where folding diverges."""
+    """Return mean `lddt_ca` and `gdt_ts` of each domain's decoys; NaN where folding diverges."""
     rows = []
     for number, domain in enumerate(held_out.domains):
         generator = torch.Generator().manual_seed(_SEED + number)

@@ -1,4 +1,4 @@
-"""How likely the predictions make a C-alpha trace, by pseudo C-beta atoms; differentiable."""
+"""The likelihood of a C-alpha trace under predictions, by pseudo C-beta atoms; differentiable."""
 
 from __future__ import annotations
 
@@ -58,18 +58,18 @@ class PairLikelihood:
 
     @property
     def n_pairs(self) -> int:
-        """Pairs of residues, L (L - 1) / 2."""
+        """Number of pairs of residues, L (L - 1) / 2."""
         return len(self.pairs[0])
 
     def __call__(self, x: Tensor, *, orientation_weight: float = 1.0) -> Tensor:
-        """Mean over pairs of -log p, in nats.
+        """Return the mean over pairs of -log p, in nats.
 
         Args:
             x: `[L, 3]` in angstrom.
             orientation_weight: Weight of the orientation terms, if orientations are predicted.
 
         Returns:
-            A scalar: of distances, plus the weighted one of orientations.
+            A scalar: the term of the distances plus the weighted one of the orientations.
         """
         cb = self._pseudo(x, PSEUDO_CB)
         total = self._terms(self._between(cb)).sum()
@@ -78,11 +78,11 @@ class PairLikelihood:
         return total / self.n_pairs
 
     def distances(self, x: Tensor) -> Tensor:
-        """`[P]` distances of the pseudo atoms of `x` `[L, 3]`, in the order of `pairs`."""
+        """Return `[P]` distances of the pseudo atoms of `x` `[L, 3]`, in the order of `pairs`."""
         return self._between(self._pseudo(x, PSEUDO_CB))
 
     def distance_terms(self, x: Tensor) -> Tensor:
-        """`[P]` -log p of these distances, in nats."""
+        """Return `[P]` -log p of these distances, in nats."""
         return self._terms(self.distances(x))
 
     def _between(self, cb: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class PairLikelihood:
         return -_interpolate(self._distance, (distance - _FIRST_CENTRE) / _BIN)
 
     def _pseudo(self, x: Tensor, offset: tuple[float, float, float]) -> Tensor:
-        """`[L, 3]` pseudo atoms; C-alpha atoms where there is no frame."""
+        """Return `[L, 3]` pseudo atoms; C-alpha atoms where there is no frame."""
         if len(x) < 3:
             return x
         atoms = torch.cat([x[:1], pseudo_atoms(x, offset), x[-1:]])
@@ -133,7 +133,7 @@ class _Angles:
             self._terms[name] = (torch.as_tensor(weight, dtype=torch.float32), _log_density(given))
 
     def __call__(self, n: Tensor, ca: Tensor, cb: Tensor) -> Tensor:
-        """Their sum in nats, from the atoms `[L, 3]`."""
+        """Return the sum over orientations in nats, from the atoms `[L, 3]`."""
         outward = cb - ca
         normal = torch.linalg.cross(ca - n, outward)
         i, j = self._i, self._j
@@ -165,7 +165,7 @@ def _log_density(share: NDArray[np.floating]) -> Tensor:
 
 
 def _interpolate(table: Tensor, position: Tensor, periodic: bool = False) -> Tensor:
-    """Linear interpolation in rows of `table` `[P, n]` at `position` `[P]`; constant outside."""
+    """Interpolate rows of `table` `[P, n]` linearly at `position` `[P]`; constant outside."""
     n = table.shape[-1]
     if not periodic:
         position = position.clamp(0, n - 1)

@@ -1,4 +1,4 @@
-"""How near a C-alpha trace is to the native one."""
+"""Measures of how near a C-alpha trace is to the native one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SMALLEST_SEED: Final = 4
 
 
 def lddt_ca(x: Tensor, native: Tensor) -> Tensor:
-    """The local distance difference test on C-alpha atoms, by biotite.
+    """Compute the local distance difference test on C-alpha atoms, by biotite.
 
     The share of native distances below 15 angstrom that are kept (Mariani et al., Bioinformatics
     29, 2722, 2013), without a superposition: a mirror image has the same as its original.
@@ -45,7 +45,7 @@ def lddt_ca(x: Tensor, native: Tensor) -> Tensor:
 
 
 def ca_rmsd(x: Tensor, native: Tensor) -> Tensor:
-    """`[...]` root mean square deviation after superposition, in angstrom."""
+    """Return the root mean square deviation after superposition, `[...]` in angstrom."""
     moved = rigid_align(x, native, torch.ones(len(native)))
     return (moved - native).square().sum(-1).mean(-1).sqrt()
 
@@ -83,14 +83,14 @@ def tm_score(x: Tensor, native: Tensor) -> Tensor:
 
 
 def is_mirror_image(x: Tensor, native: Tensor) -> Tensor:
-    """`[...]` whether the reflected trace has the higher TM-score to the native one."""
+    """Return `[...]` whether the reflected trace has the higher TM-score to the native one."""
     return tm_score(-x, native) > tm_score(x, native)
 
 
 def _best_over_superpositions(
     x: Tensor, native: Tensor, cutoff: float, score: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """The best mean score of an atom over searched superpositions.
+    """Search superpositions for the best mean score of an atom.
 
     Args:
         x: `[..., L, 3]`.
@@ -113,7 +113,7 @@ def _best_over_superpositions(
 
 
 def _seeds(n_residues: int) -> Tensor:
-    """`[S, L]`, 1 in the fragment that a superposition starts from."""
+    """Return `[S, L]`, 1 in the fragment that a superposition starts from."""
     rows = []
     for share in _SEED_SHARES:
         length = min(max(int(share * n_residues), _SMALLEST_SEED), n_residues)

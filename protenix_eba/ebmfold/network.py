@@ -1,4 +1,4 @@
-"""What all score networks share: conditional inputs, features of distances and noise levels."""
+"""Parts that all score networks share: inputs, features of distances and noise levels."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ N_DISTANCE_FEATURES: Final = 4 + len(_RBF_CENTRES)
 
 @dataclass(frozen=True)
 class Condition:
-    """What a network needs to know of a target, computed once; `...` is a batch of targets or not.
+    """A network's inputs of a target, computed once; `...` is a batch of targets or nothing.
 
     Attributes:
         pair: `[..., L, L, C]` embedded features.
@@ -48,7 +48,7 @@ class Condition:
 
     @property
     def pair_mask(self) -> Tensor:
-        """`[..., L, L]`."""
+        """The mask of pairs, `[..., L, L]`."""
         return self.mask[..., :, None] * self.mask[..., None, :]
 
 
@@ -65,11 +65,11 @@ class ScoreNetwork(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, features: Tensor) -> Tensor:
-        """`[..., L, L, C]` from the features `[..., L, L, 189]`."""
+        """Embed the features `[..., L, L, 189]` as `[..., L, L, C]`."""
 
     @abstractmethod
     def forward(self, x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
-        """Denoise.
+        """Denoise traces.
 
         Args:
             x: `[B, L, 3]` noisy traces in angstrom.
@@ -81,7 +81,7 @@ class ScoreNetwork(nn.Module, ABC):
         """
 
     def condition_of(self, features: Tensor, mask: Tensor, bonded: Tensor) -> Condition:
-        """The condition of a batch in training.
+        """Return the condition of a batch in training.
 
         Args:
             features: `[B, L, L, 189]` of `pair_features`.
@@ -92,7 +92,7 @@ class ScoreNetwork(nn.Module, ABC):
 
     @torch.no_grad()
     def prepare(self, target: Target) -> Condition:
-        """The condition of a target for sampling, some rows at a time."""
+        """Compute the condition of a target for sampling, some rows at a time."""
         device = next(self.parameters()).device
         pairs, expected = [], []
         for first in range(0, target.n_residues, _ROWS):
@@ -104,7 +104,7 @@ class ScoreNetwork(nn.Module, ABC):
 
 
 def expected_distances(features: Tensor) -> Tensor:
-    """Mean and standard deviation of the predicted distances, in angstrom.
+    """Return mean and standard deviation of the predicted distances, in angstrom.
 
     What is beyond 20 angstrom counts as 24.
 
@@ -123,7 +123,7 @@ def expected_distances(features: Tensor) -> Tensor:
 
 
 def distance_features(squared: Tensor, sigma: Tensor, expected: Tensor) -> Tensor:
-    """Features of distances at all scales, 20 in all.
+    """Compute 20 features of distances, for all scales.
 
     Raw squared distances hide everything below 1 angstrom; the logarithm, radial basis functions
     and the deviation from what is predicted show it.
@@ -151,7 +151,7 @@ def distance_features(squared: Tensor, sigma: Tensor, expected: Tensor) -> Tenso
 
 
 class NoiseEmbedding(nn.Module):
-    """A vector of a noise level, from sines and cosines of its logarithm.
+    """Embeds a noise level by sines and cosines of its logarithm.
 
     Args:
         channels: Length of the vector.
@@ -165,7 +165,7 @@ class NoiseEmbedding(nn.Module):
         self.layers = nn.Sequential(nn.Linear(12, channels), nn.SiLU())
 
     def forward(self, sigma: Tensor) -> Tensor:
-        """`[B, channels]` of `sigma` `[B]` in angstrom."""
+        """Return `[B, channels]` for `sigma` `[B]` in angstrom."""
         phase = math.pi * sigma.log()[:, None] * self.frequency
         embedded: Tensor = self.layers(torch.cat([phase.sin(), phase.cos()], dim=-1))
         return embedded

@@ -1,4 +1,4 @@
-"""Folding without a network, to compare with: multidimensional scaling, then gradient descent.
+"""Folding without a network, for comparison: multidimensional scaling, gradient descent.
 
 What one would write otherwise: a start from expected distances, L-BFGS on the negative
 log-likelihood of the predictions (as trRosetta's protocol does with Rosetta's energy beside it).
@@ -42,7 +42,7 @@ _NEARBY: Final = 0.6
 
 
 def completed_distances(target: Target) -> Array:
-    """`[L, L]` expected distances; the shortest path over near pairs where a pair is far.
+    """Return `[L, L]` expected distances; of far pairs the shortest path over near ones.
 
     A pair counts as near if it is likelier than not within 20 angstrom.
     """
@@ -63,7 +63,7 @@ def completed_distances(target: Target) -> Array:
 
 
 def classical_scaling(distances: Array) -> Array:
-    """`[L, 3]` coordinates of the three largest eigenvalues (Torgerson, 1952)."""
+    """Return `[L, 3]` coordinates of the three largest eigenvalues (Torgerson, 1952)."""
     squared = distances**2
     gram = -0.5 * (squared - squared.mean(0) - squared.mean(1)[:, None] + squared.mean())
     values, vectors = np.linalg.eigh(gram)
@@ -74,7 +74,7 @@ def classical_scaling(distances: Array) -> Array:
 
 
 class PeerFolder:
-    """Decoys of a target by scaling and L-BFGS.
+    """Makes decoys of a target by scaling and L-BFGS.
 
     Attributes:
         n_evaluations: Evaluations of the objective and its gradient so far.
@@ -90,11 +90,11 @@ class PeerFolder:
         self.n_evaluations = 0
 
     def __call__(self, generator: np.random.Generator) -> Tensor:
-        """One decoy `[L, 3]`."""
+        """Make one decoy `[L, 3]`."""
         return self._minimise(self.begin(generator), _STEPS)
 
     def begin(self, generator: np.random.Generator) -> Tensor:
-        """A rough trace `[L, 3]` by distances: both hands are begun, the likelier one is kept."""
+        """Make a rough trace `[L, 3]` from distances, in the likelier of both hands."""
         noise = torch.as_tensor(_START_NOISE * generator.standard_normal(self._start.shape))
         start = torch.as_tensor(self._start)
         begun = [
@@ -104,7 +104,7 @@ class PeerFolder:
         return min(begun, key=lambda x: hand_cost(x, self._bonded, self._likelihood))
 
     def descend(self, x: Tensor) -> Tensor:
-        """A trace near `x` `[L, 3]` that the predictions make likelier: few steps, on a tether."""
+        """Return a likelier trace near `x` `[L, 3]`, after a few steps on a tether."""
         return self._minimise(x, _STEPS_NEARBY, centre=x)
 
     def _minimise(
@@ -138,7 +138,7 @@ class PeerFolder:
         return float(value.detach()), gradient.numpy().astype(np.float64).ravel()
 
     def objective(self, x: Tensor, *, orientation_weight: float = _ORIENTATION_WEIGHT) -> Tensor:
-        """Negative log-likelihood of the predictions and penalties, nats per residue.
+        """Return negative log-likelihood and penalties of a trace, in nats per residue.
 
         Args:
             x: `[L, 3]`.

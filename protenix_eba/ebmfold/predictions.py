@@ -52,7 +52,7 @@ _SUM_TOLERANCE: Final = 0.02
 
 @dataclass(frozen=True)
 class Predictions:
-    """Probabilities for each pair of residues.
+    """Predicted probabilities of distances and orientations, for each pair of residues.
 
     Attributes:
         distance: `[L, L, 37]`, channel 0 for more than 20 angstrom.
@@ -86,20 +86,20 @@ class Predictions:
 
     @property
     def n_residues(self) -> int:
-        """L."""
+        """Number of residues L."""
         return len(self.distance)
 
     @property
     def has_orientations(self) -> bool:
-        """Whether omega, theta and phi are there."""
+        """Whether there are omega, theta and phi."""
         return self.omega is not None
 
     def without_orientations(self) -> Predictions:
-        """The distances alone."""
+        """Return the predictions of distances alone."""
         return Predictions(self.distance)
 
     def subset(self, residues: NDArray[np.integer]) -> Predictions:
-        """The predictions among some residues, in their order."""
+        """Return the predictions among some residues, in their order."""
         pairs = np.ix_(residues, residues)
         parts = (self.distance, self.omega, self.theta, self.phi)
         return Predictions(*(cast(Array, None if p is None else p[pairs]) for p in parts))
@@ -148,7 +148,7 @@ def read_predictions(path: Path | str, *, orientations: bool = True) -> Predicti
 def _read_arrays(
     path: Path | str, names: Sequence[str]
 ) -> tuple[dict[str, NDArray[np.generic]], list[str]]:
-    """Those of some arrays that an npz file has, and the names of all that it has."""
+    """Read those of some arrays that an npz file has; return also the names of all."""
     path = require_file(path, "predictions")
     try:
         loaded = np.load(path, allow_pickle=False)
@@ -164,7 +164,7 @@ def _read_arrays(
 
 
 def read_chains(path: Path | str) -> tuple[str, ...]:
-    """The sequence of each chain that `write_predictions` stored; none in files of others.
+    """Read the sequences of chains that `write_predictions` stored; none in other files.
 
     Raises:
         UserError: It cannot be read.
@@ -174,7 +174,7 @@ def read_chains(path: Path | str) -> tuple[str, ...]:
 
 
 def read_source(path: Path | str) -> str | None:
-    """What `write_predictions` was told of the predictions' origin; None in files of others.
+    """Read what `write_predictions` was told of the origin; None in other files.
 
     Raises:
         UserError: It cannot be read.
@@ -186,7 +186,7 @@ def read_source(path: Path | str) -> str | None:
 def write_predictions(
     path: Path | str, predictions: Predictions, chains: Sequence[str], source: str
 ) -> None:
-    """Write predictions for `read_predictions`, as float16: they are to be read before their use.
+    """Write predictions for `read_predictions`, as float16; they are to be read before use.
 
     Args:
         path: npz file.
@@ -203,7 +203,7 @@ def write_predictions(
 
 
 def _from_arrays(arrays: Mapping[str, NDArray[np.generic]], *, own: bool) -> Predictions:
-    """Checked, in trRosetta's bins; `own` files are in these, whatever a model said."""
+    """Check arrays and bring them into trRosetta's bins, in which `own` files are already."""
     for name, values in arrays.items():
         if values.ndim != 3 or values.dtype.kind not in "fiu":
             raise UserError(
@@ -226,7 +226,7 @@ def _from_arrays(arrays: Mapping[str, NDArray[np.generic]], *, own: bool) -> Pre
 
 
 def rebin_host_distogram(probability: Array) -> Array:
-    """Protenix's 64 distance bins in trRosetta's 37, by the share of each bin that they overlap.
+    """Convert Protenix's 64 distance bins to trRosetta's 37, by the overlap of bins.
 
     Mass is conserved. All below 2.3125 angstrom goes to the first bin, from 2 to 2.5, and all
     above 20 to channel 0.
@@ -242,7 +242,7 @@ def rebin_host_distogram(probability: Array) -> Array:
 
 
 def _rebin_matrix() -> NDArray[np.float64]:
-    """`[64, 37]`, rows sum to 1."""
+    """Return the matrix `[64, 37]` of this conversion; rows sum to 1."""
     matrix = np.zeros((len(HOST_EDGES) + 1, len(DISTANCE_EDGES)))
     matrix[0, 1] = 1.0
     low, high = HOST_EDGES[:-1, None], HOST_EDGES[1:, None]

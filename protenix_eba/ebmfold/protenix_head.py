@@ -1,4 +1,4 @@
-"""EBM-Fold as a head of Protenix: C-alpha traces from what the distogram head says.
+"""EBM-Fold as a head of Protenix: C-alpha traces from the model's distogram.
 
 The distogram is that of the trunk, so a trace takes no diffusion. `EBMFoldHead` sits on a model
 that runs by whatever code; `distogram_logits` gives the same from pair embeddings that are stored.
@@ -64,7 +64,7 @@ class ProteinTokens:
 
     @classmethod
     def of(cls, features: Mapping[str, Any]) -> ProteinTokens:
-        """Those of a model's input features.
+        """Find the protein residues among the tokens of a model's input features.
 
         Raises:
             UserError: There are fewer than 4 residues.
@@ -99,12 +99,12 @@ class ProteinTokens:
 
 
 def _text(characters: list[int]) -> str:
-    """AlphaFold 3, Table 5: code points less 32."""
+    """Decode text (AlphaFold 3, Table 5: code points less 32)."""
     return "".join(chr(32 + c) for c in characters).strip()
 
 
 def distogram_logits(configs: Any, state: StateDict, z_trunk: Tensor) -> Tensor:
-    """What a checkpoint's distogram head says of pair embeddings; the trunk is not built.
+    """Apply a checkpoint's distogram head to pair embeddings, without building the trunk.
 
     Args:
         configs: Resolved configuration.
@@ -147,7 +147,7 @@ def _check_bins(configs: Any) -> None:
 
 
 def host_predictions(logits: Tensor, tokens: Tensor | None = None) -> Predictions:
-    """EBM-Fold's distances from the logits of Protenix's distogram head.
+    """Convert the logits of Protenix's distogram head to EBM-Fold's distances.
 
     Args:
         logits: `[N_token, N_token, 64]`, of any float type.
@@ -192,7 +192,7 @@ def refine_trace(
 
 @HEADS.register("ebmfold")
 class EBMFoldHead:
-    """Folds and refines by a Protenix model's distogram; see `Head`.
+    """Folds and refines with a Protenix model's distogram; see `Head`.
 
     Attached, it has a hook on the distogram head and one on the model's inputs:
 
@@ -252,7 +252,7 @@ class EBMFoldHead:
         ]
 
     def detach(self) -> None:
-        """Take the hooks off; what the last run gave stays."""
+        """Take the hooks off the model; what the last run gave stays."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
@@ -269,7 +269,7 @@ class EBMFoldHead:
 
     @property
     def residues(self) -> ProteinTokens:
-        """The protein's residues in the last run.
+        """The protein's residues in the last run of the model.
 
         Raises:
             UserError: The model has not run, or there are fewer than 4.
@@ -283,7 +283,7 @@ class EBMFoldHead:
         return self._logits
 
     def target(self, name: str = "protein") -> Target:
-        """The protein and its predicted distances in the last run.
+        """Return the protein and its predicted distances in the last run of the model.
 
         Raises:
             UserError: See `residues`.
@@ -311,7 +311,7 @@ class EBMFoldHead:
         return refine_trace(self.network, target, ca, seed, level)
 
     def fold(self, n_decoys: int, seed: int) -> Decoys:
-        """Decoys from the distogram of the model's last run.
+        """Make decoys from the distogram of the model's last run.
 
         Args:
             n_decoys: B.
@@ -323,7 +323,7 @@ class EBMFoldHead:
         return self.fold_target(self.target(), n_decoys, seed)
 
     def refine(self, coordinates: Tensor, seed: int, level: float | None = None) -> list[Decoys]:
-        """Refined C-alpha traces of structures that the diffusion module sampled.
+        """Refine the C-alpha traces of structures that the diffusion module sampled.
 
         Args:
             coordinates: `[S, N_atom, 3]` in angstrom.

@@ -1,4 +1,4 @@
-"""Refining a trace that is known: where the annealing has to start."""
+"""Refinement of a known trace: the noise level from which to anneal it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HIGHEST: Final = 3.0
 def refining_sampler(
     sampler: Sampler, target: Target, ca: Tensor, level: float | None = None
 ) -> Sampler:
-    """The part of a sampler that refines a trace.
+    """Return the part of a sampler that refines a trace.
 
     Args:
         sampler: One of `SAMPLERS`.
@@ -47,7 +47,7 @@ def refining_sampler(
 
 @torch.no_grad()
 def starting_level(target: Target, ca: Tensor) -> float:
-    """The noise level in angstrom from which a trace should be refined.
+    """Estimate the noise level in angstrom from which a trace should be refined.
 
     Enough noise to undo the trace's errors, no more than that: its fold and hand are to stay. The
     error is estimated by the median deviation of its distances from the most likely ones, as far
@@ -59,7 +59,7 @@ def starting_level(target: Target, ca: Tensor) -> float:
         ca: `[L, 3]`.
 
     Returns:
-        From 0.3 to 3.
+        The level, from 0.3 to 3.
     """
     likelihood = PairLikelihood(target)
     i, j = likelihood.pairs

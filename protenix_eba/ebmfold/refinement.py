@@ -1,4 +1,4 @@
-"""Structures of one protein refined one by one, into a folder with their scores."""
+"""Refinement of structures of one protein, one by one, into a folder with their scores."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Match = tuple[Indices, Indices]
 
 @dataclass(frozen=True)
 class Refinement:
-    """What all structures of a protein are refined by.
+    """Refines any structure of a protein with the same predictions and settings.
 
     Attributes:
         target: The predictions.
@@ -51,7 +51,7 @@ class Refinement:
     level: float | None
 
     def __call__(self, conformation: Conformation, path: Path, seed: int) -> dict[str, Any]:
-        """Refine one structure and write it; its scores before and after.
+        """Refine one structure and write it; return its scores before and after.
 
         Raises:
             UserError: It cannot be read, or is another protein.
@@ -75,7 +75,7 @@ class Refinement:
         return scores
 
     def _compared(self, present: Indices) -> tuple[Any, ...]:
-        """The native atoms, and which residues of the trace and of it are compared, or nothing."""
+        """Return the native atoms and which residues of both are compared, or an empty tuple."""
         if self.native is None:
             return ()
         ca, (known, rows) = self.native
@@ -88,7 +88,7 @@ class Refinement:
         return ca, (ours, rows[both])
 
     def _write(self, path: Path, ca: Tensor, sequence: str | None, present: Indices) -> None:
-        """With the numbers that residues have in their chains."""
+        """Write a trace with the numbers that its residues have in their chains."""
         ends = np.cumsum(self.chains)
         chain = np.searchsorted(ends, present, side="right")
         lengths = np.bincount(chain, minlength=len(ends))
@@ -99,7 +99,7 @@ class Refinement:
 def refine_missing(
     folder: ScoreFolder, found: Sequence[Conformation], refine_one: Refinement, seed: int
 ) -> dict[str, str]:
-    """Refine what is not there, with a bar; why some failed, by name."""
+    """Refine the missing structures with a progress bar; return why some failed, by name."""
     failures: dict[str, str] = {}
     missing = folder.missing
     for number, conformation in enumerate(track(found, "refining", len(found))):
@@ -115,7 +115,7 @@ def refine_missing(
 
 
 def all_conformations(structures: Sequence[Path]) -> list[Conformation]:
-    """All of all paths.
+    """Find all conformations of all paths.
 
     Raises:
         UserError: There are none at a path, or two have one name.

@@ -1,4 +1,4 @@
-"""Annealed sampling: schedules of noise levels, predictors, correctors, and what joins them.
+"""Annealed sampling: schedules of noise levels, predictors, correctors, and their combination.
 
 A denoiser is a function of `x` `[B, L, 3]` and a level sigma in angstrom; the score at that level
 is (denoised - x) / sigma^2. A corrector moves samples at one level towards its distribution, a
@@ -40,14 +40,14 @@ Generators = Sequence[torch.Generator]
 
 
 def geometric_levels(first: float, last: float, n: int) -> list[float]:
-    """The paper's schedule: K levels in angstrom with a constant ratio, `first` and `last` in."""
+    """Return the paper's schedule: K levels in angstrom at a constant ratio."""
     if n == 1:
         return [first]
     return [first * (last / first) ** (k / (n - 1)) for k in range(n)]
 
 
 def karras_levels(first: float, last: float, n: int, rho: float = 7.0) -> list[float]:
-    """Levels whose rho-th roots are equally spaced, then 0 (Karras et al., 2022, Eq. 5).
+    """Return levels whose rho-th roots are equally spaced, then 0 (Karras et al., 2022, Eq. 5).
 
     Args:
         first: Largest level in angstrom.
@@ -60,12 +60,12 @@ def karras_levels(first: float, last: float, n: int, rho: float = 7.0) -> list[f
 
 
 def noised(x: Tensor, sampler: Sampler, generators: Generators) -> Tensor:
-    """Traces `[B, L, 3]` with noise of a sampler's first level, to be refined by it."""
+    """Return traces `[B, L, 3]` with noise of a sampler's first level, for it to refine."""
     return x + sampler.levels[0] * normal_like(x, generators)
 
 
 def normal_like(x: Tensor, generators: Generators) -> Tensor:
-    """Normal numbers of the shape of `x`, those of each sample from its own generator."""
+    """Draw normal numbers in the shape of `x`, each sample's from its own generator."""
     draws = [torch.randn(x.shape[1:], generator=generator) for generator in generators]
     return torch.stack(draws).to(x)
 
@@ -76,7 +76,7 @@ class Corrector(Protocol):
     def __call__(
         self, denoise: Denoiser, x: Tensor, sigma: float, generators: Generators
     ) -> Tensor:
-        """The moved samples `[B, L, 3]`."""
+        """Return the moved samples `[B, L, 3]`."""
 
 
 class Predictor(Protocol):
@@ -85,7 +85,7 @@ class Predictor(Protocol):
     def __call__(
         self, denoise: Denoiser, x: Tensor, sigma: float, following: float, generators: Generators
     ) -> Tensor:
-        """The samples `[B, L, 3]` at the level `following`."""
+        """Return the samples `[B, L, 3]` at the level `following`."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Heun:
 
 @dataclass(frozen=True)
 class Replacement:
-    """The denoised structure, without new noise.
+    """A predictor that takes the denoised structure, without new noise.
 
     For samples that are nearer to their target than the level says: the network is told how much
     it may change, and the level falls as they improve.
@@ -230,7 +230,7 @@ SAMPLERS: Final[dict[str, Sampler]] = {
 
 
 def refiner(sampler: Sampler, sigma: float) -> Sampler:
-    """The part of a sampler that starts at the noise level `sigma`, for a trace that is known.
+    """Return the part of a sampler that starts at the level `sigma`, for a known trace.
 
     Raises:
         UserError: The sampler has no level that small.
@@ -255,7 +255,7 @@ def anneal(
     after_level: Callable[[Tensor], Tensor] = lambda x: x,
     on_level: Callable[[float, Tensor], None] = lambda level, x: None,
 ) -> Tensor:
-    """Samples of a denoiser.
+    """Draw samples with a denoiser.
 
     Args:
         denoise: The model; tensors are made on the CPU and moved by it.

@@ -1,4 +1,4 @@
-"""A folder of decoys with their scores, which a run that is killed goes on from."""
+"""A folder of decoys with their scores, from which a killed run continues."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SCORES: Final = "scores.json"
 
 
 class ScoreFolder:
-    """A folder of decoys with `scores.json`, which has a row for each decoy that is there.
+    """A folder of decoys with `scores.json`, which has a row for each decoy in it.
 
     It is written anew with each decoy, so that a run that is killed goes on where it was.
 
@@ -58,21 +58,21 @@ class ScoreFolder:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of the decoys that are there."""
+        """Rows of the decoys that are in the folder."""
         return [self._rows[file] for file in self.files if file in self._rows]
 
     @property
     def missing(self) -> list[str]:
-        """The decoys that are not there."""
+        """Names of the decoys that are not in the folder."""
         return [file for file in self.files if file not in self._rows]
 
     def add(self, file: str, row: Mapping[str, Any]) -> None:
-        """Enter a decoy whose file is written."""
+        """Enter the row of a decoy whose file is written."""
         self._rows[file] = {"file": file, **row}
         self.write({})
 
     def write(self, failed: Mapping[str, str]) -> None:
-        """Write the scores, and why some have none.
+        """Write the scores, and the reasons why some decoys have none.
 
         The decoy that the predictions make likeliest is `selected`.
         """
@@ -84,5 +84,5 @@ class ScoreFolder:
 
     @property
     def selected(self) -> dict[str, Any]:
-        """The row of the decoy that the predictions make likeliest."""
+        """Row of the decoy that the predictions make likeliest."""
         return next(row for row in self.rows if row["selected"])

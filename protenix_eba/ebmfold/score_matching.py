@@ -65,7 +65,7 @@ class Batch:
     bonded: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on a device."""
+        """Return the batch on a device."""
         columns = (self.features, self.native, self.mask, self.bonded)
         return Batch(*(column.to(device) for column in columns))
 
@@ -73,7 +73,7 @@ class Batch:
 def crop_residues(
     n_residues: int, size: int, two_segments: bool, generator: torch.Generator
 ) -> Tensor:
-    """A subset of residues: rows and columns alike, since Eq. 8 needs all partners of a residue.
+    """Choose residues; rows and columns alike, as Eq. 8 needs all partners of a residue.
 
     Args:
         n_residues: Length of the chain; all residues are taken if there are at most `size`.
@@ -82,7 +82,7 @@ def crop_residues(
         generator: On the CPU.
 
     Returns:
-        `[min(size, n_residues)]` rising.
+        `[min(size, n_residues)]` residue numbers, rising.
     """
     if n_residues <= size:
         return torch.arange(n_residues)
@@ -100,7 +100,7 @@ def crop_residues(
 def draw_batch(
     domains: Sequence[Domain], settings: CropSettings, generator: torch.Generator
 ) -> Batch:
-    """One crop of each domain, with stand-in predictions for it.
+    """Draw one crop of each domain, with stand-in predictions for it.
 
     Args:
         domains: B of them.
@@ -144,7 +144,7 @@ def _collate(items: Sequence[tuple[Target, Tensor]]) -> Batch:
 def draw_levels(
     n: int, first: float, last: float, generator: torch.Generator, n_levels: int | None = None
 ) -> Tensor:
-    """Noise levels for training, uniform in their logarithm.
+    """Draw noise levels for training, uniform in their logarithm.
 
     Args:
         n: How many.
@@ -172,7 +172,7 @@ def denoising_loss(
     *,
     align: bool = True,
 ) -> Tensor:
-    """Eq. 9 with the weight sigma^2, for each structure and coordinate: 1 for a score of zero.
+    """Compute Eq. 9 with the weight sigma^2, per structure and coordinate; 1 for a zero score.
 
     |sigma g + (x~ - x) / sigma|^2 = |denoised - x|^2 / sigma^2. A rigid motion of the noise can be
     learned by no equivariant network and is a share 2/L of the loss; with `align` the native

@@ -1,4 +1,4 @@
-"""A stand-in for a predictor of inter-residue geometry: a native structure, blurred and bent.
+"""Stand-in for a predictor of inter-residue geometry: a native structure, blurred and bent.
 
 It lets the networks be trained and compared where no real predictions are at hand. Its errors have
 the parts that those of real predictors have: consistent ones (a structure that is somewhat wrong),
@@ -45,7 +45,7 @@ def standin_predictions(
     positions: Tensor | None = None,
     sharpness: float = 0.0,
 ) -> Predictions:
-    """Predictions of distances and orientations for a known structure.
+    """Make predictions of distances and orientations from a known structure.
 
     Args:
         backbone: `[L, 4, 3]` N, CA, C, CB in angstrom; an ideal CB for glycine.
@@ -91,7 +91,7 @@ def standin_predictions(
 
 
 def orientations(backbone: Tensor) -> dict[str, Tensor]:
-    """Angles of trRosetta of each pair in radians, `[L, L]` each; without meaning for i = j.
+    """Return trRosetta's angles of each pair in radians, `[L, L]` each; meaningless for i = j.
 
     Args:
         backbone: `[L, 4, 3]` N, CA, C, CB.
@@ -106,7 +106,7 @@ def orientations(backbone: Tensor) -> dict[str, Tensor]:
 
 
 def background(positions: Tensor) -> Tensor:
-    """`[L, L, 37]` distances of residues of which only the separation is known.
+    """Return `[L, L, 37]` distances of residues of which only the separation is known.
 
     Maxwell's distribution with root mean square 5.4 s^0.54 angstrom at separation s, at most that
     of two random residues of a globule, 6.1 L^0.256 (fits to 2,000 domains of the PDB).
@@ -127,7 +127,7 @@ def background(positions: Tensor) -> Tensor:
 def _bend(
     backbone: Tensor, noise: float, generator: torch.Generator, positions: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The backbone, displaced smoothly along the chain; and what that does to distances (std)."""
+    """Bend the backbone smoothly along the chain; return it and its change of distances (std)."""
     lag = (positions[:, None] - positions).double()
     correlation = torch.exp(-0.5 * (lag / _BEND_RESIDUES) ** 2)
     values, vectors = torch.linalg.eigh(correlation)
@@ -150,14 +150,14 @@ def _gaussian_bins(mean: Tensor, width: Tensor) -> Tensor:
 
 
 def _open_ended(below: Tensor) -> Tensor:
-    """Bins from the shares below each edge: the first takes all below, channel 0 all above."""
+    """Return bins from the shares below each edge; the first takes all below, channel 0 above."""
     inner = below.diff(dim=-1)
     first = below[..., 1:2]
     return torch.cat([1 - below[..., -1:], first, inner[..., 1:]], dim=-1)
 
 
 def _angle_bins(mean: Tensor, width: float, n_bins: int, periodic: bool) -> Tensor:
-    """Gaussian shares of 15-degree bins: wrapped around, or reflected at 0 and 180 degrees."""
+    """Return Gaussian shares of 15-degree bins: wrapped, or reflected at 0 and 180 degrees."""
     low = -math.pi if periodic else 0.0
     edges = torch.linspace(low, math.pi, n_bins + 1)
     images = [mean + 2 * math.pi * turn for turn in (-1, 0, 1)]

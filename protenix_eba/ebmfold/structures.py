@@ -1,4 +1,4 @@
-"""C-alpha traces from and to structure files, and which of their residues are a target's."""
+"""C-alpha traces from and to structure files, and how their residues match a target's."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _FORMATS: Final = {
 
 @dataclass(frozen=True)
 class Trace:
-    """C-alpha atoms of one conformation.
+    """The C-alpha atoms of one conformation.
 
     Attributes:
         path: Its file.
@@ -81,7 +81,7 @@ class Trace:
 
 
 def read_trace(path: Path | str) -> Trace:
-    """The C-alpha atoms of the first model of a PDB or mmCIF file, all its chains.
+    """Read the C-alpha atoms of all chains in the first model of a PDB or mmCIF file.
 
     Raises:
         UserError: It cannot be read or has no C-alpha atom.
@@ -90,10 +90,10 @@ def read_trace(path: Path | str) -> Trace:
 
 
 def open_models(path: Path | str) -> tuple[int, Callable[[int], Trace]]:
-    """A PDB or mmCIF file.
+    """Open a PDB or mmCIF file.
 
     Returns:
-        The number of its models, and what reads the n-th, from 1.
+        The number of its models, and a function that reads the n-th, from 1.
 
     Raises:
         UserError: It cannot be read; the reader raises it for a model without C-alpha atoms.
@@ -133,7 +133,7 @@ def _trace_of(path: Path, atoms: Any) -> Trace:
 
 
 def one_letter(name: str) -> str:
-    """Of a residue's name in files, X for what is not one of the 20 amino acids."""
+    """Return the letter of a residue name, X for what is not one of the 20 amino acids."""
     from biotite.sequence import ProteinSequence
 
     try:
@@ -144,7 +144,7 @@ def one_letter(name: str) -> str:
 
 
 def joined_numbers(numbers: Indices, chains: Indices) -> Indices:
-    """Residue numbers that rise through all chains, with a wide gap between two of them.
+    """Return residue numbers that rise through all chains, with wide gaps between chains.
 
     Args:
         numbers: `[L]`, rising in each chain.
@@ -159,7 +159,7 @@ def joined_numbers(numbers: Indices, chains: Indices) -> Indices:
 
 
 def whole_numbers(lengths: Sequence[int]) -> Indices:
-    """`joined_numbers` of whole chains, of which only the lengths are known."""
+    """Return `joined_numbers` of whole chains, of which only the lengths are known."""
     chain = np.repeat(np.arange(len(lengths)), lengths)
     return joined_numbers(np.arange(len(chain)), chain)
 
@@ -167,7 +167,7 @@ def whole_numbers(lengths: Sequence[int]) -> Indices:
 def match_residues(
     trace: Trace, n_residues: int, sequence: str | None, chains: Sequence[int] | None = None
 ) -> Match:
-    """Which residues of a trace are which of the predictions.
+    """Match the residues of a trace to those of the predictions.
 
     With a sequence, by the numbers in the file where these are numbers in the sequence from 1,
     else by alignment; of several chains, each of the trace is that of the sequence which it agrees
@@ -219,7 +219,7 @@ def _by_number(trace: Trace, n_residues: int) -> Match:
 def _match_chains(
     trace: Trace, labels: Sequence[int], sequence: str, lengths: Sequence[int]
 ) -> Match:
-    """Chain by chain; each chain of the sequence is used once."""
+    """Match chain by chain; each chain of the sequence is used once."""
     starts = np.cumsum([0, *lengths])
     free = {int(a): sequence[a:b] for a, b in itertools.pairwise(starts)}
     ours: list[Indices] = []
@@ -252,7 +252,7 @@ def _another_protein(trace: Trace, chosen: NDArray[np.bool_]) -> UserError:
 
 
 def _match_chain(part: str, numbers: Indices, chain: str) -> Match | None:
-    """One chain of a trace and one of the sequence; None if they are different proteins."""
+    """Match one chain of a trace to one of the sequence; None for different proteins."""
     within = numbers[0] >= 1 and numbers[-1] <= len(chain) and (np.diff(numbers) > 0).all()
     if within and all(
         "X" in (letter, chain[n - 1]) or letter == chain[n - 1]
@@ -278,7 +278,7 @@ def _aligned(part: str, chain: str) -> Match | None:
 
 
 def check_sizes(lengths: Sequence[int]) -> None:
-    """That chains of these lengths are enough for a dihedral angle, and fit into a PDB file.
+    """Check that chains of these lengths suffice for a dihedral angle, and fit a PDB file.
 
     Raises:
         UserError: They are not.

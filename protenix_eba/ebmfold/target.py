@@ -1,4 +1,4 @@
-"""What is folded, and the pair features that the networks read."""
+"""The protein to fold, and the pair features that the networks read."""
 
 from __future__ import annotations
 
@@ -59,29 +59,29 @@ class Target:
 
     @property
     def n_residues(self) -> int:
-        """L."""
+        """Number of residues L."""
         return self.predictions.n_residues
 
     @cached_property
     def positions(self) -> Tensor:
-        """`[L]` residue numbers, from 0 if none are given."""
+        """Residue numbers `[L]`, from 0 if none are given."""
         given = self.residue_index
         return torch.arange(self.n_residues) if given is None else torch.as_tensor(given)
 
     @cached_property
     def bonded(self) -> Tensor:
-        """`[L - 1]` whether a residue is bonded to the next."""
+        """Whether each residue is bonded to the next, `[L - 1]`."""
         return self.positions.diff() == 1
 
     def subset(self, residues: NDArray[np.int64]) -> Target:
-        """The target that only some of the residues, in rising order, make."""
+        """Return the target of some of the residues, in rising order."""
         sequence = self.sequence and "".join(self.sequence[i] for i in residues)
         index = self.positions.numpy()[residues]
         return Target(self.name, self.predictions.subset(residues), sequence, index)
 
 
 def positional_encoding(positions: Tensor) -> Tensor:
-    """Sine and cosine of a residue's number at 12 frequencies (Eq. 11-12).
+    """Return sine and cosine of a residue's number at 12 frequencies (Eq. 11-12).
 
     The paper lets r run from 0 to D/4, which gives 26 numbers of a residue where 24 are meant: a
     pair has those of both, D = 48 in all. Here r runs to D/4 - 1.
@@ -99,7 +99,7 @@ def positional_encoding(positions: Tensor) -> Tensor:
 
 
 def pair_features(target: Target, rows: slice = slice(None)) -> Tensor:
-    """Conditional inputs of the networks for some rows of the pair matrix (section 4.1).
+    """Compute the networks' inputs for some rows of the pair matrix (section 4.1).
 
     Channels: amino acids of i and j (20 + 20), their positional encodings (24 + 24), distance
     (37), omega (25), theta (25), phi (13), and 1 where orientations are given. Without them, or

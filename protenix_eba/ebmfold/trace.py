@@ -26,7 +26,7 @@ PSEUDO_N: Final = (-0.787, -0.310, 1.159)
 
 
 def squared_distances(x: Tensor) -> Tensor:
-    """`[..., L, L]` squared distances of `x` `[..., L, 3]`, in angstrom^2, exactly 0 for i = j.
+    """Squared distances `[..., L, L]` of `x` `[..., L, 3]`, in angstrom^2, exactly 0 for i = j.
 
     From differences: |x|^2 + |y|^2 - 2 x y loses half of the digits in float32.
     """
@@ -35,7 +35,7 @@ def squared_distances(x: Tensor) -> Tensor:
 
 
 def coordinate_score(h: Tensor, x: Tensor) -> Tensor:
-    """Eq. 8: from the score of squared distances to that of coordinates.
+    """Convert the score of squared distances to the score of coordinates (Eq. 8).
 
     g_i = 2 sum_j (h_ij + h_ji)(x_i - x_j), the gradient of sum_ij h_ij D_ij(x) for constant h. The
     forces are central and pairwise: they sum to zero and have no torque, and a mirror image has
@@ -55,7 +55,7 @@ def coordinate_score(h: Tensor, x: Tensor) -> Tensor:
 
 
 def dihedral(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """Dihedral angles of four points `[..., 3]` in radians, from -pi to pi (IUPAC's sign)."""
+    """Return the dihedral angles of four points `[..., 3]` in radians, -pi to pi (IUPAC's sign)."""
     first, axis, last = b - a, c - b, d - c
     n1, n2 = torch.linalg.cross(first, axis), torch.linalg.cross(axis, last)
     sine = (first * n2).sum(-1) * axis.norm(dim=-1)
@@ -63,18 +63,18 @@ def dihedral(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
 
 
 def angle(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """Angles at `b` of three points `[..., 3]` in radians, from 0 to pi."""
+    """Return the angles at `b` of three points `[..., 3]` in radians, from 0 to pi."""
     u, v = a - b, c - b
     return torch.atan2(torch.linalg.cross(u, v).norm(dim=-1), (u * v).sum(-1))
 
 
 def trace_dihedrals(x: Tensor) -> Tensor:
-    """`[..., L - 3]` dihedral angles of each four C-alpha atoms in a row of `x` `[..., L, 3]`."""
+    """Dihedral angles `[..., L - 3]` of each four C-alpha atoms in a row of `x` `[..., L, 3]`."""
     return dihedral(x[..., :-3, :], x[..., 1:-2, :], x[..., 2:-1, :], x[..., 3:, :])
 
 
 def frames(x: Tensor) -> Tensor:
-    """Right-handed frames of the residues with two neighbours.
+    """Return right-handed frames of the residues with two neighbours.
 
     The first axis points away from both neighbours, the second is b x c of the bonds b to the
     residue and c from it.
@@ -98,7 +98,7 @@ def _unit(v: Tensor) -> Tensor:
 
 
 def pseudo_atoms(x: Tensor, offset: tuple[float, float, float]) -> Tensor:
-    """An atom of each residue from three C-alpha atoms, for the residues with two neighbours.
+    """Place an atom on each residue with two neighbours, from three C-alpha atoms.
 
     Args:
         x: `[..., L, 3]`.

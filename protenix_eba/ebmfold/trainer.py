@@ -33,7 +33,7 @@ __all__ = ["EBMFoldTrainer", "fresh_network"]
 
 
 def fresh_network(config: EBMFoldConfig, seed: int) -> ScoreNetwork:
-    """The network that the section `ebmfold` describes, with random weights."""
+    """Build the network that the section `ebmfold` describes, with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _network(config)
@@ -84,7 +84,7 @@ class EBMFoldTrainer(TrainingLoop):
         self.start_engine(backwards_per_item=1)
 
     def _pin(self) -> None:
-        """What the run starts from must be the same when it goes on."""
+        """Record what the run starts from, or check that it is the same when it continues."""
         if DIST_WRAPPER.rank:
             return
         domains = require_file(self.settings.domains, "ebmfold.domains")
@@ -98,7 +98,7 @@ class EBMFoldTrainer(TrainingLoop):
         self.folder.pin(facts)
 
     def _read_domains(self) -> None:
-        """The domains to train on, and those held out."""
+        """Read the domains to train on, and those held out."""
         settings = self.settings
         crops = CropSettings(
             settings.crop_sizes,
@@ -128,7 +128,7 @@ class EBMFoldTrainer(TrainingLoop):
             )
 
     def _make_model(self) -> None:
-        """The network with its optimizer and schedule; new, or from `load_checkpoint_path`."""
+        """Make the network, new or from `load_checkpoint_path`, its optimizer and schedule."""
         network = fresh_network(self.settings, self.configs.seed)
         if self.configs.load_checkpoint_path:
             start = load_network(self.configs.load_checkpoint_path)
@@ -177,7 +177,7 @@ class EBMFoldTrainer(TrainingLoop):
 
     @torch.no_grad()
     def evaluate(self) -> None:
-        """Measure on domains of the split "valid", the same crops and noise each time."""
+        """Measure on domains of the split "valid", with the same crops and noise each time."""
         if self.held_out is None:
             return
         self.engine.eval()
@@ -190,7 +190,7 @@ class EBMFoldTrainer(TrainingLoop):
             self.record_validation(metrics, rows)
 
     def export(self, path: Path) -> None:
-        """Write the network as `protenix-eba fold` reads it."""
+        """Write the network in the form in which `protenix-eba fold` reads it."""
         with gathered(self.raw_model):
             if DIST_WRAPPER.rank == 0:
                 save_network(path, self.raw_model)

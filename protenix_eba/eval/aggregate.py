@@ -1,4 +1,4 @@
-"""From targets to one number for each metric, and how sure that number is.
+"""Metrics over all targets, and how sure they are.
 
 One vectorised function gives the aggregate of any choice of targets: of all of them it is the
 value, of many resamples its interval, and of the same resamples of two models the interval of
@@ -42,7 +42,7 @@ _PC_SIMILAR_ABOVE: Final = 0.5
 
 @dataclass(frozen=True)
 class TargetTable:
-    """The metrics of T targets, ready for any number of resamples.
+    """The metrics of T targets in a form that can be resampled any number of times.
 
     Attributes:
         values: Metric key to `[T]`; NaN where a target does not have it.
@@ -57,7 +57,7 @@ class TargetTable:
         return len(self.moments)
 
     def statistics(self, chosen: Int64s) -> dict[str, Float64s]:
-        """The aggregates of B choices of targets.
+        """Compute the aggregates of B choices of targets.
 
         Args:
             chosen: `[B, n]` positions of targets, repetitions allowed.
@@ -81,7 +81,7 @@ class TargetTable:
 
 
 def _nan_median(values: Float64s) -> Float64s:
-    """`[B, n]` to `[B]`; a row without any number is NaN, silently."""
+    """Return the medians `[B]` of `[B, n]`; a row without any number is NaN, silently."""
     count = np.isfinite(values).sum(axis=1)
     ordered = np.sort(values, axis=1)  # NaN last
     rows = np.arange(len(values))
@@ -103,7 +103,7 @@ def _row_pearson(x: Float64s, y: Float64s) -> Float64s:
 
 
 def _pearson_of_moments(moments: Float64s) -> Float64s:
-    """`[B, 6]` sums of 1, x, y, x², y², xy to `[B]` correlations."""
+    """Return the correlations `[B]` from sums `[B, 6]` of 1, x, y, x², y², xy."""
     n, x, y, xx, yy, xy = np.maximum(moments, 0.0).T
     spread_x, spread_y = n * xx - x * x, n * yy - y * y
     # Equal values leave a spread of rounding errors only.
@@ -113,20 +113,20 @@ def _pearson_of_moments(moments: Float64s) -> Float64s:
 
 
 def sample_table(targets: Sequence[TargetResult]) -> TargetTable:
-    """The samples' metrics of these targets."""
+    """Return the samples' metrics of these targets."""
     rmsf = [(t.arrays.get("md_rmsf"), t.arrays.get("sample_rmsf")) for t in targets]
     return _table([t.values for t in targets], rmsf)
 
 
 def compat_table(targets: Sequence[TargetResult]) -> TargetTable:
-    """The same as AlphaFlow's own script gives them; targets without them are left out."""
+    """Return the metrics by AlphaFlow's own script, of the targets that have them."""
     known = [t for t in targets if t.compat]
     rmsf = [(t.arrays.get("md_rmsf"), t.arrays.get("sample_rmsf")) for t in known]
     return _table([t.compat for t in known], rmsf)
 
 
 def _floor_table(targets: Sequence[TargetResult], replica: int) -> TargetTable:
-    """One MD replica in the place of the samples."""
+    """Return the metrics of one MD replica in the place of the samples."""
     rmsf: list[tuple[object, object]] = []
     for target in targets:
         floor = target.arrays.get("floor_rmsf", np.empty(0))
@@ -153,7 +153,7 @@ def _moments(md: object, samples: object) -> Float64s:
 
 
 def aggregate(table: TargetTable) -> dict[str, float]:
-    """The value of each metric over all targets; undefined ones are left out.
+    """Return the value of each metric over all targets; undefined ones are left out.
 
     Beside them `n_targets`, and `n_<key>` where fewer targets than that have the metric.
     """
@@ -169,7 +169,7 @@ def aggregate(table: TargetTable) -> dict[str, float]:
 
 
 def floor_aggregate(targets: Sequence[TargetResult]) -> dict[str, float]:
-    """MD against MD: each replica as if it were a model's ensemble, mean over replicas.
+    """Return MD against MD: the mean over replicas, each taken as a model's ensemble.
 
     Targets with a single replica have no floor and do not enter (`n_targets` counts the others).
     """
@@ -183,12 +183,12 @@ def floor_aggregate(targets: Sequence[TargetResult]) -> dict[str, float]:
 
 
 def resamples(n_targets: int, seed: int, n: int = RESAMPLES) -> Int64s:
-    """`[n, T]` draws of targets with replacement, as scipy's bootstrap makes them."""
+    """Return `[n, T]` draws of targets with replacement, as scipy's bootstrap makes them."""
     return np.random.default_rng(seed).integers(0, n_targets, (n, n_targets))
 
 
 def intervals(table: TargetTable, seed: int) -> dict[str, tuple[float, float]]:
-    """Percentile bootstrap intervals over targets of every aggregate.
+    """Return percentile bootstrap intervals over targets, of every aggregate.
 
     Percentiles rather than BCa: its correction differentiates the statistic by leaving single
     targets out, and a median has no such derivative.
@@ -217,7 +217,7 @@ def _percentiles(values: Float64s) -> tuple[float, float] | None:
 def differences(
     first: TargetTable, second: TargetTable, seed: int
 ) -> dict[str, tuple[float, float | None, float | None]]:
-    """How far the second model is from the first, target by target.
+    """Return how far the second model is from the first, target by target.
 
     Both are aggregated over the same resamples of targets, so what makes a target hard for both
     does not widen the interval.

@@ -1,4 +1,4 @@
-"""Every metric that has a name for readers, in the order in which they are shown."""
+"""All metrics with a name for readers, in the order in which they are shown."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ for _metric in _OWN:
 
 
 def target_metrics() -> list[Metric]:
-    """Those that a single target has: our own, then those of plugins."""
+    """Return the metrics of a single target: our own, then those of plugins."""
     return [*_OWN, *plugin_metrics()]
 
 
 def plugin_metrics() -> list[Metric]:
-    """Those that plugins registered, by their keys."""
+    """Return the metrics that plugins registered, by their keys."""
     ours = {metric.key for metric in _OWN}
     return [METRICS.get(key) for key in METRICS if key not in ours]
 
 
 def by_key() -> dict[str, Metric]:
-    """Key to metric, those of the published tables first."""
+    """Return the metrics by key, those of the published tables first."""
     known = {metric.key: metric for metric in (*AGGREGATES, *target_metrics())}
     return {key: known[key] for key in PAPER_ROWS} | known

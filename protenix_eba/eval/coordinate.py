@@ -1,4 +1,4 @@
-"""Ensembles along one coordinate: populations, free energies, and how far two of them are apart.
+"""Comparison of ensembles along one coordinate: populations, free energies, distances.
 
 For systems whose answer is known. The coordinate here is the distance between the ends of a chain.
 """
@@ -39,13 +39,13 @@ _N_BOOTSTRAPS: Final = 1000
 
 
 def blocks_of(replicas: Sequence[Floats], size: int = MD_BLOCK_FRAMES) -> list[Floats]:
-    """Pieces of each replica that follow each other, for the bootstrap."""
+    """Cut each replica into consecutive pieces, for the bootstrap."""
     return [r[i : i + size] for r in replicas for i in range(0, len(r), size)]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with the 95% of its bootstrap distribution around it."""
+    """A value with the 95% interval of its bootstrap distribution."""
 
     value: float
     low: float
@@ -58,7 +58,7 @@ class Interval:
 def interval(
     statistic: Callable[..., float], *samples: Sample, seed: int = 0, n: int = _N_BOOTSTRAPS
 ) -> Interval:
-    """A statistic of one or more samples and its interval, each sample resampled by its blocks.
+    """Return a statistic of samples with its interval, from resamples of each one's blocks.
 
     Args:
         statistic: Function of as many arrays `[F]` as there are samples.
@@ -83,25 +83,25 @@ def interval(
 
 
 def closed_share(distance: Floats) -> float:
-    """Share of the conformations whose ends are within 6 angstrom."""
+    """Return the share of conformations whose ends are within 6 angstrom."""
     return float((distance < CLOSED_ANGSTROM).mean())
 
 
 def log_odds(distance: Floats) -> float:
-    """ln(closed / open), with half a conformation added to both (Haldane and Anscombe)."""
+    """Return ln(closed / open), with half a conformation added to both (Haldane and Anscombe)."""
     closed = int((distance < CLOSED_ANGSTROM).sum())
     return float(np.log((closed + 0.5) / (len(distance) - closed + 0.5)))
 
 
 def w1_angstrom(first: Floats, second: Floats) -> float:
-    """1-Wasserstein distance of two samples of a distance."""
+    """Return the 1-Wasserstein distance of two samples of a distance."""
     from scipy.stats import wasserstein_distance  # takes a second to import
 
     return float(wasserstein_distance(first, second))
 
 
 def distribution_jsd(first: Floats, second: Floats) -> float:
-    """Jensen-Shannon divergence in bits of the distances' histograms, bins of 0.5 angstrom."""
+    """Return the Jensen-Shannon divergence of two distances in bits, from bins of 0.5 angstrom."""
     top = max(float(first.max()), float(second.max())) + _BIN_ANGSTROM
     edges = np.arange(0.0, top + _BIN_ANGSTROM, _BIN_ANGSTROM)
     counts = [np.histogram(sample, edges)[0] / len(sample) for sample in (first, second)]
@@ -109,7 +109,7 @@ def distribution_jsd(first: Floats, second: Floats) -> float:
 
 
 def free_energy_kT(distance: Floats, edges: Floats) -> Floats:
-    """-ln of the density in each bin, in kT; infinite where no conformation is.
+    """Return -ln of the density in each bin, in kT; infinite where there is no conformation.
 
     Args:
         distance: `[F]` in angstrom.

@@ -32,10 +32,10 @@ Group = Literal[
 
 
 class Compute(Protocol):
-    """What a metric is of one target."""
+    """A function that computes a metric of one target."""
 
     def __call__(self, drawn: Drawn, /) -> float:
-        """The value for some samples against MD.
+        """Return the value for some samples against MD.
 
         It is also called with a replica of the MD in the place of the samples and the others as the
         MD: what it gives then is the floor, what MD reaches against itself.
@@ -84,10 +84,10 @@ class Metric:
 
 
 class Frames(Protocol):
-    """What the metrics of one module are computed from: samples and MD, prepared once for all."""
+    """The input of a module's metrics: samples and MD, prepared once for all of them."""
 
     def floors(self) -> Iterator[Any]:
-        """Each replica of the MD in the place of the samples, the others as the MD, if there are.
+        """Yield each replica in the place of the samples, with the others as MD, if there are any.
 
         Yields:
             The same kind of frames.
@@ -97,7 +97,7 @@ class Frames(Protocol):
 def compute_metrics(
     metrics: Iterable[Metric], frames: Frames
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
-    """The values of metrics for the samples, and their floor: what the MD reaches against itself.
+    """Return the metrics of samples, and their floor: what MD reaches against itself.
 
     Args:
         metrics: Those that are computed from these frames.
@@ -170,7 +170,7 @@ PAPER_ROWS: Final = (
 
 
 def best_labels(metric: Metric, rows: Mapping[str, Mapping[str, float]]) -> set[str]:
-    """The labels with the best value of a metric; empty unless two or more can be compared.
+    """Return the labels with the best value of a metric; none unless two can be compared.
 
     Args:
         metric: The metric.

@@ -1,4 +1,4 @@
-"""One model's ensembles on disk against their MD: every target, every metric, every failure."""
+"""Evaluation of one model's ensembles against their MD: all targets, metrics and failures."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _DATA_ERRORS: Final = (UserError, ValueError, ArithmeticError, MemoryError, OSEr
 
 @dataclass(frozen=True)
 class _Task:
-    """One target's work; it travels to another process."""
+    """The work for one target, which is sent to another process."""
 
     reference: Conformations
     samples: Conformations
@@ -53,7 +53,7 @@ class _Task:
 
     @property
     def cost(self) -> int:
-        """Bytes to read: the time goes with them, and they are known without opening a file."""
+        """Bytes to read, which decide on the time and are known without opening a file."""
         return sum(path.stat().st_size for path in (*self.reference.paths, *self.samples.paths))
 
 
@@ -136,7 +136,7 @@ def _evaluate_all(
     out_dir: Path,
     prepare: Callable[[], object] | None,
 ) -> tuple[dict[str, TargetResult], dict[str, str]]:
-    """The result of each target, or why it has none.
+    """Evaluate all targets; return the result of each, or why it has none.
 
     Raises:
         UserError: Not one target could be evaluated.
@@ -164,7 +164,7 @@ def _recorded(
     samples: Sequence[Path | str],
     sources: Mapping[str, Path | None],
 ) -> dict[str, Any]:
-    """What `metrics.json` says of how it was made."""
+    """Return what `metrics.json` says of how it was made."""
     return {
         "reference": str(reference),
         "samples": [str(path) for path in samples],
@@ -176,7 +176,7 @@ def _recorded(
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What was found of the MD and of the samples: name to source, or to why it is unusable."""
+    """The targets of the MD and of the samples, each with its source or why it is unusable."""
 
     references: Mapping[str, Conformations]
     reference_failed: Mapping[str, str]
@@ -196,7 +196,7 @@ class _Inputs:
         return cls(*md, drawn, failed)
 
     def wanted(self, targets: Collection[str] | None) -> tuple[list[str], list[str]]:
-        """The targets to evaluate, and those of the reference that are left alone; both sorted."""
+        """Return the targets to evaluate, and those of the reference that are left out, sorted."""
         known = {*self.references, *self.reference_failed}
         if targets is not None:
             return sorted(targets), sorted(known - set(targets))
@@ -207,7 +207,7 @@ class _Inputs:
         return sorted(sampled), sorted(missing)
 
     def fault(self, name: str) -> str:
-        """Why a target cannot even be opened; empty if it can."""
+        """Return why a target cannot even be opened; empty if it can."""
         if name not in self.samples:
             return self.samples_failed.get(name, "no samples of this target")
         if name not in self.references:
@@ -250,27 +250,27 @@ def _task(
 
 
 def _state(conformations: Conformations) -> list[tuple[str, int, int]]:
-    """Name, size and time of each file: a changed one is found without reading any."""
+    """Return name, size and time of each file, so that changes show without reading any."""
     stats = [(path, path.stat()) for path in conformations.paths]
     return [(str(path.resolve()), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
 
 
 @functools.cache
 def _code() -> str:
-    """Between two releases the version says nothing: a changed metric is found by its source."""
+    """Return a fingerprint of the source: a metric may change without a new version."""
     sources = sorted(Path(__file__).parent.rglob("*.py"))
     return fingerprint([source.read_text(encoding="utf-8") for source in sources])
 
 
 def _plugin_code() -> dict[str, str]:
-    """Of metrics that plugins bring, their sources; nothing without any."""
+    """Return fingerprints of the sources of metrics from plugins, if there are any."""
     computed = (inspect.unwrap(m.compute) for m in plugin_metrics() if m.compute)
     plain = (f.func if isinstance(f, functools.partial) else f for f in computed)
     return {name: _source(name) for name in sorted({f.__module__ for f in plain})}
 
 
 def _source(module: str) -> str:
-    """Fingerprint of a module's text, or of its name where it has none."""
+    """Return a fingerprint of a module's text, or of its name if it has none."""
     try:
         return fingerprint(inspect.getsource(sys.modules[module]))
     except (OSError, TypeError):  # compiled, or typed in
@@ -278,7 +278,7 @@ def _source(module: str) -> str:
 
 
 def _run(tasks: Mapping[str, _Task], jobs: int) -> dict[str, str]:
-    """Evaluate what is not there yet, longest first; the reason of each failure."""
+    """Evaluate the targets that have no result, longest first; return why some failed."""
     missing = {name: t for name, t in tasks.items() if read_target(t.path, t.inputs) is None}
     queue = sorted(missing, key=lambda name: (-missing[name].cost, name))
     outcomes = _outcomes([missing[name] for name in queue], jobs)
@@ -295,7 +295,7 @@ def _outcomes(tasks: Sequence[_Task], jobs: int) -> Iterator[tuple[str, str]]:
 
 
 def _evaluate(task: _Task) -> tuple[str, str]:
-    """Evaluate a target and store the result; its name, and why it failed or nothing."""
+    """Evaluate a target and store the result; return its name and why it failed, if it did."""
     name = task.reference.name
     if task.prepare:
         task.prepare()

@@ -1,4 +1,4 @@
-"""Several models side by side: common targets, paired differences, published numbers."""
+"""Comparison of several models: common targets, paired differences, published numbers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Group:
 
     @property
     def targets(self) -> list[str]:
-        """Their common targets."""
+        """Targets that the models have in common."""
         return list(next(iter(self.summaries.values())).targets)
 
     @cached_property
@@ -52,7 +52,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a report shows: one model, or several.
+    """The content of a report on one model, or several.
 
     Attributes:
         evaluations: Label to evaluation, with all of its targets.
@@ -73,18 +73,18 @@ class Comparison:
 
     @property
     def failed(self) -> dict[str, dict[str, str]]:
-        """Label to target to reason, labels without failures left out."""
+        """Reason of each failure by label and target; labels without failures are left out."""
         return {label: dict(e.failed) for label, e in self.evaluations.items() if e.failed}
 
     @cached_property
     def left_out(self) -> dict[str, list[str]]:
-        """Label to the targets that it has and that are in no group: others lack them."""
+        """Targets by label that are in no group, because other models lack them."""
         common = {name for group in self.groups for name in group.targets}
         missing = {k: sorted(e.targets.keys() - common) for k, e in self.evaluations.items()}
         return {label: names for label, names in missing.items() if names}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for `comparison.json`."""
+        """Return plain values for `comparison.json`."""
         return {
             "models": self.labels,
             "groups": [_group_json(group) for group in self.groups],
@@ -114,7 +114,7 @@ def _group_json(group: Group) -> dict[str, Any]:
 def compare_evaluations(
     evaluations: Sequence[Evaluation], published: Sequence[PublishedRow] = ()
 ) -> Comparison:
-    """Put models beside each other, over the targets that all of them have.
+    """Compare models over the targets that all of them have.
 
     Args:
         evaluations: One or more, the first is what the others are compared with.

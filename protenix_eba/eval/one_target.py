@@ -1,4 +1,4 @@
-"""One generated ensemble against the MD of one target, and MD against itself."""
+"""Evaluation of one target: its ensemble against MD, and MD against itself."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = ["TargetSettings", "evaluate_target"]
 
 @dataclass(frozen=True)
 class TargetSettings:
-    """How one target is evaluated.
+    """Settings of the evaluation of one target.
 
     Attributes:
         seed: Seed of the draws from MD; 137 is AlphaFlow's.
@@ -71,7 +71,7 @@ class TargetSettings:
 def evaluate_target(
     reference: Conformations, samples: Conformations, settings: TargetSettings
 ) -> TargetResult:
-    """The coordinate metrics of one ensemble against MD, with their MD-against-MD floor.
+    """Compute the coordinate metrics of one ensemble against MD, with their floor.
 
     The protocol reads every frame of the MD once and keeps none but those that it draws: memory
     does not depend on their number.
@@ -127,7 +127,7 @@ class _Comparison:
         self.side_chains = None if self.match.ca_only else SideChains.of(atoms, self.match.residue)
 
     def result(self) -> TargetResult:
-        """All metrics and arrays."""
+        """Compute all metrics and arrays."""
         structure, md, samples = self._structure(), self._md_side(), self._sample_side()
         floor_sides = [self._floor_sides(replica, md) for replica in self.draws.floor]
         panel = Panel(structure, md, samples, floor_sides)
@@ -155,7 +155,7 @@ class _Comparison:
 
     @property
     def drawn(self) -> Drawn:
-        """For metrics beyond the protocol."""
+        """Frames for metrics beyond the protocol."""
         return Drawn(
             self.reference.topology.subset(self.match.reference_atoms),
             self.md_kept.heavy["gaussian"],
@@ -194,7 +194,7 @@ class _Comparison:
         )
 
     def _floor_sides(self, replica: int, md: Side) -> tuple[Side, Side]:
-        """The other replicas as MD, and as many frames of this one as there are samples.
+        """Return the other replicas as MD, and as many frames of this one as there are samples.
 
         Exposure costs too much to be computed again: it is of the frames that the protocol draws
         anyway, this replica's against the others'.

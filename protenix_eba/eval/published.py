@@ -1,4 +1,4 @@
-"""Numbers from papers, each with its source, to stand beside a user's own."""
+"""Numbers from papers, each with its source, to compare a user's own with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["PublishedRow", "published_rows"]
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One method in one table.
+    """The numbers of one method in one published table.
 
     Attributes:
         label: The method.
@@ -44,12 +44,12 @@ class PublishedRow:
         return "; ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return asdict(self)
 
 
 def published_rows() -> list[PublishedRow]:
-    """The rows of the package's `published.yaml`, in its order."""
+    """Return the rows of the package's `published.yaml`, in its order."""
     text = resources.files("protenix_eba.eval").joinpath("published.yaml").read_text("utf-8")
     content = yaml.safe_load(text)
     caveats = content["caveats"]

@@ -1,4 +1,4 @@
-"""What the evaluation of one model found, and its files."""
+"""Results of the evaluation of one model, and their files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Summary:
 
     @cached_property
     def table(self) -> TargetTable:
-        """The samples' metrics, target by target."""
+        """Metrics of the samples, target by target."""
         return sample_table(list(self.targets.values()))
 
     @cached_property
@@ -54,7 +54,7 @@ class Summary:
 
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """Their bootstrap intervals; empty under three targets."""
+        """Bootstrap intervals of these values; empty under three targets."""
         return intervals(self.table, self.seed)
 
     @cached_property
@@ -64,7 +64,7 @@ class Summary:
 
     @cached_property
     def compat(self) -> dict[str, float]:
-        """The same values as AlphaFlow's own script gives them, where that was asked for."""
+        """The same values by AlphaFlow's own script, if these were asked for."""
         return aggregate(compat_table(list(self.targets.values())))
 
 
@@ -92,16 +92,16 @@ class Evaluation:
 
     @property
     def seed(self) -> int:
-        """Of every draw."""
+        """Seed of every random draw."""
         return int(self.settings["seed"])
 
     def restricted_to(self, names: Collection[str]) -> Evaluation:
-        """The same with these targets only."""
+        """Return the evaluation with these targets only."""
         return replace(self, targets={k: v for k, v in self.targets.items() if k in names})
 
     @cached_property
     def kinds(self) -> dict[bool, Summary]:
-        """Whether C-alpha only, to the summary of such targets: the two are never mixed."""
+        """Summaries by whether targets are C-alpha only; the two kinds are never mixed."""
         sides = {
             only: {n: t for n, t in self.targets.items() if bool(t.counts.get("ca_only")) == only}
             for only in (False, True)
@@ -114,7 +114,7 @@ class Evaluation:
         return next(iter(self.kinds.values()), Summary({}, self.seed))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for `metrics.json`; a metric that is not defined is null."""
+        """Return plain values for `metrics.json`; an undefined metric is null."""
         content: dict[str, Any] = {
             "format": _FORMAT,
             "label": self.label,
@@ -157,7 +157,7 @@ def _summary_json(summary: Summary) -> dict[str, Any]:
 
 
 def mean_floor(target: TargetResult) -> dict[str, float]:
-    """MD against MD of one target: the mean over replicas that have a value."""
+    """Return MD against MD of one target, the mean over replicas that have a value."""
     keys = dict.fromkeys(key for row in target.floor for key in row)
     known = {
         k: [row[k] for row in target.floor if math.isfinite(row.get(k, math.nan))] for k in keys
@@ -170,7 +170,7 @@ def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def load_evaluation(folder: Path) -> Evaluation:
-    """A finished evaluation, from the files that `protenix-eba evaluate` wrote.
+    """Load a finished evaluation, from files that `protenix-eba evaluate` wrote.
 
     Raises:
         UserError: No such files, of another version, or a target's result is gone.

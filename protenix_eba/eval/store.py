@@ -1,4 +1,4 @@
-"""Finished targets on disk: what lets an interrupted evaluation go on, and models be compared."""
+"""Results of finished targets on disk, for continued evaluations and for comparisons."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RECORD = "record"
 
 
 def target_path(folder: Path, name: str) -> Path:
-    """Where the result of a target stands in an evaluation's folder."""
+    """Return the path of a target's result in an evaluation's folder."""
     return folder / "targets" / f"{name}.npz"
 
 
@@ -54,7 +54,7 @@ def write_target(path: Path, result: TargetResult, inputs: str) -> None:
 
 
 def read_target(path: Path, inputs: str | None = None) -> TargetResult | None:
-    """Read a result back.
+    """Read a result back, if it is valid.
 
     Args:
         path: Path from `target_path`.
@@ -84,7 +84,7 @@ def read_target(path: Path, inputs: str | None = None) -> TargetResult | None:
 
 
 def require_target(path: Path) -> TargetResult:
-    """As `read_target`, for a result that has to be there.
+    """Read a result that has to be there, as `read_target` does.
 
     Raises:
         UserError: It is not, or cannot be read.

@@ -1,4 +1,4 @@
-"""What the evaluation of one target finds, and its files."""
+"""The result of the evaluation of one target, and its files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Arrays = dict[str, NDArray[np.generic]]
 
 @dataclass(frozen=True)
 class Found:
-    """What some metrics add to the result of a target; see `TargetResult`.
+    """The metrics that a module adds to the result of a target; see `TargetResult`.
 
     Attributes:
         values: Metric key to value.
@@ -33,7 +33,7 @@ class Found:
 
 @dataclass(frozen=True)
 class TargetResult:
-    """One ensemble against the MD of one target.
+    """The result for one ensemble against the MD of one target.
 
     Attributes:
         name: Name of the target.
@@ -71,7 +71,7 @@ class TargetResult:
     notes: list[str] = field(default_factory=list)
 
     def with_found(self, found: Found) -> TargetResult:
-        """The result with more metrics."""
+        """Return the result with more metrics."""
         nothing: dict[str, float] = {}
         rows = zip_longest(self.floor, found.floor, fillvalue=nothing)
         return replace(

@@ -1,4 +1,4 @@
-"""Weights of conformations: their file, and ensembles that are drawn by them."""
+"""Weights of conformations: their file, and ensembles drawn by them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _REPLICA = 1
 
 
 def write_weights(path: Path, weights: Mapping[str, Float64s]) -> None:
-    """Write the weights of the conformations of each target, a row each.
+    """Write the weights of each target's conformations, one to a row.
 
     Args:
         path: A CSV file with the columns target, sample (from 0, in the order of the files) and
@@ -48,7 +48,7 @@ def write_weights(path: Path, weights: Mapping[str, Float64s]) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Float64s]:
-    """Target to `[S]` weights that sum to 1, from a file as `write_weights` writes it.
+    """Read weights `[S]` of each target, which sum to 1, as `write_weights` writes them.
 
     Raises:
         UserError: No such file, other columns, a number that is none, conformations that are
@@ -77,7 +77,7 @@ def read_weights(path: Path) -> dict[str, Float64s]:
 
 
 def refuse_strangers(given: Collection[str], targets: Collection[str], source: str) -> None:
-    """Refuse weights that are of none of the targets, where equal ones would take their place.
+    """Refuse weights that name none of the targets: equal ones would silently replace them.
 
     Args:
         given: Targets that have weights.
@@ -117,7 +117,7 @@ def require_length(
     source: Conformations,
     hint: str = "weights belong to the files that `protenix-eba reweight` read: run it again",
 ) -> None:
-    """Refuse weights that are not one for each conformation.
+    """Refuse weights unless there is one for each conformation.
 
     Args:
         weights: Those that were given.
@@ -133,7 +133,7 @@ def require_length(
 
 
 def systematic_draw(weights: Float64s, n: int) -> Ints:
-    """`[n]` ascending indices, each about n times its weight: never off by one or more.
+    """Return `[n]` ascending indices, each about n times its weight: never off by one or more.
 
     One point in the middle of each of n equal parts of the cumulated weights; nothing is random,
     so equal weights and n conformations give each of them once.
@@ -152,7 +152,7 @@ def systematic_draw(weights: Float64s, n: int) -> Ints:
 
 
 class WeightedDraw:
-    """Conformations drawn by their weights, as many as there are: `Conformations` again.
+    """A drawn ensemble as `Conformations`: equal in number, each by its weight.
 
     All metrics of `evaluate` take conformations of equal weight, and many of them depend on their
     number. So weights become repetitions: each conformation is there about S times its weight.
@@ -178,39 +178,39 @@ class WeightedDraw:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files that it is read from."""
+        """Files from which the ensemble is read."""
         return self._source.paths
 
     @property
     def topology(self) -> mdtraj.Topology:
-        """Of the ensemble."""
+        """Topology of the ensemble."""
         return self._source.topology
 
     @property
     def structure_xyz(self) -> NDArray[np.floating]:
-        """`[N_atom, 3]` of the topology file, angstrom."""
+        """Coordinates in the topology file, `[N_atom, 3]` in angstrom."""
         return self._source.structure_xyz
 
     @property
     def n_frames(self) -> dict[int, int]:
-        """All of them as replica 1."""
+        """Numbers of frames, all of them as replica 1."""
         return {_REPLICA: len(self._drawn)}
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """Those of the ensemble, and how many conformations are left."""
+        """Notes of the ensemble, and how many conformations are left."""
         kept = len(np.unique(self._drawn))
         note = f"Weighted: {kept} of {len(self._drawn)} conformations stand for all, repeated."
         return (*self._source.notes, note)
 
     def chunks(self, replica: int, atoms: Ints, size: int) -> Iterator[NDArray[np.float32]]:
-        """The drawn conformations in order, see `Conformations`."""
+        """Yield the drawn conformations in order, see `Conformations`."""
         for start in range(0, len(self._drawn), size):
             stop = min(start + size, len(self._drawn))
             yield self.frames(replica, np.arange(start, stop), atoms)
 
     def frames(self, replica: int, indices: Ints, atoms: Ints) -> NDArray[np.float32]:
-        """Single ones, see `Conformations`."""
+        """Read single drawn conformations, see `Conformations`."""
         wanted = self._drawn[indices]
         result = np.empty((len(wanted), len(atoms), 3), dtype=np.float32)
         first = 0

@@ -1,4 +1,4 @@
-"""From plugin defaults, a YAML file and the command line to Protenix's configuration.
+"""Protenix's configuration, from defaults of plugins, a YAML file and the command line.
 
 What comes later wins: Protenix's defaults, the model's, the plugins' sections, the file, the
 command line. Values are checked against the type of the default; keys that nobody declared are an
@@ -215,7 +215,7 @@ class EBAConfig(Ranged):
         self._require("validation_replicas", not shared, "replicas that are not trained on")
 
     def path(self, key: str) -> Path:
-        """The path that a key holds.
+        """Return the path that a key holds.
 
         Raises:
             UserError: The key is not set.
@@ -226,7 +226,7 @@ class EBAConfig(Ranged):
 
 
 def section_defaults(section: type[Any]) -> dict[str, Any]:
-    """The fields of a dataclass as a section of configuration in Protenix's notation.
+    """Return the fields of a dataclass as a section of configuration in Protenix's notation.
 
     Args:
         section: A dataclass whose fields have defaults and are bool, int, float, str, a tuple of
@@ -247,7 +247,7 @@ def _default(value: Any, hint: Any) -> Any:
 
 
 def section_from(values: Mapping[str, Any], section: type[C]) -> C:
-    """A section of the resolved configuration as its dataclass, whose own checks then run.
+    """Build a section's dataclass from the resolved configuration; its own checks then run.
 
     Args:
         values: Values of a section, for example `configs.eba`.
@@ -260,7 +260,7 @@ def section_from(values: Mapping[str, Any], section: type[C]) -> C:
 
 
 def eba_config(configs: Any) -> EBAConfig:
-    """The section `eba`, with the sections of all plugins at hand: what components are built from.
+    """Return the section `eba`, for components, which find the sections of all plugins in it.
 
     Args:
         configs: Resolved configuration.
@@ -276,7 +276,7 @@ def resolve_config(
     yaml_path: Path | str | None = None,
     overrides: Mapping[str, str] | None = None,
 ) -> ConfigDict:
-    """Protenix's configuration, resolved.
+    """Resolve Protenix's configuration.
 
     For the same overrides it equals what Protenix's own command resolves, plus the key `trainer`
     and the plugins' sections. Nothing of Protenix's module-level defaults is changed. The
@@ -348,7 +348,7 @@ def check_required(configs: ConfigDict) -> None:
 
 
 def check_ranges(configs: ConfigDict) -> None:
-    """Protenix's own keys, whose values it does not check; those without a value are left out.
+    """Check values of Protenix's own keys, which it does not check; unset ones are left out.
 
     Raises:
         UserError: A value is outside its range.
@@ -367,7 +367,7 @@ def check_ranges(configs: ConfigDict) -> None:
 
 
 def _host_defaults() -> dict[str, Any]:
-    """A copy of Protenix's training defaults, with the kernels that its own `main` would take."""
+    """Return a copy of Protenix's training defaults, with the kernels that its `main` takes."""
     from configs.configs_base import configs as base
     from configs.configs_data import data_configs
 

@@ -54,7 +54,7 @@ class ConformerDenoiser(nn.Module):
         self._dtype = dtype
 
     def prepare(self, features: dict[str, Any], z_trunk: Tensor) -> Shared:
-        """What all noise samples of a sequence share: `pair_z`, `p_lm` and `c_l`.
+        """Compute what all noise samples of a sequence share: `pair_z`, `p_lm` and `c_l`.
 
         With activation checkpointing it is computed again in the backward pass, as the host does:
         its intermediate results have the size of the pairs of residues, many times.
@@ -84,7 +84,7 @@ class ConformerDenoiser(nn.Module):
         sigma: Tensor,
         shared: Shared | None = None,
     ) -> Tensor:
-        """Denoise.
+        """Denoise structures.
 
         Args:
             features: Protenix's input features.
@@ -131,7 +131,7 @@ class ConformerDenoiser(nn.Module):
         return denoised
 
     def _s_inputs(self, features: dict[str, Any], embeddings: TrunkEmbeddings) -> Tensor:
-        """`[N_token, 449]`: atom features of each residue, then constant ones (Algorithm 2)."""
+        """Return `[N_token, 449]`: atom features of each residue, then constants (Algorithm 2)."""
         if self.input_embedder is None:
             return embeddings.s_inputs
         embedder: Any = self.input_embedder

@@ -51,7 +51,7 @@ _DAMAGE: Final = (SafetensorError, OSError, ValueError, zlib.error)  # of a file
 
 @dataclass(frozen=True)
 class TrunkEmbeddings:
-    """What the diffusion module is conditioned on.
+    """The trunk's embeddings, on which the diffusion module is conditioned.
 
     Attributes:
         s_inputs: `[N_token, 449]`.
@@ -64,15 +64,15 @@ class TrunkEmbeddings:
     z_trunk: Tensor
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The three, in the order of the attributes."""
+        """Return the three tensors, in the order of the attributes."""
         return self.s_inputs, self.s_trunk, self.z_trunk
 
     def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> TrunkEmbeddings:
-        """The same on a device."""
+        """Return the embeddings on a device."""
         return TrunkEmbeddings(*(t.to(device, dtype) for t in self.tensors()))
 
     def crop(self, token_index: Tensor) -> TrunkEmbeddings:
-        """Those of some tokens.
+        """Return the embeddings of some tokens.
 
         Args:
             token_index: `[n]` token numbers.
@@ -107,14 +107,14 @@ def compute_embeddings(model: Any, protein: ProteinFeatures, n_cycles: int) -> T
 
 
 def as_stored(embeddings: TrunkEmbeddings) -> TrunkEmbeddings:
-    """What a reader of a file with these embeddings gets, on the same device."""
+    """Return these embeddings as a reader of their file gets them, on the same device."""
     device = embeddings.z_trunk.device
     packed = (pack(getattr(embeddings, name), steps) for name, steps in _STEPS.items())
     return TrunkEmbeddings(*(unpack(parts).to(device) for parts in packed))
 
 
 def _provenance(protein: Protein, trunk: str, n_cycles: int) -> dict[str, str]:
-    """What every reader of a file compares."""
+    """Return the header of a file, which every reader compares."""
     return {
         "sequence": ":".join(protein.chains),
         "trunk": trunk,
@@ -160,10 +160,10 @@ def save_embeddings(
 
 
 def _check(path: Path, protein: Protein, trunk: str, n_cycles: int, msa: str | None) -> str:
-    """Compare a file's header with what is asked for; the tensors are not read.
+    """Compare a file's header with what is expected; the tensors are not read.
 
     Returns:
-        The fingerprint of its MSA.
+        The fingerprint of the file's MSA.
     """
     require_file(path, f"embeddings of {protein.name}", "run `protenix-eba embed`")
     try:
@@ -224,11 +224,11 @@ class EmbeddingFolder:
         self._made_with: dict[bool, str] = {}  # without MSA or not -> the first such target
 
     def path(self, protein: Protein) -> Path:
-        """Where a protein's file is, or would be."""
+        """Return the path of a protein's file, whether or not it exists."""
         return self._folder / f"{protein.name}.safetensors"
 
     def check(self, protein: Protein, msa: str | None = None) -> str:
-        """That a protein's file is there and was made from this sequence, trunk, recycling and MSA.
+        """Check that a protein's file exists and fits its sequence, trunk, recycling and MSA.
 
         Args:
             protein: The protein.
@@ -236,7 +236,7 @@ class EmbeddingFolder:
                 first target that differs from the others in having one or not is logged.
 
         Returns:
-            The fingerprint of its alignments, or "none".
+            The fingerprint of the file's alignments, or "none".
 
         Raises:
             UserError: It is not there, made from something else, or cut.
@@ -254,7 +254,7 @@ class EmbeddingFolder:
         return found
 
     def features(self, protein: Protein) -> ProteinFeatures:
-        """The features of a protein that was checked: those of `features.compact`.
+        """Return the features of a protein that was checked, as from `features.compact`.
 
         Raises:
             UserError: The file has vanished or has changed.
@@ -262,7 +262,7 @@ class EmbeddingFolder:
         return _read_features(self.path(protein), protein)
 
     def __call__(self, protein: Protein) -> TrunkEmbeddings:
-        """The embeddings of a protein that was checked, float32, on the CPU.
+        """Read the embeddings of a protein that was checked, float32, on the CPU.
 
         Raises:
             UserError: The file has vanished or has changed.

@@ -90,7 +90,7 @@ CPU_KERNELS: Final = {
 
 
 def has_cuda() -> bool:
-    """Whether torch would find a CUDA device, asked of the driver so that torch stays unloaded.
+    """Return whether torch would find a CUDA device; the driver tells, torch stays unloaded.
 
     NVML answers without making a CUDA context, so that worker processes can still be forked.
     """
@@ -140,7 +140,7 @@ def use_plugins(names: Iterable[str]) -> None:
 
 
 def protenix_root() -> Path:
-    """The folder that holds, or shall hold, Protenix's chemical components.
+    """Return the folder for Protenix's chemical components, whether or not it exists.
 
     It is the user's (PROTENIX_ROOT_DIR, or the home folder as Protenix itself has it) if the
     components are there, otherwise one in the user's cache.
@@ -150,7 +150,7 @@ def protenix_root() -> Path:
 
 
 def has_components(root: Path) -> bool:
-    """Whether a folder holds the chemical components that Protenix reads, both files."""
+    """Return whether a folder holds both files of chemical components that Protenix reads."""
     return (root / COMPONENTS).is_file() and (root / RDKIT_PICKLE).is_file()
 
 
@@ -229,7 +229,7 @@ def prepare_pred_root(root: Path | str, checkpoint_path: Path | str, model_name:
 
 
 def protenix_pred_environment(root: Path | str) -> dict[str, str]:
-    """The environment in which a subprocess runs the stock `protenix pred` on this machine.
+    """Return the environment variables for a run of the stock `protenix pred`.
 
     Args:
         root: A folder from `prepare_pred_root`.
@@ -272,7 +272,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _build_ccd_cache(root: Path) -> None:
-    """Make `root`/common in a temporary folder and rename it: it is there whole or not at all."""
+    """Make `root`/common in a temporary folder and rename it, so that it is whole or absent."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".common-", dir=root))
@@ -323,7 +323,7 @@ def _write_components(path: Path) -> None:
 
 
 def _cif_values(column: Any, rows: np.ndarray) -> Iterator[str]:
-    """The strings of some rows of a BinaryCIF column.
+    """Yield the strings of some rows of a BinaryCIF column.
 
     The raw array is indexed first: decoding whole columns takes minutes.
     """

@@ -62,14 +62,14 @@ class ProteinFeatures:
 
     @property
     def alpha_carbons(self) -> Tensor:
-        """`[N_token]` which atom is each residue's C-alpha."""
+        """`[N_token]` indices of each residue's C-alpha atom."""
         return torch.tensor([n for n, (_, _, name) in enumerate(self.atoms) if name == "CA"])
 
 
 def protein_features(
     protein: Protein, *, seed: int = 0, msa: ProteinMsa | None = None
 ) -> ProteinFeatures:
-    """Features without templates.
+    """Make the features of a protein, without templates.
 
     Args:
         protein: What to featurise.
@@ -94,7 +94,7 @@ def protein_features(
 
 
 def complex_features(entry: dict[str, Any], *, seed: int = 0) -> dict[str, Any]:
-    """Features of proteins with other molecules, without templates and alignments.
+    """Make features of proteins with other molecules, without templates and alignments.
 
     Args:
         entry: An entry of the JSON file that `protenix pred` reads.
@@ -108,7 +108,7 @@ def complex_features(entry: dict[str, Any], *, seed: int = 0) -> dict[str, Any]:
 
 
 def _entities(protein: Protein, msa: ProteinMsa | None) -> list[dict[str, Any]]:
-    """Chains as stock Protenix takes them: equal ones that follow each other are one entity.
+    """Return the chains as stock Protenix takes them: equal neighbours are one entity.
 
     Copies of one entity are symmetric to the model (`relp`), equal chains of two are strangers.
     """
@@ -123,7 +123,7 @@ def _entities(protein: Protein, msa: ProteinMsa | None) -> list[dict[str, Any]]:
 
 
 def _host_features(sample: dict[str, Any], *, with_msa: bool) -> tuple[dict[str, Any], Any]:
-    """Protenix's own featurisation of an inference input, up to the model's first layer."""
+    """Run Protenix's own featurisation of an input, up to the model's first layer."""
     from protenix.data.inference.json_to_feature import SampleDictToFeatures
     from protenix.data.msa.msa_featurizer import InferenceMSAFeaturizer
     from protenix.data.utils import data_type_transform, make_dummy_feature
@@ -142,7 +142,7 @@ def _host_features(sample: dict[str, Any], *, with_msa: bool) -> tuple[dict[str,
 
 
 def compact(protein: ProteinFeatures) -> ProteinFeatures:
-    """What the diffusion module needs, less what `complete` makes from it.
+    """Return the features that the diffusion module needs, without those of `complete`.
 
     Of 217 residues 0.8 MB; all features take 63 MB, which grow with the square of the length.
     """
@@ -152,7 +152,7 @@ def compact(protein: ProteinFeatures) -> ProteinFeatures:
 
 
 def complete(features: dict[str, Any]) -> dict[str, Any]:
-    """The same features with `relp` and the atom windows."""
+    """Add `relp` and the atom windows to compact features."""
     return with_relative_positions(with_atom_windows(features))
 
 
@@ -163,7 +163,7 @@ def with_relative_positions(features: dict[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _relative_positions() -> Any:
-    """Protenix's code stands in a module, whose weights are drawn from the global generators."""
+    """Return Protenix's module for `relp`, made without touching global random numbers."""
     from protenix.model.modules.embedders import RelativePositionEncoding
 
     with _numpy_seed(0), torch.random.fork_rng(devices=[]):
@@ -179,7 +179,7 @@ def with_atom_windows(features: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _numpy_seed(seed: int) -> Iterator[None]:
-    """Protenix draws from NumPy's global generator: seed it here and leave no trace outside."""
+    """Seed NumPy's global generator, from which Protenix draws, and restore it afterwards."""
     state = np.random.get_state()
     np.random.seed(seed)
     try:
@@ -189,7 +189,7 @@ def _numpy_seed(seed: int) -> Iterator[None]:
 
 
 def with_random_references(features: dict[str, Any], generator: torch.Generator) -> dict[str, Any]:
-    """The same features with each residue's reference conformer freshly rotated and shifted.
+    """Return features with each residue's reference conformer freshly rotated and shifted.
 
     Stock Protenix draws these orientations anew for each example (AlphaFold 3, section 2.8), at
     inference as well: a model that saw only one would not be its own at `protenix pred`.
@@ -204,7 +204,7 @@ def with_random_references(features: dict[str, Any], generator: torch.Generator)
 
 
 def to_device(features: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Input features with all their tensors on a device."""
+    """Return input features with all their tensors on a device."""
     return {
         key: value.to(device)
         if torch.is_tensor(value)

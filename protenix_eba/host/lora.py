@@ -32,7 +32,7 @@ _UPDATE: Final = ".parametrizations.weight.0"
 
 
 class LowRankUpdate(nn.Module):
-    """W -> W + scale B A.
+    """The low-rank update of a weight: W -> W + scale B A.
 
     Args:
         weight: W `[n_out, n_in]`, for its shape, type and device.
@@ -56,7 +56,7 @@ class LowRankUpdate(nn.Module):
         self.on = True
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The sum, or W itself in value when the update is off.
+        """Return W with the update, or W itself in value when the update is off.
 
         It is a new tensor in both cases: DeepSpeed's ZeRO stage 3 frees W when this returns. It has
         the precision of W under autocast too, whose rounding then is that of a plain weight.
@@ -88,7 +88,7 @@ def add_adapters(
         generator: On the CPU, so that every device starts alike.
 
     Returns:
-        Number of weights that are trained now.
+        The number of weights that are trained now.
 
     Raises:
         UserError: A pattern matches no matrix, or no matrix matched has a rank above `rank`.
@@ -109,7 +109,7 @@ def add_adapters(
 
 
 def _chosen(module: nn.Module, patterns: Sequence[str]) -> list[nn.Linear]:
-    """Linear layers whose weight a pattern names, in the order of the module."""
+    """Return the linear layers whose weight a pattern names, in the order of the module."""
     layers = {
         f"{DIFFUSION_PREFIX}{name}.weight": layer
         for name, layer in module.named_modules()
@@ -127,7 +127,7 @@ def _chosen(module: nn.Module, patterns: Sequence[str]) -> list[nn.Linear]:
 
 @torch.no_grad()
 def merged_state(module: nn.Module) -> StateDict:
-    """The weights under their plain names, with the updates added; a state without adapters as is.
+    """Return the weights under their plain names, with the updates of adapters added, if any.
 
     As with `state_dict`, values may share memory with the module. Under ZeRO stage 3 call it where
     the parameters are gathered.
@@ -146,7 +146,7 @@ def merged_state(module: nn.Module) -> StateDict:
 
 @contextlib.contextmanager
 def adapters_off(module: nn.Module) -> Iterator[None]:
-    """Within it the module is the start, bit for bit.
+    """Turn the adapters off within the block: the module is then the start, bit for bit.
 
     For passes without gradients: a backward pass after its end would recompute checkpointed
     activations with the updates on.
@@ -166,7 +166,7 @@ def adapters_off(module: nn.Module) -> Iterator[None]:
 
 
 def has_adapters(module: nn.Module) -> bool:
-    """Whether `add_adapters` was called on the module or a part of it."""
+    """Return whether `add_adapters` was called on the module or a part of it."""
     return bool(_updates(module))
 
 

@@ -1,4 +1,4 @@
-"""Multiple sequence alignments of a protein's chains: where they are, and whether they fit."""
+"""Multiple sequence alignments of a protein's chains: finding and checking them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ProteinMsa:
 
 
 def fingerprint_of(msa: ProteinMsa | None) -> str:
-    """The fingerprint of alignments, or "none"."""
+    """Return the fingerprint of alignments, or "none"."""
     return msa.fingerprint if msa else NO_MSA
 
 
@@ -87,7 +87,7 @@ class MsaFiles:
         return f"MSAs from {self._path}" if self._path else "no MSA, each sequence on its own"
 
     def of(self, protein: Protein) -> ProteinMsa | None:
-        """A protein's alignments, None if it shall have none or all its chains are too short.
+        """Return a protein's alignments; None if it is to have none, or all chains are too short.
 
         Raises:
             UserError: A chain without a file, a file for another sequence, a cut or unreadable one.
@@ -127,7 +127,7 @@ class MsaFiles:
 
 
 def _own_files(folder: Path) -> dict[str, dict[str, Path]]:
-    """Files of Protenix's own search below a folder: query -> name -> path.
+    """Find files of Protenix's own search below a folder: query -> name -> path.
 
     Equal chains have folders of their own; Protenix, too, takes the last one for all of them.
     """
@@ -152,7 +152,7 @@ def _first_row(lines: Iterable[str]) -> str:
 
 
 def _read_a3m(path: Path) -> tuple[str, str]:
-    """Query and text of a file, every row of which has the query's length.
+    """Read query and text of a file, and check that every row has the query's length.
 
     Protenix itself would fill up rows that are too short with alanine, without a word.
 
@@ -181,7 +181,7 @@ def _read_a3m(path: Path) -> tuple[str, str]:
 
 
 def _mismatch(query: str, protein: Protein) -> str:
-    """How a query differs from the chain that it is most like."""
+    """Say how a query differs from the chain that it resembles most."""
     common = [
         sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(query, s, strict=False)))
         for s in protein.chains

@@ -1,4 +1,4 @@
-"""Tensors in less than a quarter of their float32 size, with an error that is known beforehand.
+"""Compression of tensors to a quarter of their float32 size, with an error known beforehand.
 
 A number is rounded to a multiple of its step, and the multiples are compressed without loss. The
 step is the same share of the root mean square of the number's channel (all numbers with its last
@@ -25,7 +25,7 @@ _PER_OCTAVE: Final = 4  # scales of rows in each factor of 2
 
 
 def pack(values: Tensor, steps: int) -> dict[str, Tensor]:
-    """Round and compress.
+    """Round and compress values.
 
     Args:
         values: `[..., C]`.
@@ -33,17 +33,17 @@ def pack(values: Tensor, steps: int) -> dict[str, Tensor]:
             1 / (sqrt(12) steps) of it.
 
     Returns:
-        For `unpack`: `low` and `high` (the two bytes of the multiples) and `exponent` (of the
-        rows' scales), compressed, uint8; `step` (`[C]` bfloat16); `shape`.
+        The arguments of `unpack`: `low` and `high` (the two bytes of the multiples) and `exponent`
+        (of the rows' scales), compressed, uint8; `step` (`[C]` bfloat16); `shape`.
 
     Raises:
         ValueError: A value, or its square, is not finite.
     """
     values = values.detach().cpu().float()
-    channel = _or_one(values.square().reshape(-1, values.shape[-1]).mean(dim=0).sqrt())
+    channel = _zeros_as_ones(values.square().reshape(-1, values.shape[-1]).mean(dim=0).sqrt())
     if not channel.isfinite().all():
         raise ValueError("expected finite values, and finite squares of them")
-    row = _or_one((values / channel).square().mean(dim=-1, keepdim=True).sqrt())
+    row = _zeros_as_ones((values / channel).square().mean(dim=-1, keepdim=True).sqrt())
     exponent = (row.log2() * _PER_OCTAVE).round().clamp(-127, 127).to(torch.int8)
     step = (channel / steps).bfloat16()  # any step near it will do
     codes = (values / (step * _scale(exponent))).round().to(torch.int16)
@@ -61,7 +61,7 @@ def pack(values: Tensor, steps: int) -> dict[str, Tensor]:
 
 
 def unpack(packed: Mapping[str, Tensor]) -> Tensor:
-    """What `pack` kept of its values, `[..., C]` float32.
+    """Return the values that `pack` kept, `[..., C]` float32.
 
     Raises:
         zlib.error, OSError, ValueError: The bytes have changed.
@@ -73,8 +73,8 @@ def unpack(packed: Mapping[str, Tensor]) -> Tensor:
     return low.float().add_(high, alpha=256).mul_(packed["step"]).mul_(scale)
 
 
-def _or_one(scale: Tensor) -> Tensor:
-    """A channel or row of zeros may have any scale."""
+def _zeros_as_ones(scale: Tensor) -> Tensor:
+    """Replace zeros by one: a channel or row of zeros may have any scale."""
     return torch.where(scale == 0, 1.0, scale)
 
 

@@ -1,4 +1,4 @@
-"""Settings: what a user wrote in a YAML file or on the command line, checked by its default's type.
+"""Settings of a user, from a YAML file or the command line, checked by their default's type.
 
 Defaults are trees in Protenix's notation (`protenix.config.extend_types`): a value stands for
 itself and its type, marks say that null is allowed or that a key follows another one.
@@ -45,7 +45,7 @@ class Setting(NamedTuple):
 
 
 class Declared(NamedTuple):
-    """What a key may hold."""
+    """The type and the words that a key may hold."""
 
     dtype: type
     is_list: bool
@@ -59,7 +59,7 @@ class Declared(NamedTuple):
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML, where a key given twice is an error and 1e-4 is a number as in YAML 1.2."""
+    """A loader of safe YAML that refuses repeated keys and reads 1e-4 as a number (YAML 1.2)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -83,7 +83,7 @@ _Loader.add_implicit_resolver(
 
 
 def load_yaml(path: Path | str) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """Read the mapping in a YAML file.
 
     Raises:
         UserError: The file is absent, is no YAML, has a key twice or is not a mapping.
@@ -100,7 +100,7 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
 
 
 def flatten(tree: Mapping[Any, Any], path: str, prefix: str = "") -> dict[str, Setting]:
-    """Settings by dotted key. An empty mapping stays, so that its name is checked too.
+    """Return settings by dotted key; an empty mapping stays, so that its name is checked too.
 
     Args:
         tree: What `load_yaml` read.
@@ -133,7 +133,7 @@ def take_section(
         settings: By dotted key; words of the command line are read as YAML.
 
     Returns:
-        The other settings, and the section.
+        The settings that are left, and the section.
 
     Raises:
         UserError: A key is both a section and a value.
@@ -158,7 +158,7 @@ def take_section(
 def declarations(
     tree: Mapping[str, Any], top: Mapping[str, Any], prefix: str = ""
 ) -> dict[str, Declared]:
-    """What each dotted key may hold, by its default.
+    """Return for each dotted key what it may hold, by its default.
 
     Args:
         tree: Defaults in Protenix's notation.
@@ -221,7 +221,7 @@ def apply_setting(
 
 
 def _refuse_or_skip(key: str, setting: Setting, declared: Iterable[str]) -> None:
-    """A section without content is fine (all its lines may be comments); the rest is an error."""
+    """Refuse a value in place of a section; one without content is fine, all in comments."""
     inside = [known for known in declared if known.startswith(f"{key}.")]
     if not inside:
         raise UserError(f"{setting.origin}: unknown key {key!r}", _hint(key, declared))
@@ -255,7 +255,7 @@ def _checked(key: str, setting: Setting, kind: Declared) -> Any:
 
 
 def _from_word(word: str, kind: Declared) -> Any:
-    """A word of the command line, read as Protenix reads it."""
+    """Return the value of a word of the command line, read as Protenix reads it."""
     from protenix.config.extend_types import get_bool_value
 
     if kind.nullable and word in NULL_WORDS:
@@ -286,7 +286,7 @@ def _typed(values: Iterable[Any], dtype: type) -> Iterator[Any]:
 
 
 def list_value(value: list[Any], dtype: type) -> ListValue:
-    """Protenix's mark of a list; its constructor cannot hold an empty one with a type."""
+    """Return Protenix's mark of a list; its own constructor cannot hold an empty typed one."""
     from protenix.config.extend_types import ListValue
 
     mark = ListValue(None, dtype)
@@ -295,7 +295,7 @@ def list_value(value: list[Any], dtype: type) -> ListValue:
 
 
 def number_or_word(value: float, words: Iterable[str]) -> ValueMaybeNone:
-    """A default that words may replace; Protenix reads a value that null may replace."""
+    """Return a default that words may replace; Protenix reads a value that null may replace."""
     from protenix.config.extend_types import ValueMaybeNone
 
     mark = ValueMaybeNone(value)

@@ -25,7 +25,7 @@ _QUICK_START: Final = {
 
 
 def random_state(configs: Any, seed: int) -> StateDict:
-    """Weights of a randomly initialised Protenix of the configured sizes.
+    """Return the weights of a randomly initialised Protenix of the configured sizes.
 
     Protenix initialises through SciPy, which draws from NumPy's global generator: its state, and
     torch's, are the same afterwards as before.
@@ -44,7 +44,7 @@ def random_state(configs: Any, seed: int) -> StateDict:
 
 
 def quick_start(state: StateDict) -> StateDict:
-    """Random weights from which a small diffusion module learns peptides in minutes.
+    """Return random weights from which a small diffusion module learns peptides quickly.
 
     AlphaFold 3's initialisation is made for long training of long chains. Coordinates enter divided
     by sigma_data = 16 angstrom, so those of a peptide are lost among the atoms' other features:
@@ -64,7 +64,7 @@ def quick_start(state: StateDict) -> StateDict:
 
 
 def silent_trunk(state: StateDict) -> StateDict:
-    """The same diffusion module behind a trunk that says nothing: all its weights are 0.
+    """Return the same diffusion module behind a trunk that says nothing: its weights are 0.
 
     Embeddings are then the same on every machine, and the diffusion module reads the sequence from
     its own features. A random trunk says nothing either, but differently for each seed and version.
@@ -76,7 +76,7 @@ def silent_trunk(state: StateDict) -> StateDict:
 
 
 def shipped_start(configs: Any, name: str) -> StateDict:
-    """A whole model around a small diffusion module that this package ships, with a silent trunk.
+    """Return a model around a small diffusion module that is shipped, with a silent trunk.
 
     Args:
         configs: Resolved configuration of the sizes that the module was trained with.

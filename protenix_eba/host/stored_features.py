@@ -1,4 +1,4 @@
-"""A protein's features in a few kilobytes, so that they are made once for each target."""
+"""Compact storage of a protein's features, in kilobytes, so that they are made only once."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _CLASSES: Final = {"ref_element": 128, "ref_atom_name_chars": 64}
 
 
 def pack_features(protein: ProteinFeatures) -> Tensor:
-    """The features of `features.compact`, one-hots as numbers, compressed.
+    """Compress the features of `features.compact`, one-hots as numbers.
 
     Args:
         protein: Features of a protein: all of them, or those of `compact`.
 
     Returns:
-        `[n_bytes]` uint8 for `unpack_features`.
+        `[n_bytes]` uint8, for `unpack_features`.
     """
     small: dict[str, Tensor] = {}
     for key, value in compact(protein).features.items():
@@ -39,7 +39,7 @@ def pack_features(protein: ProteinFeatures) -> Tensor:
 
 
 def unpack_features(packed: Tensor, protein: Protein, msa: str) -> ProteinFeatures:
-    """The very features that were packed, as `features.compact` gives them.
+    """Return exactly the features that were packed, as `features.compact` gives them.
 
     Args:
         packed: Tensor from `pack_features`.
@@ -63,7 +63,7 @@ def unpack_features(packed: Tensor, protein: Protein, msa: str) -> ProteinFeatur
 
 
 def _atom_keys(small: dict[str, Tensor], protein: Protein) -> tuple[AtomKey, ...]:
-    """Chain, residue and name; each residue is one token."""
+    """Return chain, residue and name of each atom; each residue is one token."""
     characters = small["ref_atom_name_chars"].tolist()
     names = ("".join(chr(32 + c) for c in row).strip() for row in characters)
     residues = [(c, r) for c, chain in enumerate(protein.chains) for r in range(len(chain))]

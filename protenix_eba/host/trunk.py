@@ -66,7 +66,7 @@ class Trunk:
         return self._msas.of(protein) if self._msas else None
 
     def stored_msa(self, protein: Protein) -> str | None:
-        """Fingerprint of the MSA of a protein's stored embeddings; None if it has none stored.
+        """Return the fingerprint of the MSA of a protein's stored embeddings; None without any.
 
         Raises:
             UserError: They are stale, or the alignments cannot be used.
@@ -77,15 +77,15 @@ class Trunk:
         return self._stored.check(protein, expected)
 
     def msa(self, protein: Protein) -> str:
-        """Fingerprint of the MSA of what `embed` gives; it raises what `stored_msa` raises."""
+        """Return the fingerprint of the MSA that `embed` would use; raises as `stored_msa` does."""
         return self.stored_msa(protein) or fingerprint_of(self._alignments(protein))
 
     def embed(self, protein: Protein) -> TrunkEmbeddings:
-        """Embeddings of a protein, see `inputs`."""
+        """Return the embeddings of a protein, see `inputs`."""
         return self.inputs(protein)[1]
 
     def inputs(self, protein: Protein) -> tuple[ProteinFeatures, TrunkEmbeddings]:
-        """Features and embeddings of a protein, stored ones or new ones that are stored then.
+        """Return features and embeddings of a protein, stored ones, or new ones that are stored.
 
         Raises:
             UserError: Stored ones are stale, or the alignments cannot be used.

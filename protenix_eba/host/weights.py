@@ -1,4 +1,4 @@
-"""Protenix checkpoints: read, split into trunk and diffusion module, write."""
+"""Protenix checkpoints: reading, splitting into trunk and diffusion module, and writing."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _BRANCH_OUTPUTS = (
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Protenix prints while its modules are built."""
+    """Silence what Protenix prints while its modules are built."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
 
@@ -74,7 +74,7 @@ class _NoDraws:
 
 @contextlib.contextmanager
 def uninitialised() -> Iterator[None]:
-    """Modules that are built within it have zeros where their weights would be drawn."""
+    """Build modules with zeros in place of drawn weights, within the block."""
     from protenix.model.triangular import layers
 
     drawn, layers.truncnorm = layers.truncnorm, _NoDraws
@@ -86,7 +86,7 @@ def uninitialised() -> Iterator[None]:
 
 
 def load_checkpoint(path: Path | str) -> StateDict:
-    """The weights in a Protenix checkpoint (`{"model": ...}`); nothing else in it is unpickled.
+    """Read the weights in a Protenix checkpoint (`{"model": ...}`), unpickling tensors only.
 
     Raises:
         UserError: No such file, a cut one, or another format.
@@ -106,7 +106,7 @@ def load_checkpoint(path: Path | str) -> StateDict:
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    """What a file is that is no checkpoint of tensors. What torch advises is not repeated."""
+    """Return the error for a file that is no checkpoint of tensors, without torch's advice."""
     with open(path, "rb") as file:
         start = file.read(60)
     if not start.startswith((b"PK", b"\x80")):
@@ -138,7 +138,7 @@ def save_checkpoint(path: Path | str, state: StateDict) -> None:
 
 
 def build_model(configs: Any, state: StateDict) -> nn.Module:
-    """A whole Protenix in evaluation mode, without the cost of initialising it first."""
+    """Build a whole Protenix in evaluation mode, without the cost of initialising it first."""
     from protenix.model.protenix import Protenix
 
     with uninitialised():
@@ -147,7 +147,7 @@ def build_model(configs: Any, state: StateDict) -> nn.Module:
 
 
 def build_diffusion_module(configs: Any, state: StateDict) -> nn.Module:
-    """Only the diffusion module: the trunk of a fine-tuning run is never instantiated."""
+    """Build only the diffusion module, without ever instantiating the trunk."""
     own = {
         key.removeprefix(DIFFUSION_PREFIX): value
         for key, value in state.items()
@@ -157,7 +157,7 @@ def build_diffusion_module(configs: Any, state: StateDict) -> nn.Module:
 
 
 def empty_diffusion_module(configs: Any) -> nn.Module:
-    """A diffusion module of the configured sizes, whose weights mean nothing yet."""
+    """Build a diffusion module of the configured sizes, whose weights mean nothing yet."""
     from protenix.model.modules.diffusion import DiffusionModule
 
     with uninitialised():
@@ -171,7 +171,7 @@ def empty_diffusion_module(configs: Any) -> nn.Module:
 
 
 def build_input_embedder(configs: Any, state: StateDict) -> nn.Module:
-    """The trunk's first module, which the paper trains together with the diffusion module.
+    """Build the trunk's first module, which the paper trains with the diffusion module.
 
     Raises:
         UserError: The model reads embeddings of a language model there.
@@ -194,7 +194,7 @@ def build_input_embedder(configs: Any, state: StateDict) -> nn.Module:
 
 
 def trains_embedder(patterns: Sequence[str], state: StateDict) -> bool:
-    """Whether a pattern of `eba.trainable` names a weight of the input embedder."""
+    """Return whether a pattern of `eba.trainable` names a weight of the input embedder."""
     keys = [key for key in state if key.startswith(EMBEDDER_PREFIX)]
     return any(fnmatch.filter(keys, pattern) for pattern in patterns)
 
@@ -242,7 +242,7 @@ def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
 
 
 def matching(patterns: Sequence[str], names: Iterable[str], what: str, hint: str) -> set[str]:
-    """The names that `eba.trainable` chooses.
+    """Return the names of weights that `eba.trainable` chooses.
 
     Args:
         patterns: Its globs.
@@ -265,12 +265,12 @@ def matching(patterns: Sequence[str], names: Iterable[str], what: str, hint: str
 
 
 def count_parameters(state: StateDict) -> int:
-    """Number of weights."""
+    """Return the number of weights."""
     return sum(value.numel() for value in state.values())
 
 
 def trunk_fingerprint(state: StateDict) -> str:
-    """A fingerprint of all weights that a fine-tuning run leaves alone.
+    """Return a fingerprint of all weights that a fine-tuning run leaves alone.
 
     Checkpoints with the same trunk share their embeddings.
     """
@@ -278,7 +278,7 @@ def trunk_fingerprint(state: StateDict) -> str:
 
 
 def start_fingerprints(state: StateDict) -> dict[str, str]:
-    """What a run starts from: fingerprints of the `trunk` and of the `diffusion module`."""
+    """Return fingerprints of what a run starts from: the `trunk`, the `diffusion module`."""
     return {
         "trunk": trunk_fingerprint(state),
         "diffusion module": _fingerprint(state, diffusion=True),
@@ -295,7 +295,7 @@ def _fingerprint(state: StateDict, *, diffusion: bool) -> str:
 
 
 def with_depth(state: StateDict, n_blocks: int) -> StateDict:
-    """The same function with a deeper diffusion transformer.
+    """Return weights of the same function with a deeper diffusion transformer.
 
     A block whose two residual branches end in zeros adds nothing, exactly. So a model trained with
     few blocks can be given the depth of a stock model, whose command then loads it strictly. The

@@ -1,4 +1,4 @@
-"""One window for all atoms of a small system, where Protenix's windows of 32 x 128 are mostly air.
+"""One attention window for all atoms of a small system; Protenix's 32 x 128 would be mostly empty.
 
 AlphaFold 3's atoms attend in windows (Algorithm 7): 32 queries, and the 128 keys around them. Of up
 to 64 atoms each query sees all of them, so that one window of N x N gives the same result: for a
@@ -21,10 +21,10 @@ LARGEST: Final = 64
 
 
 def window_size(diffusion_module: nn.Module, n_atoms: int) -> int | None:
-    """Queries and keys of the one window, even as the host asks; None where there are several.
+    """Return how many queries and keys one window has, an even number; None to keep several.
 
-    Several also where activations are computed again in the backward pass: that happens when
-    `one_window` has long been left.
+    Several are also kept if activations are computed again in the backward pass, because
+    `one_window` has then been left.
 
     Args:
         diffusion_module: `protenix.model.modules.diffusion.DiffusionModule`.
@@ -37,7 +37,7 @@ def window_size(diffusion_module: nn.Module, n_atoms: int) -> int | None:
 
 @contextlib.contextmanager
 def one_window(diffusion_module: nn.Module, size: int | None) -> Iterator[None]:
-    """Within it the module's atoms attend in one window of this size, from `window_size`."""
+    """Let the module's atoms attend in one window of this size within the block."""
     module: Any = diffusion_module
     encoder, decoder = module.atom_attention_encoder, module.atom_attention_decoder
     parts = (encoder, encoder.atom_transformer, decoder.atom_transformer) if size else ()
@@ -52,7 +52,7 @@ def one_window(diffusion_module: nn.Module, size: int | None) -> Iterator[None]:
 
 
 def with_one_window(features: dict[str, Any], size: int | None) -> dict[str, Any]:
-    """The features with the atom pairs of `one_window` (Algorithm 5, lines 1 to 3).
+    """Return the features with the atom pairs of `one_window` (Algorithm 5, lines 1 to 3).
 
     Args:
         features: Protenix's input features of one sequence.

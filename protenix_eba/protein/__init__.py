@@ -1,1 +1,1 @@
-"""What holds of any protein: rigid motions, handedness, bonds, sound shapes, residue names."""
+"""Properties of any protein: rigid motions, handedness, bonds, sound shapes, residue names."""

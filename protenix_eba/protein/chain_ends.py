@@ -1,4 +1,4 @@
-"""The distance between the ends of a chain: the coordinate of the systems whose answer is known."""
+"""The distance between the ends of a chain, the coordinate of systems with a known answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["end_atoms", "end_distance"]
 
 
 def end_atoms(topology: Any) -> tuple[int, int]:
-    """Indices of the first residue's N and of the last one's C.
+    """Return the indices of the first residue's N and of the last one's C.
 
     Args:
         topology: Topology of a single chain, `mdtraj.Topology` or `openmm.app.Topology`.
@@ -26,7 +26,7 @@ def end_atoms(topology: Any) -> tuple[int, int]:
 
 
 def end_distance(topology: Any, xyz: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Distance of the ends in each conformation, in the unit of `xyz`.
+    """Compute the distance of the ends in each conformation, in the unit of `xyz`.
 
     Args:
         topology: See `end_atoms`.

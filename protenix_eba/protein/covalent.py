@@ -1,4 +1,4 @@
-"""Covalent bonds that a chain's sequence does not tell: rings, bridges and branches.
+"""Covalent bonds that a chain's sequence does not show: rings, bridges and branches.
 
 A sequence implies peptide bonds between neighbours and nothing else. What else is bonded is told by
 the file, or seen from distances: in a conformation no two heavy atoms that are not bonded come so
@@ -38,7 +38,7 @@ _LONGEST: Final = max(longest for _, longest in _LENGTHS.values())
 
 @dataclass(frozen=True)
 class Atom:
-    """What decides on the bonds of one atom.
+    """The properties of one atom that decide on its bonds.
 
     Attributes:
         name: PDB name.
@@ -80,7 +80,7 @@ class CrossBond:
 def cross_bonds(
     atoms: Sequence[Atom], xyz: NDArray[np.floating], bonds: Iterable[tuple[int, int]]
 ) -> list[CrossBond]:
-    """Bonds between different residues, without those of neighbours' backbones.
+    """Find bonds between different residues, without those of neighbours' backbones.
 
     Known bonds are among them, however long they are. Two other heavy atoms make a bond where they
     are as near as one and both have a valence left for it: a model's clash is none.
@@ -105,7 +105,7 @@ def cross_bonds(
 def _near(
     atoms: Sequence[Atom], xyz: NDArray[np.floating], partners: dict[int, set[int]]
 ) -> Iterator[tuple[int, int]]:
-    """Heavy atoms of different residues as near as a bond, both with a valence left for it."""
+    """Find heavy atoms of different residues at bonding distance that both have a valence left."""
     heavy = np.array([i for i, a in enumerate(atoms) if a.element != "H"], dtype=np.int64)
     if len(heavy) < 2 or not np.isfinite(xyz[heavy]).all():
         return
@@ -122,7 +122,7 @@ def _near(
 
 
 def is_bond(one: Atom, other: Atom, length: float) -> bool:
-    """Whether two heavy atoms `length` angstrom apart are as near as a covalent bond makes them."""
+    """Return whether two heavy atoms `length` angstrom apart are as near as a covalent bond."""
     low, high = _LENGTHS.get(frozenset((one.element, other.element)), (0.0, 0.0))
     return low <= length <= high
 
@@ -136,7 +136,7 @@ def _partners(bonds: Iterable[tuple[int, int]]) -> dict[int, set[int]]:
 
 
 def _is_full(atom: int, other: int, atoms: Sequence[Atom], partners: dict[int, set[int]]) -> bool:
-    """Whether an atom has all its neighbours without the other one."""
+    """Return whether an atom has all its neighbours without the other one."""
     mine = partners.get(atom, set()) - {other}
     element = atoms[atom].element
     limit = {"C": 4, "N": 3, "O": 2, "S": 2}.get(element, 1)
@@ -148,7 +148,7 @@ def _is_full(atom: int, other: int, atoms: Sequence[Atom], partners: dict[int, s
 
 
 def kind_of(one: Atom, other: Atom, ends: set[tuple[int, int]]) -> Kind:
-    """What a bond is; `ends` are the first and the last residue of each chain."""
+    """Classify a bond; `ends` are the first and the last residue of each chain."""
     if one.name == other.name == "SG":
         return "disulfide"
     whole = (one.residue, other.residue) in ends and one.chain == other.chain
@@ -156,7 +156,7 @@ def kind_of(one: Atom, other: Atom, ends: set[tuple[int, int]]) -> Kind:
 
 
 def _peptide(one: Atom, other: Atom) -> bool:
-    """Whether two atoms are of neighbours in a chain, which share a peptide bond."""
+    """Return whether two atoms are of neighbours in a chain, which share a peptide bond."""
     neighbours = one.chain == other.chain and other.residue == one.residue + 1
     return neighbours and (one.name, other.name) == ("C", "N")
 

@@ -1,4 +1,4 @@
-"""What MD programs call residues and atoms, and what the PDB calls them.
+"""Names of residues and atoms in MD programs, and the names that the PDB has for them.
 
 Residue names are those of CHARMM (HSD), AMBER (HIE, CYX, NALA), GROMACS' OPLS and GROMOS ports
 (HISD, LYSH) and NAMD. Hydrogens are left to mdtraj, whose reader of PDB files knows their dialects.
@@ -100,7 +100,7 @@ _NO_ATOM: Final = re.compile(r"M|LP|EP|D[CNOS]")
 
 
 def cap_atoms(names: Iterable[str]) -> frozenset[str]:
-    """Those of a residue's atom names that CHARMM's patches of capped ends add to it."""
+    """Return those of a residue's atom names that CHARMM's patches of capped ends add to it."""
     names = frozenset(names)
     first = names & _FIRST_CAP if {"CAY", "CY"} <= names else frozenset()
     if "NT" not in names:
@@ -120,13 +120,13 @@ _CAP_ATOM_NAMES: Final = {
 
 
 def standard_cap_atom(cap: str, atom: str) -> str:
-    """The PDB's name of a cap's atom ("CAY" of "ACE" -> "CH3"); names that need no change stay."""
+    """Return the PDB's name of a cap's atom ("CAY" of "ACE" -> "CH3"); others are kept."""
     found = re.fullmatch(r"HH3(\d)", atom)
     return f"H{found[1]}" if found else _CAP_ATOM_NAMES[cap].get(atom, atom)
 
 
 def caps_within(names: Iterable[str]) -> dict[str, frozenset[str]]:
-    """The whole caps among the atoms of a residue of CHARMM, and the names of their atoms."""
+    """Find the whole caps among the atoms of a residue of CHARMM, and their atom names."""
     found = cap_atoms(names)
     first = found & _FIRST_CAP
     last = found - first
@@ -139,13 +139,13 @@ def caps_within(names: Iterable[str]) -> dict[str, frozenset[str]]:
 
 
 def standard_cap_name(name: str) -> str | None:
-    """The PDB's name of a cap that force fields have ("NMA" -> "NME"); None for others."""
+    """Return the PDB's name of a cap that force fields have ("NMA" -> "NME"), or None."""
     name = _CAP_NAMES.get(name, name)
     return name if name in CAP_ATOMS else None
 
 
 def standard_cap(name: str, atoms: Iterable[str]) -> str | None:
-    """The PDB's name of a cap that force fields have, if these are its heavy atoms; else None.
+    """Return the PDB's name of a cap in force fields, if these are its heavy atoms, or None.
 
     Args:
         name: Name of the residue, "NMA" for example.
@@ -156,12 +156,12 @@ def standard_cap(name: str, atoms: Iterable[str]) -> str | None:
 
 
 def is_no_atom(name: str) -> bool:
-    """Whether an atom name of an amino acid's residue is a site that stands for no atom."""
+    """Return whether an atom name in an amino acid is a site that stands for no atom."""
     return _NO_ATOM.match(name) is not None
 
 
 def standard_residue(name: str) -> str | None:
-    """The amino acid that a residue name stands for ("HSD" -> "HIS"), or None.
+    """Return the amino acid that a residue name stands for ("HSD" -> "HIS"), or None.
 
     AMBER's names of terminal residues (NALA, CLEU) are known as well.
     """
@@ -174,7 +174,7 @@ def standard_residue(name: str) -> str | None:
 
 
 def uncut_residue(name: str, atoms: Iterable[str]) -> str | None:
-    """The amino acid whose terminal name a PDB file cut to three letters ("NME", once "NMET").
+    """Return the amino acid whose name a PDB file cut to three letters ("NME", once "NMET").
 
     Args:
         name: As the file has it.
@@ -198,7 +198,7 @@ def _heavy(atoms: Iterable[str]) -> set[str]:
 
 
 def standard_atom(residue: str, atom: str) -> str:
-    """The PDB's name of an atom ("CD" of "ILE" -> "CD1"); names that need no change stay.
+    """Return the PDB's name of an atom ("CD" of "ILE" -> "CD1"); others are kept.
 
     Args:
         residue: Name of the amino acid as the PDB has it.

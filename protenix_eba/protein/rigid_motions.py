@@ -40,7 +40,7 @@ def rigid_align(mobile: Tensor, fixed: Tensor, weight: Tensor) -> Tensor:
 
 
 def random_rotations(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Rotation matrices, uniform over SO(3), from normalised Gaussian quaternions.
+    """Draw rotation matrices, uniform over SO(3), by normalised Gaussian quaternions.
 
     Returns:
         `[*shape, 3, 3]` float32.

@@ -12,7 +12,7 @@ CENTRE = ("N", "C", "CB", "CA")
 
 
 def is_inverted(xyz: NDArray[np.floating], centres: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Which residues are not L: (N - CA) x (C - CA) . (CB - CA) is positive for L.
+    """Return which residues are not L: (N - CA) x (C - CA) . (CB - CA) is positive for L.
 
     Args:
         xyz: `[N, 3]` in any unit.

@@ -1,4 +1,4 @@
-"""Protonation states of amino acids: how many hydrogens make which, and what they are called."""
+"""Protonation states of amino acids, their hydrogens and their names."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ _ALIASES: Final = {
 
 
 def standard_state(name: str) -> str:
-    """AMBER's name of a protonation state ("HSP" -> "HIP"); others stay."""
+    """Return AMBER's name of a protonation state ("HSP" -> "HIP"); others are kept."""
     return _ALIASES.get(name.upper(), name.upper())
 
 
 def state_of(residue: str, hydrogens: Mapping[str, int], *, bridged: bool = False) -> str:
-    """AMBER's name of a side chain's protonation; empty for the one that needs no word.
+    """Return AMBER's name of a side chain's protonation; empty for the usual one.
 
     Args:
         residue: Standard name.

@@ -1,4 +1,4 @@
-"""Whether conformations could be a protein's: whole chains, L-amino acids, no clashes.
+"""Checks that conformations could be a protein's: whole chains, L-amino acids, no clashes.
 
 Limits: chain breaks at the distances of BioEmu's filter (Lewis et al., Science 2025,
 `filter_unphysical_samples`): C-N above 2.0, CA-CA above 4.5 angstrom. Clashes below 2.0 angstrom:
@@ -52,7 +52,7 @@ KINDS: Final = ("chain break", "D-amino acid", "clash")
 
 @dataclass(frozen=True)
 class Validity:
-    """What is wrong with each of F conformations.
+    """The faults of each of F conformations.
 
     Attributes:
         finite: `[F]` all coordinates are numbers that a file can hold; the counts of others are 0.
@@ -74,12 +74,12 @@ class Validity:
 
     @property
     def valid(self) -> NDArray[np.bool_]:
-        """`[F]` nothing is wrong."""
+        """Whether nothing is wrong with each conformation, `[F]`."""
         wrong = self.chain_breaks + self.d_residues + self.clashes
         return np.asarray(self.finite & (wrong == 0))
 
     def reasons(self) -> list[str]:
-        """Of each conformation what makes it invalid, "chain break: 2; clash: 1"; else empty."""
+        """Say what makes each conformation invalid, "chain break: 2; clash: 1"; else empty."""
         counts = zip(self.finite, self.chain_breaks, self.d_residues, self.clashes, strict=True)
         return [
             "; ".join(_counted(breaks, inverted, clashes)) if finite else NOT_FINITE
@@ -95,7 +95,7 @@ def _counted(*counts: int) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Checker:
-    """What to look at in every conformation of one topology.
+    """Checks conformations of one topology.
 
     Attributes:
         n_atoms: N.
@@ -125,7 +125,7 @@ class Checker:
 
     @classmethod
     def of(cls, topology: Any) -> Checker:
-        """From an `mdtraj.Topology`; a jump in a chain's residue numbers is taken for a gap."""
+        """Make a checker of an `mdtraj.Topology`; a jump in residue numbers is taken for a gap."""
         place, numbers, before = 0, [], None
         for residue in topology.residues:
             if before is not None:
@@ -149,7 +149,7 @@ class Checker:
         residue_names: Sequence[str],
         chain_index: Integers,
     ) -> Checker:
-        """From the topology in plain arrays; every residue with a CA is an amino acid.
+        """Make a checker of plain arrays; every residue with a CA is taken for an amino acid.
 
         Args:
             atom_names: `[N]` PDB names.
@@ -191,7 +191,7 @@ class Checker:
         )
 
     def check(self, xyz: Floats) -> Validity:
-        """Look at conformations.
+        """Check conformations.
 
         Args:
             xyz: `[F, N, 3]` in angstrom.
@@ -215,7 +215,7 @@ class Checker:
         return Validity(finite, *counts, *outliers)
 
     def _breaks(self, xyz: Floats) -> Integers:
-        """`[F]` pairs of neighbours; one that breaks both limits is counted once."""
+        """Count broken pairs of neighbours, `[F]`; a pair that breaks both limits counts once."""
         far = np.zeros((len(xyz), self.n_atoms), dtype=bool)  # by the first one's C-alpha, or C
         far[:, self.alpha_carbons[:, 0]] = _distances(xyz, self.alpha_carbons) > MAX_CA_CA
         too_long = _distances(xyz, self.peptide_bonds) > MAX_PEPTIDE_BOND
@@ -226,7 +226,7 @@ class Checker:
         return np.asarray(far.sum(axis=1))
 
     def _inverted(self, xyz: Floats) -> Integers:
-        """`[F]` residues, all frames at once as if they were one molecule."""
+        """Count inverted residues, `[F]`, all frames at once as if they were one molecule."""
         offsets = self.n_atoms * np.arange(len(xyz))[:, None, None]
         centres = (self.centres + offsets).reshape(-1, 4)
         found = is_inverted(xyz.reshape(-1, 3), centres)
@@ -243,7 +243,7 @@ class Checker:
 
 
 def _places(chain_index: Integers, residue_index: Integers) -> Integers:
-    """`[N]` numbers of residues that follow each other where the residues are bonded."""
+    """Return numbers of residues, `[N]`, consecutive only where residues are bonded."""
     keys, inverse = np.unique(
         np.stack([chain_index, residue_index], axis=1), axis=0, return_inverse=True
     )
@@ -259,7 +259,7 @@ def _heavy(name: str) -> bool:
 def _neighbours(
     protein: dict[int, dict[str, int]], of_first: str, of_second: str
 ) -> Iterator[tuple[int, int]]:
-    """An atom of each residue and one of the next, where both are there."""
+    """Yield an atom of each residue and one of the next, where both exist."""
     for where, named in protein.items():
         following = protein.get(where + 1, {})
         if of_first in named and of_second in following:
@@ -290,12 +290,12 @@ def _pairs(pairs: Any) -> Integers:
 
 
 def _distances(xyz: Floats, pairs: Integers) -> NDArray[np.float64]:
-    """`[F, P]` in angstrom."""
+    """Return distances `[F, P]` in angstrom."""
     return np.asarray(np.linalg.norm(xyz[:, pairs[:, 0]] - xyz[:, pairs[:, 1]], axis=-1))
 
 
 def _degrees(xyz: Floats, angles: Integers) -> NDArray[np.float64]:
-    """`[F, A]`; 90 where two atoms of an angle coincide."""
+    """Return angles `[F, A]` in degrees; 90 where two atoms of an angle coincide."""
     arms = [xyz[:, angles[:, end]] - xyz[:, angles[:, 1]] for end in (0, 2)]
     lengths = np.linalg.norm(arms[0], axis=-1) * np.linalg.norm(arms[1], axis=-1)
     products = np.einsum("fak,fak->fa", *arms)

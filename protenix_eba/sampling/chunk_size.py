@@ -1,4 +1,4 @@
-"""How many samples at a time fit into memory and are worth it."""
+"""The number of samples made at a time: as many as fit into memory and save time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CGROUP: Final = Path("/sys/fs/cgroup")
 def samples_at_a_time(
     n_tokens: int, n_atoms: int, device: torch.device, free_bytes: int | None = None
 ) -> int:
-    """Size of a chunk by memory: at least 1, at most what makes it faster.
+    """Return the size of a chunk by memory: at least 1, at most what makes it faster.
 
     Args:
         n_tokens: Residues.
@@ -52,7 +52,7 @@ def samples_at_a_time(
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Free bytes of a GPU, or of the host within its control group; None where it is not told."""
+    """Return the free bytes of a GPU, or of the host within its control group; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     known = [value for value in (_available(), _left_in_group()) if value is not None]
@@ -67,7 +67,7 @@ def _available() -> int | None:
 
 
 def _left_in_group() -> int | None:
-    """What a container or a batch system leaves to this process (control groups, version 2)."""
+    """Return what a container or batch system leaves to this process (control groups, v. 2)."""
     try:
         limit, used = ((_CGROUP / f"memory.{name}").read_text() for name in ("max", "current"))
     except OSError:

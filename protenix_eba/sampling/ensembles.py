@@ -45,7 +45,7 @@ _OTHER: Final = "choose another --out, or delete the folder"
 
 
 def topology_of(protein: ProteinFeatures) -> mdtraj.Topology:
-    """The protein's heavy atoms as Protenix orders them; chains A, B ..., residues from 1."""
+    """Return the protein's heavy atoms in Protenix's order; chains A, B ..., residues from 1."""
     topology = mdtraj.Topology()
     residues: dict[tuple[int, int], Any] = {}
     for chain_number, sequence in enumerate(protein.protein.chains):
@@ -101,7 +101,7 @@ def _fits_pdb(protein: ProteinFeatures) -> bool:
 
 
 def write_cif(path: Path, protein: ProteinFeatures, xyz: NDArray[np.float32]) -> None:
-    """One conformation `[N_atom, 3]`, angstrom, as mmCIF."""
+    """Write one conformation `[N_atom, 3]`, in angstrom, as mmCIF."""
     array = AtomArray(len(protein.atoms))
     chain, residue, names = zip(*protein.atoms, strict=True)
     chains = protein.protein.chains
@@ -123,7 +123,7 @@ def write_cif(path: Path, protein: ProteinFeatures, xyz: NDArray[np.float32]) ->
 
 
 def _chain_name(number: int) -> str:
-    """A to Z, then AA, AB ..."""
+    """Return the name of a chain: A to Z, then AA, AB ..."""
     if number < len(ascii_uppercase):
         return ascii_uppercase[number]
     pairs = product(ascii_uppercase, repeat=2)
@@ -132,7 +132,7 @@ def _chain_name(number: int) -> str:
 
 @dataclass
 class Samples:
-    """Samples that were made so far.
+    """The samples that were made so far.
 
     Attributes:
         xyz: Number of a sample to its coordinates `[N_atom, 3]`, angstrom; those that were left
@@ -145,7 +145,7 @@ class Samples:
 
     @property
     def tried(self) -> set[int]:
-        """All numbers."""
+        """Numbers of all samples that were made, valid or not."""
         return self.xyz.keys() | self.invalid.keys()
 
 
@@ -166,12 +166,12 @@ class EnsembleFolder:
 
     @property
     def has_parts(self) -> bool:
-        """Whether chunks wait for an ensemble to be finished."""
+        """Whether there are chunks of an ensemble that is not finished."""
         return self._parts.is_dir()
 
     @cached_property
     def record(self) -> dict[str, Any] | None:
-        """What `NAME.json` says; None if there is no finished ensemble.
+        """Content of `NAME.json`; None if there is no finished ensemble.
 
         Raises:
             UserError: It was made with other settings, or is damaged.
@@ -196,7 +196,7 @@ class EnsembleFolder:
         return dict(before)
 
     def load(self) -> Samples:
-        """The samples that are there, of the finished ensemble and of parts.
+        """Read the samples that exist, of the finished ensemble and of parts.
 
         Raises:
             UserError: They were made with other settings, or the ensemble is damaged.
@@ -247,23 +247,23 @@ class EnsembleFolder:
         shutil.rmtree(self._parts, ignore_errors=True)
 
     def unsplit(self, samples: Samples) -> dict[int, Path]:
-        """Samples with coordinates that have no NAME_<number>.cif yet, and where it belongs."""
+        """Return samples with coordinates that lack their NAME_<number>.cif, and its path."""
         paths = {number: self.folder / f"{self.name}_{number}.cif" for number in samples.xyz}
         return {number: path for number, path in paths.items() if not path.is_file()}
 
     def split(self, protein: ProteinFeatures, samples: Samples) -> None:
-        """Write each sample that has coordinates as NAME_<number>.cif, if it is not there."""
+        """Write each sample that has coordinates as NAME_<number>.cif, unless the file exists."""
         for number, path in self.unsplit(samples).items():
             write_cif(path, protein, samples.xyz[number])
 
 
 def rounded(xyz: NDArray[np.float32]) -> NDArray[np.float32]:
-    """To what an XTC file keeps: 0.01 angstrom."""
+    """Round coordinates to what an XTC file keeps, 0.01 angstrom."""
     return np.round(xyz, _DECIMALS).astype(np.float32)
 
 
 def _read_part(path: Path) -> dict[int, NDArray[np.float32]]:
-    """Numbers and samples of a chunk; none if it was damaged: its samples are made again."""
+    """Read the numbers and samples of a chunk; none if it is damaged, so that it is made again."""
     try:
         with np.load(path, allow_pickle=False) as part:
             return dict(zip(part["numbers"].tolist(), part["xyz"], strict=True))

@@ -1,4 +1,4 @@
-"""Sampled ensembles relaxed by the force field: minimised conformations and their energies."""
+"""Relaxation of sampled ensembles by the force field: minimised conformations and energies."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class _End:
     row: Row
     xyz: NDArray[np.float32] | None
 
-    def is_of(self, sample: NDArray[np.float32]) -> bool:
-        """Whether it began with these coordinates."""
+    def starts_from(self, sample: NDArray[np.float32]) -> bool:
+        """Return whether the relaxation began with these coordinates."""
         return bool(self.row["frame_hash"] == frame_hash(sample))
 
 
@@ -59,7 +59,7 @@ def relax_ensemble(
     jobs: int = 1,
     tell: Callable[[int], None] = lambda _: None,
 ) -> dict[int, str]:
-    """Minimise the samples of one protein; what earlier runs have done is kept.
+    """Minimise the samples of one protein; results of earlier runs are kept.
 
     Writes `NAME.pdb` (`NAME.cif` if the samples have one), `NAME.xtc` (the relaxed samples),
     `energies.csv` (a row for each sample, the failed ones too) and `NAME.json`.
@@ -72,7 +72,7 @@ def relax_ensemble(
         tell: Called with the number of samples that are done.
 
     Returns:
-        Number of each sample that could not be relaxed, and why.
+        Number of each sample that could not be relaxed, with the reason.
 
     Raises:
         UserError: There is no ensemble, or the force field cannot describe it.
@@ -85,7 +85,7 @@ def relax_ensemble(
     parts = out.parent / f".{name}.parts"
     finished = _finished(out, settings)
     known = finished | _in_parts(parts, settings)
-    ends = {n: end for n, end in known.items() if n in samples and end.is_of(samples[n])}
+    ends = {n: end for n, end in known.items() if n in samples and end.starts_from(samples[n])}
     tell(len(ends))
     left = {number: one for number, one in samples.items() if number not in ends}
     if not left and ends.keys() == finished.keys():
@@ -100,7 +100,7 @@ def relax_ensemble(
 
 
 def _ensemble(folder: Path) -> tuple[Target, NDArray[np.float32]]:
-    """The files of an ensemble, and `[F, N, 3]` its frames, angstrom."""
+    """Return the files of an ensemble, and its frames `[F, N, 3]` in angstrom."""
     if not topology_in(folder):
         require_file(folder / f"{folder.name}.pdb", "topology of the samples")
     (target,) = find_targets(folder)
@@ -117,7 +117,7 @@ def _has_settings(path: Path, settings: dict[str, Any]) -> bool:
 
 
 def _finished(out: Path, settings: dict[str, Any]) -> dict[int, _End]:
-    """What an earlier run has relaxed under the same protocol."""
+    """Read what an earlier run has relaxed under the same protocol."""
     if not _has_settings(out / f"{out.name}.json", settings):
         return {}
     with (out / _TABLE).open(newline="", encoding="utf-8") as file:
@@ -132,7 +132,7 @@ def _finished(out: Path, settings: dict[str, Any]) -> dict[int, _End]:
 
 
 def _in_parts(parts: Path, settings: dict[str, Any]) -> dict[int, _End]:
-    """What an interrupted run has relaxed; parts of another protocol are removed."""
+    """Read what an interrupted run has relaxed, and remove parts of another protocol."""
     if not _has_settings(parts / "settings.json", settings):
         shutil.rmtree(parts, ignore_errors=True)
     found = {int(path.stem): _read(path) for path in parts.glob("[0-9]*.npz")}

@@ -1,4 +1,4 @@
-"""Ensembles of many proteins: what is there is kept, what is missing is sampled and judged."""
+"""Ensembles of many proteins: what exists is kept, what is missing is sampled and checked."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Inputs = Callable[[Protein], tuple[ProteinFeatures, TrunkEmbeddings]]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked for, of each protein.
+    """What to sample of each protein.
 
     Attributes:
         n_samples: N.
@@ -67,7 +67,7 @@ class Plan:
             raise UserError("--max-attempts-factor: expected 1 or above")
 
     def missing(self, samples: Samples) -> list[int]:
-        """Numbers of the samples to make next, in their order."""
+        """Return the numbers of the samples to make next, in their order."""
         limit = self.max_attempts if self.valid_only else self.n_samples
         left = [number for number in range(limit) if number not in samples.tried]
         return left[: self.n_samples - len(samples.xyz)] if self.valid_only else left
@@ -75,7 +75,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """What has become of one protein.
+    """The ensemble of one protein, and how complete it is.
 
     Attributes:
         folder: Folder of the protein's files.
@@ -98,7 +98,7 @@ class Ensemble:
 
     @property
     def remark(self) -> str:
-        """What a reader must know of its samples; empty when all is well."""
+        """What a reader must know about the samples; empty when all is well."""
         if not self.invalid:
             return ""
         reasons = (part for reason in self.invalid.values() for part in reason.split("; "))
@@ -111,7 +111,7 @@ class Ensemble:
 
 
 def _recorded(settings: SamplerSettings) -> dict[str, Any]:
-    """Settings for the record; without the order of Euler's steps, which older records lack."""
+    """Return settings for the record, without the order of Euler's steps as in older records."""
     values = asdict(settings)
     return {key: value for key, value in values.items() if (key, value) != ("order", 1)}
 
@@ -198,12 +198,14 @@ class SamplingRun:
         checker = Checker.of(topology_of(features))
         samples = Samples(invalid=found.invalid)
         if found.xyz:
-            self._judge(samples, checker, list(found.xyz), np.stack(list(found.xyz.values())))
+            self._check_and_enter(
+                samples, checker, list(found.xyz), np.stack(list(found.xyz.values()))
+            )
         tell(len(samples.xyz))
         if plan.missing(samples):
             for chunk, xyz in self._sampled(features, embeddings, samples):
                 folder.keep(chunk, xyz)
-                self._judge(samples, checker, list(chunk), xyz)
+                self._check_and_enter(samples, checker, list(chunk), xyz)
                 tell(len(samples.xyz))
         if not samples.xyz:
             empty = Ensemble(folder.folder, plan.n_samples, 0, len(samples.tried), samples.invalid)
@@ -216,7 +218,7 @@ class SamplingRun:
     def _sampled(
         self, features: ProteinFeatures, embeddings: TrunkEmbeddings, samples: Samples
     ) -> Iterator[tuple[Sequence[int], NDArray[np.float32]]]:
-        """Chunks of what is missing of `samples`, which grow meanwhile, as they will be written."""
+        """Yield chunks of missing samples, as they will be written; `samples` grows meanwhile."""
         plan = self._plan
         sampler = TargetSampler(
             self._denoiser, features, embeddings, plan.settings, plan.seed, self._sampler
@@ -228,10 +230,10 @@ class SamplingRun:
             for chunk, xyz in in_chunks(sampler, numbers, size):
                 yield chunk, rounded(xyz)
 
-    def _judge(
+    def _check_and_enter(
         self, samples: Samples, checker: Checker, numbers: list[int], xyz: NDArray[np.float32]
     ) -> None:
-        """Enter new samples; what no file can hold is left out in any case."""
+        """Check and enter new samples; those that no file can hold are left out in any case."""
         validity = checker.check(xyz)
         told = zip(numbers, xyz, validity.reasons(), validity.finite, strict=True)
         for number, one, reason, finite in told:

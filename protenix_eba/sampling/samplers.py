@@ -1,4 +1,4 @@
-"""Sequence -> ensemble: AlphaFold 3's churned Euler sampler, one random stream per sample."""
+"""AlphaFold 3's churned Euler sampler: from sequence to ensemble, a random stream per sample."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
 class DiffusionSampler(Protocol):
-    """Makes samples of a denoiser."""
+    """A function that draws samples with a denoiser."""
 
     def __call__(
         self,
@@ -52,7 +52,7 @@ class DiffusionSampler(Protocol):
         device: torch.device,
         /,
     ) -> Tensor:
-        """Samples, without gradients.
+        """Draw samples, without gradients.
 
         Each draws from its own generator only, so that it is the same in whatever batch it is made.
 
@@ -64,7 +64,7 @@ class DiffusionSampler(Protocol):
             device: Device of the model.
 
         Returns:
-            `[B, N, 3]` in angstrom; samples that are not finite are told and left out.
+            `[B, N, 3]` in angstrom; samples that are not finite are reported and left out.
 
         Raises:
             UserError: The settings do not fit.
@@ -72,7 +72,7 @@ class DiffusionSampler(Protocol):
 
 
 class DiffusionSamplerFactory(Protocol):
-    """What is registered in `DIFFUSION_SAMPLERS`; `--sampler` of `sample` names it."""
+    """Builds a sampler; registered in `DIFFUSION_SAMPLERS`, named by `sample --sampler`."""
 
     def __call__(self, configs: Any, /) -> DiffusionSampler:
         """Build a sampler.
@@ -90,7 +90,7 @@ CHURNED: Final = "churned"
 
 
 def noise_levels(settings: SamplerSettings) -> Tensor:
-    """The decreasing noise levels, the last one 0 (Karras et al., 2022, Eq. 5).
+    """Return the decreasing noise levels, the last one 0 (Karras et al., 2022, Eq. 5).
 
     Returns:
         `[n_steps + 1]` in angstrom.
@@ -110,7 +110,7 @@ def sample_coordinates(
     settings: SamplerSettings,
     device: torch.device,
 ) -> Tensor:
-    """AlphaFold 3's steps with churn (Algorithm 18): a `DiffusionSampler`, which says the rest."""
+    """Sample by AlphaFold 3's steps with churn (Algorithm 18), as a `DiffusionSampler`."""
 
     def normal() -> Tensor:
         return torch.stack([torch.randn(n_atoms, 3, generator=g) for g in generators]).to(device)
@@ -132,13 +132,13 @@ def sample_coordinates(
 
 
 def _slope(denoise: Denoise, x: Tensor, sigma: float) -> Tensor:
-    """The slope dx / dsigma of the probability-flow equation at noise `sigma`, `[B, N, 3]`."""
+    """Return the slope dx / dsigma of the probability flow at noise `sigma`, `[B, N, 3]`."""
     return (x - denoise(x, torch.full((len(x),), sigma, device=x.device))) / sigma
 
 
 @DIFFUSION_SAMPLERS.register(CHURNED)
 def _churned(configs: Any) -> DiffusionSampler:
-    """AlphaFold 3's; the settings are options of the command."""
+    """Build AlphaFold 3's sampler, whose settings are options of the command."""
     return sample_coordinates
 
 
@@ -150,7 +150,7 @@ def _random_motion(x: Tensor, generators: list[torch.Generator]) -> Tensor:
 
 
 class TargetSampler:
-    """Samples of one protein by their numbers.
+    """Draws samples of one protein, each by its number.
 
     What the noise has no part in is computed once, in the beginning.
 
@@ -184,7 +184,7 @@ class TargetSampler:
 
     @torch.no_grad()
     def __call__(self, numbers: Sequence[int]) -> NDArray[np.float32]:
-        """The samples of these numbers, `[B, N_atom, 3]` in angstrom."""
+        """Draw the samples with these numbers, `[B, N_atom, 3]` in angstrom."""
         generators = [stream_generator(self._seed, number) for number in numbers]
         device = self._embeddings.s_trunk.device
         n_atoms = len(self._protein.atoms)
@@ -202,7 +202,7 @@ class TargetSampler:
 def in_chunks(
     sampler: Callable[[Sequence[int]], NDArray[np.float32]], numbers: Sequence[int], size: int
 ) -> Iterator[tuple[Sequence[int], NDArray[np.float32]]]:
-    """Sample in chunks; where memory does not suffice, in smaller ones from then on.
+    """Sample in chunks, which become smaller where memory does not suffice.
 
     Args:
         sampler: A `TargetSampler`.
@@ -235,7 +235,7 @@ def in_chunks(
 def _unless_out_of_memory(
     sampler: Callable[[Sequence[int]], NDArray[np.float32]], chunk: Sequence[int]
 ) -> NDArray[np.float32] | None:
-    """The samples; None for want of memory. By its return the tensors of the attempt are freed."""
+    """Return the samples, or None for want of memory, with the attempt's tensors freed."""
     try:
         return sampler(chunk)
     except (torch.OutOfMemoryError, MemoryError):
@@ -256,7 +256,7 @@ def sample_batches(
     settings: SamplerSettings,
     seed: int,
 ) -> Iterator[NDArray[np.float32]]:
-    """Samples 0 to n_samples - 1 of one protein, batch by batch; see `TargetSampler`.
+    """Draw samples 0 to n_samples - 1 of one protein, batch by batch; see `TargetSampler`.
 
     Yields:
         `[B, N_atom, 3]` in angstrom.

@@ -14,7 +14,7 @@ __all__ = ["PRESETS", "SamplerSettings"]
 
 @dataclass(frozen=True)
 class SamplerSettings(Ranged):
-    """Algorithm 18 of AlphaFold 3.
+    """Settings of AlphaFold 3's sampler (Algorithm 18).
 
     Attributes:
         n_steps: Denoising steps.

@@ -1,1 +1,1 @@
-"""Energy-based alignment: the trainer, what it minimises, and how it goes on after a stop."""
+"""Energy-based alignment: the trainer, its objectives, and how a stopped run continues."""

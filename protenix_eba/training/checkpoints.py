@@ -1,4 +1,4 @@
-"""Saving the state of a training run, and going on from it on any number of processes."""
+"""Saving the state of a training run, and resuming from it on any number of processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Checkpoints", "wants_universal"]
 
 
 def wants_universal(folder: RunFolder, options: dict[str, Any], device: torch.device) -> bool:
-    """Whether the newest checkpoint must be rewritten for this number of processes.
+    """Return whether the newest checkpoint must be rewritten for this number of processes.
 
     The engine has to know before it is made. Without ZeRO each process holds the whole state.
 
@@ -90,13 +90,13 @@ class Checkpoints:
             self._folder.mark_complete(step, keep, dist.get_world_size())
 
     def resume(self, say: Callable[[str], None]) -> int:
-        """Load the newest whole checkpoint; those that cannot be read are set aside.
+        """Load the newest whole checkpoint, and set aside those that cannot be read.
 
         Args:
             say: Told which ones these are, and why.
 
         Returns:
-            Its step; 0 if there is none.
+            The step of that checkpoint; 0 if there is none.
 
         Raises:
             UserError: There are checkpoints, and none can be read.
@@ -104,9 +104,11 @@ class Checkpoints:
         unreadable: list[int] = []
         for step in self._folder.complete_steps():
             # All processes agree before the first of them talks to the others in a load.
-            reason = self._try(_check_files, self._folder.checkpoints / self._folder.tag(step))
+            reason = self._reason_of_failure(
+                _check_files, self._folder.checkpoints / self._folder.tag(step)
+            )
             if not any_rank(bool(reason), self._device):
-                reason = self._try(self._load, self._folder.tag(step))
+                reason = self._reason_of_failure(self._load, self._folder.tag(step))
                 if not any_rank(bool(reason), self._device):
                     if dist.get_rank() == 0:
                         self._folder.set_aside(unreadable)
@@ -121,8 +123,8 @@ class Checkpoints:
         return 0
 
     @staticmethod
-    def _try(action: Callable[[Any], None], argument: Any) -> str:
-        """What went wrong, in a line; a cut file raises whatever its reader raises."""
+    def _reason_of_failure(action: Callable[[Any], None], argument: Any) -> str:
+        """Call `action`; return its error in one line, of whatever type, or an empty string."""
         try:
             action(argument)
         except Exception as error:
@@ -151,7 +153,7 @@ class Checkpoints:
             save_file(state, temporary)
 
     def _read_average(self, folder: Path) -> None:
-        """Through the module: the engine's load overwrites its weights right after."""
+        """Read the average by way of the module, whose weights the engine loads right after."""
         assert self._ema is not None
         state = load_file(folder / _AVERAGE)
         with gathered(self._module, write=True), torch.no_grad():
@@ -167,7 +169,7 @@ _AVERAGE: Final = "ema.safetensors"
 
 
 def _check_files(folder: Path) -> None:
-    """Open every file: of one that is cut, the end with its table of contents is missing."""
+    """Open every file: a truncated one lacks the table of contents at its end."""
     for path in folder.glob("*.pt"):
         ZipFile(path).close()
     for path in folder.glob("*.safetensors"):

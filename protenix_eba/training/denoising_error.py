@@ -25,11 +25,11 @@ __all__ = [
     "bond_error",
     "by_edm",
     "by_likelihood",
-    "by_nothing",
     "edm_weight",
     "signed_volumes",
     "smooth_lddt",
     "squared_error",
+    "uniformly",
     "volume_error",
 ]
 
@@ -77,7 +77,7 @@ class DenoisingErrors:
     n_atoms: Tensor
 
     def total(self, weights: ErrorWeights, noise: NoiseSettings) -> Tensor:
-        """l_is: the weighted sum of the terms. `[K, S]`.
+        """Return the weighted sum l_is of the terms, `[K, S]`.
 
         Args:
             weights: Weights of the terms.
@@ -90,18 +90,18 @@ class DenoisingErrors:
         return weights.by_level(self, noise) * squared + others
 
 
-def by_nothing(errors: DenoisingErrors, noise: NoiseSettings) -> Tensor:
-    """The same weight at all noise levels, `[S]`."""
+def uniformly(errors: DenoisingErrors, noise: NoiseSettings) -> Tensor:
+    """Return the same weight for all noise levels, `[S]`."""
     return torch.ones_like(errors.sigma)
 
 
 def by_edm(errors: DenoisingErrors, noise: NoiseSettings, sigma_data: float = 0.0) -> Tensor:
-    """The EDM weight, `[S]`, with the network's sigma_d or another one (angstrom)."""
+    """Return the EDM weight, `[S]`, with the network's sigma_d or another one (angstrom)."""
     return edm_weight(errors.sigma, sigma_data or noise.sigma_data)
 
 
 def by_likelihood(errors: DenoisingErrors, noise: NoiseSettings) -> Tensor:
-    """3 N / (sigma^2 p(ln sigma)), with which the mean error is -log p(x) + constant. `[K, S]`.
+    """Return 3 N / (sigma^2 p(ln sigma)), `[K, S]`: the mean error is -log p(x) + constant.
 
     -log p(x) = C + 1/2 int E|x - D(x + sigma n)|^2 d(sigma^-2) for the best denoiser D (Guo,
     Shamai, Verdu, IEEE Trans. Inf. Theory 51, 1261, 2005; for one point, Kong, Brekelmans, Ver
@@ -147,7 +147,7 @@ class ErrorWeights:
 # The paper speaks of a constant weight. The published code has AlphaFold 3's alpha_diffusion = 4
 # before both terms and the EDM weight (Abramson et al., 2024, Eq. 6 and 15).
 ERROR_WEIGHTS: Final = {
-    "paper": ErrorWeights(mse=1.0, lddt=1.0, by_level=by_nothing),
+    "paper": ErrorWeights(mse=1.0, lddt=1.0, by_level=uniformly),
     "upstream": ErrorWeights(mse=4.0, lddt=4.0, by_level=by_edm),
     "likelihood": ErrorWeights(mse=1.0, lddt=0.0, by_level=by_likelihood),
 }

@@ -49,18 +49,18 @@ class Ema:
         }
 
     def update(self) -> None:
-        """Follow the weights; once per step of the optimizer."""
+        """Move the averages towards the weights; called once per step of the optimizer."""
         for name, parameter in self._parameters.items():
             self.averages[name].lerp_(_local(parameter).float(), 1 - self.decay)
 
     def capture(self) -> None:
-        """Start anew from the weights as they are now."""
+        """Start anew from the present weights."""
         for name, parameter in self._parameters.items():
             self.averages[name].copy_(_local(parameter))
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Within it the averages are the weights; afterwards the weights are back, bit for bit.
+        """Put the averages in place of the weights; after the block these are back, bit for bit.
 
         For evaluation and export; no step of the optimizer may fall inside.
         """
@@ -81,6 +81,6 @@ class Ema:
 
 
 def _local(parameter: nn.Parameter) -> Tensor:
-    """What this process holds of a parameter; writing to it changes the weights."""
+    """Return the part of a parameter that this process holds, as a view of the weights."""
     shard: Tensor | None = getattr(parameter, "ds_tensor", None)
     return parameter.data if shard is None else shard.data

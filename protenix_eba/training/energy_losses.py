@@ -1,4 +1,4 @@
-"""Objectives: what is made of the denoising errors and energies of conformers.
+"""Objectives, as functions of the denoising errors and energies of conformers.
 
 Letters: K conformers of one sequence, S noise samples. Errors are `[K, S]`, energies `[K]`.
 Equation numbers are those of EBA (Lu et al., ICML 2025) unless said.
@@ -148,7 +148,7 @@ def implicit_reward(
     diffusion_temperature: float,
     expectation: str = "bound",
 ) -> Tensor:
-    """What DPO takes for log(model / reference): -T/2 (l_is - l_is(reference)), Appendix A.2.
+    """DPO's stand-in for log(model / reference): -T/2 (l_is - l_is(reference)), Appendix A.2.
 
     Args:
         errors: `[K, S]`.
@@ -266,7 +266,7 @@ def _relative(errors: Tensor, reference_errors: Tensor | None) -> Tensor:
 
 
 def _over_noise(errors: Tensor, expectation: str) -> Tensor:
-    """Errors whose objective is then averaged: of each noise sample, or their mean."""
+    """Return the errors of each noise sample, or their mean, of which the objective is taken."""
     if expectation == "bound":
         return errors
     if expectation == "official":

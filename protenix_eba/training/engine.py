@@ -80,7 +80,7 @@ def start_distributed(device: torch.device) -> None:
 
 
 def _wait_for_each_gather(comm: Any) -> None:
-    """Before its pull request 8539 DeepSpeed waits for the last of many gathers only.
+    """Make DeepSpeed wait for each of many gathers, as it does since its pull request 8539.
 
     Enough on a CUDA stream; with gloo ZeRO 3 then computes with weights that are not there yet.
     """
@@ -105,7 +105,7 @@ def _is_warning(record: logging.LogRecord) -> bool:
 def engine_settings(
     options: Mapping[str, Any], *, accumulate: int, clip_norm: float
 ) -> dict[str, Any]:
-    """DeepSpeed's configuration: the section `deepspeed`, and what Protenix's keys say.
+    """Return DeepSpeed's configuration, from the section `deepspeed` and Protenix's own keys.
 
     Args:
         options: The section, with DeepSpeed's own keys.
@@ -139,7 +139,7 @@ def engine_settings(
 
 
 def zero_stage(options: Mapping[str, Any]) -> int:
-    """ZeRO stage in the section `deepspeed`: what is split over the processes.
+    """Return the ZeRO stage in the section `deepspeed`: what is split over the processes.
 
     0 nothing, 1 the optimizer's state, 2 gradients too, 3 weights too (Rajbhandari et al., 2020).
     """
@@ -153,7 +153,7 @@ def make_engine(
     scheduler: Any,
     settings: dict[str, Any],
 ) -> Any:
-    """A DeepSpeed engine around a module.
+    """Make a DeepSpeed engine around a module.
 
     The weights stay in float32, as Protenix's modules expect; bfloat16 is a matter of autocast
     inside the module's forward.
@@ -165,7 +165,7 @@ def make_engine(
         settings: Settings from `engine_settings`.
 
     Returns:
-        `deepspeed.DeepSpeedEngine`.
+        The `deepspeed.DeepSpeedEngine`.
     """
     import deepspeed
     from pydantic import ValidationError
@@ -190,7 +190,7 @@ def make_engine(
 
 @contextlib.contextmanager
 def gathered(module: nn.Module, *, write: bool = False) -> Iterator[None]:
-    """Make a module's weights whole on every process for a moment; ZeRO 3 splits them.
+    """Make a module's weights whole on every process within the block, if ZeRO 3 splits them.
 
     Args:
         module: Its parameters.
@@ -238,5 +238,5 @@ def to_universal(checkpoints: Path, tag: str) -> str:
 
 
 def trainable(module: nn.Module) -> Iterable[nn.Parameter]:
-    """Parameters that are not frozen."""
+    """Return the parameters that are not frozen."""
     return (p for p in module.parameters() if p.requires_grad)

@@ -35,7 +35,7 @@ ItemResult = tuple[dict[str, float], bool]
 
 
 class TrainingLoop(ABC):
-    """What trainers share: a DeepSpeed engine, and a run folder to go on from.
+    """The loop that trainers share, with a DeepSpeed engine and a run folder to resume from.
 
     A trainer sets the attributes, then calls `start_engine`; it trains one item at a time, measures
     itself and writes its weights. What is drawn may depend on the seed and an item's number only,
@@ -68,32 +68,32 @@ class TrainingLoop(ABC):
 
     @abstractmethod
     def items_of(self, steps: range) -> Generator[tuple[int, Any], None, None]:
-        """This process's items of some steps, each with its number; closed at the end."""
+        """Yield this process's items of some steps, each with its number; closed at the end."""
 
     @abstractmethod
     def train_item(self) -> ItemResult:
-        """Add the gradient of the next of `self.coming`."""
+        """Add the gradient of the next item of `self.coming`."""
 
     @abstractmethod
     def evaluate(self) -> None:
-        """Measure on what is held out."""
+        """Measure the model on what is held out."""
 
     @abstractmethod
     def export(self, path: Path) -> None:
-        """Write the weights as users load them."""
+        """Write the weights in the form in which users load them."""
 
     @abstractmethod
     def note(self, metrics: dict[str, float]) -> str:
-        """What stands beside the progress bar after a step."""
+        """Return the text that stands beside the progress bar after a step."""
 
     @abstractmethod
     def advice(self) -> str:
-        """What to do when the loss or the weights are not finite."""
+        """Return what a user can do when the loss or the weights are not finite."""
 
     # Before the loop.
 
     def start_processes(self) -> None:
-        """Device, process group and seeds; the host's own insists on NCCL."""
+        """Set up device, process group and seeds; Protenix's own function insists on NCCL."""
         self.use_cuda = torch.cuda.is_available()
         index = DIST_WRAPPER.local_rank
         self.device = torch.device(f"cuda:{index}" if self.use_cuda else "cpu")
@@ -104,7 +104,7 @@ class TrainingLoop(ABC):
         seed_everything(self.configs.seed, self.configs.deterministic)
 
     def open_folder(self, suffix: str = ".pt") -> None:
-        """The run folder `base_dir/run_name`: without a time in its name it can be resumed.
+        """Open the run folder `base_dir/run_name`: without a time in its name it can be resumed.
 
         Args:
             suffix: Suffix of the files with weights.
@@ -120,7 +120,7 @@ class TrainingLoop(ABC):
             self.folder.claim(self.configs.to_dict())
 
     def start_engine(self, backwards_per_item: int) -> None:
-        """The engine, and the newest whole checkpoint of this run.
+        """Start the engine and load the newest whole checkpoint of this run.
 
         Args:
             backwards_per_item: Backward passes of an item.
@@ -234,7 +234,7 @@ class TrainingLoop(ABC):
         return metrics
 
     def skips(self, index: int, reason: str, about: Mapping[str, Any]) -> bool:
-        """Whether an item is skipped, by all processes: one of them cannot use its own.
+        """Return whether all processes skip an item, because one of them cannot use its own.
 
         All take part in the same reductions, so a skipped item has to have a gradient of zero.
 
@@ -260,7 +260,7 @@ class TrainingLoop(ABC):
         return skipped
 
     def record_validation(self, metrics: dict[str, float], rows: list[dict[str, Any]]) -> None:
-        """Log a validation; the weights with the lowest held-out loss are kept.
+        """Log a validation, and keep the weights if their held-out loss is the lowest so far.
 
         Args:
             metrics: Metrics of the validation, `loss` among them.
@@ -280,7 +280,7 @@ class TrainingLoop(ABC):
     # What stays.
 
     def save_checkpoint(self, ema_suffix: str = "") -> None:
-        """All that is needed to go on, and the weights for users.
+        """Save all that a run needs to continue, and the weights for users.
 
         Raises:
             UserError: Weights are not finite; nothing is written.
@@ -313,7 +313,7 @@ class TrainingLoop(ABC):
             self.runlog.scalars(self.step, metrics, "train")
 
     def print(self, msg: str) -> None:
-        """To the terminal, from the first process only."""
+        """Print to the terminal, from the first process only."""
         if DIST_WRAPPER.rank == 0:
             tell(msg)
             logging.getLogger(__name__).debug(msg)

@@ -1,4 +1,4 @@
-"""What a run trains: the denoiser with all but the chosen weights frozen, and its optimizer."""
+"""The denoiser that a run trains, frozen but for the chosen weights, and its optimizer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["build_denoiser", "frozen_digest", "make_optimizer", "trained_digest"
 
 
 def build_denoiser(configs: Any, start: StateDict) -> ConformerDenoiser:
-    """The denoiser of a start checkpoint; what `eba.trainable` does not name is frozen.
+    """Build the denoiser of a start checkpoint, frozen but for what `eba.trainable` names.
 
     Args:
         configs: Resolved configuration with the section `eba`.
@@ -50,7 +50,7 @@ def build_denoiser(configs: Any, start: StateDict) -> ConformerDenoiser:
 
 
 def make_optimizer(configs: Any, module: nn.Module) -> torch.optim.Optimizer:
-    """Adam as Protenix's section `adam` says, over the weights that are not frozen."""
+    """Make Adam as Protenix's section `adam` says, for the weights that are not frozen."""
     adam = configs.adam
     kind = torch.optim.AdamW if adam.use_adamw else torch.optim.Adam
     return kind(
@@ -63,12 +63,12 @@ def make_optimizer(configs: Any, module: nn.Module) -> torch.optim.Optimizer:
 
 
 def frozen_digest(module: nn.Module) -> str:
-    """A fingerprint of all frozen weights, bit for bit."""
+    """Return a fingerprint of all frozen weights, bit for bit."""
     return _digest(module, trained=False)
 
 
 def trained_digest(module: nn.Module) -> str:
-    """A fingerprint of all weights that are trained, as they are now."""
+    """Return a fingerprint of all weights that are trained, as they are now."""
     return _digest(module, trained=True)
 
 

@@ -26,7 +26,7 @@ class NoiseSettings:
     sigma_data: float
 
     def quantiles(self, n_levels: int, generator: torch.Generator | None = None) -> Tensor:
-        """Noise levels that stand for equal shares of the distribution, `[n_levels]`.
+        """Return noise levels that stand for equal shares of the distribution, `[n_levels]`.
 
         Args:
             n_levels: Number of shares.
@@ -38,7 +38,7 @@ class NoiseSettings:
         return self.sigma_data * torch.exp(self.mean + self.std * torch.special.ndtri(rank))
 
     def grid(self, n_levels: int, n_std: float) -> Tensor:
-        """Noise levels in angstrom whose logarithms are evenly spaced, `[n_levels]`.
+        """Return noise levels in angstrom whose logarithms are evenly spaced, `[n_levels]`.
 
         Args:
             n_levels: The middles of as many equal parts of the range.
@@ -48,11 +48,11 @@ class NoiseSettings:
         return self.sigma_data * torch.exp(self.mean + self.std * n_std * middle)
 
     def deviations(self, sigma: Tensor) -> Tensor:
-        """Standard deviations of ln sigma between a noise level (angstrom) and the mean."""
+        """Return by how many standard deviations ln sigma (sigma in angstrom) is off the mean."""
         return (torch.log(sigma / self.sigma_data) - self.mean) / self.std
 
     def density(self, sigma: Tensor) -> Tensor:
-        """p(ln sigma) of one drawn level, whether or not a step's levels are drawn together.
+        """Return p(ln sigma) of one drawn level, even if the levels of a step are drawn together.
 
         Args:
             sigma: Noise levels in angstrom.

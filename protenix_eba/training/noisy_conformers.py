@@ -53,7 +53,7 @@ def add_noise(
     generator: torch.Generator,
     levels: Tensor | None = None,
 ) -> NoisyConformers:
-    """Noise as in training an AlphaFold 3 diffusion module.
+    """Add noise to conformers as in the training of AlphaFold 3's diffusion module.
 
     Sigma = sigma_d exp(mean + std n) and the noise are shared by the conformers, so that their
     errors differ by the conformer only; each has its own random rigid motion (Algorithm 19).
@@ -94,7 +94,7 @@ def denoising_errors(
     aligned: bool = True,
     volumes: bool = False,
 ) -> DenoisingErrors:
-    """Errors of all K x S structures, from one forward pass of `denoiser`.
+    """Compute the errors of all K x S structures, from one forward pass of `denoiser`.
 
     Args:
         denoiser: A `ConformerDenoiser`, or the DeepSpeed engine around it.
@@ -109,7 +109,7 @@ def denoising_errors(
         volumes: Whether to compute the volume error, which is 0 otherwise.
 
     Returns:
-        Their parts, each `[K, S]`.
+        The parts of the errors, each `[K, S]`.
     """
     predicted = denoiser(features, embeddings, noisy.coordinates, noisy.sigma).float()
     if partners is not None:

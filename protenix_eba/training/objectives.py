@@ -1,4 +1,4 @@
-"""Objectives by name: what the trainer calls with the errors of one item."""
+"""Objectives by name, which the trainer calls with the errors of one item."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["Objective", "ObjectiveFactory", "ObjectiveInput", "alignment_metrics
 
 @dataclass(frozen=True)
 class ObjectiveInput:
-    """What an objective sees of one item.
+    """What an objective is computed from, for one item.
 
     Attributes:
         errors: `[K, S]` denoising errors of the model, with gradient.
@@ -49,7 +49,7 @@ class ObjectiveInput:
     keep: Tensor
 
     def kept(self) -> ObjectiveInput:
-        """The item as if the conformers that are left out had not been drawn."""
+        """Return the item as if the conformers that are left out had not been drawn."""
         reference = self.reference_errors
         return ObjectiveInput(
             errors=self.errors[self.keep],
@@ -77,7 +77,7 @@ class Objective:
 
 
 class ObjectiveFactory(Protocol):
-    """What is registered in `LOSSES`; `eba.objective` names it."""
+    """A function registered in `LOSSES` that builds an objective; `eba.objective` names it."""
 
     def __call__(self, config: EBAConfig, /) -> Objective:
         """Build an objective.
@@ -86,8 +86,9 @@ class ObjectiveFactory(Protocol):
             config: The section `eba`, with the sections of plugins in `config.configs`.
 
         Returns:
-            Its loss gets conformers that may be few or none after `ObjectiveInput.kept`, and must
-            be a finite scalar with a gradient to the errors; what is not finite is skipped.
+            An objective. Its loss gets conformers that may be few or none after
+            `ObjectiveInput.kept`, and must be a finite scalar with a gradient to the errors; what
+            is not finite is skipped.
 
         Raises:
             UserError: A value does not fit the objective.
@@ -95,7 +96,7 @@ class ObjectiveFactory(Protocol):
 
 
 def error_weights(config: EBAConfig, step: int = 0) -> ErrorWeights:
-    """The weights of the denoising error that `config.error_weights` names.
+    """Return the weights of the denoising error that `config.error_weights` names.
 
     Args:
         config: The section `eba`.
@@ -126,14 +127,14 @@ def eba_objective(config: EBAConfig) -> Objective:
     def aligned(item: ObjectiveInput) -> Tensor:
         if config.eba_with_ref:
             _reference(item)
-        return eba(item.errors, _weights(config, item), **_model(config, item))
+        return eba(item.errors, _weights(config, item), **_weight_arguments(config, item))
 
     return _objective(config, aligned, needs_reference=config.eba_with_ref)
 
 
 @LOSSES.register("eba_dpo")
 def eba_dpo_objective(config: EBAConfig) -> Objective:
-    """The pairwise special case, against the frozen start."""
+    """EBA-DPO, the special case of pairs, against the frozen start."""
     if config.n_conformers != 2:
         raise UserError(
             f"the objective eba_dpo compares 2 conformers, found {config.n_conformers}",
@@ -155,7 +156,7 @@ def eba_dpo_objective(config: EBAConfig) -> Objective:
 
 @LOSSES.register("plackett_luce")
 def plackett_luce_objective(config: EBAConfig) -> Objective:
-    """The ranking of all K by their energies, against the frozen start."""
+    """Plackett-Luce: the ranking of all K by their energies, against the frozen start."""
 
     def preferred(item: ObjectiveInput) -> Tensor:
         return plackett_luce(
@@ -171,7 +172,7 @@ def plackett_luce_objective(config: EBAConfig) -> Objective:
 
 @torch.no_grad()
 def alignment_metrics(config: EBAConfig, item: ObjectiveInput) -> dict[str, float]:
-    """How the model's preferences compare with the energies', averaged over noise samples.
+    """Compare the model's preferences with the energies', averaged over noise samples.
 
     The keys depend on the configuration only, so that items can be averaged.
 
@@ -184,7 +185,7 @@ def alignment_metrics(config: EBAConfig, item: ObjectiveInput) -> dict[str, floa
         With a reference also those of `_preferences`.
     """
     kept = item.kept()
-    target, model = _weights(config, kept), _model(config, kept)
+    target, model = _weights(config, kept), _weight_arguments(config, kept)
     log_model = log_model_weights(kept.errors, **model)
     cross = float(eba(kept.errors.double(), target, **model))
     return {
@@ -204,7 +205,7 @@ def _objective(
     needs_reference: bool,
     temperature_factor: float = 1.0,
 ) -> Objective:
-    """A comparison of conformers, with `sft_weight` times their mean denoising error."""
+    """Build an objective: a comparison of conformers, and `sft_weight` times their mean error."""
     if config.n_conformers < 2:
         raise UserError(
             f"the objective {config.objective} compares conformers, found {config.n_conformers}",
@@ -221,7 +222,7 @@ def _objective(
 
 
 def _denoising(config: EBAConfig, item: ObjectiveInput) -> Tensor:
-    """Mean denoising error under the importance weights of the conformers; 0 of none."""
+    """Return the mean error under the conformers' importance weights; 0 without conformers."""
     if config.sampling_temperature_K == 0:
         return item.errors.mean() if len(item.errors) else item.errors.sum()
     weights = _weights(config, item).to(item.errors.dtype)
@@ -238,7 +239,7 @@ def _reduced(config: EBAConfig, item: ObjectiveInput, temperature_K: float | Non
 
 
 def _log_proposal(config: EBAConfig, item: ObjectiveInput) -> Tensor | None:
-    """Of conformers drawn at the sampling temperature; None if they were drawn uniformly."""
+    """Return log q of conformers drawn at the sampling temperature; None if drawn uniformly."""
     sampled_at = config.sampling_temperature_K
     return -_reduced(config, item, sampled_at) if sampled_at > 0 else None
 
@@ -253,8 +254,8 @@ def _weights(config: EBAConfig, item: ObjectiveInput) -> Tensor:
     return energy_weights(_reduced(config, item), _log_proposal(config, item))
 
 
-def _model(config: EBAConfig, item: ObjectiveInput) -> dict[str, Any]:
-    """Arguments of `eba` and `log_model_weights`."""
+def _weight_arguments(config: EBAConfig, item: ObjectiveInput) -> dict[str, Any]:
+    """Return the arguments that `eba` and `log_model_weights` share."""
     return {
         "diffusion_temperature": _temperature(config),
         "expectation": config.expectation,
@@ -276,12 +277,12 @@ def _rank_correlation(energy_kj_mol: Tensor, errors: Tensor) -> float:
 
 
 def _leak(drift: Tensor) -> float:
-    """-ln mean exp(-drift), of K conformers' drift in units of -ln p."""
+    """Return -ln mean exp(-drift), of K conformers' drift in units of -ln p."""
     return math.log(len(drift)) - float(torch.logsumexp(-drift.double(), dim=0))
 
 
 def _preferences(config: EBAConfig, item: ObjectiveInput) -> dict[str, float]:
-    """What the implicit reward prefers in pairs of conformers that differ in energy.
+    """Measure what the implicit reward prefers in pairs of conformers that differ in energy.
 
     Returns:
         `drift`: mean of the errors minus the reference's; `leak`: -ln of the mean over conformers

@@ -22,7 +22,7 @@ __all__ = ["make_reference"]
 
 
 def make_reference(model: ConformerDenoiser, path: Path, *, split: bool) -> Callable[..., Tensor]:
-    """The model as it is now, for good.
+    """Return the model as it is now, frozen for the rest of the run.
 
     A model that is trained through adapters is its own reference, without them. Otherwise the
     trained weights are copied; the frozen ones are the model's own.

@@ -28,13 +28,13 @@ from protenix_eba.training.objectives import (
     error_weights,
 )
 
-__all__ = ["ItemStep", "NoisyItem", "View", "backwards_per_item"]
+__all__ = ["DenoisedItem", "ItemStep", "NoisyItem", "backwards_per_item"]
 
 Denoiser = Callable[..., Tensor]
 
 
 def backwards_per_item(config: EBAConfig, noise_at_once: int) -> int:
-    """Backward passes that one item takes: 1, or its parts in low memory."""
+    """Return the number of backward passes for one item: 1, or its parts in low memory."""
     if not config.low_memory:
         return 1
     return config.n_conformers * math.ceil(config.n_noise / noise_at_once)
@@ -62,7 +62,7 @@ class NoisyItem:
     partners: Tensor | None = None
 
     def parts(self, n_noise: int) -> Iterator[NoisyItem]:
-        """Parts of one conformer and at most `n_noise` noise samples, conformer by conformer."""
+        """Yield parts of one conformer and at most `n_noise` noise samples, in order."""
         starts = range(0, len(self.noisy.sigma), n_noise)
         for k, first in itertools.product(range(len(self.target)), starts):
             one, some = slice(k, k + 1), slice(first, first + n_noise)
@@ -75,22 +75,22 @@ class NoisyItem:
 
 
 @dataclass(frozen=True)
-class View:
-    """What the model makes of an item.
+class DenoisedItem:
+    """An item, the model's errors of denoising it, and what the objective is computed from.
 
     Attributes:
         item: The item with its noise.
         errors: `[K, S]` parts of the denoising error.
-        seen: What the objective sees.
+        objective_input: Errors and energies that the objective is computed from.
     """
 
     item: NoisyItem
     errors: DenoisingErrors
-    seen: ObjectiveInput
+    objective_input: ObjectiveInput
 
 
 class ItemStep:
-    """From an item to the scalars whose gradients train the model.
+    """Turns an item into the scalars whose gradients train the model.
 
     In low memory an item is passed twice: without gradients, for all K x S errors and so the
     derivative of the objective by each of them; then part by part, with these derivatives as
@@ -126,12 +126,14 @@ class ItemStep:
         self._noise_at_once = min(noise_at_once, config.n_noise)
         self.n_backwards = backwards_per_item(config, noise_at_once)
 
-    def at(self, step: int) -> None:
-        """Take the weights of the error's terms as they are after so many optimizer steps."""
+    def set_step(self, step: int) -> None:
+        """Use the weights of the error's terms that hold after this number of optimizer steps."""
         self._weights = error_weights(self._config, step)
 
-    def look(self, item: Item, generator: torch.Generator, levels: Tensor | None = None) -> View:
-        """Errors of the model on an item, and of the reference if there is one.
+    def denoise(
+        self, item: Item, generator: torch.Generator, levels: Tensor | None = None
+    ) -> DenoisedItem:
+        """Add noise to an item and denoise it, with the model and with the reference, if any.
 
         Args:
             item: Conformers of one sequence.
@@ -140,10 +142,12 @@ class ItemStep:
         """
         noisy = self._with_noise(item, generator, levels)
         energy, keep = item.energy_kj_mol.to(self._device), item.keep.to(self._device)
-        return self.judge(noisy, energy, item.n_residues, keep)
+        return self.denoise_noisy(noisy, energy, item.n_residues, keep)
 
-    def judge(self, item: NoisyItem, energy_kj_mol: Tensor, n_residues: int, keep: Tensor) -> View:
-        """The errors on conformers with noise, and what the objective sees of them.
+    def denoise_noisy(
+        self, item: NoisyItem, energy_kj_mol: Tensor, n_residues: int, keep: Tensor
+    ) -> DenoisedItem:
+        """Denoise an item that has its noise, see `denoise`.
 
         Args:
             item: Conformers with noise.
@@ -161,50 +165,52 @@ class ItemStep:
                 reference = self._total(self._errors(self._reference, item, split))
         if split:
             total.requires_grad_(torch.is_grad_enabled())
-        seen = ObjectiveInput(total, reference, energy_kj_mol, n_residues, keep)
-        return View(item, errors, seen)
+        objective_input = ObjectiveInput(total, reference, energy_kj_mol, n_residues, keep)
+        return DenoisedItem(item, errors, objective_input)
 
-    def loss(self, view: View) -> Tensor:
-        """The objective's value."""
-        return self._objective.loss(view.seen)
+    def loss(self, denoised: DenoisedItem) -> Tensor:
+        """Return the value of the objective."""
+        return self._objective.loss(denoised.objective_input)
 
-    def metrics(self, view: View, loss: Tensor) -> dict[str, float]:
-        """The loss, the denoising error and how far the alignment is, under the log's names."""
+    def metrics(self, denoised: DenoisedItem, loss: Tensor) -> dict[str, float]:
+        """Return the loss, the denoising error and measures of alignment, under the log's names."""
         return {
             "loss": float(loss.detach()),
-            "mse": float(view.errors.mse.detach().mean()),
-            "lddt": float(view.errors.lddt.detach().mean()),
-            "bond": float(view.errors.bond.detach().mean()),
-            **self._volume(view),
-            **alignment_metrics(self._config, view.seen),
+            "mse": float(denoised.errors.mse.detach().mean()),
+            "lddt": float(denoised.errors.lddt.detach().mean()),
+            "bond": float(denoised.errors.bond.detach().mean()),
+            **self._volume(denoised),
+            **alignment_metrics(self._config, denoised.objective_input),
         }
 
-    def _volume(self, view: View) -> dict[str, float]:
-        """Nothing if it counts for nothing: it takes time."""
+    def _volume(self, denoised: DenoisedItem) -> dict[str, float]:
+        """Return the volume error, but only if it is part of the loss, because it takes time."""
         wanted = self._config.weight_volume > 0
-        return {"volume": float(view.errors.volume.detach().mean())} if wanted else {}
+        return {"volume": float(denoised.errors.volume.detach().mean())} if wanted else {}
 
-    def terms(self, view: View, loss: Tensor) -> Iterator[Tensor]:
-        """`n_backwards` scalars whose mean has the gradient of `loss`, made one at a time."""
+    def backward_terms(self, denoised: DenoisedItem, loss: Tensor) -> Iterator[Tensor]:
+        """Yield `n_backwards` scalars whose mean has the gradient of `loss`, one at a time."""
         if not self._config.low_memory:
             yield loss
             return
-        (slopes,) = torch.autograd.grad(loss, view.seen.errors)
+        (slopes,) = torch.autograd.grad(loss, denoised.objective_input.errors)
         rows = [row for slope in slopes for row in slope.split(self._noise_at_once)]
-        for row, part in zip(rows, view.item.parts(self._noise_at_once), strict=True):
+        for row, part in zip(rows, denoised.item.parts(self._noise_at_once), strict=True):
             errors = self._total(self._errors(self._denoiser, part, split=False))
             yield self.n_backwards * (row * errors).sum()
 
-    def nothing(self, view: View) -> Iterator[Tensor]:
-        """`n_backwards` scalars with a gradient of zero, through the whole model.
+    def zero_terms(self, denoised: DenoisedItem) -> Iterator[Tensor]:
+        """Yield `n_backwards` scalars with a gradient of zero, through the whole model.
 
         What a process adds to the reductions that all take part in when an item is skipped.
         """
-        embeddings = TrunkEmbeddings(*(torch.zeros_like(t) for t in view.item.embeddings.tensors()))
-        coordinates = torch.zeros_like(view.item.target[:1, None])
-        sigma = torch.ones_like(view.item.noisy.sigma[:1])
+        embeddings = TrunkEmbeddings(
+            *(torch.zeros_like(t) for t in denoised.item.embeddings.tensors())
+        )
+        coordinates = torch.zeros_like(denoised.item.target[:1, None])
+        sigma = torch.ones_like(denoised.item.noisy.sigma[:1])
         for _ in range(self.n_backwards):
-            out = self._denoiser(view.item.features, embeddings, coordinates, sigma)
+            out = self._denoiser(denoised.item.features, embeddings, coordinates, sigma)
             yield 0.0 * out.float().sum()
 
     def _with_noise(

@@ -38,7 +38,7 @@ _PARTNER: Final = {
 
 
 def symmetric_partners(atoms: Sequence[tuple[int, int, str]], chains: Sequence[str]) -> Tensor:
-    """The atom with which each atom may change places.
+    """Return for each atom the one with which it may change places.
 
     Args:
         atoms: Chain, residue (both from 0) and name of each atom.
@@ -55,7 +55,7 @@ def symmetric_partners(atoms: Sequence[tuple[int, int, str]], chains: Sequence[s
 def with_best_order(
     predicted: Tensor, target: Tensor, mask: Tensor, partners: Tensor, residue: Tensor
 ) -> Tensor:
-    """The prediction with the symmetric atoms of each residue in the order nearer to the target.
+    """Return the prediction with symmetric atoms in the order that is nearer to the target.
 
     The target is moved onto the prediction as it is; each residue is then exchanged if that lowers
     the sum of squared distances of its atoms. To reorder the prediction or the target is the same

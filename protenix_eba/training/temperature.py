@@ -1,4 +1,4 @@
-"""T of `eba.diffusion_temperature: auto`: what the start's errors say about its log-likelihood.
+"""The temperature T of `eba.diffusion_temperature: auto`, measured on the start of a run.
 
 Letters: K conformers of one sequence, S noise levels, B groups of conformers.
 """
@@ -34,7 +34,7 @@ from protenix_eba.training.denoising_error import (
 from protenix_eba.training.noise import NoiseSettings
 from protenix_eba.training.step import ItemStep
 
-__all__ = ["Calibration", "calibrate", "measure_items", "moments", "settle"]
+__all__ = ["Calibration", "calibrate", "measure_items", "moments", "read_or_measure"]
 
 # Groups of conformers and noise levels of each half: about ten steps of a recipe.
 N_ITEMS: Final = 64
@@ -45,7 +45,7 @@ _STREAM: Final = 2**42
 
 @dataclass(frozen=True)
 class Calibration:
-    """A slope of -log p by the denoising error.
+    """The slope of -log p against the denoising error.
 
     Attributes:
         slope: T of weights softmax(-T l).
@@ -63,7 +63,7 @@ class Calibration:
 def moments(
     halves: Sequence[DenoisingErrors], weights: ErrorWeights, noise: NoiseSettings, keep: Tensor
 ) -> dict[str, float]:
-    """Products of both errors' deviations from their means over K, summed; free of noise.
+    """Sum over K the products of both errors' deviations from their means, free of noise.
 
     The two halves have the same conformers and independent noise, so that the mean of a product of
     one half's deviations and the other's holds no noise: it is the (co)variance of the means.
@@ -89,19 +89,19 @@ def moments(
 
 
 def _expectation(errors: DenoisingErrors, weights: ErrorWeights, noise: NoiseSettings) -> Tensor:
-    """The mean error over the training's noise levels, from evenly spaced ones: `[K]`."""
+    """Return the mean error over the training's noise levels, from evenly spaced ones: `[K]`."""
     density = noise.density(errors.sigma).double()
     total = errors.total(weights, noise).double()
     return (total * density).sum(dim=1) / density.sum()
 
 
 def _product(first: Tensor, second: Tensor) -> Tensor:
-    """Sum over K of the products of deviations from the mean."""
+    """Return the sum over K of the products of deviations from the mean."""
     return ((first - first.mean()) * (second - second.mean())).sum()
 
 
 def calibrate(rows: Iterable[dict[str, float]]) -> Calibration:
-    """The least-squares slope of the bound on -log p by the training's error, within groups.
+    """Fit the slope of the bound on -log p against the training's error, within groups.
 
     Args:
         rows: `moments` of B groups.
@@ -130,7 +130,7 @@ def calibrate(rows: Iterable[dict[str, float]]) -> Calibration:
 def measure_items(
     step: ItemStep, loader: Loader, weights: ErrorWeights, n_noise: int
 ) -> Calibration:
-    """The slope for the model of `step` on the first groups of training conformers.
+    """Measure the slope for the model of `step`, on the first groups of training conformers.
 
     Args:
         step: Around the start, before any engine: processes pass it independently.
@@ -158,9 +158,9 @@ def measure_items(
 def _errors(
     step: ItemStep, item: Item, n_noise: int, generator: torch.Generator
 ) -> DenoisingErrors:
-    """Errors on an item at evenly spaced noise levels, `n_noise` of them at a time."""
+    """Compute the errors on an item at evenly spaced noise levels, `n_noise` of them at a time."""
     levels = step.noise.grid(n_noise * math.ceil(N_LEVELS / n_noise), LIKELIHOOD_RANGE)
-    parts = [step.look(item, generator, some).errors for some in levels.split(n_noise)]
+    parts = [step.denoise(item, generator, some).errors for some in levels.split(n_noise)]
     return DenoisingErrors(
         mse=torch.cat([part.mse for part in parts], dim=1).cpu(),
         lddt=torch.cat([part.lddt for part in parts], dim=1).cpu(),
@@ -171,8 +171,8 @@ def _errors(
     )
 
 
-def settle(path: Path, measure: Callable[[], Calibration]) -> Calibration:
-    """What `path` holds, or else what is measured and then written there; the same for all ranks.
+def read_or_measure(path: Path, measure: Callable[[], Calibration]) -> Calibration:
+    """Read the calibration from `path`, or measure and write it; all ranks get the same.
 
     Args:
         path: The run's `temperature.json`.

@@ -40,7 +40,7 @@ from protenix_eba.training.noise import NoiseSettings
 from protenix_eba.training.objectives import Objective, error_weights
 from protenix_eba.training.reference import make_reference
 from protenix_eba.training.step import ItemStep, backwards_per_item
-from protenix_eba.training.temperature import Calibration, measure_items, settle
+from protenix_eba.training.temperature import Calibration, measure_items, read_or_measure
 from protenix_eba.training.validation import Validation
 
 __all__ = ["EBATrainer"]
@@ -68,7 +68,7 @@ class EBATrainer(TrainingLoop, AF3Trainer):
         super().__init__(configs)
 
     def _check_names(self) -> None:
-        """That what the section names is registered, before anything is read."""
+        """Check that the components that the section names are registered, before reading data."""
         for registry, name in (
             (LOSSES, self.eba.objective),
             (DATALOADERS, self.eba.dataloader),
@@ -80,19 +80,19 @@ class EBATrainer(TrainingLoop, AF3Trainer):
     # The host's __init__ calls what follows, in this order.
 
     def init_env(self) -> None:
-        """Device, process group and seeds."""
+        """Set up device, process group and seeds."""
         self.start_processes()
 
     def init_basics(self) -> None:
-        """The run folder."""
+        """Open the run folder."""
         self.open_folder()
         self.error_dir = str(self.folder.errors)
 
     def init_log(self) -> None:
-        """The logs are opened once it is known at which step the run goes on."""
+        """Do nothing: logs are opened once it is known at which step the run continues."""
 
     def init_model(self) -> None:
-        """The diffusion module of the start checkpoint, with its optimizer and schedule."""
+        """Build the diffusion module of the start checkpoint, its optimizer and schedule."""
         if not self.configs.load_checkpoint_path:
             raise UserError(
                 "load_checkpoint_path is not set: fine-tuning needs a start",
@@ -117,7 +117,7 @@ class EBATrainer(TrainingLoop, AF3Trainer):
         )
 
     def init_loss(self) -> None:
-        """The objective, and the frozen start beside the model if it needs one."""
+        """Build the objective, and keep the frozen start beside the model if it needs one."""
         self.objective: Objective = LOSSES.get(self.eba.objective)(self.eba)
         self.reference = None
         if self.objective.needs_reference:
@@ -125,14 +125,14 @@ class EBATrainer(TrainingLoop, AF3Trainer):
             self.reference = make_reference(self.raw_model, self.folder.reference, split=split)
 
     def init_data(self) -> None:
-        """The loaders, on the embeddings of this trunk: to train on, and held out."""
+        """Make the loaders of training and held-out data, on the embeddings of this trunk."""
         self.loader: Loader = self.make_loader(held_out=False)
         self.hold_out()
         if self.eba.diffusion_temperature == "auto":
             self._settle_temperature()
 
     def make_loader(self, *, held_out: bool) -> Any:
-        """A loader of the section `eba`; None where nothing is held out."""
+        """Make a loader as the section `eba` says; None if nothing is held out."""
         return DATALOADERS.get(self.eba.dataloader)(
             self.eba,
             held_out=held_out,
@@ -143,7 +143,7 @@ class EBATrainer(TrainingLoop, AF3Trainer):
         )
 
     def hold_out(self) -> None:
-        """The loader of what is held out, if anything is."""
+        """Make the loader of what is held out, if anything is."""
         self.held_out: Loader | None = self.make_loader(held_out=True)
         if self.held_out is not None:
             self._check_validation(self.held_out)
@@ -162,8 +162,8 @@ class EBATrainer(TrainingLoop, AF3Trainer):
             )
 
     def _settle_temperature(self) -> None:
-        """Put a number in the place of `auto`, from the start: no checkpoint is loaded yet."""
-        found = settle(self.folder.temperature, self._measure_start)
+        """Replace `auto` by a number measured on the start, before a checkpoint is loaded."""
+        found = read_or_measure(self.folder.temperature, self._measure_start)
         temperature = self.objective.temperature_factor * found.slope
         self.eba = replace(self.eba, diffusion_temperature=temperature)
         self.objective = LOSSES.get(self.eba.objective)(self.eba)
@@ -181,7 +181,7 @@ class EBATrainer(TrainingLoop, AF3Trainer):
         return measure_items(step, self.loader, weights, n_noise)
 
     def try_load_checkpoint(self) -> None:
-        """The engine, where the run goes on, and what a step does with an item."""
+        """Start the engine, find out where the run continues, and prepare its step."""
         self.start_engine(backwards_per_item(self.eba, self._noise_at_once()))
         self.items = self._item_step(self.engine, self.reference)
 
@@ -232,21 +232,25 @@ class EBATrainer(TrainingLoop, AF3Trainer):
         return "lower lr or eba.diffusion_temperature"
 
     def train_item(self) -> tuple[dict[str, float], bool]:
-        """Add the gradient of the next item; says whether it was good on all processes."""
+        """Add the gradient of the next item; return whether it was good on all processes."""
         waited = time.perf_counter()
         index, item = next(self.coming)
         waited = time.perf_counter() - waited
-        self.items.at(self.step)
-        view = self.items.look(item, self.loader.generator(index))
-        loss = self.items.loss(view)
-        metrics = self.items.metrics(view, loss)
+        self.items.set_step(self.step)
+        denoised = self.items.denoise(item, self.loader.generator(index))
+        loss = self.items.loss(denoised)
+        metrics = self.items.metrics(denoised, loss)
         reason = item.problem
         if reason:
             tell(f"skipped an item: {reason}")
         elif not math.isfinite(metrics["loss"]):
             reason = f"the loss is {metrics['loss']}"
         skipped = self.skips(index, reason, {"target": item.target, "frames": item.frames})
-        for term in self.items.nothing(view) if skipped else self.items.terms(view, loss):
+        for term in (
+            self.items.zero_terms(denoised)
+            if skipped
+            else self.items.backward_terms(denoised, loss)
+        ):
             self.engine.backward(term)
             self.engine.step()
         return metrics | {"wait": waited}, not skipped
@@ -268,7 +272,7 @@ class EBATrainer(TrainingLoop, AF3Trainer):
             self.print(f"the held-out loss at step {self.step} is not finite: {', '.join(bad)}")
 
     def export(self, path: Path) -> None:
-        """Write the start with what was trained replaced, as stock Protenix loads it."""
+        """Write the start with the trained weights in it, as stock Protenix loads it."""
         with gathered(self.raw_model):
             if DIST_WRAPPER.rank == 0:
                 save_checkpoint(path, self.start | merged_state(self.raw_model))

@@ -1,4 +1,4 @@
-"""What a model does on held-out conformers: errors by noise level, and small ensembles."""
+"""Measures of a model on held-out conformers: errors by noise level, and small ensembles."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Validation:
         self._device = device
 
     def measure(self) -> tuple[dict[str, float], list[Row]]:
-        """Errors and alignment, at noise levels that stand for equal shares of the training's.
+        """Measure errors and alignment at noise levels that stand for equal shares of training's.
 
         Returns:
             Means over all items, with the error at each level (`mse_at_2.9`, in square angstrom at
@@ -84,17 +84,17 @@ class Validation:
     def _row(self, index: int, item: Item, levels: torch.Tensor) -> Row:
         if item.problem:
             tell(f"held-out {item.target}: {item.problem}")
-        view = self._items.look(item, self._loader.generator(index), levels)
-        by_level = zip(levels.tolist(), view.errors.mse.mean(dim=0).tolist(), strict=True)
+        denoised = self._items.denoise(item, self._loader.generator(index), levels)
+        by_level = zip(levels.tolist(), denoised.errors.mse.mean(dim=0).tolist(), strict=True)
         return {
             "index": index,
             "target": item.target,
-            **self._items.metrics(view, self._items.loss(view)),
+            **self._items.metrics(denoised, self._items.loss(denoised)),
             **{f"mse_at_{sigma:.2g}": value for sigma, value in by_level},
         }
 
     def sample(self, model: ConformerDenoiser, folder: Path, configs: Any) -> dict[str, float]:
-        """A small ensemble of each held-out target against its held-out frames.
+        """Sample a small ensemble of each held-out target and compare it with held-out frames.
 
         Args:
             model: The denoiser.
@@ -165,7 +165,7 @@ class Validation:
 
 
 def _share(n: int) -> Iterator[tuple[int, bool]]:
-    """This process's numbers below n; all processes have as many, some of which are repeated.
+    """Yield this process's numbers below n; each has as many, so that some are repeated.
 
     Under ZeRO 3 all processes have to pass the model together.
 
@@ -178,7 +178,7 @@ def _share(n: int) -> Iterator[tuple[int, bool]]:
 
 
 def _with_bar(items: Iterable[T], doing: str, total: int) -> Iterator[T]:
-    """Iterate; the first process shows how far it is."""
+    """Iterate, with a progress bar on the first process."""
     return track(items, doing, total, visible=dist.get_rank() == 0)
 
 
@@ -188,7 +188,7 @@ def _on(protein: ProteinFeatures, device: torch.device) -> ProteinFeatures:
 
 
 def _md_fluctuations(source: LabelledConformers) -> NDArray[np.float64]:
-    """RMSF of the C-alpha atoms, `[N]`; NaN if the trajectories cannot be read.
+    """Return the RMSF of the C-alpha atoms, `[N]`; NaN if the MD cannot be read.
 
     Not an error: the other processes wait for this one.
     """
@@ -201,7 +201,7 @@ def _md_fluctuations(source: LabelledConformers) -> NDArray[np.float64]:
 
 
 def fluctuations(xyz: NDArray[np.float32]) -> NDArray[np.float64]:
-    """RMSF about the mean after superposition on it, `[N]`."""
+    """Return the RMSF about the mean after superposition on it, `[N]`."""
     fitted = superpose(xyz, xyz[0])
     return rmsf(superpose(fitted, fitted.mean(axis=0)))
 

@@ -8,7 +8,7 @@ import sys
 import openmm
 import pytest
 
-from protenix_eba.cli.doctor_checks import CHECKS, checked
+from protenix_eba.cli.doctor_checks import CHECKS, run_check
 from protenix_eba.cli.main import run
 
 
@@ -64,10 +64,10 @@ def test_a_cache_that_cannot_be_made_is_needed(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("PROTENIX_ROOT_DIR", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    check = checked("CCD cache", CHECKS["CCD cache"])
+    check = run_check("CCD cache", CHECKS["CCD cache"])
     assert check.state == "failed" and "XDG_CACHE_HOME" in check.advice
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "new"))
-    assert checked("CCD cache", CHECKS["CCD cache"]).state == "ok"
+    assert run_check("CCD cache", CHECKS["CCD cache"]).state == "ok"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_the_extra_for_cuda_is_one_that_openmm_has(driver, version, extra):
     if "CUDA" in names:
         pytest.skip("advice on how to get CUDA is for an OpenMM without it: this one has CUDA")
     driver(version)
-    check = checked("OpenMM platforms", CHECKS["OpenMM platforms"])
+    check = run_check("OpenMM platforms", CHECKS["OpenMM platforms"])
     assert check.state == "note" and check.found == ", ".join(names)
     named = re.findall(r"openmm\[(\w+)\]", check.advice)
     assert named == ([extra] if extra else [])
@@ -93,5 +93,5 @@ def test_a_gpu_that_torch_does_not_see_is_said(driver):
     if torch.cuda.is_available():
         pytest.skip("about a GPU that torch does not see: here it sees one")
     driver("560.35.03")
-    check = checked("GPU", CHECKS["GPU"])
+    check = run_check("GPU", CHECKS["GPU"])
     assert check.state == "note" and "A100" in check.found and "driver 560.35.03" in check.found

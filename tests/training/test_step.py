@@ -74,9 +74,9 @@ def gradients(parts, **options):
     if options.get("n_conformers", K) == 2:
         first = {n: getattr(item, n)[:2] for n in ("coordinates", "mask", "energy_kj_mol", "keep")}
         item = type(item)(**{**item.__dict__, **first})
-    view = step.look(item, torch.Generator().manual_seed(1))
-    loss = step.loss(view)
-    for term in step.terms(view, loss):
+    denoised = step.denoise(item, torch.Generator().manual_seed(1))
+    loss = step.loss(denoised)
+    for term in step.backward_terms(denoised, loss):
         (term / step.n_backwards).backward()
     return loss.item(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
@@ -102,7 +102,7 @@ def test_symmetric_atoms_are_compared_in_the_better_order_unless_switched_off(pa
     def errors(item, **options):
         step = make(parts, low_memory=low_memory, **options)[1]
         with torch.no_grad():
-            return step.look(item, torch.Generator().manual_seed(1)).errors
+            return step.denoise(item, torch.Generator().manual_seed(1)).errors
 
     item = parts[2]
     on, off = errors(item), errors(item, symmetric_atoms=False)
@@ -140,9 +140,9 @@ def test_a_skipped_item_adds_a_gradient_of_zero_to_every_weight(parts, low_memor
     model, step = make(parts, low_memory=low_memory)
     nan = torch.full_like(parts[2].coordinates, math.nan)
     bad = type(parts[2])(**{**parts[2].__dict__, "coordinates": nan})
-    view = step.look(bad, torch.Generator().manual_seed(1))
-    assert not math.isfinite(step.loss(view))
-    terms = list(step.nothing(view))
+    denoised = step.denoise(bad, torch.Generator().manual_seed(1))
+    assert not math.isfinite(step.loss(denoised))
+    terms = list(step.zero_terms(denoised))
     assert len(terms) == step.n_backwards
     sum(terms).backward()
     trained = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
@@ -168,7 +168,7 @@ def test_stratified_levels_take_one_of_each_share_and_keep_the_distribution():
 
 def test_stratified_levels_are_those_of_the_items_own_generator(parts):
     items = [make(parts, stratified_noise=True) for _ in range(2)]
-    views = [step.look(parts[2], torch.Generator().manual_seed(3)) for _, step in items]
-    torch.testing.assert_close(*(view.errors.sigma for view in views), rtol=0, atol=0)
-    low, high = views[0].errors.sigma
+    both = [step.denoise(parts[2], torch.Generator().manual_seed(3)) for _, step in items]
+    torch.testing.assert_close(*(denoised.errors.sigma for denoised in both), rtol=0, atol=0)
+    low, high = both[0].errors.sigma
     assert low < 16 * math.exp(NOISE.mean) < high  # one below the median, one above

@@ -25,7 +25,7 @@ from protenix_eba.training.denoising_error import (
 )
 from protenix_eba.training.energy_losses import eba, log_model_weights
 from protenix_eba.training.noise import NoiseSettings
-from protenix_eba.training.temperature import Calibration, calibrate, moments, settle
+from protenix_eba.training.temperature import Calibration, calibrate, moments, read_or_measure
 
 N_ATOMS = 2
 D = 3 * N_ATOMS
@@ -285,11 +285,11 @@ def one_process(tmp_path):
 
 def test_a_resumed_run_takes_the_number_that_it_began_with(tmp_path, one_process):
     path, first = tmp_path / "temperature.json", Calibration(1 / 3, 0.01, 0.9, 64)
-    assert settle(path, lambda: first) == first
-    assert settle(path, lambda: pytest.fail("measured again")) == first
+    assert read_or_measure(path, lambda: first) == first
+    assert read_or_measure(path, lambda: pytest.fail("measured again")) == first
     path.write_text("{")
     with pytest.raises(UserError, match=r"temperature.json is damaged"):
-        settle(path, lambda: first)
+        read_or_measure(path, lambda: first)
 
 
 RANKS = """
@@ -297,11 +297,12 @@ RANKS = """
     from pathlib import Path
     import torch.distributed as dist
     from protenix_eba.cli.train import leave
-    from protenix_eba.training.temperature import Calibration, settle
+    from protenix_eba.training.temperature import Calibration, read_or_measure
 
     dist.init_process_group("gloo")
     # Processors that round otherwise: each process finds another number.
-    found = settle(Path(sys.argv[1]), lambda: Calibration(1 / (3 + dist.get_rank()), 0.1, 0.9, 64))
+    other = Calibration(1 / (3 + dist.get_rank()), 0.1, 0.9, 64)
+    found = read_or_measure(Path(sys.argv[1]), lambda: other)
     print(f"{found.slope!r};", flush=True)
     dist.barrier()
     leave(0)

@@ -1,1 +1,1 @@
-"""Measured observables of proteins, and what an ensemble says of them."""
+"""Measured observables of proteins, and their values in an ensemble."""

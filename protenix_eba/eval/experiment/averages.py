@@ -1,4 +1,4 @@
-"""Observables that are averages over conformations: what each conformation adds to them."""
+"""Observables that are averages over conformations, and each conformation's contribution."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FLIPPED: Final = {"upper": "lower", "lower": "upper", "": ""}
 
 @dataclass(frozen=True)
 class Averaged:
-    """M observables in the form in which they are plain averages; distances of NOEs as powers.
+    """M observables as plain averages; distances of NOEs are averaged as powers.
 
     Attributes:
         signals: `[S, M]` of each conformation.
@@ -43,14 +43,14 @@ class Averaged:
     powers: NDArray[np.int64]
 
     def as_measured(self, averages: Float64s) -> Float64s:
-        """Averages `[..., M]` in the unit of the measurement."""
+        """Convert averages `[..., M]` to the unit of the measurements."""
         power = np.where(self.powers == 0, -1, self.powers)
         result: Float64s = np.where(self.powers == 0, averages, averages ** (-1.0 / power))
         return result
 
 
 def averaged(frames: Frames, measurements: Sequence[Measurement]) -> Averaged:
-    """What each conformation adds to some measured values.
+    """Compute what each conformation contributes to some measured values.
 
     Raises:
         UserError: A kind that is no average of conformations, or atoms that are not there.
@@ -75,7 +75,7 @@ def averaged(frames: Frames, measurements: Sequence[Measurement]) -> Averaged:
 
 
 def _signal(frames: Frames, measurement: Measurement) -> Float64s:
-    """`[S]` of one measurement."""
+    """Return the contribution of each conformation to one measurement, `[S]`."""
     if measurement.kind in COUPLINGS:
         curve = karplus(measurement.kind, measurement.group)
         return np.asarray(curve.couplings(frames.phi(measurement.groups[0][0])))
@@ -92,7 +92,7 @@ def _signal(frames: Frames, measurement: Measurement) -> Float64s:
 
 
 def _distances(frames: Frames, first: Sequence[AtomName], second: Sequence[AtomName]) -> Float64s:
-    """`[S, pairs]` between two groups of atoms, angstrom."""
+    """Return distances between two groups of atoms, `[S, pairs]` in angstrom."""
     one = np.stack([frames.position(atom) for atom in first], axis=1)
     other = np.stack([frames.position(atom) for atom in second], axis=1)
     distances = np.linalg.norm(one[:, :, None] - other[:, None], axis=-1)
@@ -100,7 +100,7 @@ def _distances(frames: Frames, first: Sequence[AtomName], second: Sequence[AtomN
 
 
 def _radius_of_gyration(frames: Frames) -> Float64s:
-    """`[S]` of all atoms by mass, angstrom."""
+    """Return the radius of gyration of all atoms by mass, `[S]` in angstrom."""
     mass = np.array([atom.element.mass for atom in frames.topology.atoms])
     xyz = np.asarray(frames.xyz, dtype=np.float64)
     centre = np.einsum("a,sai->si", mass, xyz) / mass.sum()

@@ -1,4 +1,4 @@
-"""Observables of the directions of bonds: residual dipolar couplings and order parameters."""
+"""Observables of bond directions: residual dipolar couplings and order parameters."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _TENSOR_COMPONENTS: Final = 5
 
 
 def dipolar_constant_hz(first: str, second: str, distance_angstrom: float) -> float:
-    """The largest dipolar coupling of two nuclei, Hz: -mu0 g1 g2 h / (8 pi^3 r^3).
+    """Return the largest dipolar coupling of two nuclei, Hz: -mu0 g1 g2 h / (8 pi^3 r^3).
 
     A rigid bond at the angle t to the field, in a molecule that does not tumble, would have
     this times (3 cos^2 t - 1) / 2, the splitting that one measures.
@@ -56,7 +56,7 @@ def dipolar_constant_hz(first: str, second: str, distance_angstrom: float) -> fl
 
 
 def _bonds(frames: Frames, measurements: Sequence[Measurement]) -> tuple[Float64s, Float64s]:
-    """Unit vectors `[S, M, 3]` after superposition on the mean, mean lengths `[M]` in angstrom."""
+    """Unit vectors `[S, M, 3]`, superposed on the mean, and mean lengths `[M]` in angstrom."""
     turned = _turns(frames)
     ends = [[frames.position(group[0]) for group in m.groups] for m in measurements]
     vectors = np.stack([two - one for one, two in ends], axis=1)
@@ -73,7 +73,7 @@ def _bonds(frames: Frames, measurements: Sequence[Measurement]) -> tuple[Float64
 
 
 def _turns(frames: Frames) -> Float64s:
-    """`[S, 3, 3]` rotations that superpose the C-alpha atoms on their mean structure.
+    """Return rotations `[S, 3, 3]` that superpose the C-alpha atoms on their mean structure.
 
     The overall tumbling is no internal motion. All conformations enter the mean alike, so that the
     frame does not move with the weights.
@@ -88,7 +88,7 @@ def _turns(frames: Frames) -> Float64s:
 def second_moments(
     frames: Frames, measurements: Sequence[Measurement]
 ) -> tuple[Float64s, Float64s]:
-    """What both observables are made of.
+    """Compute the bonds' second moments and lengths, from which both observables follow.
 
     Returns:
         `[S, M, 3, 3]` products of the bonds' unit vectors with themselves, `[M]` lengths, angstrom.
@@ -98,7 +98,7 @@ def second_moments(
 
 
 def order_parameters(moments: Float64s) -> Float64s:
-    """S^2 of bonds whose averaged second moments are `[..., 3, 3]`: 3/2 sum <u_i u_j>^2 - 1/2.
+    """Return S^2 from averaged second moments `[..., 3, 3]`: 3/2 sum <u_i u_j>^2 - 1/2.
 
     Source: Henry and Szabo, J. Chem. Phys. 82, 4753 (1985), Eq. 21.
     """
@@ -107,7 +107,7 @@ def order_parameters(moments: Float64s) -> Float64s:
 
 
 def _design(moments: Float64s) -> Float64s:
-    """`[M, 5]` rows that give a coupling from the tensor's components xx, yy, xy, xz, yz."""
+    """Return the matrix `[M, 5]` from the tensor's xx, yy, xy, xz, yz to the couplings."""
     xx, yy, zz = (moments[:, i, i] for i in range(3))
     pairs = [2.0 * moments[:, i, j] for i, j in ((0, 1), (0, 2), (1, 2))]
     return np.stack([xx - zz, yy - zz, *pairs], axis=1)
@@ -116,7 +116,7 @@ def _design(moments: Float64s) -> Float64s:
 def alignment_tensor(
     moments: Float64s, constants: Float64s, values: Float64s, errors: Float64s
 ) -> Float64s:
-    """`[3, 3]` the order matrix that fits measured couplings best, by singular values.
+    """Fit the order matrix `[3, 3]` to measured couplings, by singular values.
 
     Args:
         moments: `[M, 3, 3]` averaged second moments of the bonds.
@@ -147,6 +147,6 @@ def alignment_tensor(
 
 
 def dipolar_couplings(moments: Float64s, constants: Float64s, tensor: Float64s) -> Float64s:
-    """`[M]` couplings in Hz: the constant times sum S_ij <u_i u_j>; arguments as above."""
+    """Return couplings `[M]` in Hz: the constant times sum S_ij <u_i u_j>."""
     result: Float64s = constants * np.einsum("mij,ij->m", moments, tensor)
     return result

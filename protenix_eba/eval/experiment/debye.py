@@ -1,4 +1,4 @@
-"""Scattering of a structure: Debye's sum over all pairs of atoms.
+"""Scattering of a structure by Debye's sum over all pairs of atoms.
 
 I(q) = sum_ij f_i(q) f_j(q) sin(q r_ij) / (q r_ij). Pairs of equal kinds of atoms are counted by
 their distance first, in bins of 0.02 angstrom, so that the sum runs over bins. On average that
@@ -23,7 +23,7 @@ _BIN_ANGSTROM: Final = 0.02
 
 
 def pair_counts(xyz: NDArray[np.floating], kinds: NDArray[np.int64], amounts: Float64s) -> Float64s:
-    """`[K, K, bins]` pairs of points by kind and distance, each as much as both amounts' product.
+    """Count pairs of points by kind and distance, `[K, K, bins]`, by both amounts' product.
 
     Both orders of a pair count, and each point with itself in the first bin, so that the sum of all
     is the square of the sum of the amounts.
@@ -57,7 +57,7 @@ def _count(
 
 
 def scattering(counts: Float64s, q: Float64s) -> Float64s:
-    """`[K, K, Q]` sums of sin(q r) / (q r) over the pairs of each two kinds.
+    """Return sums of sin(q r) / (q r) over the pairs of each two kinds, `[K, K, Q]`.
 
     Args:
         counts: Counts of pairs by distance, from `pair_counts`.

@@ -1,4 +1,4 @@
-"""The atoms of an ensemble that measurements name, and amide hydrogens where there are none."""
+"""Atoms of an ensemble that measurements name, with amide hydrogens added where they lack."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Frames:
 
     @classmethod
     def read(cls, source: Conformations) -> Frames:
-        """All conformations of an ensemble on disk."""
+        """Read all conformations of an ensemble on disk."""
         atoms = np.arange(source.topology.n_atoms)
         return cls(source.topology, coordinates(source, atoms), source.name)
 
@@ -49,11 +49,11 @@ class Frames:
 
     @property
     def ca(self) -> NDArray[np.floating]:
-        """`[S, L, 3]` C-alpha atoms, angstrom."""
+        """C-alpha atoms, `[S, L, 3]` in angstrom."""
         return self.xyz[:, ca_topology(self.topology)[1]]
 
     def position(self, atom: AtomName) -> NDArray[np.float64]:
-        """`[S, 3]` of an atom, angstrom; an amide hydrogen that is not there is built.
+        """Return the positions of an atom, `[S, 3]` in angstrom; a missing amide hydrogen is built.
 
         Raises:
             UserError: There is no such atom.
@@ -69,7 +69,7 @@ class Frames:
         )
 
     def phi(self, residue: AtomName) -> NDArray[np.float64]:
-        """`[S]` the torsion C(i-1)-N-CA-C in radians.
+        """Return the torsion C(i-1)-N-CA-C of a residue, `[S]` in radians.
 
         Raises:
             UserError: An atom of it is not there, as for the first residue.
@@ -83,7 +83,7 @@ class Frames:
         return np.asarray(torsion[:, 0], dtype=np.float64)
 
     def _carbon_before(self, atom: AtomName) -> NDArray[np.float64]:
-        """`[S, 3]` the carbonyl carbon that is bonded to the nitrogen of an atom's residue."""
+        """Return the carbonyl carbon bonded to the nitrogen of an atom's residue, `[S, 3]`."""
         before = AtomName(atom.chain, atom.residue - 1, "C")
         if self._find(before) is None:
             raise UserError(
@@ -107,7 +107,7 @@ class Frames:
         )
 
     def _amide_hydrogen(self, atom: AtomName) -> NDArray[np.float64]:
-        """In the peptide plane, on the line that halves the angle C(i-1)-N-CA, outwards."""
+        """Place it in the peptide plane, outwards on the line that halves the angle C(i-1)-N-CA."""
         of = AtomName(atom.chain, atom.residue, "N")
         index = self._find(of)
         if index is not None and self.topology.atom(index).residue.name == "PRO":

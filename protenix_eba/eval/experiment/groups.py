@@ -31,7 +31,7 @@ _MEAN_RADIUS_ANGSTROM: Final = 1.62
 
 
 def in_vacuum(group: Group, q: Float64s) -> Float64s:
-    """`[Q]` scattering factor of a group's electrons, hydrogens at the place of the heavy atom.
+    """Return the scattering factor of a group's electrons, all at the heavy atom, `[Q]`.
 
     Args:
         group: Element and hydrogens.
@@ -51,7 +51,7 @@ def in_vacuum(group: Group, q: Float64s) -> Float64s:
 
 
 def displaced(group: Group, q: Float64s) -> Float64s:
-    """`[Q]` scattering factor of the water whose place a group takes, a Gaussian of its volume.
+    """Return the scattering factor of the water that a group displaces, a Gaussian, `[Q]`.
 
     Source: Fraser, MacRae and Suzuki, J. Appl. Cryst. 11, 693 (1978).
     """
@@ -64,7 +64,7 @@ def displaced(group: Group, q: Float64s) -> Float64s:
 
 
 def expansion(q: Float64s, scale: float) -> Float64s:
-    """`[Q]` what all displaced volumes are multiplied by when radii are `scale` times as large.
+    """Return the factor on all displaced volumes if radii are `scale` times as large, `[Q]`.
 
     Source: Schneidman-Duhovny, Hammel, Tainer and Sali, Biophys. J. 105, 962 (2013), Eq. 3.
     """
@@ -74,7 +74,7 @@ def expansion(q: Float64s, scale: float) -> Float64s:
 
 
 def groups_of(topology: mdtraj.Topology) -> tuple[NDArray[np.int64], list[Group]]:
-    """`[N]` heavy atoms of the amino acids, and the group of each.
+    """Return the heavy atoms of the amino acids, `[N]`, and the group of each.
 
     Hydrogens are those of the residue within a chain, by the CCD; ends of chains count as such.
 
@@ -97,7 +97,7 @@ def groups_of(topology: mdtraj.Topology) -> tuple[NDArray[np.int64], list[Group]
 
 @cache
 def _hydrogens(residue: str) -> dict[str, int]:
-    """Heavy atom to its number of hydrogens within a chain."""
+    """Return for each heavy atom its number of hydrogens within a chain."""
     from biotite.structure.info import residue as template
 
     try:

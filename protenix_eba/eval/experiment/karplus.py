@@ -22,7 +22,7 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Karplus:
-    """One curve.
+    """One Karplus curve.
 
     Attributes:
         a: Hz.
@@ -39,7 +39,7 @@ class Karplus:
     error: float
 
     def couplings(self, phi: Floats) -> Floats:
-        """Couplings in Hz of torsions in radians, of any shape."""
+        """Return couplings in Hz for torsions in radians, of any shape."""
         cosine = np.cos(phi + np.deg2rad(self.phase))
         result: Floats = self.a * cosine**2 + self.b * cosine + self.c
         return result
@@ -85,7 +85,7 @@ COUPLINGS: Final[dict[str, dict[str, Karplus]]] = {
 
 
 def karplus(coupling: str, name: str = "") -> Karplus:
-    """A curve by the name of its coupling and set.
+    """Return a curve by the name of its coupling and set.
 
     Args:
         coupling: A key of `COUPLINGS`.

@@ -78,20 +78,20 @@ class Measurement:
 
     @property
     def label(self) -> str:
-        """For readers: kind and atoms."""
+        """Kind and atoms of the measurement, for readers."""
         atoms = "-".join(",".join(map(str, group)) for group in self.groups)
         return " ".join(part for part in (self.kind, atoms, self.group) if part)
 
     @property
     def unit(self) -> str:
-        """Of its value."""
+        """Unit of the measured value."""
         if self.kind == "S2":
             return ""
         return "Hz" if self.kind.startswith(("3J", "RDC")) else "Å"
 
 
 def read_measurements(path: Path) -> list[Measurement]:
-    """Measured values from a CSV file; lines that begin with # are comments.
+    """Read measured values from a CSV file; lines that begin with # are comments.
 
     Raises:
         UserError: No such file, columns or kinds, or a value that cannot be used.

@@ -1,4 +1,4 @@
-"""All measured values of one protein as an ensemble predicts them, for any weights."""
+"""Values that an ensemble predicts for all measurements of a protein, with any weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Float64s = NDArray[np.float64]
 
 
 class Prediction:
-    """What conformations predict of measured values.
+    """The values that conformations predict for measurements.
 
     Args:
         frames: The conformations.
@@ -47,7 +47,7 @@ class Prediction:
         return [self.measurements[n] for n in rows]
 
     def __call__(self, weights: Float64s) -> Float64s:
-        """`[..., M]` predicted values for weights `[..., S]` that sum to 1."""
+        """Return predicted values `[..., M]` for weights `[..., S]` that sum to 1."""
         found = np.empty((*weights.shape[:-1], len(self.measurements)))
         if self._averaged:
             averages = weights @ self._averaged.signals
@@ -60,7 +60,7 @@ class Prediction:
         return found
 
     def _of_bonds(self, moments: Float64s) -> Float64s:
-        """`[B]` of the bonds, whose averaged second moments are `[B, 3, 3]`."""
+        """Return values `[B]` for the bonds, from their averaged second moments `[B, 3, 3]`."""
         own = self._take(self._bonds)
         found = order_parameters(moments)
         for medium in {m.group for m in own if m.kind == "RDC"}:
@@ -80,7 +80,7 @@ def _constant(measurement: Measurement, length: float) -> float:
 
 
 def residuals(measurements: Sequence[Measurement], predicted: Float64s) -> Float64s:
-    """`[..., M]` predicted less measured in standard deviations; 0 on the right side of a bound.
+    """Return predicted less measured in standard deviations, `[..., M]`; 0 within a bound.
 
     Args:
         measurements: M of them.

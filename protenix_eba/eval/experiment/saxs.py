@@ -38,7 +38,7 @@ _PROBE_NM: Final = 0.14
 
 @dataclass(frozen=True)
 class Curve:
-    """A measured curve.
+    """A measured scattering curve.
 
     Attributes:
         q: `[Q]` 1 / angstrom.
@@ -75,7 +75,7 @@ class Fit:
 
 
 def read_curve(path: Path, *, per_nm: bool = False, q_max: float = 0.5) -> Curve:
-    """A curve from a text file of three columns: q, intensity, error; other lines are passed over.
+    """Read a curve from three columns of text, q, intensity, error; other lines are ignored.
 
     Args:
         path: As instruments and the SASBDB write it.
@@ -108,7 +108,7 @@ def read_curve(path: Path, *, per_nm: bool = False, q_max: float = 0.5) -> Curve
 def partial_curves(
     xyz: NDArray[np.floating], groups: Sequence[Group], q: Float64s, open_share: Float64s
 ) -> Float64s:
-    """`[3, 3, Q]` products of the three kinds of scattering of one conformation.
+    """Return products `[3, 3, Q]` of the three kinds of scattering of one conformation.
 
     Args:
         xyz: `[N, 3]` heavy atoms, angstrom.
@@ -140,7 +140,7 @@ def partial_curves(
 
 
 def open_shares(trajectory: mdtraj.Trajectory) -> Float64s:
-    """`[N]` share of each atom's surface that water reaches, of a single frame."""
+    """Return the share of each atom's surface that water reaches, `[N]`, of a single frame."""
     area = mdtraj.shrake_rupley(
         trajectory, probe_radius=_PROBE_NM, n_sphere_points=_SPHERE_POINTS, mode="atom"
     )[0]
@@ -149,7 +149,7 @@ def open_shares(trajectory: mdtraj.Trajectory) -> Float64s:
 
 
 def fit_curve(partials: Float64s, curve: Curve, *, background: bool = False) -> Fit:
-    """The scale, c1, c2 and if wanted a constant background with the least chi^2.
+    """Fit scale, c1, c2 and, if wanted, a constant background, for the least chi^2.
 
     c1 and c2 are those of a grid, scale and background are solved for each.
 

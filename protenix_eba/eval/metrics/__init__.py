@@ -1,1 +1,1 @@
-"""What the protocol lacks: torsions, shape, coverage, kinetics, soundness, energies."""
+"""Metrics beyond AlphaFlow's protocol: torsions, shape, coverage, kinetics, soundness, energies."""

@@ -27,7 +27,7 @@ __all__ = ["ModelEnergies", "add_beyond", "add_energies"]
 
 @dataclass(frozen=True)
 class ModelEnergies:
-    """Minimised energies, where they are known.
+    """Minimised energies of MD and samples, as far as they are known.
 
     Attributes:
         md: Target to those of its MD frames.
@@ -47,7 +47,7 @@ def add_beyond(
     reference: Conformations,
     samples: Conformations,
 ) -> TargetResult:
-    """The result of the protocol with what the other metrics of coordinates find.
+    """Return the protocol's result with the other metrics of coordinates added.
 
     Args:
         result: The protocol's result for the target.
@@ -71,7 +71,7 @@ def add_beyond(
 
 
 def add_energies(result: TargetResult, energies: ModelEnergies, seed: int) -> TargetResult:
-    """The metrics of minimised energies and their floor, where MD and samples have any.
+    """Add the metrics of minimised energies and their floor, if MD and samples have any.
 
     Args:
         result: The target's result from coordinates.

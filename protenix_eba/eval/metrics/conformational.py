@@ -41,7 +41,7 @@ _EQUAL: Final = (
 
 @dataclass(frozen=True)
 class Featured:
-    """What these metrics are computed from.
+    """The input of these metrics: features of samples and of MD.
 
     Attributes:
         md: Features of F conformations.
@@ -55,20 +55,20 @@ class Featured:
 
     @cached_property
     def same_number(self) -> tuple[Features, Features]:
-        """Equal numbers of MD and samples."""
+        """Features of MD and samples, cut to equal numbers of conformations."""
         return _thinned(self.md, self.samples)
 
     @cached_property
     def coverage(self) -> Coverage:
-        """Of the MD by the samples, and of the samples by the MD."""
+        """Coverage of the MD by the samples, and of the samples by the MD."""
         return coverage(self.md.ca, self.md_replica, self.samples.ca)
 
     def structure_error(self, code: int) -> float:
-        """Mean over residues of the difference in the fraction of a secondary structure."""
+        """Return the mean over residues of the difference in a secondary structure's fraction."""
         return _mean(np.abs(_fraction(self.md, code) - _fraction(self.samples, code)))
 
     def floors(self) -> Iterator[Featured]:
-        """Each replica in the place of the samples, with as many frames as these if it has them."""
+        """Yield each replica in the place of the samples, with as many frames if it has them."""
         replicas = np.unique(self.md_replica)
         for replica in replicas if len(replicas) > 1 else ():
             own = np.flatnonzero(self.md_replica == replica)
@@ -78,7 +78,7 @@ class Featured:
 
 
 def conformational(drawn: Drawn) -> Found:
-    """The metrics of `CONFORMATIONAL`, which need no order in time; `kinetics` has the others.
+    """Compute the metrics of `CONFORMATIONAL`, which need no order in time, as `kinetics` do.
 
     Returns:
         Values (NaN where not defined) and floor; arrays `md_<key>` and `sample_<key>`: `rg` (`[F]`,
@@ -90,7 +90,7 @@ def conformational(drawn: Drawn) -> Found:
     md = features_of(drawn.topology, drawn.md_xyz, torsions)
     samples = features_of(drawn.topology, drawn.sample_xyz, torsions)
     values, floor = compute_metrics(CONFORMATIONAL, Featured(md, drawn.md_replica, samples))
-    rows = _rows_of(drawn, torsions.residues)
+    rows = _ca_rows(drawn, torsions.residues)
     arrays: Arrays = {
         "ramachandran_jsd_bits": _per_residue(md, samples, rows),
         **{f"md_{key}": value for key, value in _distributions(md).items()},
@@ -120,12 +120,12 @@ def _w1(md: NDArray[np.floating], samples: NDArray[np.floating]) -> float:
 
 
 def _turns(radians: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Angles from -pi as fractions of a turn."""
+    """Convert angles from -pi to pi to fractions of a turn."""
     return (radians + np.pi) / (2.0 * np.pi)
 
 
 def _fraction(features: Features, code: int) -> NDArray[np.floating]:
-    """`[L]` fraction of conformations; NaN where the backbone is not complete."""
+    """Return the fraction of conformations, `[L]`; NaN where the backbone is not complete."""
     known = (features.structure != UNKNOWN).all(axis=0)
     return np.where(known, (features.structure == code).mean(axis=0), np.nan)
 
@@ -135,8 +135,8 @@ def _mean(values: NDArray[np.floating]) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _rows_of(drawn: Drawn, residues: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`[R]` which C-alpha atom, of all in the topology, belongs to each of the residues."""
+def _ca_rows(drawn: Drawn, residues: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the row of each residue's C-alpha atom among all in the topology, `[R]`."""
     with_ca = [a.residue.index for a in drawn.topology.atoms if a.name == "CA"]
     row = {residue: i for i, residue in enumerate(with_ca)}
     return np.array([row[residue] for residue in residues.tolist()], dtype=np.int64)
@@ -173,7 +173,7 @@ def _notes(values: dict[str, float], md: Features, samples: Features) -> list[st
 
 
 def _torn_notes(drawn: Drawn) -> list[str]:
-    """Raw MD often has molecules cut at the border of the periodic box."""
+    """Return a note if molecules are cut at the border of the periodic box, as in raw MD."""
     ca = [atom for atom in drawn.topology.atoms if atom.name == "CA"]
     bonds = [
         (one.index, two.index)

@@ -1,4 +1,4 @@
-"""How far apart the distributions of two ensembles are, and how much of one the other covers.
+"""Distances between the distributions of two ensembles, and coverage of one by the other.
 
 All of these are biased by the number of conformations: with few of them two draws from the same
 distribution differ. So equal numbers are compared, and the MD against itself, in the same
@@ -34,13 +34,13 @@ class Coverage(NamedTuple):
 
 
 def evenly(n_total: int, n: int) -> Ints:
-    """`[min(n, n_total)]` evenly spaced indices below `n_total`, each once."""
+    """Return evenly spaced indices below `n_total`, each once, `[min(n, n_total)]`."""
     n = min(n, n_total)
     return (np.arange(n) * n_total // max(n, 1)).astype(np.int64)
 
 
 def histogram(values: Floats, bins: int) -> Floats:
-    """Joint histogram of periodic values of each column.
+    """Compute the joint histogram of periodic values of each column.
 
     Args:
         values: `[F, R, D]` fractions of the period, 0 to 1 (both ends are the same).
@@ -63,7 +63,7 @@ def histogram(values: Floats, bins: int) -> Floats:
 
 
 def jsd_bits(first: Floats, second: Floats) -> Floats:
-    """Jensen-Shannon divergence in bits, 0 (the same) to 1 (no bin in common).
+    """Return the Jensen-Shannon divergence in bits, 0 (the same) to 1 (no bin in common).
 
     Of two histograms of n draws each from one distribution over K bins it is about
     `(K - 1) / (4 n ln 2)`, not 0.
@@ -84,7 +84,7 @@ def jsd_bits(first: Floats, second: Floats) -> Floats:
 
 
 def coverage(md_ca: Floats, md_replica: Ints, sample_ca: Floats) -> Coverage:
-    """Recall of the MD's clusters by the samples, and precision of the samples.
+    """Return the recall of the MD's clusters by the samples, and the samples' precision.
 
     What is near is said by the MD: by the C-alpha RMSD, as superposed, between a frame and those of
     the other replicas. Frames of its own replica are correlated with it and say nothing about how
@@ -127,7 +127,7 @@ def coverage(md_ca: Floats, md_replica: Ints, sample_ca: Floats) -> Coverage:
 
 
 def _medoids(points: Floats) -> Ints:
-    """The points nearest to the centres of k-means clusters."""
+    """Return the points nearest to the centres of k-means clusters."""
     n_clusters = int(np.clip(len(points) // _FRAMES_PER_CLUSTER, 1, _MAX_CLUSTERS))
     start = points[evenly(len(points), n_clusters)]
     centres, _ = kmeans2(points, start, iter=_KMEANS_ROUNDS, minit="matrix", missing="warn")

@@ -46,7 +46,7 @@ class TargetEnergies:
 
     @property
     def all(self) -> Float64s:
-        """`[F]` the energies of all replicas."""
+        """Energies of all replicas, `[F]`."""
         return np.concatenate(list(self.replicas.values()))
 
 
@@ -80,7 +80,7 @@ def energies_by_target(
 def boltzmann_weights(
     energy_kj_mol: Float64s, n_residues: int, temperature_K: float = ROOM_TEMPERATURE_K
 ) -> Float64s:
-    """Normalised weights softmax(-E / (kT sqrt(N_res))).
+    """Return normalised weights softmax(-E / (kT sqrt(N_res))).
 
     The root of the number of residues softens the weights, as in the EBA objective: minimised
     energies spread with the size of the protein, and plain weights would all go to one frame.
@@ -91,7 +91,7 @@ def boltzmann_weights(
         temperature_K: Temperature.
 
     Returns:
-        `[F]`, sum one.
+        `[F]`, with a sum of one.
 
     Source: Lu et al., "Aligning Protein Conformation Ensemble Generation with Physical Feedback"
     (EBA), ICML 2025.
@@ -103,13 +103,13 @@ def boltzmann_weights(
 
 
 def effective_sample_size(weights: Float64s) -> float:
-    """Kish's (sum w)^2 / sum w^2: the number of equally weighted frames worth the same."""
+    """Return Kish's (sum w)^2 / sum w^2, the number of equal weights that are worth the same."""
     return float(weights.sum() ** 2 / np.square(weights).sum())
 
 
 @dataclass(frozen=True)
 class EnergyComparison:
-    """Energies of samples and of MD of one target, of the same force field and protocol.
+    """Energies of samples and of MD of one target, by the same force field and protocol.
 
     Attributes:
         md: Of the MD frames.
@@ -137,11 +137,11 @@ class EnergyComparison:
 
     @cached_property
     def weights(self) -> Float64s:
-        """`[F]` Boltzmann weights of the MD frames."""
+        """Boltzmann weights of the MD frames, `[F]`."""
         return boltzmann_weights(self.md.all, self.md.n_residues, self.temperature_K)
 
     def floors(self) -> Iterator[EnergyComparison]:
-        """Each replica in the place of the samples; of each as many energies as there are samples.
+        """Yield each replica in the place of the samples, with as many energies as these have.
 
         None with a single replica, which has nothing to be compared with.
         """

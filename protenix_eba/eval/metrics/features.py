@@ -1,4 +1,4 @@
-"""What a conformation looks like beyond its coordinates: torsions, size, secondary structure."""
+"""Features of conformations beyond coordinates: torsions, size, secondary structure."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ class Features:
         return len(self.rg)
 
     def take(self, rows: Ints) -> Features:
-        """The features of some of the conformations."""
+        """Return the features of some of the conformations."""
         return Features(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
 def torsions_of(topology: mdtraj.Topology, xyz: Floats) -> Torsions:
-    """Find the torsions by the names of the atoms, those across gaps in the chain left out.
+    """Find the torsions by atom names, without those across gaps in the chain.
 
     Args:
         topology: Heavy atoms.
@@ -144,7 +144,7 @@ def _angles(trajectory: mdtraj.Trajectory, quadruples: Ints) -> Floats:
 
 
 def _secondary_structure(trajectory: mdtraj.Trajectory) -> NDArray[np.int8]:
-    """`[F, residues]`."""
+    """Return the secondary structure of each residue, `[F, residues]`."""
     residues = list(trajectory.topology.residues)
     codes = np.full((trajectory.n_frames, len(residues)), UNKNOWN, dtype=np.int8)
     complete = [{a.name for a in residue.atoms} >= _BACKBONE for residue in residues]

@@ -1,4 +1,4 @@
-"""What needs the order of MD frames in time: slow motions, and how many frames are independent."""
+"""Metrics that need MD frames in order of time: slow motions, number of independent frames."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _WINDOW: Final = 5.0
 
 @dataclass(frozen=True)
 class SlowMotions:
-    """What the metrics of `KINETICS` are computed from; without samples, they are not defined.
+    """The input of the metrics of `KINETICS`; without samples, they are not defined.
 
     Attributes:
         md: Replica to `[F, 2]` its frames along the MD's two slowest motions, in standard
@@ -51,7 +51,7 @@ class SlowMotions:
 
     @classmethod
     def of(cls, md: Mapping[int, Floats], samples: Floats) -> SlowMotions:
-        """From the distances of both."""
+        """Find the slow motions from the distances of both ensembles."""
         replicas = list(md.values())
         mean, axes = tica_axes(replicas)
         projected = {replica: (x - mean) @ axes for replica, x in md.items()}
@@ -62,23 +62,23 @@ class SlowMotions:
 
     @property
     def every(self) -> Floats:
-        """`[F, 2]` of all replicas."""
+        """Projections of all replicas, `[F, 2]`."""
         return np.concatenate(list(self.md.values()))
 
     @property
     def distance(self) -> float:
-        """Between MD and samples."""
+        """Distance between MD and samples."""
         return _wasserstein2(self.every, self.samples) if len(self.samples) else float("nan")
 
     @property
     def independent_frames(self) -> float:
-        """Of all replicas, by the MD's largest motion."""
+        """Number of independent frames of all replicas, by the MD's largest motion."""
         if not self.distances:
             return float("nan")
         return float(sum(effective_frames(x) for x in _pc1(list(self.distances))))
 
     def floors(self) -> Iterator[SlowMotions]:
-        """Each replica in the place of the samples, with as many frames as these if it has them."""
+        """Yield each replica in the place of the samples, with as many frames if it has them."""
         for replica, own in self.md.items() if len(self.md) > 1 else ():
             others = {other: x for other, x in self.md.items() if other != replica}
             yield SlowMotions(others, own[evenly(len(own), len(self.samples))])
@@ -87,7 +87,7 @@ class SlowMotions:
 def compare_kinetics(
     reference: Conformations, samples: Conformations, md_ca: Ints, sample_ca: Ints
 ) -> Found:
-    """The slow motions of the MD and how the samples are distributed along them.
+    """Find the slow motions of the MD and the distribution of the samples along them.
 
     Distances between at most 24 evenly spaced C-alpha atoms are read from at most 1,000 evenly
     spaced frames of each replica; the lag time is a fiftieth of the longest replica.
@@ -125,7 +125,7 @@ def compare_kinetics(
 
 
 def _distances(source: Conformations, replica: int, atoms: Ints) -> Floats:
-    """`[<= 1000, pairs]` angstrom, of evenly spaced frames."""
+    """Return distances `[<= 1000, pairs]` in angstrom, of evenly spaced frames."""
     frames = evenly(source.n_frames[replica], _MAX_FRAMES)
     xyz = source.frames(replica, frames, atoms).astype(np.float64)
     first, second = np.triu_indices(len(atoms), k=1)
@@ -134,7 +134,7 @@ def _distances(source: Conformations, replica: int, atoms: Ints) -> Floats:
 
 
 def tica_axes(replicas: list[Floats]) -> tuple[Floats, Floats]:
-    """The two slowest linear combinations of features, by reversible TICA.
+    """Find the two slowest linear combinations of features, by reversible TICA.
 
     Only the principal components with 99% of the variance take part. Written here, since deeptime,
     which the tests hold it to, loads torch and takes five seconds to import in every process.
@@ -164,7 +164,7 @@ def tica_axes(replicas: list[Floats]) -> tuple[Floats, Floats]:
 
 
 def _pc1(replicas: list[Floats]) -> list[Floats]:
-    """The projection of each replica on the first principal component of all."""
+    """Return the projection of each replica on the first principal component of all."""
     together = np.concatenate(replicas)
     mean = together.mean(axis=0)
     _, vectors = np.linalg.eigh(np.cov(together.T))
@@ -172,7 +172,7 @@ def _pc1(replicas: list[Floats]) -> list[Floats]:
 
 
 def effective_frames(series: Floats) -> float:
-    """Number of independent values in a correlated series, 1 to F.
+    """Return the number of independent values in a correlated series, 1 to F.
 
     Args:
         series: `[F]` in the order of time. About the series' own mean, so that a motion slower
@@ -193,7 +193,7 @@ def effective_frames(series: Floats) -> float:
 
 
 def _wasserstein2(first: Floats, second: Floats) -> float:
-    """Between as many evenly spaced points of both."""
+    """Return the 2-Wasserstein distance between equal numbers of evenly spaced points."""
     n = min(len(first), len(second), _MAX_POINTS)
     cost = cdist(first[evenly(len(first), n)], second[evenly(len(second), n)], "sqeuclidean")
     return float(np.sqrt(cost[linear_sum_assignment(cost)].mean()))

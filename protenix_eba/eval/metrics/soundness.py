@@ -1,4 +1,4 @@
-"""Whether conformations could be a protein's at all: shares of sound ones, and of each fault."""
+"""Shares of conformations that could be a protein's at all, and of those with each fault."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OF_CHAINS: Final = ("valid_percent", "broken_percent")
 
 @dataclass(frozen=True)
 class Checked:
-    """What these metrics are computed from.
+    """The input of these metrics: conformations and their faults.
 
     Attributes:
         checker: Of the atoms.
@@ -37,17 +37,17 @@ class Checked:
 
     @cached_property
     def found(self) -> Validity:
-        """The faults of each conformation."""
+        """Faults of each conformation."""
         return self.checker.check(self.xyz)
 
     def floors(self) -> Iterator[Checked]:
-        """Each replica, with all of its frames: the shares do not depend on their number."""
+        """Yield each replica with all of its frames: the shares do not depend on their number."""
         if len(self.replicas) > 1:
             yield from (Checked(self.checker, xyz) for xyz in self.replicas)
 
 
 def soundness(drawn: Drawn) -> Found:
-    """The metrics of `SOUNDNESS`; only chains can be judged by C-alphas alone."""
+    """Compute the metrics of `SOUNDNESS`; from C-alphas alone only chains can be judged."""
     checker = Checker.of(drawn.topology)
     numbers = np.unique(drawn.md_replica)
     replicas = [drawn.md_xyz[drawn.md_replica == number] for number in numbers]

@@ -1,4 +1,4 @@
-"""Rigid superposition on the reference structure, as AlphaFlow's protocol says."""
+"""Rigid superposition on the reference structure, as in AlphaFlow's protocol."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Float64s = NDArray[np.float64]
 
 
 def superpose(xyz: Floats, reference_xyz: Floats) -> Floats:
-    """Least-squares rigid superposition of each frame, reflections excluded (Kabsch, 1976).
+    """Superpose each frame by least squares, reflections excluded (Kabsch, 1976).
 
     The reference is moved to its centroid first, so that float32 storage loses nothing.
 
@@ -39,14 +39,14 @@ def superpose(xyz: Floats, reference_xyz: Floats) -> Floats:
 
 
 def centred(reference_xyz: Floats) -> Float64s:
-    """The structure `[N, 3]` with its centroid at the origin, float64."""
+    """Return the structure `[N, 3]` with its centroid at the origin, float64."""
     target = np.asarray(reference_xyz, dtype=np.float64)
     result: Float64s = target - target.mean(axis=0)
     return result
 
 
 def placements(xyz: Floats, target: Float64s) -> tuple[Float64s, Float64s]:
-    """How each frame comes to lie on the target: `(xyz - centre) @ turn`.
+    """Return the superposition of each frame on the target: `(xyz - centre) @ turn`.
 
     Args:
         xyz: `[F, N, 3]`.

@@ -44,7 +44,7 @@ def alphaflow_values(
     frames: tuple[Floats, Floats],
     n_threads: int,
 ) -> tuple[dict[str, float], list[str]]:
-    """What AlphaFlow's script would print: our values where the two agree, its own elsewhere.
+    """Return what AlphaFlow's script prints: our values where both agree, else its own.
 
     Args:
         values: Our values of the metrics.
@@ -83,7 +83,7 @@ def alphaflow_values(
 
 
 def _in_file_order(topology: mdtraj.Topology, match: AtomMatch) -> SideChains:
-    """What the script takes for the atoms of the predicted coordinates."""
+    """Return the atoms that the script takes for those of the predicted coordinates."""
     atoms = [topology.atom(int(i)) for i in np.sort(match.sample_atoms)]
     rows: dict[int, int] = {}
     residue = np.array([rows.setdefault(atom.residue.index, len(rows)) for atom in atoms])
@@ -91,7 +91,7 @@ def _in_file_order(topology: mdtraj.Topology, match: AtomMatch) -> SideChains:
 
 
 def _exposed(side_chains: SideChains, xyz: Floats, n_threads: int) -> Bools:
-    """`[F, L]` from areas that go over from frame to frame."""
+    """Return exposure `[F, L]` from areas that carry over from frame to frame."""
     areas = surface_kernels.carried_areas(
         side_chains.points(xyz), side_chains.nm2_per_point, thread_starts(len(xyz), n_threads)
     )
@@ -100,7 +100,7 @@ def _exposed(side_chains: SideChains, xyz: Floats, n_threads: int) -> Bools:
 
 
 def thread_starts(n_frames: int, n_threads: int) -> NDArray[np.int64]:
-    """First frame of each thread, shared out as OpenMP does: the first threads get the rest."""
+    """Return the first frame of each thread, shared out by OpenMP: the first threads get more."""
     each, rest = divmod(n_frames, n_threads)
     sizes = np.full(n_threads, each) + (np.arange(n_threads) < rest)
     return np.concatenate([[0], np.cumsum(sizes)[:-1]])

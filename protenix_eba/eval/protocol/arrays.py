@@ -18,7 +18,7 @@ _N_SHOWN: Final = 12
 
 
 def residue_arrays(topology: mdtraj.Topology, match: AtomMatch) -> Arrays:
-    """Names and numbers of the matched residues and atoms; the names are `TargetResult`'s."""
+    """Return names and numbers of the matched residues and atoms, named as in `TargetResult`."""
     atoms = [topology.atom(int(i)) for i in match.reference_atoms]
     residues = [atoms[i].residue for i in match.ca]
     return {
@@ -31,7 +31,7 @@ def residue_arrays(topology: mdtraj.Topology, match: AtomMatch) -> Arrays:
 
 
 def side_arrays(structure: Structure, md: Side, samples: Side) -> Arrays:
-    """Fluctuations, projections, contacts and exposure; without side chains no exposure."""
+    """Return fluctuations, projections, contacts and, with side chains, exposure."""
     arrays: Arrays = {
         "md_rmsf": md.rmsf,
         "sample_rmsf": samples.rmsf,
@@ -48,11 +48,11 @@ def side_arrays(structure: Structure, md: Side, samples: Side) -> Arrays:
 
 
 def shown_frames(drawn: Drawn) -> Arrays:
-    """A few frames of each side for the view in three dimensions."""
+    """Return a few frames of each side for the view in three dimensions."""
     md, samples = (xyz[_spread(len(xyz))] for xyz in (drawn.md_xyz, drawn.sample_xyz))
     return {"md_frames": md, "sample_frames": samples}
 
 
 def _spread(n: int) -> np.typing.NDArray[np.int64]:
-    """At most 12 of n numbers, evenly spaced."""
+    """Return at most 12 of n numbers, evenly spaced."""
     return np.unique(np.linspace(0, n - 1, _N_SHOWN).astype(np.int64))

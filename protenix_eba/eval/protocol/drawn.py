@@ -1,4 +1,4 @@
-"""The conformations of one target that stay in memory: what metrics beyond the protocol read."""
+"""Conformations of one target that stay in memory, for metrics beyond the protocol."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Drawn:
     sample_xyz: NDArray[np.float32]
 
     def floors(self) -> Iterator[Drawn]:
-        """Each replica in the place of the samples, the others as the MD; none of a single one.
+        """Yield each replica in the place of the samples, the others as MD; none of a single one.
 
         A replica gives as many frames as there are samples, evenly spaced, if it has them.
         """

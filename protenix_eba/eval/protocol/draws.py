@@ -1,4 +1,4 @@
-"""Which MD frames the protocol looks at one by one: known before the first is read."""
+"""The MD frames that the protocol draws, known before the first one is read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class FloorDraws:
-    """One replica in the place of the samples, the others in the place of the MD.
+    """Draws with one replica in the place of the samples, the others in the place of MD.
 
     Attributes:
         own: `[S]` frames of the replica, as many as there are samples.

@@ -1,4 +1,4 @@
-"""Which atoms two ensembles share.
+"""Matching of the atoms that two ensembles share.
 
 Atoms are matched by (chain, residue number, atom name), never by position: GROMACS, AlphaFlow and
 the CCD each order them differently, and mdtraj >= 1.10.3 sorts the indices given to `atom_slice`,
@@ -43,7 +43,7 @@ class ResidueNumber(NamedTuple):
 
 @dataclass(frozen=True, order=True)
 class AtomKey:
-    """What identifies an atom within one ensemble."""
+    """The identity of an atom within one ensemble."""
 
     chain: str
     number: ResidueNumber
@@ -51,7 +51,7 @@ class AtomKey:
 
     @property
     def residue(self) -> tuple[str, ResidueNumber]:
-        """What identifies its residue."""
+        """The identity of the atom's residue."""
         return self.chain, self.number
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class AtomKey:
 
 @dataclass(frozen=True)
 class AtomMatch:
-    """Which heavy protein atoms two topologies share, in the reference's order.
+    """The heavy protein atoms that two topologies share, in the reference's order.
 
     Attributes:
         reference_atoms: `[N]` indices in the reference's topology, ascending.
@@ -159,7 +159,7 @@ def match_atoms(reference: mdtraj.Topology, samples: mdtraj.Topology, name: str)
 
 
 def _pairs(ours: _Side, theirs: _Side) -> list[tuple[int, int]]:
-    """Rows of the same atoms; of residues whose C-alpha atom both have."""
+    """Return the rows of equal atoms, in residues whose C-alpha atom both have."""
     row = {key: i for i, key in enumerate(theirs.keys)}
     pairs = [(i, row[key]) for i, key in enumerate(ours.keys) if key in row]
     with_ca = {ours.keys[i].residue for i, _ in pairs if ours.keys[i].atom_name == "CA"}
@@ -167,7 +167,7 @@ def _pairs(ours: _Side, theirs: _Side) -> list[tuple[int, int]]:
 
 
 def _numbered_as(ours: _Side, theirs: _Side) -> tuple[_Side, list[str]]:
-    """The samples under the reference's chain ids and numbers, where their own do not fit.
+    """Return the samples with the reference's chain ids and numbers, if their own do not fit.
 
     Only whole chains are renumbered, by sequence. Numbers that shift within a chain mean a gap, or
     another protein, and stay an error.
@@ -205,7 +205,7 @@ def _chains(side: _Side) -> dict[str, _Chain]:
 
 
 def _fits(ours: dict[str, _Chain], theirs: dict[str, _Chain]) -> bool:
-    """Whether all residues of one side are those of the other under the same ids and numbers."""
+    """Return whether all residues of one side are on the other, with the same ids and numbers."""
     mine, other = (
         {(chain, *residue) for chain, found in side.items() for residue in found.items()}
         for side in (ours, theirs)
@@ -216,7 +216,7 @@ def _fits(ours: dict[str, _Chain], theirs: dict[str, _Chain]) -> bool:
 def _counterpart(
     chain: str, ours: _Chain, others: dict[str, _Chain]
 ) -> tuple[str, list[tuple[ResidueNumber, ResidueNumber]]] | None:
-    """The samples' chain with the sequence of one of the reference's, and pairs of numbers.
+    """Find the samples' chain with the sequence of a reference chain, and pairs of numbers.
 
     The chain of the same id is tried first.
     """
@@ -233,7 +233,7 @@ def _counterpart(
 
 
 def _continues_alike(pairs: list[tuple[ResidueNumber, ResidueNumber]]) -> bool:
-    """Whether both sides' numbers jump at the same residues.
+    """Return whether both sides' numbers jump at the same residues.
 
     Otherwise one side has to count its residues through: the samples do from 1, or the other side
     has insertion codes and leaves out no number either.
@@ -250,13 +250,13 @@ def _continues_alike(pairs: list[tuple[ResidueNumber, ResidueNumber]]) -> bool:
 
 
 def _counts_on(steps: Ints, codes: list[str]) -> bool:
-    """Whether each residue's number is the next one, or the same with another insertion code."""
+    """Return whether each number is the next one, or equal with another insertion code."""
     after = zip(steps, codes[1:], strict=True)
     return all(step == 1 or (step == 0 and code) for step, code in after)
 
 
 def _position(ours: list[str], theirs: list[str]) -> int | None:
-    """Row of the reference's residues at which the samples' sequence begins; negative if before.
+    """Return the reference row at which the samples' sequence begins; negative if before it.
 
     None where one sequence is no part of the other, or stands in it twice.
     """
@@ -282,7 +282,7 @@ def _side(topology: mdtraj.Topology, name: str, where: str) -> _Side:
 
 
 def _residue_name(residue: mdtraj.core.topology.Residue) -> str:
-    """Without protonation states: HSD, HSE and HID are HIS. mdtraj's PDB reader has the table."""
+    """Return the name without protonation: HSD, HSE, HID are HIS, as in mdtraj's PDB reader."""
     PDBTrajectoryFile._loadNameReplacementTables()
     return str(PDBTrajectoryFile._residueNameReplacements.get(residue.name, residue.name))
 
@@ -295,7 +295,7 @@ def _key(atom: mdtraj.core.topology.Atom) -> AtomKey:
 
 
 def _coverage(ours: _Side, theirs: _Side, name: str) -> tuple[float, list[str]]:
-    """Matched fraction of the reference, and what is missing on either side."""
+    """Return the matched fraction of the reference, and what is missing on either side."""
     common = set(ours.keys) & set(theirs.keys)
     missing = [key for key in ours.keys if key not in common and key.atom_name != "OXT"]
     expected = sum(key.atom_name != "OXT" for key in ours.keys)

@@ -1,4 +1,4 @@
-"""Exposed side chains: solvent-accessible area by Shrake and Rupley, as mdtraj computes it.
+"""Exposure of side chains: accessible area by Shrake and Rupley, as mdtraj computes it.
 
 Source of the method: Shrake and Rupley, J Mol Biol 79 (1973). The sphere's points, the radii and
 the float32 arithmetic are mdtraj's, so that a side chain is exposed here if and only if
@@ -35,7 +35,7 @@ Float64s = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SideChains:
-    """Which atoms hide, and which count for each residue.
+    """The atoms that hide others, and those that count for each residue.
 
     Attributes:
         radii_nm: `[N]` van der Waals radius and probe, float32.
@@ -49,13 +49,13 @@ class SideChains:
 
     @classmethod
     def of(cls, atoms: list[mdtraj.core.topology.Atom], residue: NDArray[np.int64]) -> SideChains:
-        """From the atoms, in the order of the coordinates, and the row of each one's residue."""
+        """Make side chains from atoms, in the order of coordinates, and the row of each residue."""
         van_der_waals = np.array([_ATOMIC_RADII[a.element.symbol] for a in atoms], np.float32)
         counted = np.array([atom.name not in _MAIN_CHAIN for atom in atoms])
         return cls(van_der_waals + np.float32(_PROBE_NM), residue, counted)
 
     def exposed(self, xyz: NDArray[np.floating]) -> Bools:
-        """Which side chains have more than 0.02 nm2 of accessible area.
+        """Find the side chains with more than 0.02 nm2 of accessible area.
 
         Args:
             xyz: `[F, N, 3]` angstrom.
@@ -71,7 +71,7 @@ class SideChains:
         return found
 
     def points(self, xyz: NDArray[np.floating]) -> NDArray[np.int64]:
-        """Accessible points of each side-chain atom: `[F, N, 3]` angstrom to `[F, N]`."""
+        """Count accessible points of each side-chain atom: `[F, N, 3]` angstrom to `[F, N]`."""
         order, groups, xyz_nm = self._grouped(xyz)
         arguments = (self.radii_nm[order], groups, self.counted[order], _sphere())
         counts = np.empty(xyz.shape[:2], dtype=np.int64)
@@ -79,7 +79,7 @@ class SideChains:
         return counts
 
     def buried(self, structure_xyz: NDArray[np.floating]) -> Bools:
-        """Which side chains of one structure `[N, 3]` (angstrom) have less than 0.02 nm2."""
+        """Find the side chains of one structure `[N, 3]` (angstrom) with less than 0.02 nm2."""
         areas = (self.points(structure_xyz[None]) * self.nm2_per_point).astype(np.float32)
         result: Bools = self.by_residue(areas)[0] < EXPOSED_NM2
         return result
@@ -93,13 +93,13 @@ class SideChains:
 
     @property
     def nm2_per_point(self) -> NDArray[np.float32]:
-        """`[N]` area that one point stands for, rounded as mdtraj rounds it."""
+        """Area that one point stands for, `[N]`, rounded as mdtraj rounds it."""
         return np.float32(4.0 * np.pi / _N_POINTS) * self.radii_nm * self.radii_nm
 
     def _grouped(
         self, xyz: NDArray[np.floating]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """Residues consecutive: the order, where each begins, and the coordinates in nm."""
+        """Return the order that groups residues, where each begins, and the coordinates in nm."""
         order = np.argsort(self.residue, kind="stable")
         groups = np.searchsorted(self.residue[order], np.arange(self.residue.max() + 2))
         xyz_nm = np.ascontiguousarray(xyz[:, order] / ANGSTROM_PER_NM, dtype=np.float32)
@@ -108,7 +108,7 @@ class SideChains:
 
 @cache
 def _sphere() -> tuple[Any, ...]:
-    """The points in compact blocks, the blocks in compact areas, as `kernels` takes them."""
+    """Return the points in compact blocks, the blocks in compact areas, as `kernels` takes them."""
     areas = [_split(area, _POINTS_PER_BLOCK) for area in _split(_spiral(), _POINTS_PER_AREA)]
     blocks = [block for area in areas for block in area]
     first = np.cumsum([0, *map(len, areas)])
@@ -116,7 +116,7 @@ def _sphere() -> tuple[Any, ...]:
 
 
 def _round(parts: list[NDArray[np.float32]]) -> tuple[NDArray[np.float32], float, float]:
-    """Directions of the parts of a sphere, cosine and sine of the radius that holds any of them."""
+    """Return directions of the parts of a sphere, cosine and sine of the radius around them."""
     centres = np.array([part.mean(axis=0, dtype=np.float64) for part in parts])
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
     cosine = min(float((part @ centre).min()) for part, centre in zip(parts, centres, strict=True))
@@ -124,7 +124,7 @@ def _round(parts: list[NDArray[np.float32]]) -> tuple[NDArray[np.float32], float
 
 
 def _spiral() -> NDArray[np.float32]:
-    """The golden spiral of mdtraj `[960, 3]`, each step rounded as its C++ does."""
+    """Return mdtraj's golden spiral `[960, 3]`, each step rounded as its C++ does."""
     index = np.arange(_N_POINTS, dtype=np.float32)
     offset = np.float32(2.0 / _N_POINTS)
     y = np.asarray((index * offset).astype(np.float64) - 1.0 + offset / 2.0, np.float32)
@@ -134,7 +134,7 @@ def _spiral() -> NDArray[np.float32]:
 
 
 def _split(points: NDArray[np.float32], most: int) -> list[NDArray[np.float32]]:
-    """Halve along the widest axis, in multiples of eight, until no part has more points."""
+    """Halve along the widest axis, in multiples of eight, until all parts are small enough."""
     if len(points) <= most:
         return [points]
     widest = int(np.ptp(points, axis=0).argmax())
@@ -144,7 +144,7 @@ def _split(points: NDArray[np.float32], most: int) -> list[NDArray[np.float32]]:
 
 
 def mutual_information(exposed: Bools) -> Float64s:
-    """Mutual information of each two residues' exposure, in nats; the diagonal is zero.
+    """Return the mutual information of residues' exposure in nats; the diagonal is zero.
 
     Args:
         exposed: `[F, L]`.
@@ -166,8 +166,8 @@ def mutual_information(exposed: Bools) -> Float64s:
     result = np.zeros_like(both)
     for (a, b), count in joint.items():
         independent = marginal[a][:, None] * marginal[b][None, :]
-        seen = count > 0
-        ratio = np.divide(count / n, independent, out=np.ones_like(both), where=seen)
-        result += np.where(seen, count / n * np.log(ratio), 0.0)
+        occurs = count > 0
+        ratio = np.divide(count / n, independent, out=np.ones_like(both), where=occurs)
+        result += np.where(occurs, count / n * np.log(ratio), 0.0)
     np.fill_diagonal(result, 0.0)
     return result

@@ -25,7 +25,7 @@ compiled = njit(cache=True, error_model="numpy")
 def placement_sums(
     xyz: NDArray[np.floating], target: Float64s
 ) -> tuple[Float64s, Float64s]:  # pragma: no cover
-    """What a superposition needs of each frame, in one pass and in float64.
+    """Compute what a superposition needs of each frame, in one pass and in float64.
 
     Args:
         xyz: `[F, N, 3]`.
@@ -89,7 +89,7 @@ def add_moments(
 
 @compiled
 def count_contacts(xyz: NDArray[np.floating], cutoff: float) -> Ints:  # pragma: no cover
-    """In how many frames two atoms are closer than the cutoff: `[F, L, 3]` to `[L, L]`."""
+    """Count frames in which two atoms are closer than the cutoff: `[F, L, 3]` to `[L, L]`."""
     n_frames, n_atoms = xyz.shape[0], xyz.shape[1]
     counts = np.zeros((n_atoms, n_atoms), dtype=np.int64)
     limit = cutoff * cutoff

@@ -58,13 +58,13 @@ class PrincipalComponents:
     axes: Float64s
 
     def project(self, xyz: Floats) -> Float64s:
-        """`[F, L, 3]` to `[F, 2]`, divided by sqrt(L): angstrom, comparable to an RMSD."""
+        """Project `[F, L, 3]` to `[F, 2]`, divided by sqrt(L): angstrom, comparable to an RMSD."""
         flat = np.asarray(xyz, dtype=np.float64).reshape(len(xyz), -1)
         result: Float64s = (flat - self.mean) @ self.axes.T / np.sqrt(xyz.shape[1])
         return result
 
     def cosine(self, other: PrincipalComponents) -> float:
-        """Absolute cosine between the first axes; NaN where one ensemble does not move."""
+        """Return the absolute cosine between first axes; NaN where one ensemble does not move."""
         if not (self.axes[0].any() and other.axes[0].any()):
             return float("nan")
         # The sign of an axis means nothing.
@@ -72,7 +72,7 @@ class PrincipalComponents:
 
 
 def mean_pairwise_rmsd(first: Floats, second: Floats) -> float:
-    """Mean RMSD over all pairs, without superposition of each pair.
+    """Return the mean RMSD over all pairs, without superposition of each pair.
 
     Args:
         first: `[F, L, 3]` in the reference frame.
@@ -86,7 +86,7 @@ def mean_pairwise_rmsd(first: Floats, second: Floats) -> float:
 
 
 def rmsf(xyz: Floats) -> Float64s:
-    """Root mean square fluctuation of each atom about its own mean.
+    """Return the root mean square fluctuation of each atom about its own mean.
 
     Args:
         xyz: `[F, N, 3]`.
@@ -102,13 +102,13 @@ def rmsf(xyz: Floats) -> Float64s:
 
 
 def fluctuation(variance: Float64s) -> Float64s:
-    """Root of a variance in square angstrom; zero where it is rounding of float32 coordinates."""
+    """Return the root of a variance in square angstrom; zero if it is rounding of float32."""
     result: Float64s = np.sqrt(np.where(variance > _ROUNDING, variance, 0.0))
     return result
 
 
 def covariances(xyz: Floats) -> tuple[Float64s, Float64s]:
-    """Mean and covariance of each atom, divided by the number of frames.
+    """Return mean and covariance of each atom, divided by the number of frames.
 
     Args:
         xyz: `[F, N, 3]`.
@@ -123,7 +123,7 @@ def covariances(xyz: Floats) -> tuple[Float64s, Float64s]:
 
 
 def gaussian_distances(first: Floats, second: Floats) -> tuple[Float64s, Float64s]:
-    r"""The two parts of the 2-Wasserstein distance between per-atom Gaussians.
+    r"""Return both parts of the 2-Wasserstein distance between per-atom Gaussians.
 
     W2^2 = |m1 - m2|^2 + tr(S1 + S2 - 2 (S1^1/2 S2 S1^1/2)^1/2). The symmetric form needs
     only `eigh`; AlphaFlow's sqrtm of S1 S2 gives NaN where a covariance is singular.
@@ -145,19 +145,19 @@ def gaussian_distances(first: Floats, second: Floats) -> tuple[Float64s, Float64
 
 
 def root_mean_square(values: Floats) -> float:
-    """Root of the mean of the squares."""
+    """Return the root of the mean of the squares."""
     return float(np.sqrt(np.square(values).mean()))
 
 
 def pearson(first: Floats, second: Floats) -> float:
-    """Pearson correlation; NaN where one side is constant."""
+    """Return the Pearson correlation; NaN where one side is constant."""
     a, b = (np.asarray(x, dtype=np.float64) - np.mean(x, dtype=np.float64) for x in (first, second))
     norm = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / norm if norm > 0.0 else float("nan")
 
 
 def spearman(first: Floats, second: Floats) -> float:
-    """Spearman rank correlation, ties at their mean rank; NaN where one side is constant."""
+    """Return the Spearman rank correlation, ties at their mean rank; NaN for a constant side."""
     return pearson(_ranks(first), _ranks(second))
 
 
@@ -169,13 +169,13 @@ def _ranks(values: Floats) -> Float64s:
 
 
 def jaccard(first: Bools, second: Bools) -> float:
-    """Size of the intersection over that of the union; NaN where both are empty."""
+    """Return the size of the intersection over that of the union; NaN where both are empty."""
     union = np.count_nonzero(first | second)
     return np.count_nonzero(first & second) / union if union else float("nan")
 
 
 def principal_components(xyz: Floats) -> PrincipalComponents:
-    """First two principal axes of centred, unscaled coordinates.
+    """Return the first two principal axes of centred, unscaled coordinates.
 
     The smaller of the covariance `[3L, 3L]` and the Gram matrix `[F, F]` is diagonalised; beyond
     the rank (fewer than three distinct frames) the axes are zero.
@@ -193,7 +193,7 @@ def principal_components(xyz: Floats) -> PrincipalComponents:
 
 
 def leading_axes(mean: Float64s, covariance: Float64s) -> PrincipalComponents:
-    """First two principal axes from a mean `[3 L]` and a covariance `[3 L, 3 L]`."""
+    """Return the first two principal axes from mean `[3 L]` and covariance `[3 L, 3 L]`."""
     return _axes(mean, *_leading(covariance))
 
 
@@ -204,7 +204,7 @@ def _leading(matrix: Float64s) -> tuple[Float64s, Float64s]:
 
 
 def _axes(mean: Float64s, variances: Float64s, axes: Float64s) -> PrincipalComponents:
-    """Unit length, zero where nothing moves, and a sign that does not depend on the library."""
+    """Normalise axes: zero where nothing moves, and with a sign that no library decides."""
     moves = (variances > np.maximum(_RANK_TOLERANCE * variances.max(), _ROUNDING))[:, None]
     norms = np.linalg.norm(axes, axis=1, keepdims=True)
     axes = np.where(moves, axes / np.where(moves, norms, 1.0), 0.0)
@@ -214,7 +214,7 @@ def _axes(mean: Float64s, variances: Float64s, axes: Float64s) -> PrincipalCompo
 
 
 def wasserstein2(first: Floats, second: Floats) -> float:
-    """Exact 2-Wasserstein distance of two equally large point clouds with uniform weights.
+    """Return the exact 2-Wasserstein distance of two equally large, uniform point clouds.
 
     Args:
         first: `[n, d]`.

@@ -1,4 +1,4 @@
-"""The thirteen metrics of AlphaFlow's protocol, from two sides that are already superposed.
+"""The thirteen metrics of AlphaFlow's protocol, for two sides that are already superposed.
 
 Source: Jing, Berger, Jaakkola, "AlphaFold Meets Flow Matching for Generating Protein Ensembles",
 ICML 2024, scripts/analyze_ensembles.py and scripts/print_analysis.py.
@@ -56,7 +56,7 @@ Float64s = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Structure:
-    """What the reference structure says of itself.
+    """Properties of the reference structure.
 
     Attributes:
         contacts: `[L, L]` C-alpha atoms closer than 8 angstrom.
@@ -90,14 +90,14 @@ class Side:
 
     @cached_property
     def contacts(self) -> Float64s:
-        """`[L, L]` probability that two C-alpha atoms are closer than 8 angstrom."""
+        """Probability that two C-alpha atoms are closer than 8 angstrom, `[L, L]`."""
         result: Float64s = kernels.count_contacts(self.ca, CONTACT_ANGSTROM) / len(self.ca)
         return result
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What the protocol's metrics are computed from.
+    """The input of the protocol's metrics.
 
     Attributes:
         structure: Of the reference.
@@ -112,12 +112,12 @@ class Panel:
     replicas: Sequence[tuple[Side, Side]] = ()
 
     def floors(self) -> Iterator[Panel]:
-        """Each replica in the place of the samples."""
+        """Yield each replica in the place of the samples."""
         return (Panel(self.structure, others, own) for others, own in self.replicas)
 
     @cached_property
     def rmwd_parts(self) -> tuple[float, float]:
-        """Root mean squared distance of means and of covariances; NaN of a single frame."""
+        """Root mean squared distances of means and of covariances; NaN of a single frame."""
         if min(len(self.md.heavy), len(self.samples.heavy)) < _MIN_FRAMES:
             return float("nan"), float("nan")
         translation, variance = gaussian_distances(self.md.heavy, self.samples.heavy)
@@ -129,23 +129,23 @@ class Panel:
         return principal_components(np.concatenate([self.md.ca, self.samples.ca]))
 
     def distance_along(self, axes: PrincipalComponents) -> float:
-        """2-Wasserstein distance of the projections."""
+        """Return the 2-Wasserstein distance of the projections."""
         return wasserstein2(axes.project(self.md.ca), axes.project(self.samples.ca))
 
     def overlap(self, contacts: Callable[[Side], Bools]) -> float:
-        """Jaccard index of what a function marks of the MD and of the samples."""
+        """Return the Jaccard index of what a function marks in the MD and in the samples."""
         return jaccard(contacts(self.md), contacts(self.samples))
 
     @cached_property
     def exposure(self) -> dict[str, float]:
-        """See `exposure_metrics`."""
+        """Metrics of exposure, see `exposure_metrics`."""
         return exposure_metrics(self.structure.buried, self.md.exposed, self.samples.exposed)
 
 
 def exposure_metrics(
     buried: Bools | None, md: Bools | None, samples: Bools | None
 ) -> dict[str, float]:
-    """Which buried side chains open, and which side chains open together.
+    """Compare which buried side chains open, and which side chains open together.
 
     Args:
         buried: `[L]` in the reference structure.
@@ -164,7 +164,7 @@ def exposure_metrics(
 
 
 def information_correlation(md: Bools, samples: Bools, *, exact: bool = False) -> float:
-    """Spearman correlation over all pairs of residues of what their exposure tells of each other.
+    """Return the Spearman correlation of the mutual information of all pairs of residues.
 
     Most pairs share no information at all, but the protocol's formula gives some of them 1e-17
     nats where others have zero, and ranks tell these apart: its value may be that of rounding.

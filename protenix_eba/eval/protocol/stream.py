@@ -1,4 +1,4 @@
-"""One pass over the MD: sums of all frames, and the few frames that were drawn beforehand.
+"""One pass over the MD: sums of all frames, and copies of the few that were drawn before.
 
 Memory does not depend on the number of frames: the draws need only know how many there are.
 """
@@ -47,25 +47,25 @@ class Moments:
 
     @property
     def rmsf(self) -> Float64s:
-        """`[N]` fluctuation of each heavy atom about its own mean, angstrom."""
+        """Fluctuation of each heavy atom about its own mean, `[N]` in angstrom."""
         mean = self.heavy / self.n
         return fluctuation(self.heavy_squares / self.n - np.square(mean).sum(axis=1))
 
     @property
     def ca_rmsf(self) -> Float64s:
-        """`[L]` the same of the C-alpha atoms, superposed among themselves."""
+        """Fluctuation of the C-alpha atoms, superposed among themselves, `[L]` in angstrom."""
         return fluctuation(np.diag(self.ca_covariance).reshape(-1, 3).sum(axis=1))
 
     @property
     def ca_covariance(self) -> Float64s:
-        """`[3 L, 3 L]` covariance, divided by the number of frames, square angstrom."""
+        """Covariance divided by the number of frames, `[3 L, 3 L]` in square angstrom."""
         mean = self.ca / self.n
         result: Float64s = self.ca_products / self.n - np.outer(mean, mean)
         return result
 
 
 def pool(parts: Iterable[Moments]) -> Moments:
-    """The moments of all their frames together."""
+    """Return the moments of all their frames together."""
     names = [field.name for field in fields(Moments)]
     columns = zip(*([getattr(part, name) for name in names] for part in parts), strict=True)
     return Moments(*(sum(column) for column in columns))
@@ -73,7 +73,7 @@ def pool(parts: Iterable[Moments]) -> Moments:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where frames come to lie: heavy atoms on heavy atoms, C-alpha atoms on C-alpha atoms.
+    """Superposition of frames: heavy atoms on heavy atoms, C-alpha atoms on C-alpha atoms.
 
     Fitting the C-alpha atoms once more after all heavy atoms, as AlphaFlow does, is the same as
     fitting them alone.
@@ -90,13 +90,13 @@ class Placement:
 
     @classmethod
     def on(cls, structure_xyz: Floats, match: AtomMatch) -> Placement:
-        """On the reference structure `[N_atom, 3]` of the topology file."""
+        """Make the superposition on the reference structure `[N_atom, 3]` of the topology file."""
         heavy = structure_xyz[match.reference_atoms]
         return cls(centred(heavy), centred(heavy[match.ca]), match.ca)
 
 
 class Kept:
-    """Frames that were drawn before the pass, superposed.
+    """Frames that were drawn before the pass, kept superposed.
 
     Args:
         heavy: Name of a draw to frame numbers whose heavy atoms are kept.

@@ -29,7 +29,7 @@ def exposed(
     xyz: Floats, radii: Floats, groups: Ints, wanted: Any, sphere: Any, per_point: Float64s,
     limit: float,
 ) -> Any:  # pragma: no cover  # fmt: skip
-    """Whether the wanted atoms of each group have more accessible area than the limit.
+    """Find whether the wanted atoms of each group have more accessible area than the limit.
 
     Stops counting a group once it has. Arguments as in `accessible_points`.
 
@@ -61,7 +61,7 @@ def exposed(
 def accessible_points(
     xyz: Floats, radii: Floats, groups: Ints, wanted: Any, sphere: Any
 ) -> Ints:  # pragma: no cover
-    """How many points of each wanted atom's sphere no other atom covers: `[F, N]`.
+    """Count the points of each wanted atom's sphere that no other atom covers: `[F, N]`.
 
     Args:
         xyz: `[F, N, 3]` nm.
@@ -81,7 +81,7 @@ def accessible_points(
 
 @compiled
 def carried_areas(counts: Ints, per_point: Floats, starts: Ints) -> Floats:  # pragma: no cover
-    """Areas in mdtraj's own arithmetic, whose buffer is cleared only where a thread starts.
+    """Compute areas as mdtraj does, whose buffer is cleared only where a thread starts.
 
     Each frame counts its points on top of the area of the frame before, in float32.
 
@@ -111,7 +111,7 @@ def _count(
     xyz: Floats, radii: Floats, groups: Ints, wanted: Any, sphere: Any, per_point: Float64s,
     limit: float, counts: Ints,
 ) -> None:  # pragma: no cover  # fmt: skip
-    """One frame; a group ends once its area is above the limit."""
+    """Count the points of one frame; a group ends once its area is above the limit."""
     n_atoms = len(xyz)
     centres, reach = _spheres_around(xyz, radii, groups)
     # Coordinates by axis, then radii: the loops over them run in the processor's wide registers.
@@ -141,7 +141,7 @@ def _count(
 def _spheres_around(
     xyz: Floats, radii: Floats, groups: Ints
 ) -> tuple[Float64s, Float64s]:  # pragma: no cover
-    """A sphere around each group's probe surfaces: centres `[G, 3]` and radii `[G]`."""
+    """Return a sphere around each group's surfaces: centres `[G, 3]` and radii `[G]`."""
     n_groups = len(groups) - 1
     centres, reach = np.zeros((n_groups, 3)), np.zeros(n_groups)
     for g in range(n_groups):
@@ -161,7 +161,7 @@ def _candidates(
     g: int, xyz: Floats, radii: Floats, groups: Ints, centres: Float64s, reach: Float64s,
     around: Floats,
 ) -> int:  # pragma: no cover  # fmt: skip
-    """Copy the atoms whose sphere meets that of group g; returns how many."""
+    """Copy the atoms whose sphere meets that of group g; return how many."""
     n = 0
     for h in range(len(groups) - 1):
         square = 0.0
@@ -216,7 +216,7 @@ def _neighbours(
 def _caps(
     at: Floats, radius: float, near: Floats, first: int, last: int, sphere: Any, caps: Floats
 ) -> None:  # pragma: no cover
-    """The caps that some neighbours cover: direction, and three limits for another direction.
+    """Compute the caps that some neighbours cover: direction and three limits.
 
     Above the first a block is covered entirely, below the second not at all; above the third an
     area is covered entirely.
@@ -246,7 +246,7 @@ def _uncovered(
     at: Floats, radius: float, near: Floats, n_close: int, n_near: int, caps: Floats, sphere: Any,
     enough: float, work: Any,
 ) -> int:  # pragma: no cover  # fmt: skip
-    """Accessible points of one atom; stops when they are more than enough.
+    """Count accessible points of one atom; stop when they are more than enough.
 
     Nearly every area or block of a buried atom is covered by a neighbour close by: the others are
     looked at only where points are left.
@@ -283,7 +283,7 @@ def _uncovered(
 
 @compiled
 def _filled_up(caps: Floats, n: int) -> int:  # pragma: no cover
-    """Fill up n caps with some that cover nothing; returns how many there are then."""
+    """Fill up n caps with some that cover nothing; return how many there are then."""
     last = (n + _WIDTH - 1) // _WIDTH * _WIDTH
     caps[:3, n:last] = np.float32(0.0)
     caps[3:, n:last] = np.float32(2.0)
@@ -294,7 +294,7 @@ def _filled_up(caps: Floats, n: int) -> int:  # pragma: no cover
 def _is_covered(
     x: float, y: float, z: float, caps: Floats, limit: int, n: int
 ) -> bool:  # pragma: no cover
-    """Whether one of n caps reaches beyond a block or an area: it covers it entirely."""
+    """Return whether one of n caps covers a block or an area entirely."""
     found = np.int32(0)
     for k in range(n):
         beyond = x * caps[0, k] + y * caps[1, k] + z * caps[2, k] - caps[limit, k]
@@ -306,7 +306,7 @@ def _is_covered(
 def _partly(
     x: float, y: float, z: float, caps: Floats, first: int, last: int, work: Any
 ) -> int:  # pragma: no cover
-    """How many of some caps reach into a block, and which, in `work`."""
+    """Return how many of some caps reach into a block; `work` says which."""
     n_partly = 0
     for n in range(first, last):
         # Written in any case, counted where it holds, as above.

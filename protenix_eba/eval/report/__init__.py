@@ -1,1 +1,1 @@
-"""What readers see: tables, figures, the report, and findings for the console."""
+"""Reports of an evaluation: tables, figures, the HTML page, and findings for the console."""

@@ -1,4 +1,4 @@
-"""Which figures a report has, and of which targets."""
+"""The choice of figures for a report, and of the targets in them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Figure:
 
 
 def detailed_targets(group: Group) -> list[str]:
-    """At most `MAX_DETAILED` targets, worst first by RMWD: the worst, two median, the best two.
+    """Return at most `MAX_DETAILED` targets by RMWD: the worst, two median ones, the best two.
 
     Where several models are compared a target counts as its worst model.
     """
@@ -91,7 +91,7 @@ def detailed_targets(group: Group) -> list[str]:
 def with_arrays(
     group: Group, names: Sequence[str], *keys: str
 ) -> dict[str, dict[str, TargetResult]]:
-    """Target to label to result, of the results that have these arrays, not empty."""
+    """Return target to label to result, for results in which these arrays are not empty."""
     found = {
         name: {
             label: summary.targets[name]
@@ -104,7 +104,7 @@ def with_arrays(
 
 
 def draw_figures(group: Group, losses: Sequence[Mapping[str, Any]] = ()) -> list[Figure]:
-    """Every figure that the data allow.
+    """Draw every figure that the data allow.
 
     Args:
         group: Models over the same targets.
@@ -136,7 +136,7 @@ def draw_figures(group: Group, losses: Sequence[Mapping[str, Any]] = ()) -> list
 
 
 def _has_some(key: str, results: Mapping[str, TargetResult]) -> bool:
-    """Whether MD or any model has some of it; side chains exposed from the start do not count."""
+    """Return whether MD or any model has some of it, without side chains exposed from the start."""
     sides = [r.arrays[f"{side}_{key}"] for r in results.values() for side in ("md", "sample")]
     buried = [
         ~np.asarray(r.arrays["structure_exposed"], dtype=bool) if key == "exposed" else slice(None)

@@ -1,4 +1,4 @@
-"""What the numbers say, in sentences: of ensembles, and of the training runs behind them."""
+"""Findings in sentences, on ensembles and on the training runs behind them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN: Final = ("model_name", "max_steps", "lr", "seed", "load_checkpoint_path"
 
 
 class Findable(Protocol):
-    """What sentences are made of: `results.Summary` has it."""
+    """What findings are made of, such as `results.Summary`."""
 
     @property
     def values(self) -> Mapping[str, float]:
@@ -27,11 +27,11 @@ class Findable(Protocol):
 
     @property
     def floor(self) -> Mapping[str, float]:
-        """The same of MD against MD."""
+        """Aggregates of MD against MD."""
 
 
 def read_curve(path: Path) -> dict[str, list[float]]:
-    """A run's log.csv or validation.csv by column.
+    """Read a run's log.csv or validation.csv, by column.
 
     Raises:
         UserError: No such file, or not a table of numbers.
@@ -45,7 +45,7 @@ def read_curve(path: Path) -> dict[str, list[float]]:
 
 
 def loss_curves(runs: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Loss against step of each run, for the report."""
+    """Return loss against step of each run, for the report."""
     curves = []
     for label, folder in runs.items():
         log = read_curve(folder / "log.csv")
@@ -54,7 +54,7 @@ def loss_curves(runs: Mapping[str, Path]) -> list[dict[str, Any]]:
 
 
 def training_settings(runs: Mapping[str, Path]) -> dict[str, Any]:
-    """The part of each run's configuration that decides its result."""
+    """Return the part of each run's configuration that decides its result."""
     settings = {}
     for label, folder in runs.items():
         path = require_file(folder / "config.yaml", f"configuration of {label}")
@@ -64,7 +64,7 @@ def training_settings(runs: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def findings(models: Mapping[str, Findable], runs: Mapping[str, Path]) -> list[str]:
-    """Sentences on energies, alignment and structure.
+    """Return sentences on energies, alignment and structure.
 
     Args:
         models: Label to aggregates, of the samples and of the floor, over the same targets.

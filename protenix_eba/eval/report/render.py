@@ -61,7 +61,7 @@ def render_report(
         settings: More of what was run, nested as it likes.
 
     Returns:
-        The page.
+        The path of the page.
 
     Raises:
         UserError: A file cannot be written.
@@ -121,7 +121,7 @@ def _target_metrics(group: Group) -> list[Metric]:
 
 
 def _target_lines(group: Group, metrics: Sequence[Metric]) -> list[_TargetLine]:
-    """Every target, in the order of the figures as far as they show it, then by name."""
+    """Return every target, in the order of the figures as far as it is shown, then by name."""
     first = detailed_targets(group)
     lines = []
     for name in [*first, *(name for name in group.targets if name not in first)]:
@@ -139,7 +139,7 @@ def _target_lines(group: Group, metrics: Sequence[Metric]) -> list[_TargetLine]:
 
 
 def _viewer(group: Group) -> str:
-    """JSON for the 3D view; it stands in a script element, which no `<` may end early."""
+    """Return JSON for the 3D view; in it no `<` may end the script element early."""
     targets = with_arrays(group, detailed_targets(group), *_FRAMES)
     if not targets:
         return ""

@@ -1,4 +1,4 @@
-"""Numbers laid out for readers: the headline table, CSV and LaTeX."""
+"""Tables for readers: the headline table, CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Row:
 
 
 def number(metric: Metric, value: float | None, *, sign: bool = False) -> str:
-    """A value with the metric's digits; a dash where it is not defined."""
+    """Return a value with the metric's digits; a dash where it is not defined."""
     if value is None or not math.isfinite(value):
         return _DASH
     # A true minus sign is as wide as a digit.
@@ -81,7 +81,7 @@ def number(metric: Metric, value: float | None, *, sign: bool = False) -> str:
 
 
 def headline(group: Group) -> tuple[list[Column], list[Row]]:
-    """Models with intervals, the compatibility columns, paired differences, the floor.
+    """Return models with intervals, compatibility columns, paired differences, the floor.
 
     Args:
         group: Models over the same targets.
@@ -104,7 +104,7 @@ def headline(group: Group) -> tuple[list[Column], list[Row]]:
 
 
 def known_metrics(group: Group) -> list[Metric]:
-    """Those that any model has, in the order of the published tables."""
+    """Return the metrics that any model has, in the order of the published tables."""
     known = {key for summary in group.summaries.values() for key in summary.values}
     return [metric for metric in by_key().values() if metric.key in known]
 
@@ -112,7 +112,7 @@ def known_metrics(group: Group) -> list[Metric]:
 def leaderboard(
     group: Group, published: Sequence[PublishedRow]
 ) -> tuple[list[Metric], list[Column], list[list[Cell]]]:
-    """The metrics of the published tables, a line for each method.
+    """Return the metrics of the published tables, a line for each method.
 
     Args:
         group: Models over the same targets.
@@ -147,7 +147,7 @@ def _published_cell(metric: Metric, row: PublishedRow) -> Cell:
 
 
 def _floors(summaries: Mapping[str, Summary]) -> dict[str, Mapping[str, float]]:
-    """One column where the models share the floor, else one for each: it depends on their size."""
+    """Return one column if the models share the floor, else one for each, as sizes differ."""
     floors = {label: summary.floor for label, summary in summaries.items() if summary.floor}
     if len({str(sorted(floor.items())) for floor in floors.values()}) == 1:
         return {FLOOR_NAME: next(iter(floors.values()))}
@@ -181,7 +181,7 @@ def _interval(metric: Metric, bounds: tuple[float, float] | None, *, sign: bool 
 
 
 def write_csv(path: Path, comparison: Comparison) -> None:
-    """A row for each model and target, its floor and its aggregate; empty where undefined.
+    """Write a row for each model and target, its floor and aggregate; empty where undefined.
 
     Columns: `kind` (samples, md_floor, compat, interval_low, interval_high), `model`, `target`
     ("(all)" for the aggregate), `ca_only`, counts, then every metric.
@@ -223,7 +223,7 @@ def _records(group: Group) -> Iterable[_Record]:
 
 
 def write_latex(path: Path, comparison: Comparison) -> None:
-    """A line for each method in the layout of the published tables (needs booktabs)."""
+    """Write a line for each method in the layout of published tables (needs booktabs)."""
     with atomic_path(path) as temporary:
         text = "\n".join(_latex_table(group, comparison) for group in comparison.groups)
         temporary.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What `viewer.js` shows: C-alpha traces of a few frames, small enough for one HTML file."""
+"""Data for `viewer.js`: C-alpha traces of a few frames, small enough for one HTML file."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _MAX_FRAMES: Final = 12
 
 
 def viewer_script() -> str:
-    """The viewer's source, to stand in the page."""
+    """Return the viewer's source, to stand in the page."""
     return resources.files("protenix_eba.eval.report").joinpath("viewer.js").read_text("utf-8")
 
 
 def viewer_data(targets: Targets, labels: Sequence[str]) -> dict[str, Any]:
-    """The traces of these targets, for JSON.
+    """Return the traces of these targets, for JSON.
 
     Args:
         targets: Those with frames.
@@ -78,7 +78,7 @@ def _residues(result: TargetResult) -> list[tuple[str, int]]:
 def _trace(
     result: TargetResult, key: str, residues: Sequence[tuple[str, int]]
 ) -> NDArray[np.float32]:
-    """`[<= 12, L, 3]` the C-alpha atoms in the order of the residues."""
+    """Return the C-alpha atoms in the order of the residues, `[<= 12, L, 3]`."""
     row = np.asarray(result.arrays["atom_residue"], dtype=np.int64)
     ca = np.flatnonzero((np.asarray(result.arrays["atom_names"]) == "CA") & (row >= 0))
     ca = ca[np.argsort(row[ca], kind="stable")]

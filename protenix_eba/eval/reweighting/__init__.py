@@ -1,1 +1,1 @@
-"""Weights of least change with which averages agree with measurements."""
+"""Reweighting: the least change of weights that makes averages agree with measurements."""

@@ -1,4 +1,4 @@
-"""Reweight ensembles on disk by a file of measurements."""
+"""Reweighting of ensembles on disk with a file of measurements."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WARN_BELOW: Final = 0.2
 
 @dataclass(frozen=True)
 class Report:
-    """The weights of one ensemble.
+    """The weights of one ensemble, and their agreement with measurements.
 
     Attributes:
         target: Its name.
@@ -60,7 +60,7 @@ def reweight_ensembles(
     min_effective: float = 10.0,
     seed: int = 0,
 ) -> list[Report]:
-    """Weights for each ensemble that measurements are of.
+    """Reweight each ensemble for which there are measurements.
 
     Args:
         samples: Ensembles, as `find_samples` takes them.
@@ -80,14 +80,14 @@ def reweight_ensembles(
         name, why = next(iter(failed.items()))
         raise UserError(f"target {name}: {why}", "leave it out, or mend it")
     fit = read_measurements(data)
-    judged = read_measurements(held_out) if held_out else []
+    left_out = read_measurements(held_out) if held_out else []
     if prior is not None:
         refuse_strangers(prior, found, "--prior")
     known = prior or {}
     reports = []
     for name, source in found.items():
         start = known.get(name)
-        reports.append(_Ensemble(source, of_target(fit, name), judged, start).report(theta, seed))
+        reports.append(_Ensemble(source, of_target(fit, name), left_out, start).report(theta, seed))
         effective = reports[-1].numbers["effective_after"]
         if effective < min_effective:
             raise UserError(
@@ -104,7 +104,7 @@ class _Ensemble:
     """One ensemble with its measurements."""
 
     def __init__(
-        self, source: Conformations, fit: Sequence[Measurement], judged: Sequence[Measurement],
+        self, source: Conformations, fit: Sequence[Measurement], left_out: Sequence[Measurement],
         prior: Float64s | None,
     ) -> None:  # fmt: skip
         self.name = source.name
@@ -122,7 +122,7 @@ class _Ensemble:
         self.problem = Problem(ready.signals, ready.values, ready.errors, ready.bounds, self.prior)
         self.predict = Prediction(frames, self.fit)
         # What is no plain average cannot be fitted here, but it can judge.
-        own = [*self.unused, *(m for m in judged if m.target in ("", self.name))]
+        own = [*self.unused, *(m for m in left_out if m.target in ("", self.name))]
         self.judge = Prediction(frames, own) if own else None
 
     def report(self, theta: str, seed: int) -> Report:
@@ -182,8 +182,8 @@ class _Ensemble:
             notes.append(
                 f"{share:.0%} of the effective conformations are left: averages rest on few."
             )
-        judged = [numbers.get(f"held_out_chi2_{when}") for when in ("before", "after")]
-        if judged[0] is not None and judged[1] is not None and judged[1] > judged[0]:
+        chi2 = [numbers.get(f"held_out_chi2_{when}") for when in ("before", "after")]
+        if chi2[0] is not None and chi2[1] is not None and chi2[1] > chi2[0]:
             notes.append("Held-out values agree less than before: the fit is to noise or to errors "
                          "of the prediction.")  # fmt: skip
         return notes

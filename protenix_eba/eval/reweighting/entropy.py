@@ -35,7 +35,7 @@ _MAX_STEPS: Final = 5000
 
 @dataclass(frozen=True)
 class Problem:
-    """Measurements and what each conformation adds to them.
+    """Measurements and each conformation's contribution to them.
 
     Attributes:
         signals: `[S, M]` of each conformation.
@@ -53,12 +53,12 @@ class Problem:
 
     @property
     def deviations(self) -> Float64s:
-        """`[S, M]` of each conformation, in standard deviations."""
+        """Deviations of each conformation, `[S, M]` in standard deviations."""
         result: Float64s = (self.signals - self.values) / self.errors
         return result
 
     def only(self, rows: Sequence[int]) -> Problem:
-        """The same with some of the measurements."""
+        """Return the problem with some of the measurements."""
         chosen = np.asarray(rows, dtype=np.int64)
         bounds = [self.bounds[n] for n in rows]
         return Problem(
@@ -68,7 +68,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Reweighted:
-    """Weights of one theta.
+    """The weights for one theta.
 
     Attributes:
         theta: Trust in the prior.
@@ -86,7 +86,7 @@ class Reweighted:
 
 
 def chi_square(problem: Problem, weights: Float64s) -> float:
-    """Mean over measurements of the squared deviation of a weighted average, in its error."""
+    """Return the mean squared deviation of weighted averages, in units of their errors."""
     off = weights @ problem.deviations
     for n, bound in enumerate(problem.bounds):
         if (bound == "upper" and off[n] < 0.0) or (bound == "lower" and off[n] > 0.0):
@@ -95,7 +95,7 @@ def chi_square(problem: Problem, weights: Float64s) -> float:
 
 
 def reweight(problem: Problem, theta: float) -> Reweighted:
-    """The weights of one theta.
+    """Find the weights for one theta.
 
     Args:
         problem: Measurements, conformations and prior.

@@ -1,4 +1,4 @@
-"""How much to trust the prior: theta by measurements that were left out, or by the L-curve."""
+"""Choice of theta, the trust in the prior: by left-out measurements, or by the L-curve."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def cross_validated(
     thetas: Sequence[float] = THETAS,
     groups: Sequence[object] | None = None,
 ) -> Choice:
-    """The largest theta with which what was left out agrees as well as with any, nearly.
+    """Return the largest theta with which left-out values agree about as well as they can.
 
     Groups of measurements are dealt to five parts, or to as many as there are groups; each part is
     left out once. Nearly: worse than the best theta by no more than the standard error of that
@@ -78,7 +78,7 @@ def cross_validated(
 
 
 def l_curve(problem: Problem, thetas: Sequence[float] = THETAS) -> Choice:
-    """The theta at the corner of the curve of chi^2 over the loss of entropy.
+    """Return the theta at the corner of the curve of chi^2 against the loss of entropy.
 
     The corner is the point farthest below the line through the ends, both axes scaled to 0 to 1:
     from there on more entropy is paid for less agreement.
@@ -93,7 +93,7 @@ def l_curve(problem: Problem, thetas: Sequence[float] = THETAS) -> Choice:
 
 
 def _scaled(values: Sequence[float]) -> NDArray[np.float64]:
-    """To 0 to 1; all 0 where they are alike."""
+    """Scale values to 0 to 1; all 0 where they are equal."""
     x = np.array(values)
     span = np.ptp(x)
     result: NDArray[np.float64] = (x - x.min()) / span if span > 0.0 else np.zeros_like(x)

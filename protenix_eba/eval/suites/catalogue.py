@@ -30,6 +30,6 @@ for _suite in _OWN:
 
 
 def known_suites() -> list[Suite]:
-    """Our own, then those of plugins by their names."""
+    """Return our own suites, then those of plugins by their names."""
     ours = [suite.name for suite in _OWN]
     return [*_OWN, *(SUITES.get(name) for name in SUITES if name not in ours)]

@@ -1,4 +1,4 @@
-"""Ensembles in memory, weighted averages of them, and how sure these are."""
+"""Ensembles in memory, their weighted averages, and the uncertainty of these."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CONFIDENCE_PERCENT: Final = 95.0
 
 
 def coordinates(source: Conformations, atoms: NDArray[np.int64]) -> NDArray[np.float32]:
-    """`[S, n, 3]` of these atoms in all conformations of all replicas, angstrom.
+    """Return these atoms in all conformations of all replicas, `[S, n, 3]` in angstrom.
 
     Args:
         source: The ensemble.
@@ -37,7 +37,7 @@ def coordinates(source: Conformations, atoms: NDArray[np.int64]) -> NDArray[np.f
 
 
 def ca_topology(topology: mdtraj.Topology) -> tuple[mdtraj.Topology, NDArray[np.int64]]:
-    """The C-alpha atoms of the amino acids: their topology, and `[L]` their indices."""
+    """Return the topology of the amino acids' C-alpha atoms, and their indices `[L]`."""
     atoms = np.array(
         [a.index for a in topology.atoms if a.name == "CA" and a.residue.is_protein], dtype=np.int64
     )
@@ -50,7 +50,7 @@ def bootstrap_interval(
     seed: int,
     n_resamples: int = RESAMPLES,
 ) -> tuple[Float64s, Float64s]:
-    """Percentile intervals of a weighted statistic over draws of the conformations.
+    """Return percentile intervals of a weighted statistic over draws of conformations.
 
     Conformations are drawn with replacement, each with the weight it has, and the weights of a draw
     are normalised. They are taken to be independent, as those of a generative model are; frames

@@ -22,7 +22,7 @@ __all__ = ["NMR", "agreement", "of_target"]
 
 
 def of_target(measurements: Sequence[Measurement], name: str) -> list[Measurement]:
-    """Those of a protein: the ones that name it, and the ones that name none.
+    """Return the measurements that name a protein, or name none.
 
     Raises:
         UserError: There are none.
@@ -36,7 +36,7 @@ def of_target(measurements: Sequence[Measurement], name: str) -> list[Measuremen
 
 
 def agreement(measurements: Sequence[Measurement], predicted: Float64s) -> dict[str, Float64s]:
-    """How well predictions `[..., M]` agree with measurements: `[...]` each.
+    """Return measures, `[...]` each, of how predictions `[..., M]` agree with measurements.
 
     `chi2` is the mean square of the deviations in standard deviations, `rmsd` that in the unit of
     the measurement, `pearson` the correlation (three values or more), and `q_factor` the root of

@@ -1,4 +1,4 @@
-"""Reference structures of a user's own: crystal forms, apo and holo, the models of an NMR entry."""
+"""Reference structures of a user: crystal forms, apo and holo, the models of an NMR entry."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Structure:
 
 @dataclass(frozen=True)
 class SharedResidues:
-    """C-alpha atoms that all structures and the samples have.
+    """The C-alpha atoms that all structures and the samples have.
 
     Attributes:
         samples: `[S, L, 3]` angstrom.
@@ -59,7 +59,7 @@ class SharedResidues:
 
 
 def find_structures(folder: Path, target: str, alone: bool) -> list[Structure]:
-    """The reference structures of a target.
+    """Find the reference structures of a target.
 
     Args:
         folder: See `_LAYOUT`; also a file.
@@ -98,7 +98,7 @@ def _models(path: Path) -> list[Structure]:
 
 
 def shared_residues(samples: Conformations, structures: Sequence[Structure]) -> SharedResidues:
-    """The residues that the samples and all reference structures have.
+    """Find the residues that the samples and all reference structures have.
 
     Matched as `evaluate` matches samples and MD: by chain and number, else whole chains by their
     sequences.

@@ -1,4 +1,4 @@
-"""What a suite is: a question about ensembles, what it needs, and what answers it."""
+"""The interface of a suite: a question about ensembles, its needs, and how to answer it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DATA_ERRORS: Final = (UserError, ValueError, ArithmeticError, MemoryError, OSEr
 
 @dataclass(frozen=True)
 class Request:
-    """What a suite gets.
+    """The input of a suite.
 
     Attributes:
         samples: Target to its generated conformations; files that are not yet opened.
@@ -44,7 +44,7 @@ class Request:
     seed: int
 
     def weights_of(self, name: str) -> Float64s:
-        """`[S]` weights of a target's conformations, equal ones if the user gave none."""
+        """Return the weights of a target's conformations, `[S]`, equal if the user gave none."""
         source = self.samples[name]
         if name not in self.weights:
             n = sum(source.n_frames.values())
@@ -94,10 +94,10 @@ class Outcome:
 
 
 class Compute(Protocol):
-    """What answers a suite's question."""
+    """A function that answers a suite's question."""
 
     def __call__(self, request: Request, /) -> Outcome:
-        """The answer.
+        """Answer the question.
 
         Raises:
             UserError: Not one target can be evaluated, or the suite's data cannot be used. What
@@ -134,14 +134,14 @@ SUITES: Final[Registry[Suite]] = Registry("suite")
 def by_target(
     names: Iterable[str], compute: Callable[[str], Sequence[Value]]
 ) -> tuple[list[Value], dict[str, str]]:
-    """The values of each target; one that cannot be evaluated is named and the rest goes on.
+    """Compute values of each target; a target that fails is named and the rest continues.
 
     Args:
         names: Targets.
         compute: Gives the values of one.
 
     Returns:
-        The values of all, and target to the reason of its failure.
+        The values of all targets, and the reason of each failure by target.
 
     Raises:
         UserError: All of them failed.

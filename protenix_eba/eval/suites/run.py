@@ -1,4 +1,4 @@
-"""Run a suite: its inputs, its settings, and the files that it writes."""
+"""Running a suite: its inputs, its settings, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COLUMNS = ("target", "item", "key", "value", "low", "high", "unit")
 
 
 def changed_settings(suite: Suite, words: Sequence[str]) -> Any:
-    """A suite's settings with those that a user gave as NAME=VALUE.
+    """Return a suite's settings, changed where a user gave NAME=VALUE.
 
     Raises:
         UserError: No such setting, or a value of another type.
@@ -68,7 +68,7 @@ def run_suite(
     settings: Sequence[str] = (),
     seed: int = 0,
 ) -> tuple[Outcome, dict[str, Any]]:
-    """Ask a suite's question of a model's ensembles.
+    """Answer a suite's question for a model's ensembles.
 
     Args:
         suite: A registered one that computes.
@@ -80,7 +80,7 @@ def run_suite(
         seed: Seed of every draw.
 
     Returns:
-        The answer, and what decided it.
+        The answer, and a record of what decided it.
 
     Raises:
         UserError: Not one target can be evaluated, or an input cannot be used.
@@ -121,7 +121,7 @@ def run_suite(
 
 
 def _record(suite: Suite, inputs: dict[str, Any], settings: Any, seed: int) -> dict[str, Any]:
-    """What decides an answer, for its file."""
+    """Return what decides an answer, for its file."""
     return {
         "suite": suite.name,
         **inputs,

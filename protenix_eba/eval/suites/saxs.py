@@ -35,7 +35,7 @@ _MOST_POINTS: Final = 200
 
 @dataclass(frozen=True)
 class SaxsSettings:
-    """What `--set` changes.
+    """Settings that `--set` changes.
 
     Attributes:
         per_nm: Whether q is in 1 / nm in the file.
@@ -48,7 +48,7 @@ class SaxsSettings:
     background: bool = False
 
 
-def _curve_of(reference: Path, target: str) -> Path:
+def _find_curve(reference: Path, target: str) -> Path:
     if reference.is_file():
         return reference
     found = [p for p in sorted(reference.iterdir()) if p.name.partition(".")[0] == target]
@@ -61,7 +61,7 @@ def _curve_of(reference: Path, target: str) -> Path:
 
 
 def _partials(request: Request, name: str, q: Float64s) -> Float64s:
-    """`[S, 3, 3, Q]` of each conformation."""
+    """Return the partial curves of each conformation, `[S, 3, 3, Q]`."""
     source = request.samples[name]
     atoms, groups = groups_of(source.topology)
     topology = source.topology.subset(atoms)
@@ -73,7 +73,7 @@ def _partials(request: Request, name: str, q: Float64s) -> Float64s:
 
 
 def _thinned(curve: Curve) -> Curve:
-    """Evenly chosen points: neighbours say the same."""
+    """Return evenly chosen points of a curve, since neighbours say the same."""
     rows = np.unique(np.linspace(0, len(curve.q) - 1, _MOST_POINTS).astype(int))
     return Curve(curve.q[rows], curve.intensity[rows], curve.error[rows])
 
@@ -85,7 +85,7 @@ def _compute(request: Request) -> Outcome:
              else ".")]  # fmt: skip
 
     def compute(name: str) -> list[Value]:
-        path = _curve_of(request.reference, name)
+        path = _find_curve(request.reference, name)
         whole = read_curve(path, per_nm=settings.per_nm, q_max=settings.q_max)
         if whole.n_beyond:
             notes.append(

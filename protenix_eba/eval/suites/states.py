@@ -30,7 +30,7 @@ ELSEWHERE: Final = "elsewhere"
 
 @dataclass(frozen=True)
 class StatesSettings:
-    """What `--set` changes.
+    """Settings that `--set` changes.
 
     Attributes:
         cutoff_angstrom: Largest C-alpha RMSD of a conformation to the state that it belongs to.
@@ -44,7 +44,7 @@ class StatesSettings:
 
 @dataclass(frozen=True)
 class States:
-    """Samples of one target beside its reference structures.
+    """The samples of one target beside its reference structures.
 
     Attributes:
         names: `R` names of the references.
@@ -66,7 +66,7 @@ def states_of(
     *,
     tm_score: bool = True,
 ) -> States:
-    """Distances of samples `[S, L, 3]` to references `[R, L, 3]`, C-alpha atoms in angstrom."""
+    """Return distances of samples `[S, L, 3]` to references `[R, L, 3]`, in angstrom."""
     near = np.stack([rmsd(samples, reference) for reference in references], axis=1)
     tm = np.stack([tm_scores(samples, r) for r in references], axis=1) if tm_score else None
     between = np.stack([rmsd(references, reference) for reference in references], axis=1)
@@ -74,7 +74,7 @@ def states_of(
 
 
 def populations(distance: Float64s, weights: Float64s, cutoff: float) -> Float64s:
-    """Share of the weight that is nearest to each reference and within the cutoff.
+    """Return the weight that is nearest to each reference and within the cutoff.
 
     Args:
         distance: `[S, R]` RMSD, angstrom.
@@ -124,7 +124,7 @@ def _compute(request: Request) -> Outcome:
 
 
 def _overlaps(name: str, states: States, cutoff: float) -> list[str]:
-    """Pairs of references that one conformation can be near to both of."""
+    """Find pairs of references to which one conformation can be near at once."""
     rows, columns = np.triu_indices(len(states.names), 1)
     close = [
         f"{states.names[i]} and {states.names[j]} ({states.between[i, j]:.1f} Å)"
@@ -167,7 +167,7 @@ def _values(name: str, states: States, weights: Float64s, cutoff: float, seed: i
 
 
 def _draw_map(axes: Axes, item: tuple[States, Float64s]) -> None:
-    """Conformations by their distances to the first two references; area by weight."""
+    """Draw conformations by their distances to two references, with areas by weight."""
     states, weights = item
     x, y = states.rmsd[:, 0], states.rmsd[:, 1]
     size: Any = 12.0 * weights * len(weights)

@@ -1,4 +1,4 @@
-"""How alike structures are: RMSD after superposition and TM-score, for known pairs of residues."""
+"""Similarity of structures: RMSD after superposition and TM-score, for paired residues."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_ROUNDS: Final = 20
 
 
 def rmsd(xyz: Floats, reference_xyz: Floats) -> Float64s:
-    """`[S]` least root mean square deviation of each structure from the reference, angstrom.
+    """Return the least root mean square deviation from the reference, `[S]` in angstrom.
 
     Args:
         xyz: `[S, L, 3]` angstrom.
@@ -33,7 +33,7 @@ def rmsd(xyz: Floats, reference_xyz: Floats) -> Float64s:
 
 
 def tm_scale_angstrom(n_residues: int) -> float:
-    """The distance d0 at which a residue counts half in the TM-score, angstrom.
+    """Return the distance d0 at which a residue counts half in the TM-score, in angstrom.
 
     1.24 (L - 15)^(1/3) - 1.8, at least 0.5 as in the authors' program.
 
@@ -45,7 +45,7 @@ def tm_scale_angstrom(n_residues: int) -> float:
 
 
 def tm_scores(xyz: Floats, reference_xyz: Floats, n_residues: int | None = None) -> Float64s:
-    """`[S]` TM-scores of structures whose residues are paired with the reference's.
+    """Return TM-scores `[S]` of structures whose residues are paired with the reference's.
 
     The score is the largest over superpositions. As in the authors' program, these start from
     fragments of the chain, and each goes on to the residues that it brings close, until these do
@@ -74,7 +74,7 @@ def _compiled(function: Any) -> Any:
 def _placement(
     mobile: NDArray[Any], target: NDArray[Any], rows: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """The rotation and both centres that bring some rows of one set of points on the other's."""
+    """Return rotation and centres that superpose some rows of one point set on another's."""
     mobile_centre, target_centre = np.zeros(3), np.zeros(3)
     for row in rows:
         mobile_centre += mobile[row]
@@ -98,7 +98,7 @@ def _placement(
 def _squared_distances(
     mobile: NDArray[Any], target: NDArray[Any], rows: NDArray[Any]
 ) -> NDArray[Any]:
-    """`[L]` squared distances of all residues after the superposition of some."""
+    """Return squared distances of all residues, `[L]`, after the superposition of some."""
     turn, mobile_centre, target_centre = _placement(mobile, target, rows)
     found = np.empty(len(mobile))
     for n in range(len(mobile)):
@@ -114,7 +114,7 @@ def _squared_distances(
 
 @_compiled
 def _close(squares: NDArray[Any], cutoff: float) -> NDArray[Any]:
-    """The residues within a distance, which grows until there are three."""
+    """Return the residues within a distance, which grows until there are three."""
     while True:
         rows = np.flatnonzero(squares < cutoff * cutoff)
         if len(rows) >= 3:
@@ -124,7 +124,7 @@ def _close(squares: NDArray[Any], cutoff: float) -> NDArray[Any]:
 
 @_compiled
 def _tm_score(mobile: NDArray[Any], target: NDArray[Any], scale: float) -> float:
-    """The largest sum over residues of 1 / (1 + (d / scale)^2)."""
+    """Return the largest sum over residues of 1 / (1 + (d / scale)^2)."""
     length, best = len(mobile), 0.0
     # The cutoff of the search: the authors' program keeps it between these.
     search = min(max(scale, 4.5), 8.0)

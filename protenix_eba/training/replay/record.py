@@ -1,4 +1,4 @@
-"""What a refresh says about the model: validity, energies and width of its fresh samples."""
+"""The record of a refresh: validity, energies and width of the model's fresh samples."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 
 def measure(folder: Path, proteins: Sequence[ProteinFeatures], buffer: Buffer) -> dict[str, Row]:
-    """What the samples of a refresh are like.
+    """Measure the samples of a refresh.
 
     Args:
         folder: Folder of the refresh, whose samples are labelled.
@@ -83,7 +83,7 @@ def _changes(row: Row, first: Row) -> Row:
 
 
 def summary(record: Row) -> dict[str, float]:
-    """A line of `replay.csv`: means over the targets of a refresh."""
+    """Return a line of `replay.csv`: means over the targets of a refresh."""
     rows = list(record["targets"].values())
     names = ("valid", "labelled", "above_first_kj_mol", "moved_angstrom", "rmsf_angstrom")
     means = {name: _mean(row[name] for row in rows) for name in (*names, "rmsf_ratio")}
@@ -97,7 +97,7 @@ def _mean(values: Iterable[float | None]) -> float:
 
 
 def refuse_ruin(record: Row, settings: ReplayConfig, folder: Path) -> None:
-    """Stop before an ensemble is ruined.
+    """Stop a run whose samples have become much worse, before the ensemble is ruined.
 
     Args:
         record: Record of the last refresh.

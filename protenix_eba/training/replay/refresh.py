@@ -1,4 +1,4 @@
-"""One refresh of the replay buffer: sample, judge, label, write down; whole or gone on with."""
+"""One refresh of the replay buffer: sample, check, label and record; it resumes after a stop."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _STREAM: Final = 2**43
 
 
 def energy_protocol(config: EBAConfig, dataset: ReplayDataset) -> EnergyProtocol:
-    """What the energy of a sample means: as the MD's labels do, where MD has a share.
+    """Return the energy protocol of samples: that of the MD's labels, if MD has a share.
 
     Raises:
         UserError: The labels are not of an energy that can be computed for a sample.
@@ -73,7 +73,7 @@ def energy_protocol(config: EBAConfig, dataset: ReplayDataset) -> EnergyProtocol
 
 
 def sampler_settings(dataset: ReplayDataset, sigma_data: float) -> SamplerSettings:
-    """The sampler's settings as the section `replay` names them.
+    """Return the sampler's settings as the section `replay` names them.
 
     Raises:
         UserError: No preset of that name, or a value outside its range.
@@ -127,7 +127,7 @@ class Refresher:
         self._sampler = DIFFUSION_SAMPLERS.get(dataset.settings.sampler)(configs)
 
     def refresh(self, model: ConformerDenoiser, step: int) -> dict[str, Any]:
-        """Make the samples before a step, or find them made; called by all processes.
+        """Make the samples before a step, or find them made already; all processes call it.
 
         Args:
             model: Model with the weights to sample from, in evaluation mode.
@@ -141,12 +141,12 @@ class Refresher:
         """
         buffer, settings = self._dataset.buffer, self._dataset.settings
         facts = self._facts(model, step)
-        self._together(lambda: self._begin(step, facts))
+        self._on_all(lambda: self._discard_stale(step, facts))
         if not buffer.record(step):
             names = buffer.oldest(self._dataset.trained(), settings.targets_per_refresh)
             plan = Plan(settings.new_samples, self._settings, facts["seed"], self._chunk)
             started = time.monotonic()
-            self._together(lambda: self._sample(model, plan, names, buffer.path(step), facts))
+            self._on_all(lambda: self._sample(model, plan, names, buffer.path(step), facts))
             sampled = time.monotonic()
             self._on_first(lambda: self._label(buffer.path(step), names))
             labelled = time.monotonic()
@@ -156,7 +156,7 @@ class Refresher:
         return buffer.record(step)
 
     def _facts(self, model: ConformerDenoiser, step: int) -> dict[str, Any]:
-        """What the samples depend on."""
+        """Return what the samples depend on."""
         return {
             "step": step,
             "seed": stream_seed(self._seed, _STREAM + step) % 2**63,
@@ -166,8 +166,8 @@ class Refresher:
             "n_samples": self._dataset.settings.new_samples,
         }
 
-    def _begin(self, step: int, facts: dict[str, Any]) -> None:
-        """Remove what other weights or settings have left at this step."""
+    def _discard_stale(self, step: int, facts: dict[str, Any]) -> None:
+        """Remove samples that other weights or settings have left at this step."""
         folder = self._dataset.buffer.path(step)
         if dist.get_rank() == 0:
             begun = folder / _BEGUN
@@ -200,13 +200,17 @@ class Refresher:
     def _label(self, folder: Path, names: list[str]) -> None:
         settings = self._dataset.settings
         workers = Workers(jobs=settings.jobs, platform=settings.platform)
-        reference = Path(self._config.data_dir) if self._config.data_dir else self._first(folder)
+        reference = (
+            Path(self._config.data_dir)
+            if self._config.data_dir
+            else self._reference_samples(folder)
+        )
         label_targets(
             folder, folder / LABELS, self._protocol, reference_dir=reference, workers=workers
         )
 
-    def _first(self, folder: Path) -> Path:
-        """The first samples of each target: their PDB decides the states of its residues for all.
+    def _reference_samples(self, folder: Path) -> Path:
+        """Return the folder of each target's first samples; their PDB decides protonation for all.
 
         Without MD there is no other structure, and energies compare only in the same states.
         """
@@ -224,10 +228,10 @@ class Refresher:
         write_json(folder / RECORD, facts | {"targets": targets})
 
     def _on_first(self, action: Callable[[], None]) -> None:
-        self._together(lambda: action() if dist.get_rank() == 0 else None)
+        self._on_all(lambda: action() if dist.get_rank() == 0 else None)
 
-    def _together(self, action: Callable[[], None]) -> None:
-        """Do something in all processes; where one fails, none waits for it."""
+    def _on_all(self, action: Callable[[], None]) -> None:
+        """Do something in all processes; if one fails, no other one waits for it."""
         failed: UserError | None = None
         try:
             action()

@@ -1,4 +1,4 @@
-"""The trainer `on_policy`: every so many steps the model is sampled, and trained on the samples."""
+"""The trainer `on_policy`: it samples the model every few steps, and trains on the samples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["OnPolicyTrainer", "rounds"]
 
 
 def rounds(steps: range, length: int) -> Iterator[range]:
-    """Parts of `steps` between multiples of `length`."""
+    """Cut `steps` into ranges at the multiples of `length`."""
     first = steps.start
     while first < steps.stop:
         end = min(steps.stop, (first // length + 1) * length)
@@ -43,7 +43,7 @@ class OnPolicyTrainer(EBATrainer):
     """
 
     def init_data(self) -> None:
-        """The loader of what is held out; what is trained on does not exist yet."""
+        """Make the loader of what is held out; what is trained on does not exist yet."""
         self._check()
         self.hold_out()
         self.dataset: ReplayDataset = DATASETS.get("replay")(self.eba)
@@ -56,14 +56,14 @@ class OnPolicyTrainer(EBATrainer):
         self._drift: list[float] = []
 
     def hold_out(self) -> None:
-        """Without MD nothing is held out."""
+        """Make the loader of what is held out; without MD nothing is."""
         if self.eba.data_dir:
             super().hold_out()
         else:
             self.held_out = None
 
     def _check(self) -> None:
-        """Settings of other sections that do not go with sampling.
+        """Refuse settings of other sections that do not go with sampling.
 
         Raises:
             UserError: One does not.
@@ -101,7 +101,7 @@ class OnPolicyTrainer(EBATrainer):
             if part.start % length == 0:
                 self._refresh(part.start)
             else:
-                self._find(part.start - part.start % length)
+                self._resume_round(part.start - part.start % length)
             self.loader = self.make_loader(held_out=False)
             yield from super().items_of(part)
 
@@ -118,8 +118,8 @@ class OnPolicyTrainer(EBATrainer):
         self._report(record)
         refuse_ruin(record, self.dataset.settings, self.dataset.buffer.folder)
 
-    def _find(self, step: int) -> None:
-        """Stand at the refresh of a round that was begun."""
+    def _resume_round(self, step: int) -> None:
+        """Go back to the samples of the present round, made before the run was stopped."""
         buffer = self.dataset.buffer
         if not buffer.record(step):
             raise UserError(
@@ -157,7 +157,7 @@ class OnPolicyTrainer(EBATrainer):
         return metrics
 
     def _refuse_drift(self) -> None:
-        """Stop where the model has left its start too far behind.
+        """Stop if the model has drifted too far from its start.
 
         Raises:
             UserError: Since the last refresh, or since the run was resumed, the drift was above the

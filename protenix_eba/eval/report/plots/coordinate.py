@@ -27,7 +27,7 @@ _MARKERS: Final = ("o", "s", "^")
 
 
 def profile_figure(ensembles: Mapping[str, Sample]) -> Drawing:
-    """Free energies along the distance, with the 95% of their bootstrap distributions.
+    """Draw free energies along the distance, with their 95% bootstrap intervals.
 
     Args:
         ensembles: Title to an ensemble in blocks; titles that begin with "MD" are drawn in grey.
@@ -52,7 +52,7 @@ def profile_figure(ensembles: Mapping[str, Sample]) -> Drawing:
 
 
 def shifts_figure(shifts: Mapping[str, tuple[Interval, ...]]) -> Drawing:
-    """Shifts of log-odds that samples show against those that errors say.
+    """Draw the shifts of log-odds in samples against those that the errors imply.
 
     Args:
         shifts: Title to the shift by the errors and that of the samples.
@@ -60,13 +60,13 @@ def shifts_figure(shifts: Mapping[str, tuple[Interval, ...]]) -> Drawing:
     colours = label_colours(list(shifts))
 
     def draw(axes: Any, points: Mapping[str, tuple[Interval, ...]]) -> None:
-        for number, (title, (said, seen, *_)) in enumerate(points.items()):
-            look = {"color": colours[title], "marker": _MARKERS[number // 6 % len(_MARKERS)]}
+        for number, (title, (implied, sampled, *_)) in enumerate(points.items()):
+            style = {"color": colours[title], "marker": _MARKERS[number // 6 % len(_MARKERS)]}
             bars = {
                 f"{name}err": [[one.value - one.low], [one.high - one.value]]
-                for name, one in (("x", said), ("y", seen))
+                for name, one in (("x", implied), ("y", sampled))
             }
-            axes.errorbar(said.value, seen.value, linestyle="", label=title, **look, **bars)
+            axes.errorbar(implied.value, sampled.value, linestyle="", label=title, **style, **bars)
         axes.axline((0.0, 0.0), slope=1.0, color=MD_LIGHT, zorder=0)
         axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
 
@@ -76,7 +76,7 @@ def shifts_figure(shifts: Mapping[str, tuple[Interval, ...]]) -> Drawing:
 
 
 def _profile(sample: Sample, edges: Floats) -> tuple[Floats, Floats, Floats]:
-    """Free energy and the ends of its interval, NaN in bins that are empty in the sample."""
+    """Return free energy and the ends of its interval; NaN in bins that are empty."""
     draw = np.random.default_rng(0)
     n = len(sample)
     again = (np.concatenate([sample[i] for i in draw.integers(n, size=n)]) for _ in range(200))

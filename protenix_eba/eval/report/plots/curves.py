@@ -40,7 +40,7 @@ Results = Mapping[str, TargetResult]
 
 
 def rmsf_figure(targets: Targets, labels: Sequence[str]) -> Drawing:
-    """C-alpha RMSF by residue: MD with the band of its replicas, and each model.
+    """Draw the C-alpha RMSF by residue: MD with the band of its replicas, and each model.
 
     Args:
         targets: What to draw.
@@ -66,7 +66,7 @@ def rmsf_figure(targets: Targets, labels: Sequence[str]) -> Drawing:
 
 
 def exposure_figure(targets: Targets, labels: Sequence[str]) -> Drawing:
-    """How often side chains that are buried in the structure become exposed, by residue.
+    """Draw how often side chains buried in the structure become exposed, by residue.
 
     Args:
         targets: Those with exposures.
@@ -92,7 +92,7 @@ def exposure_figure(targets: Targets, labels: Sequence[str]) -> Drawing:
 
 
 def profile_figure(targets: Targets, labels: Sequence[str], key: str, y_label: str) -> Drawing:
-    """A fraction by residue: MD, and each model.
+    """Draw a fraction by residue: MD, and each model.
 
     Args:
         targets: Those with arrays `md_<key>` and `sample_<key>`, `[L]`.
@@ -116,7 +116,7 @@ def profile_figure(targets: Targets, labels: Sequence[str], key: str, y_label: s
 
 
 def distribution_figure(targets: Targets, labels: Sequence[str], key: str, name: str) -> Drawing:
-    """Histograms of one quantity: MD, and each model.
+    """Draw histograms of one quantity: MD, and each model.
 
     Args:
         targets: Those with arrays `md_<key>` and `sample_<key>`.
@@ -141,7 +141,7 @@ def distribution_figure(targets: Targets, labels: Sequence[str], key: str, name:
 
 
 def energy_figure(targets: Targets, labels: Sequence[str]) -> Drawing:
-    """Distributions of minimised energies: MD, MD with Boltzmann weights, and each model.
+    """Draw minimised energies: MD, MD with Boltzmann weights, and each model.
 
     The outermost bins collect what lies beyond them.
 
@@ -201,7 +201,7 @@ def _bins(values: Sequence[Float64s], lowest: float, highest: float) -> Float64s
 
 
 def loss_figure(losses: Sequence[Mapping[str, Any]]) -> Drawing:
-    """Training losses, a panel for each series: their scales cannot be compared.
+    """Draw training losses, a panel for each series: their scales cannot be compared.
 
     Args:
         losses: Mappings with `name`, `step` `[n]` and `loss` `[n]`; values that are not finite

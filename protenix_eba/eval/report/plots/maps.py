@@ -36,7 +36,7 @@ Float64s = NDArray[np.float64]
 def plane_figure(
     targets: Targets, labels: Sequence[str], key: str, axis_labels: tuple[str, str]
 ) -> Drawing:
-    """Free energy of the MD on two coordinates, with each model's samples on top.
+    """Draw the MD's free energy on two coordinates, with each model's samples on top.
 
     Args:
         targets: Those with arrays `md_<key>` and `sample_<key>`, `[n, 2]`.
@@ -78,7 +78,7 @@ def _free_energy(axes: Axes, md: Float64s) -> None:
 
 
 def contact_figure(targets: Targets, labels: Sequence[str]) -> Drawing:
-    """Contact probabilities: the MD above the diagonal, a model below it.
+    """Draw contact probabilities: the MD above the diagonal, a model below it.
 
     Args:
         targets: What to draw; a panel for each target and model.
@@ -114,7 +114,7 @@ def contact_figure(targets: Targets, labels: Sequence[str]) -> Drawing:
 
 
 def ramachandran_figure(targets: Targets, labels: Sequence[str]) -> Drawing:
-    """Free energy of the backbone's torsions over all residues: MD beside each model.
+    """Draw the backbone torsions' free energy over all residues: MD beside each model.
 
     Args:
         targets: Those with Ramachandran histograms.
@@ -143,7 +143,7 @@ def ramachandran_figure(targets: Targets, labels: Sequence[str]) -> Drawing:
 
 
 def overview_figure(summaries: Mapping[str, Summary], metrics: Sequence[Metric]) -> Drawing:
-    """Every target as a dot: medians with their intervals, and the floor.
+    """Draw every target as a dot: medians with their intervals, and the floor.
 
     Args:
         summaries: Label to summary, over the same targets.

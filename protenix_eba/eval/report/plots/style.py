@@ -1,4 +1,4 @@
-"""One look for all figures: safe for colour-blind readers and for print.
+"""The common look of all figures, safe for colour-blind readers and for print.
 
 Drawn with matplotlib's objects, without pyplot, so that no global state is touched.
 """
@@ -80,12 +80,12 @@ class Drawing:
 
 
 def label_colours(labels: Sequence[str]) -> dict[str, str]:
-    """One colour for each model, the same in all figures."""
+    """Return one colour for each model, the same in all figures."""
     return {label: _PALETTE[i % len(_PALETTE)] for i, label in enumerate(labels)}
 
 
 def positions(result: TargetResult) -> NDArray[np.int64]:
-    """`[L]` residue numbers, or a count along the chains where these have numbers in common."""
+    """Return residue numbers `[L]`, or a count where chains have numbers in common."""
     numbers = np.asarray(result.arrays["residue_numbers"], dtype=np.int64)
     return numbers if bool((np.diff(numbers) > 0).all()) else np.arange(1, len(numbers) + 1)
 
@@ -100,7 +100,7 @@ def small_multiples(
     panel_size: tuple[float, float] = (3.3, 2.5),
     columns: int = 3,
 ) -> Drawing:
-    """A panel for each item.
+    """Draw a panel for each item.
 
     Args:
         items: Title to what `draw` gets.

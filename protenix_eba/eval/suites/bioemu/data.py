@@ -1,4 +1,4 @@
-"""The data of the package `bioemu-benchmarks`: where they are, and whether they are those.
+"""Data of the package `bioemu-benchmarks`: where they are, and whether they are unchanged.
 
 The user downloads them (`pip download --no-deps bioemu-benchmarks`, then unpack the wheel; or a
 clone of github.com/microsoft/bioemu-benchmarks). Its code and its pins are not needed.
@@ -59,7 +59,7 @@ _HINT: Final = (
 
 
 def find_part(reference: Path, part: str, check: bool = True) -> Path:
-    """The folder of a benchmark's data below what a user named.
+    """Find the folder of a benchmark's data below the folder that a user named.
 
     Args:
         reference: The package's folder, its `assets`, or a folder with the package in it.
@@ -86,14 +86,14 @@ def find_part(reference: Path, part: str, check: bool = True) -> Path:
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 over the names and SHA-256 of all files below a folder, hexadecimal."""
+    """Return the SHA-256 over names and SHA-256 of all files below a folder, hexadecimal."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     lines = [f"{path.relative_to(folder).as_posix()} {sha256_of_file(path)}" for path in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def test_cases(folder: Path) -> dict[str, list[str]]:
-    """Sequence in one-letter code to the test cases that it is a sample of."""
+    """Return for each sequence in one-letter code the test cases that it is a sample of."""
     path = require_file(folder / "testcases.csv", "test cases")
     found: dict[str, list[str]] = {}
     with open(path, newline="", encoding="utf-8") as file:

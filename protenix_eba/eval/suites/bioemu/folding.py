@@ -33,7 +33,7 @@ _SMALLEST: Final = 1e-10
 
 @dataclass(frozen=True)
 class FoldingSettings:
-    """What `--set` changes.
+    """Settings that `--set` changes.
 
     Attributes:
         temperature_K: Of the free energies; that of the experiments.
@@ -52,7 +52,7 @@ class FoldingSettings:
 def soft_native_contacts(
     ca: NDArray[np.floating], sequence: str, reference: Reference, *, images: bool = False
 ) -> Float64s:
-    """`[S]` mean over native contacts of 1 / (1 + exp(5 (d - 1.2 d_native) / angstrom)).
+    """Return `[S]` means over contacts of 1 / (1 + exp(5 (d - 1.2 d_native) / angstrom)).
 
     Native contacts are C-alpha atoms of the wild type within 10 angstrom, more than three residues
     apart. Contacts of mutated residues are left out, as in the package; there an alignment finds
@@ -87,7 +87,7 @@ def soft_native_contacts(
 
 
 def folding_free_energy(contacts: Float64s, weights: Float64s, temperature_K: float) -> Float64s:
-    """Free energy of folding, kcal/mol: -kT ln(p / (1 - p)), negative where most are folded.
+    """Return the free energy of folding, kcal/mol: -kT ln(p / (1 - p)).
 
     p is the weighted mean of a smooth step at half of the native contacts.
 
@@ -157,7 +157,7 @@ def _compute(request: Request) -> Outcome:
 def _changes(
     found: Mapping[str, float], info: Mapping[str, Mapping[str, str]]
 ) -> dict[str, tuple[float, float]]:
-    """Mutant to its free energy less the wild type's, by samples and by experiment."""
+    """Return each mutant's free energy less the wild type's, by samples and by experiment."""
     return {
         case: (value - found[row["name_wt"]], float(row["ddg_exp"]))
         for case, value in found.items()
@@ -166,7 +166,7 @@ def _changes(
 
 
 def _agreement(item: str, pairs: Sequence[tuple[float, float]], seed: int) -> list[Value]:
-    """Mean absolute error and correlations with experiment; intervals over systems."""
+    """Return mean absolute error and correlations with experiment; intervals over systems."""
     from scipy.stats import pearsonr, spearmanr
 
     if not pairs:

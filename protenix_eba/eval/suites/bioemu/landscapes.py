@@ -31,7 +31,7 @@ _PADDING_BINS: Final = 0.5
 
 @dataclass(frozen=True)
 class LandscapeErrors:
-    """How a surface differs from the reference's, in kcal/mol as published.
+    """Errors of a surface against the reference's, in kcal/mol as published.
 
     Attributes:
         mae: Mean absolute difference where both have states, after the best shift.
@@ -66,7 +66,7 @@ class Landscape:
     def errors(
         self, samples: NDArray[np.floating], weights: Float64s | None = None
     ) -> LandscapeErrors:
-        """Compare samples.
+        """Compare the surface of samples with the reference's.
 
         Args:
             samples: `[S, 2]`.

@@ -26,7 +26,7 @@ _SCALE_NM: Final = 0.8
 
 @dataclass(frozen=True)
 class MdSettings:
-    """What `--set` changes.
+    """Settings that `--set` changes.
 
     Attributes:
         temperature_K: Of the free energies.
@@ -40,7 +40,7 @@ class MdSettings:
 
 
 def contact_features(ca: NDArray[np.floating]) -> NDArray[np.floating]:
-    """`[S, F]` what the given projections are of: exp(-d / 8 angstrom) of pairs of C-alpha atoms.
+    """Return what projections are made of: exp(-d / 8 angstrom) of C-alpha pairs, `[S, F]`.
 
     Two residues at each end are left out. Pairs of up to two residues apart, and each residue with
     itself, have the feature 1.

@@ -43,7 +43,7 @@ Distances = dict[str, tuple[Float64s, Float64s]]
 
 @dataclass(frozen=True)
 class MulticonfSettings:
-    """What `--set` changes.
+    """Settings that `--set` changes.
 
     Attributes:
         benchmark: ood60, oodval, domainmotion, crypticpocket, localunfolding, or all that the
@@ -62,7 +62,7 @@ class MulticonfSettings:
 
 @dataclass(frozen=True)
 class _Measure:
-    """How one curve of a benchmark is made: which column of the distances, and its scale."""
+    """The recipe of one curve of a benchmark: which column of the distances, and its scale."""
 
     item: str
     threshold: float
@@ -73,7 +73,7 @@ class _Measure:
 
 
 def distances_to(samples: Sampled, reference: Reference, local: Local | None) -> Float64s:
-    """`[S]` how far conformations are from a reference, angstrom.
+    """Return the distance of conformations from a reference, `[S]` in angstrom.
 
     Without ranges the backbone RMSD of the residues that both have. With ranges some residues are
     superposed, and the distance is the mean over the backbone atoms of others; the package calls
@@ -101,7 +101,7 @@ def distances_to(samples: Sampled, reference: Reference, local: Local | None) ->
 def native_contacts(
     samples: Sampled, reference: Reference, local: Local, *, images: bool = False
 ) -> Float64s:
-    """`[S]` share of the contacts of a region, with itself and the rest, that conformations have.
+    """Return the share of a region's contacts, with itself and the rest, in samples, `[S]`.
 
     Contacts are C-alpha atoms within 8 angstrom, of residues whose numbers differ by 3 or more;
     `images` as in `Reference.ca_distances`.
@@ -167,7 +167,7 @@ class _Part:
             local = read_local(self.folder, case, references)
 
         def compute(samples: Sampled) -> Float64s:
-            return np.stack([self._one(samples, r, local) for r in references], axis=1)
+            return np.stack([self._measured(samples, r, local) for r in references], axis=1)
 
         found = joined(self.request, ensembles, compute, filter_torn=self.settings.filter_torn)
         self.names[case] = [reference.name for reference in references]
@@ -179,7 +179,7 @@ class _Part:
         ]
         self.values.append(Value(case, self.part, "whole_conformations", found.whole))
 
-    def _one(self, samples: Sampled, reference: Reference, local: Local | None) -> Float64s:
+    def _measured(self, samples: Sampled, reference: Reference, local: Local | None) -> Float64s:
         if self.part != "localunfolding":
             return distances_to(samples, reference, local)
         if local is None:
@@ -272,7 +272,7 @@ def _figures(parts: Sequence[_Part]) -> Mapping[str, Drawing]:
 
 
 def _draw(axes: Axes, found: Summary) -> None:
-    """Of each test case, and their mean."""
+    """Draw the curve of each test case, and their mean."""
     axes.plot(found.thresholds, found.curves.T, color="#b8bcc2", linewidth=0.5)
     axes.plot(found.thresholds, found.curves.mean(axis=0), color="#0072B2")
     axes.set_ylim(-0.02, 1.02)

@@ -1,4 +1,4 @@
-"""Which conformations are whole: BioEmu's limits for its own benchmarks.
+"""Physical validity of conformations, by BioEmu's limits for its own benchmarks.
 
 Source: `bioemu_benchmarks.utils.filter_unphysical_traj`, whose three numbers these are. The limits
 of `protenix_eba.protein.validity` are others: those of this package's sampler.
@@ -24,7 +24,7 @@ _SEPARATION: Final = 2
 def physical(
     xyz: NDArray[np.float32], owner: NDArray[np.int64], backbone: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
-    """`[S]` whether each conformation has an unbroken chain and no clash.
+    """Return whether each conformation has an unbroken chain and no clash, `[S]`.
 
     Args:
         xyz: `[S, N, 3]` heavy atoms, angstrom.
@@ -55,7 +55,7 @@ def _squared(a: NDArray[Any], i: int, b: NDArray[Any], j: int) -> float:
 
 @_compiled
 def _clashes(xyz: NDArray[Any], starts: NDArray[Any], ca: NDArray[Any]) -> NDArray[Any]:
-    """`[S]` whether two atoms of residues that are no neighbours touch."""
+    """Return whether two atoms of residues that are no neighbours touch, `[S]`."""
     found = np.zeros(len(xyz), dtype=np.bool_)
     for s in range(len(xyz)):
         found[s] = _clash(xyz[s], starts, ca[s])

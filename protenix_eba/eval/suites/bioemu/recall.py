@@ -24,7 +24,7 @@ _GRID: Final = 100
 def coverage(
     distances: Float64s, weights: Float64s, thresholds: Float64s, *, above: bool = False
 ) -> Float64s:
-    """`[T]` expected share of references that one of 1,000 draws reaches, for each threshold.
+    """Return the expected share of references that one of 1,000 draws reaches, `[T]`.
 
     A draw misses a reference with probability 1 - p, all of them with (1 - p)^1000.
 
@@ -46,7 +46,7 @@ def coverage(
 
 
 def recall(distances: Float64s, weights: Float64s, *, above: bool = False) -> float:
-    """Expected distance of the nearest of 1,000 draws to a reference, mean over references.
+    """Return the expected distance of the nearest of 1,000 draws, mean over references.
 
     Args:
         distances: `[S, R]`.
@@ -66,7 +66,7 @@ def recall(distances: Float64s, weights: Float64s, *, above: bool = False) -> fl
 
 @dataclass(frozen=True)
 class Summary:
-    """What the package reports of some test cases; its aggregates are their means.
+    """The package's report on some test cases; its aggregates are their means.
 
     Attributes:
         thresholds: `[100]` from 0.
@@ -86,7 +86,7 @@ def summary(
     *,
     above: bool = False,
 ) -> Summary:
-    """Coverage and recall of test cases.
+    """Summarise coverage and recall of test cases.
 
     Args:
         cases: Distances `[S, R]` and weights `[S]` of each.

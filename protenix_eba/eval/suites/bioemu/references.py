@@ -1,4 +1,4 @@
-"""Reference structures of BioEmu's benchmarks, and which residues of samples are theirs."""
+"""Reference structures of BioEmu's benchmarks, matched to the residues of samples."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class Reference:
 
     @property
     def ca(self) -> Float64s:
-        """`[L, 3]` angstrom."""
+        """C-alpha atoms, `[L, 3]` in angstrom."""
         return self.backbone[:, 1]
 
     def ca_distances(self, i: NDArray[np.int64], j: NDArray[np.int64], *, images: bool) -> Float64s:
-        """`[P]` distances of C-alpha atoms, angstrom.
+        """Return distances of C-alpha atoms, `[P]` in angstrom.
 
         Args:
             i: `[P]` positions.
@@ -86,7 +86,7 @@ class Local:
 
 
 def read_references(folder: Path) -> list[Reference]:
-    """The structures of a test case, by the names of their files.
+    """Read the structures of a test case, by the names of their files.
 
     Raises:
         UserError: None are there, or one cannot be read.
@@ -98,7 +98,7 @@ def read_references(folder: Path) -> list[Reference]:
 
 
 def read_reference(path: Path) -> Reference:
-    """One structure of one chain.
+    """Read one structure of one chain.
 
     Raises:
         UserError: It is not there, or a residue lacks backbone atoms.
@@ -119,7 +119,7 @@ def read_reference(path: Path) -> Reference:
 
 
 def aligned_residues(reference: str, sample: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which residues of two sequences stand for each other, by a global alignment.
+    """Match the residues of two sequences by a global alignment.
 
     Identity counts 1, opening a gap -0.5, going on nothing, as the package has it. Of alignments
     that are equally good Biopython's first is taken.
@@ -139,7 +139,7 @@ def aligned_residues(reference: str, sample: str) -> tuple[NDArray[np.int64], ND
 
 
 def read_local(folder: Path, case: str, references: Sequence[Reference]) -> Local | None:
-    """The ranges of a test case; None where it has none, so that all residues are compared."""
+    """Read the ranges of a test case; None if it has none: all residues are compared."""
     path = folder / "local_residinfo" / f"{case}.json"
     if not path.is_file():
         return None
@@ -153,7 +153,7 @@ def read_local(folder: Path, case: str, references: Sequence[Reference]) -> Loca
 
 
 def _numbers(ranges: Sequence[Sequence[int | None]], last: int) -> frozenset[int]:
-    """Ends are included; an open end goes to the first or last residue."""
+    """Return the numbers in ranges, ends included; an open end means the first or last residue."""
     return frozenset(
         number
         for start, end in ranges

@@ -1,4 +1,4 @@
-"""Samples as BioEmu's benchmarks take them: found by their sequence, torn ones left out."""
+"""Samples for BioEmu's benchmarks: found by their sequence, without torn ones."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ class Sampled:
 
     @property
     def ca(self) -> NDArray[np.float32]:
-        """`[S, L, 3]` angstrom."""
+        """C-alpha atoms, `[S, L, 3]` in angstrom."""
         return self.backbone[:, :, 1]
 
 
 def residue_letters(topology: mdtraj.Topology) -> str:
-    """The amino acids of all chains, X for one that has no letter."""
+    """Return the amino acids of all chains, X for one that has no letter."""
     return "".join(r.code or "X" for r in topology.residues if r.is_protein)
 
 
 def by_test_case(
     samples: Mapping[str, Conformations], cases: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
-    """Test case to the names of its ensembles; other ensembles are passed over.
+    """Return the names of each test case's ensembles; other ensembles are ignored.
 
     Args:
         samples: Name to ensemble.
@@ -109,7 +109,7 @@ def sampled(request: Request, name: str, *, filter_torn: bool) -> Sampled:
 
 @dataclass(frozen=True)
 class Joined:
-    """Something of all conformations of a test case, which may come from several ensembles.
+    """A property of all conformations of a test case, which may be in several ensembles.
 
     Attributes:
         values: `[S, ...]` of each conformation.
@@ -129,7 +129,7 @@ def joined(
     *,
     filter_torn: bool,
 ) -> Joined:
-    """Compute something of each conformation of some ensembles.
+    """Compute a property of each conformation of some ensembles.
 
     Args:
         request: The request, with the ensembles.

@@ -14,7 +14,7 @@ __all__ = ["mean_interval", "mean_values"]
 
 
 def mean_interval(each: Float64s, seed: int) -> tuple[float, float] | None:
-    """95% percentile interval of the mean over test cases `[n]`; None of fewer than three."""
+    """Return the 95% interval of the mean over test cases `[n]`; None of fewer than three."""
     if len(each) < MIN_TARGETS:
         return None
     drawn = np.random.default_rng(seed).integers(0, len(each), (RESAMPLES, len(each)))
@@ -23,7 +23,7 @@ def mean_interval(each: Float64s, seed: int) -> tuple[float, float] | None:
 
 
 def mean_values(values: Iterable[Value], keys: Sequence[str], seed: int) -> list[Value]:
-    """The mean of each of these values over test cases."""
+    """Return the mean of each of these values over test cases."""
     given = list(values)
     means = []
     for key in keys:
