@@ -17,9 +17,6 @@ from protenix_eba.host import environment
 environment.prepare_environment()
 environment.ensure_ccd_cache()
 
-# A shell that starts the suite in the background lets all that is below it ignore Ctrl-C.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 # A Protenix in all its parts, small enough to be trained in a test.
 SMALL_MODEL = """
 trainer: eba
@@ -56,6 +53,12 @@ eba:
   validation_replicas: [3]
   validation_items: 2
 """
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """A shell that starts the suite in the background lets all that is below it ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
