@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -139,6 +140,7 @@ def evaluate(
     With --suite, the same samples are compared with other data than MD.
     """
     paths = [*samples, *more]
+    _refuse_other_results(out, suite_name)
     if suite_name != ATLAS:
         only_atlas = {
             "--label": label, "--compat": compat, "--labels": labels, "--training": training,
@@ -174,6 +176,21 @@ def evaluate(
     comparison = compare_evaluations([result])
     write_outputs(comparison, out, stem="metrics")
     return SOME_FAILED if result.failed else 0
+
+
+def _refuse_other_results(out: Path, suite: str) -> None:
+    """Refuse a folder that holds the results of another suite, which would be overwritten."""
+    path = out / "metrics.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError:  # damaged: nothing to lose
+        return
+    found = content.get("suite", ATLAS) if content else suite
+    if found != suite:
+        raise UserError(
+            f"--out {out}: it holds the results of the suite {found}, not of {suite}",
+            "choose another folder",
+        )
 
 
 def _refuse_given(suite: str, options: Mapping[str, object]) -> None:

@@ -10,6 +10,7 @@ import click
 
 from protenix_eba.cli.frame_options import frame_options
 from protenix_eba.cli.label_tables import import_csv, merge, report
+from protenix_eba.cli.numbers import Number, NumberRange
 from protenix_eba.cli.session import plugin_option
 from protenix_eba.cli.status import SOME_FAILED
 from protenix_eba.energy.choices import BACKENDS
@@ -85,10 +86,10 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories fail
     help="Protein force field: charmm36, charmm36m or amber14.  [default: charmm36]",
 )
 @click.option("--solvent", help="Implicit solvent: gbn2 or obc2.  [default: gbn2]")
-@click.option("--salt-mM", "salt_mM", type=float,
+@click.option("--salt-mM", "salt_mM", type=Number(),
               help="Concentration of monovalent salt in the implicit solvent, in mmol/l.  "
               "[default: that of --protocol]")  # fmt: skip
-@click.option("--temperature-K", "temperature_K", type=float, default=300.0, show_default=True,
+@click.option("--temperature-K", "temperature_K", type=Number(), default=300.0, show_default=True,
               help="Temperature in kelvin at which the salt screens charges; it matters only with "
               "--salt-mM.")  # fmt: skip
 @click.option(
@@ -107,7 +108,7 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories fail
 @click.option(
     "--tolerance",
     "tolerance_kj_mol_nm",
-    type=float,
+    type=Number(),
     help="Minimise until the RMS force is below this, in kJ/mol/nm.  [default: 10]",
 )
 @click.option("--repeat", "repeats", type=click.IntRange(min=1), default=1, show_default=True,
@@ -129,7 +130,7 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories fail
 @click.option("--platform", default="auto", show_default=True,
               help="OpenMM platform, such as CPU or CUDA; auto takes CUDA where there is one, "
               "else CPU.")  # fmt: skip
-@click.option("--frame-timeout", "frame_timeout_s", type=click.FloatRange(min=0, min_open=True),
+@click.option("--frame-timeout", "frame_timeout_s", type=NumberRange(min=0, min_open=True),
               default=21600.0, show_default=True,
               help="Give up on a frame after this many seconds; the table says which frames "
               "failed.")  # fmt: skip

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from protenix_eba.cli.numbers import NumberRange
 from protenix_eba.cli.status import SOME_FAILED
 from protenix_eba.energy.choices import ENERGY_UNITS, MATCHES
 
@@ -102,7 +103,7 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some rows of --input have no ene
 )
 @click.option("--energy-unit", "unit", type=click.Choice(ENERGY_UNITS),
               help="For COLVAR files: the unit of that column.  [default: kj/mol]")  # fmt: skip
-@click.option("--temperature-K", "temperature_K", type=click.FloatRange(min=0, min_open=True),
+@click.option("--temperature-K", "temperature_K", type=NumberRange(min=0, min_open=True),
               help="For --energy-unit kT: the temperature in kelvin.  [default: 300]")  # fmt: skip
 @click.option("--match", type=click.Choice(MATCHES),
               help="For COLVAR files: how their rows are matched to frames, by time or "

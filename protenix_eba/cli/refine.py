@@ -17,6 +17,7 @@ from protenix_eba.cli.folding import (
     write_backbones,
 )
 from protenix_eba.cli.head import build_head, head_options, head_provenance
+from protenix_eba.cli.numbers import NumberRange
 from protenix_eba.cli.session import exit_with_failures
 from protenix_eba.ebmfold.score_folder import ScoreFolder
 
@@ -49,7 +50,7 @@ Exit status: 0 all structures are refined, 2 unusable input or none is, 3 some f
 @click.option("--out", type=_PATH, required=True, help="Folder to write to.")
 @click.option(
     "--level",
-    type=click.FloatRange(0.1, 10.0, min_open=True),
+    type=NumberRange(0.1, 10.0, min_open=True),
     default=None,
     help="How far a trace may change: the noise in angstrom that it starts from.  [default: "
     "chosen for each structure]",

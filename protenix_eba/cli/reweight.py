@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from protenix_eba.cli.numbers import NumberRange
 from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,10 +45,10 @@ _WEIGHTS = "weights.csv"
               help="Weights to start from: a CSV file as this command writes it, or a label table "
               "(Parquet) of the conformations, for weights softmax(-E / (kT sqrt(N))) as in EBA.  "
               "[default: equal weights]")  # fmt: skip
-@click.option("--temperature-K", "temperature_k", type=click.FloatRange(min=0, min_open=True),
+@click.option("--temperature-K", "temperature_k", type=NumberRange(min=0, min_open=True),
               default=300.0, show_default=True,
               help="With a label table as --prior: the temperature in kelvin.")  # fmt: skip
-@click.option("--min-effective", type=click.FloatRange(min=0), default=10.0, show_default=True,
+@click.option("--min-effective", type=NumberRange(min=0), default=10.0, show_default=True,
               help="Refuse weights that rest on fewer effective conformations than "
               "this.")  # fmt: skip
 @click.option(

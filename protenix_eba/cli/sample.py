@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from protenix_eba.cli.numbers import Number, NumberRange
 from protenix_eba.cli.sample_models import Job, Report, sample_with
 from protenix_eba.cli.session import (
     config_option,
@@ -83,36 +84,38 @@ samples than asked for."""
 )
 @click.option(
     "--gamma0",
-    type=float,
+    type=Number(),
     help="Churn: the fraction by which the noise level is raised before each step; 0 adds no "
     "noise.  [default: 0.8]",
 )
 @click.option(
     "--noise-scale",
-    type=float,
+    type=Number(),
     help="Factor on the noise that churn adds, lambda in AlphaFold 3.  [default: 1]",
 )
 @click.option(
     "--step-scale",
-    type=float,
+    type=Number(),
     help="Factor on the length of each denoising step, eta in AlphaFold 3.  [default: 1]",
 )
 @click.option(
-    "--gamma-min", type=float, help="Noise level in angstrom below which churn ends.  [default: 1]"
+    "--gamma-min",
+    type=Number(),
+    help="Noise level in angstrom below which churn ends.  [default: 1]",
 )
 @click.option(
     "--s-max",
-    type=float,
+    type=Number(),
     help="Largest noise level, in units of sigma_data (16 angstrom).  [default: 160]",
 )
 @click.option(
     "--s-min",
-    type=float,
+    type=Number(),
     help="Smallest noise level, in units of sigma_data (16 angstrom).  [default: 0.0004]",
 )
 @click.option(
     "--rho",
-    type=float,
+    type=Number(),
     help="Exponent that spaces the noise levels; larger values put more steps at small noise.  "
     "[default: 7]",
 )
@@ -161,7 +164,7 @@ samples than asked for."""
 )
 @click.option(
     "--max-attempts-factor",
-    type=click.FloatRange(min=1),
+    type=NumberRange(min=1),
     default=4.0,
     show_default=True,
     help="With --valid-only: give up after this many times the number of samples asked for.",

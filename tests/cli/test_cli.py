@@ -6,9 +6,11 @@ from types import ModuleType, SimpleNamespace
 import click
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from protenix_eba.cli import main as verbs
 from protenix_eba.cli import train
+from protenix_eba.cli.numbers import NumberRange
 from protenix_eba.core.errors import UserError
 from protenix_eba.host.environment import TRAINERS
 
@@ -187,3 +189,15 @@ def test_an_interrupted_training_says_so(call_train, monkeypatch, number, status
     monkeypatch.setattr(TRAINERS, "_components", {"af3": interrupt})
     ended, _, err = call_train(*REQUIRED)
     assert ended == status and err.endswith("checkpoints that were written are kept\n")
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "-1", "much"])
+def test_an_option_takes_a_finite_number_in_its_range(text):
+    @click.command()
+    @click.option("--limit", type=NumberRange(min=0))
+    def command(limit):
+        raise AssertionError(limit)
+
+    found = CliRunner().invoke(command, ["--limit", text])
+    assert found.exit_code == 2
+    assert text in found.output

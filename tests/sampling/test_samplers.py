@@ -291,7 +291,7 @@ def test_too_few_valid_samples_are_exit_status_3(command, tmp_path, capsys):
         (["--checkpoint", "absent.pt"], "expected a file at absent.pt"),
         (["--batch", "many"], "expected 'auto' or a number"),
         (["--seed", "-1"], "--seed: expected 0 or above"),
-        (["--noise-scale", "nan"], "noise_scale: expected 0 or above"),
+        (["--noise-scale", "nan"], "nan is not a finite number"),
         (["--s-max", "1e-5"], "s_max: expected a number above s_min, which is 0.0004"),
         (["--config", "absent.yaml"], "expected a file at absent.yaml"),
     ],

@@ -138,6 +138,15 @@ def test_what_a_user_gets_wrong_is_said(two_states, words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_results_of_another_suite_are_not_overwritten(two_states, capsys):
+    assert evaluate(two_states) == 0
+    before = (two_states / "out" / "metrics.json").read_bytes()
+    assert evaluate(two_states) == 0  # the same again may
+    assert evaluate(two_states, "--suite", "atlas") == 2
+    assert "it holds the results of the suite states, not of atlas" in capsys.readouterr().err
+    assert (two_states / "out" / "metrics.json").read_bytes() == before
+
+
 def test_populations_are_a_partition():
     distance = np.array([[1.0, 2.0], [2.0, 1.0], [5.0, 4.0]])
     found = populations(distance, np.array([0.2, 0.3, 0.5]), 3.0)
