@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.protein.residue_names import standard_atom, standard_residue
+from protenix_eba.structures.ascii_paths import ascii_path
 from protenix_eba.structures.md_files import TOPOLOGY_SUFFIXES
 from protenix_eba.structures.models import CIF_SUFFIXES, PDB_SUFFIXES, models_of
 from protenix_eba.structures.packed import format_of
 from protenix_eba.structures.psf_files import load_psf
-from protenix_eba.structures.trajectories import ascii_path
 
 __all__ = ["insertion_code", "pdb_lines", "read_cif", "read_topology"]
 

@@ -8,14 +8,12 @@ reference structure, `NAME/NAME_prod_R1_fit.xtc` and so on are independent repli
 
 from __future__ import annotations
 
-import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 
 import mdtraj
 import numpy as np
@@ -24,27 +22,20 @@ from numpy.typing import NDArray
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.text_files import without_mark
 from protenix_eba.core.units import ANGSTROM_PER_NM
+from protenix_eba.structures.md_files import replica_number
+from protenix_eba.structures.xtc import XtcFile
 
 __all__ = [
     "FrameTimes",
     "Target",
-    "ascii_path",
     "find_targets",
     "frame_count",
     "frame_times",
-    "has_rest",
     "is_cut",
     "load_topology",
     "read_frames",
-    "replica_number",
     "topology_in",
 ]
-
-_REPLICA = re.compile(r"_R(\d+)(?:_fit)?$")
-# Frames of more atoms than this are packed, behind a longer header.
-_XTC_UNPACKED_ATOMS: Final = 9
-_XTC_HEADER_BYTES: Final = 92
-_FRAMES_AT_A_TIME: Final = 500
 
 
 @dataclass(frozen=True)
@@ -99,12 +90,6 @@ def find_targets(root: Path | str) -> list[Target]:
             "point to the folder above the targets' folders; `protenix-eba import` makes them",
         )
     return [_target_in(folder) for folder in folders]
-
-
-def replica_number(path: Path) -> int | None:
-    """The number in names like NAME_R2.xtc and NAME_prod_R2_fit.xtc; None in others."""
-    match = _REPLICA.search(path.stem)
-    return int(match.group(1)) if match else None
 
 
 def topology_in(folder: Path) -> Path | None:
@@ -171,8 +156,8 @@ def frame_count(target: Target, replica: int) -> int:
     Raises:
         UserError: The file cannot be read, or has no whole frame.
     """
-    with _open_xtc(target, replica) as (_, n_whole):
-        return n_whole
+    with _open_xtc(target, replica) as file:
+        return file.layout.n_frames
 
 
 def is_cut(target: Target, replica: int) -> bool:
@@ -181,8 +166,8 @@ def is_cut(target: Target, replica: int) -> bool:
     Raises:
         UserError: The file cannot be read, or has no whole frame.
     """
-    with _open_xtc(target, replica) as (handle, n_whole):
-        return has_rest(handle, target.trajectory_paths[replica], n_whole)
+    with _open_xtc(target, replica) as file:
+        return file.layout.is_cut
 
 
 def frame_times(target: Target, replica: int) -> FrameTimes:
@@ -191,14 +176,10 @@ def frame_times(target: Target, replica: int) -> FrameTimes:
     Raises:
         UserError: The file cannot be read, or has no whole frame.
     """
-    times, steps = [], []
-    with _open_xtc(target, replica) as (handle, n_whole):
-        for start in range(0, n_whole, _FRAMES_AT_A_TIME):
-            _, time, step, _ = handle.read(min(_FRAMES_AT_A_TIME, n_whole - start))
-            times.append(time)
-            steps.append(step)
-    time_ps = np.concatenate(times).astype(np.float64)
-    counted = (np.arange(len(time_ps)), np.concatenate(steps))
+    with _open_xtc(target, replica) as file:
+        times, steps = file.layout.times()
+    time_ps = times.astype(np.float64)
+    counted = (np.arange(len(time_ps)), steps)
     numbers = any(np.allclose(time_ps, count, atol=1e-3) for count in counted)
     return FrameTimes(time_ps, bool(np.all(np.diff(time_ps) > 0)) and not numbers)
 
@@ -220,71 +201,22 @@ def read_frames(
         UserError: A file without a whole frame, frames beyond its end, or another number of atoms
             than the topology.
     """
-    with _open_xtc(target, replica) as (handle, n_whole):
-        path = target.trajectory_paths[replica]
-        n_atoms = handle.read(1)[0].shape[1]
-        _check_atoms(target, path, n_atoms)
+    with _open_xtc(target, replica) as file:
+        path, layout = target.trajectory_paths[replica], file.layout
+        _check_atoms(target, path, layout.n_atoms)
+        every = np.arange(layout.n_atoms)
         if frames is None:
-            handle.seek(0)
-            xyz_nm = handle.read(n_whole)[0]
-        else:
-            _check_range(target, path, frames, n_whole)
-            xyz_nm = _read_some(handle, np.asarray(frames, dtype=np.int64), n_atoms)
-    return np.asarray(xyz_nm * ANGSTROM_PER_NM, dtype=np.float32)
-
-
-def _whole_frames(handle: Any, path: Path) -> int:
-    # mdtraj counts the headers of frames, also that of a frame whose end is missing.
-    count = len(handle)
-    whole = count and _frame_end(path, handle.offsets[count - 1]) <= path.stat().st_size
-    return count if whole else max(count - 1, 0)
-
-
-def has_rest(handle: Any, path: Path, n_whole: int) -> bool:
-    """Whether an open XTC file has more bytes after its last whole frame."""
-    return _frame_end(path, handle.offsets[n_whole - 1]) < path.stat().st_size
-
-
-def _frame_end(path: Path, offset: int) -> int:
-    """Where the frame at `offset` ends by its own header (GROMACS' XDR format)."""
-    with open(path, "rb") as file:
-        file.seek(offset)
-        header = file.read(_XTC_HEADER_BYTES)
-    n_atoms = int.from_bytes(header[52:56], "big")
-    if n_atoms <= _XTC_UNPACKED_ATOMS:
-        return offset + 56 + 12 * n_atoms
-    packed = int.from_bytes(header[88:92], "big")
-    return offset + _XTC_HEADER_BYTES + (packed + 3) // 4 * 4
+            return file.read(layout.n_frames, every)
+        _check_range(target, path, frames, layout.n_frames)
+        return file.frames(np.asarray(frames, dtype=np.int64), every)
 
 
 @contextmanager
-def ascii_path(path: Path) -> Iterator[str]:
-    """A name for a file, there or not yet, that mdtraj's readers and writers in C can open.
-
-    They refuse letters outside ASCII: a link stands for such a path.
-    """
-    if str(path).isascii():
-        yield str(path)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder) / f"link{path.suffix}"
-        link.symlink_to(path.absolute())
-        yield str(link)
-
-
-@contextmanager
-def _open_xtc(target: Target, replica: int) -> Iterator[tuple[Any, int]]:
-    """The file and the number of its whole frames; failures inside as well become UserErrors."""
+def _open_xtc(target: Target, replica: int) -> Iterator[XtcFile]:
+    """The file; failures inside as well become UserErrors."""
     path = target.trajectory_paths[replica]
     try:
-        with (
-            ascii_path(path) as name,
-            mdtraj.formats.XTCTrajectoryFile(name) as handle,
-        ):
-            n_whole = _whole_frames(handle, path)
-            if not n_whole:
-                raise OSError("it has no whole frame")
-            yield handle, n_whole
+        yield XtcFile(path)
     except UserError:
         raise
     except Exception as error:  # mdtraj raises many kinds for a broken file
@@ -318,13 +250,3 @@ def _check_range(target: Target, path: Path, frames: NDArray[np.integer], n_whol
             f"{n_whole} whole frames",
             "the file may be cut: copy it again, or label the frames that it has",
         )
-
-
-def _read_some(handle: Any, frames: NDArray[np.int64], n_atoms: int) -> NDArray[np.float32]:
-    """`[F, N_atom, 3]` in nm; each frame is read once, in the order of the file."""
-    wanted, where = np.unique(frames, return_inverse=True)
-    xyz_nm = np.empty((len(wanted), n_atoms, 3), dtype=np.float32)
-    for row, frame in enumerate(wanted.tolist()):
-        handle.seek(frame)
-        xyz_nm[row] = handle.read(1)[0][0]
-    return xyz_nm[where]

@@ -10,7 +10,7 @@ from pathlib import Path
 import mdtraj
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openmm import app
 
@@ -94,6 +94,7 @@ def test_every_command_finds_an_ensemble_with_an_mmcif_topology(as_mmcif, everyt
     assert protein_of_target(find_targets(as_mmcif)[0]).chains == ("GRGDS",)
 
 
+@settings(deadline=None)  # the first read loads compiled code
 @given(frames=st.lists(st.integers(0, 199), max_size=12))
 def test_frames_asked_for_are_those_of_a_full_read(target, everything, frames):
     found = read_frames(target, 1, np.array(frames, dtype=np.int64))
