@@ -11,18 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.core.text_files import without_mark
-from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.structures.md_files import replica_number
+from protenix_eba.structures.topologies import read_topology
 from protenix_eba.structures.xtc import XtcFile
 
 __all__ = [
@@ -36,6 +35,9 @@ __all__ = [
     "read_frames",
     "topology_in",
 ]
+
+# Of 217 residues with hydrogens 1.7 MB each.
+_TOPOLOGIES_KEPT: Final = 32
 
 
 @dataclass(frozen=True)
@@ -127,25 +129,43 @@ def _target_in(folder: Path) -> Target:
     return Target(folder.name, topology, dict(sorted(replicas.items())))
 
 
-def load_topology(target: Target) -> mdtraj.Trajectory:
-    """The topology file as a one-frame trajectory.
+def load_topology(target: Target) -> mdtraj.Topology:
+    """All atoms of the topology file under their PDB names, see `topologies.read_topology`.
+
+    The file is read once; whoever changes the topology works on a copy.
 
     Raises:
         UserError: The file cannot be read.
     """
-    if target.topology_path.suffix == ".cif":
-        from protenix_eba.structures.topologies import read_topology  # which imports this module
+    with _naming(target):
+        version = target.topology_path, target.topology_path.stat().st_mtime_ns
+        topology = _topology(*version)
+        _atom_count(*version)
+        return topology
 
-        topology, xyz = read_topology(target.topology_path)
-        return mdtraj.Trajectory(np.asarray(xyz)[None] / ANGSTROM_PER_NM, topology)
+
+@contextmanager
+def _naming(target: Target) -> Iterator[None]:
     try:
-        with without_mark(target.topology_path) as path:
-            return mdtraj.load_pdb(str(path), standard_names=True)[0]
-    except Exception as error:  # mdtraj raises many kinds for a broken PDB
+        yield
+    except OSError as error:
         raise UserError(
-            f"target {target.name}: cannot read {target.topology_path} as PDB: {error}",
-            "open the file in a text editor: it needs ATOM lines in fixed columns",
+            f"target {target.name}: cannot read {target.topology_path}: {error.strerror}"
         ) from error
+    except UserError as error:
+        raise UserError(f"target {target.name}: {error.args[0]}", error.hint) from error
+
+
+@lru_cache(maxsize=_TOPOLOGIES_KEPT)
+def _topology(path: Path, modified_ns: int) -> mdtraj.Topology:
+    """`modified_ns` tells a changed file."""
+    return read_topology(path)[0]
+
+
+@cache
+def _atom_count(path: Path, modified_ns: int) -> int:
+    """A number can be kept of all targets."""
+    return int(_topology(path, modified_ns).n_atoms)
 
 
 def frame_count(target: Target, replica: int) -> int:
@@ -227,20 +247,15 @@ def _open_xtc(target: Target, replica: int) -> Iterator[XtcFile]:
 
 
 def _check_atoms(target: Target, path: Path, found: int) -> None:
-    modified_ns = target.topology_path.stat().st_mtime_ns
-    expected = _atom_count(target.name, target.topology_path, modified_ns)
+    with _naming(target):
+        modified_ns = target.topology_path.stat().st_mtime_ns
+        expected = _atom_count(target.topology_path, modified_ns)
     if found != expected:
         raise UserError(
             f"target {target.name}: {path.name} has {found} atoms, its topology "
             f"{target.topology_path.name} has {expected}",
             "the topology must hold exactly the atoms of the trajectory",
         )
-
-
-@cache
-def _atom_count(name: str, path: Path, modified_ns: int) -> int:
-    """Reading a PDB file takes longer than reading a frame; `modified_ns` tells a changed one."""
-    return int(load_topology(Target(name, path, {})).n_atoms)
 
 
 def _check_range(target: Target, path: Path, frames: NDArray[np.integer], n_whole: int) -> None:
