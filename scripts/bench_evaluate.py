@@ -17,6 +17,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import mdtraj
@@ -59,6 +61,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         md, samples = build(args.structure, Path(folder), args.frames, args.samples)
+        reading(md)
         me = [sys.executable, __file__, str(args.structure), "--ours", str(md), str(samples)]
         measure(me, "first run, compiles")
         ours = measure(me, "protenix-eba")
@@ -84,6 +87,43 @@ def evaluate(md: Path, samples: Path, *, compat: bool, beyond: bool) -> None:
     generated = find_samples([samples / f"{NAME}.pdb"])[0][NAME]
     found = evaluate_target(find_references(md)[0][NAME], generated, settings)
     (samples / "ours.json").write_text(json.dumps(found.values))
+
+
+def reading(md: Path) -> None:
+    """CPU milliseconds of random frames of one replica, as training reads them, and by mdtraj.
+
+    The second way opens the file each time, finds all frames and reads the first one besides.
+    """
+    from protenix_eba.structures.trajectories import find_targets, frame_count, read_frames
+
+    target = find_targets(md)[0]
+    replica, path = next(iter(target.trajectory_paths.items()))
+    draw, n_frames = np.random.default_rng(0), frame_count(target, replica)
+
+    def anew(frames: np.ndarray) -> None:
+        with mdtraj.formats.XTCTrajectoryFile(str(path)) as file:
+            len(file)
+            for frame in (0, *frames):
+                file.seek(int(frame))
+                file.read(1)
+
+    for count in (1, 3, 100):
+        items = [np.sort(draw.choice(n_frames, count, replace=False)) for _ in range(20)]
+        ours = milliseconds(lambda frames: read_frames(target, replica, frames), items)
+        theirs = milliseconds(anew, items)
+        ratio = f"{theirs / ours:.2f} times"
+        print(f"{count} of {n_frames} frames: {ours:.2f} ms, by mdtraj {theirs:.2f} ms: {ratio}")
+
+
+def milliseconds(read: Callable[[np.ndarray], object], items: list[np.ndarray]) -> float:
+    """Median CPU time of an item, after one that is not counted."""
+    read(items[0])
+    taken = []
+    for frames in items:
+        start = time.process_time()
+        read(frames)
+        taken.append(time.process_time() - start)
+    return 1e3 * float(np.median(taken))
 
 
 def measure(command: list[str], label: str) -> tuple[float, float]:

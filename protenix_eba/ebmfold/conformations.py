@@ -132,7 +132,7 @@ def _residues(target: Target) -> _Residues:
 
     found = [
         (atom.index, atom.residue.code or "X", atom.residue.resSeq, atom.residue.chain.index)
-        for atom in load_topology(target).topology.atoms
+        for atom in load_topology(target).atoms
         if atom.name == "CA" and atom.element.symbol == "C"
     ]
     if not found:

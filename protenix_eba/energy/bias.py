@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.core.files import atomic_path
 from protenix_eba.core.run_folder import read_json
 from protenix_eba.protein.chain_ends import end_atoms, end_distance
-from protenix_eba.structures.trajectories import Target, frame_count, read_frames
+from protenix_eba.structures.trajectories import Target, frame_count, load_topology, read_frames
 
 __all__ = ["EndBias", "bias_of", "replica_distances", "write_bias_csv"]
 
@@ -62,7 +61,7 @@ def bias_of(target: Target) -> EndBias:
 
 def replica_distances(target: Target) -> dict[int, NDArray[np.floating]]:
     """End-to-end distances of all frames of each replica, angstrom."""
-    topology = mdtraj.load_pdb(str(target.topology_path)).topology
+    topology = load_topology(target)
     frames = {r: np.arange(frame_count(target, r)) for r in target.trajectory_paths}
     return {r: end_distance(topology, read_frames(target, r, rows)) for r, rows in frames.items()}
 

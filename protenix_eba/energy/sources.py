@@ -130,7 +130,7 @@ class TrajectorySource:
 
     def atoms(self) -> list[tuple[int, str]]:
         """Residue index and name of each atom."""
-        return places(load_topology(self.target).topology.atoms)
+        return places(load_topology(self.target).atoms)
 
 
 class FilesSource:

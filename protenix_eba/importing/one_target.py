@@ -35,11 +35,11 @@ from protenix_eba.importing.record import (
     remove_leftovers,
 )
 from protenix_eba.importing.summary import summary_of
+from protenix_eba.structures.ascii_paths import ascii_path
 from protenix_eba.structures.frame_choice import FrameChoice
 from protenix_eba.structures.frames import Frame, TrajectoryFile, open_trajectory
 from protenix_eba.structures.md_files import Source, unpacked
 from protenix_eba.structures.md_topology import SourceTopology, read_topology
-from protenix_eba.structures.trajectories import ascii_path
 
 __all__ = ["import_target"]
 

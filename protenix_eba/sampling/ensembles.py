@@ -30,8 +30,8 @@ from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path, write_json
 from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.host.features import ProteinFeatures
+from protenix_eba.structures.ascii_paths import ascii_path
 from protenix_eba.structures.sequences import Protein
-from protenix_eba.structures.trajectories import ascii_path
 
 __all__ = ["EnsembleFolder", "Samples", "rounded", "save_xtc", "topology_of", "write_ensemble"]
 

@@ -166,7 +166,7 @@ def _write(out: Path, sampled: Target, ends: dict[int, _End], settings: dict[str
             relaxed.append(end.xyz)
             frame += 1
     if relaxed:
-        topology = load_topology(sampled).topology
+        topology = load_topology(sampled)
         trajectory = mdtraj.Trajectory(np.stack(relaxed) / ANGSTROM_PER_NM, topology)
         with atomic_path(out / f"{name}{sampled.topology_path.suffix}") as path:
             trajectory[0].save(str(path))

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.units import ANGSTROM_PER_NM
+from protenix_eba.structures.ascii_paths import ascii_path
 from protenix_eba.structures.md_files import BROKEN, DcdLayout, open_handle, promised_frames
 from protenix_eba.structures.special_formats import Frame, SpecialFile, cell_of_dcd, special_file
-from protenix_eba.structures.trajectories import ascii_path, has_rest
 from protenix_eba.structures.xtc_2023 import Xtc2023
+from protenix_eba.structures.xtc_layout import layout_of
 
 __all__ = ["Frame", "TrajectoryFile", "open_trajectory"]
 
@@ -128,7 +129,7 @@ class TrajectoryFile:
             is_cut = self._special.is_cut
         else:
             is_xtc = self._path.suffix.lower() == ".xtc"
-            is_cut = is_xtc and has_rest(self._handle, self._path, whole)
+            is_cut = is_xtc and layout_of(self._path).is_cut
         return f"{self._path.name} is cut after {whole} whole frames" if is_cut else ""
 
     def promise(self) -> str:

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 import mdtraj
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.structures.trajectories import ascii_path, replica_number
+from protenix_eba.structures.ascii_paths import ascii_path
 
 __all__ = [
     "BROKEN",
@@ -35,6 +35,7 @@ __all__ = [
     "is_archive",
     "open_handle",
     "promised_frames",
+    "replica_number",
     "unpacked",
 ]
 
@@ -46,6 +47,7 @@ TOPOLOGY_SUFFIXES: Final = (".pdb", ".ent", ".cif", ".mmcif", ".gro", ".psf", ".
 BROKEN: Final = "the file is cut, or not of the format of its suffix: copy or download it again"
 # ATLAS publishes NAME_protein.zip with all frames and NAME_analysis.zip with a tenth of them.
 _ARCHIVE: Final = re.compile(r"(?:_protein|_analysis)?\.zip$", re.IGNORECASE)
+_REPLICA: Final = re.compile(r"_R(\d+)(?:_fit)?$")
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,12 @@ def from_names(name: str, files: list[Path]) -> Source | None:
         found = ", ".join(f.name for f in chosen) or "none"
         return Source(name, problem=f"expected one topology, or one named {name}; found {found}")
     return Source(name, chosen[0], _numbered(trajectories))
+
+
+def replica_number(path: Path) -> int | None:
+    """The number in names like NAME_R2.xtc and NAME_prod_R2_fit.xtc; None in others."""
+    match = _REPLICA.search(path.stem)
+    return int(match.group(1)) if match else None
 
 
 def _numbered(trajectories: list[Path]) -> dict[int, Path]:

@@ -26,8 +26,8 @@ from protenix_eba.structures.md_files import (
 )
 from protenix_eba.structures.packed import Scratch
 from protenix_eba.structures.topologies import read_topology
-from protenix_eba.structures.trajectories import has_rest
 from protenix_eba.structures.xtc import XtcFile
+from protenix_eba.structures.xtc_layout import layout_of
 
 __all__ = ["TrajectoryConformations"]
 
@@ -106,20 +106,14 @@ class TrajectoryConformations:
     def frames(
         self, replica: int, indices: NDArray[np.int64], atoms: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Single frames, see `Conformations`; each is read once, in the order of the file."""
+        """Single frames, see `Conformations`."""
         indices = np.asarray(indices, dtype=np.int64)
-        wanted, where = np.unique(indices, return_inverse=True)
-        xyz = np.empty((len(wanted), len(atoms), 3), dtype=np.float32)
         with self._open(replica) as (handle, path):
             check_range(indices, self.n_frames[replica], f"target {self.name}: {path.name}")
-            frames, at = _frames_of(handle, path), -1
-            for row, frame in enumerate(wanted.tolist()):
-                if frame != at:
-                    frames.seek(frame)
-                xyz[row] = frames.read(1, atoms)[0]
+            xyz = _frames_of(handle, path).frames(indices, atoms)
+            for row, frame in enumerate(indices.tolist()):
                 check_finite(xyz[row : row + 1], frame, path)
-                at = frame + 1
-        return xyz[where]
+        return xyz
 
     @property
     def _topology_name(self) -> str:
@@ -174,15 +168,22 @@ class _Frames:
     def __init__(self, handle: Any) -> None:
         self._handle = handle
 
-    def seek(self, frame: int) -> None:
-        self._handle.seek(frame)
-
     def read(self, n_frames: int, atoms: NDArray[np.int64]) -> NDArray[np.float32]:
         return _read(self._handle, n_frames, atoms)
 
+    def frames(self, indices: NDArray[np.int64], atoms: NDArray[np.int64]) -> NDArray[np.float32]:
+        wanted, where = np.unique(indices, return_inverse=True)
+        xyz, at = np.empty((len(wanted), len(atoms), 3), dtype=np.float32), -1
+        for row, frame in enumerate(wanted.tolist()):
+            if frame != at:
+                self._handle.seek(frame)
+            xyz[row] = self.read(1, atoms)[0]
+            at = frame + 1
+        return xyz[where]
+
 
 def _frames_of(handle: Any, path: Path) -> XtcFile | _Frames:
-    return XtcFile(handle, path) if path.suffix.lower() == ".xtc" else _Frames(handle)
+    return XtcFile(path) if path.suffix.lower() == ".xtc" else _Frames(handle)
 
 
 def _read(handle: Any, n_frames: int, atoms: NDArray[np.int64] | None) -> NDArray[np.float32]:
@@ -204,7 +205,7 @@ def _is_cut(handle: Any, path: Path, n_frames: int, n_atoms: int) -> bool:
     """Whether bytes stand after the last whole frame."""
     suffix = path.suffix.lower()
     if suffix == ".xtc":
-        return has_rest(handle, path, n_frames)
+        return layout_of(path).is_cut
     return suffix == ".dcd" and dcd_has_rest(path, n_frames, n_atoms)
 
 

@@ -203,7 +203,7 @@ def _from_csv(text: str, path: Path) -> list[tuple[str, str]]:
 def protein_of_target(target: Target) -> Protein:
     """The sequence in a target's topology; residues that are no amino acid are left out."""
     chains = []
-    for chain in load_topology(target).topology.chains:
+    for chain in load_topology(target).chains:
         codes = [residue.code for residue in chain.residues if residue.code]
         if codes:
             chains.append("".join(codes))

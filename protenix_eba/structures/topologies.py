@@ -14,13 +14,14 @@ from mdtraj.core.element import get_by_symbol, virtual
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
+from protenix_eba.core.text_files import without_mark
 from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.protein.residue_names import standard_atom, standard_residue
+from protenix_eba.structures.ascii_paths import ascii_path
 from protenix_eba.structures.md_files import TOPOLOGY_SUFFIXES
 from protenix_eba.structures.models import CIF_SUFFIXES, PDB_SUFFIXES, models_of
 from protenix_eba.structures.packed import format_of
 from protenix_eba.structures.psf_files import load_psf
-from protenix_eba.structures.trajectories import ascii_path
 
 __all__ = ["insertion_code", "pdb_lines", "read_cif", "read_topology"]
 
@@ -64,10 +65,12 @@ def read_topology(path: Path) -> Loaded:
 
 
 def _read(path: Path, suffix: str) -> Loaded:
-    if suffix in PDB_SUFFIXES:
-        return _from_pdb_text(models_of(path, at_most=1)[0].text())
-    if suffix in CIF_SUFFIXES:
-        atoms = read_cif(models_of(path, at_most=1)[0].text())
+    if suffix in (*PDB_SUFFIXES, *CIF_SUFFIXES):
+        with without_mark(path) as plain:
+            text = models_of(plain, at_most=1)[0].text()
+        if suffix in PDB_SUFFIXES:
+            return _from_pdb_text(text)
+        atoms = read_cif(text)
         return _topology_of(atoms), np.asarray(atoms.coord, dtype=np.float32)
     if suffix == ".psf":
         return _without_segments(load_psf(path)), None

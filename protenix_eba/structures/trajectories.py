@@ -8,43 +8,36 @@ reference structure, `NAME/NAME_prod_R1_fit.xtc` and so on are independent repli
 
 from __future__ import annotations
 
-import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.core.text_files import without_mark
-from protenix_eba.core.units import ANGSTROM_PER_NM
+from protenix_eba.structures.md_files import replica_number
+from protenix_eba.structures.topologies import read_topology
+from protenix_eba.structures.xtc import XtcFile
 
 __all__ = [
     "FrameTimes",
     "Target",
-    "ascii_path",
     "find_targets",
     "frame_count",
     "frame_times",
-    "has_rest",
     "is_cut",
     "load_topology",
     "read_frames",
-    "replica_number",
     "topology_in",
 ]
 
-_REPLICA = re.compile(r"_R(\d+)(?:_fit)?$")
-# Frames of more atoms than this are packed, behind a longer header.
-_XTC_UNPACKED_ATOMS: Final = 9
-_XTC_HEADER_BYTES: Final = 92
-_FRAMES_AT_A_TIME: Final = 500
+# Of 217 residues with hydrogens 1.7 MB each.
+_TOPOLOGIES_KEPT: Final = 32
 
 
 @dataclass(frozen=True)
@@ -101,12 +94,6 @@ def find_targets(root: Path | str) -> list[Target]:
     return [_target_in(folder) for folder in folders]
 
 
-def replica_number(path: Path) -> int | None:
-    """The number in names like NAME_R2.xtc and NAME_prod_R2_fit.xtc; None in others."""
-    match = _REPLICA.search(path.stem)
-    return int(match.group(1)) if match else None
-
-
 def topology_in(folder: Path) -> Path | None:
     """The topology of a target's own folder: NAME.pdb, or NAME.cif beside trajectories.
 
@@ -142,25 +129,43 @@ def _target_in(folder: Path) -> Target:
     return Target(folder.name, topology, dict(sorted(replicas.items())))
 
 
-def load_topology(target: Target) -> mdtraj.Trajectory:
-    """The topology file as a one-frame trajectory.
+def load_topology(target: Target) -> mdtraj.Topology:
+    """All atoms of the topology file under their PDB names, see `topologies.read_topology`.
+
+    The file is read once; whoever changes the topology works on a copy.
 
     Raises:
         UserError: The file cannot be read.
     """
-    if target.topology_path.suffix == ".cif":
-        from protenix_eba.structures.topologies import read_topology  # which imports this module
+    with _naming(target):
+        version = target.topology_path, target.topology_path.stat().st_mtime_ns
+        topology = _topology(*version)
+        _atom_count(*version)
+        return topology
 
-        topology, xyz = read_topology(target.topology_path)
-        return mdtraj.Trajectory(np.asarray(xyz)[None] / ANGSTROM_PER_NM, topology)
+
+@contextmanager
+def _naming(target: Target) -> Iterator[None]:
     try:
-        with without_mark(target.topology_path) as path:
-            return mdtraj.load_pdb(str(path), standard_names=True)[0]
-    except Exception as error:  # mdtraj raises many kinds for a broken PDB
+        yield
+    except OSError as error:
         raise UserError(
-            f"target {target.name}: cannot read {target.topology_path} as PDB: {error}",
-            "open the file in a text editor: it needs ATOM lines in fixed columns",
+            f"target {target.name}: cannot read {target.topology_path}: {error.strerror}"
         ) from error
+    except UserError as error:
+        raise UserError(f"target {target.name}: {error.args[0]}", error.hint) from error
+
+
+@lru_cache(maxsize=_TOPOLOGIES_KEPT)
+def _topology(path: Path, modified_ns: int) -> mdtraj.Topology:
+    """`modified_ns` tells a changed file."""
+    return read_topology(path)[0]
+
+
+@cache
+def _atom_count(path: Path, modified_ns: int) -> int:
+    """A number can be kept of all targets."""
+    return int(_topology(path, modified_ns).n_atoms)
 
 
 def frame_count(target: Target, replica: int) -> int:
@@ -171,8 +176,8 @@ def frame_count(target: Target, replica: int) -> int:
     Raises:
         UserError: The file cannot be read, or has no whole frame.
     """
-    with _open_xtc(target, replica) as (_, n_whole):
-        return n_whole
+    with _open_xtc(target, replica) as file:
+        return file.layout.n_frames
 
 
 def is_cut(target: Target, replica: int) -> bool:
@@ -181,8 +186,8 @@ def is_cut(target: Target, replica: int) -> bool:
     Raises:
         UserError: The file cannot be read, or has no whole frame.
     """
-    with _open_xtc(target, replica) as (handle, n_whole):
-        return has_rest(handle, target.trajectory_paths[replica], n_whole)
+    with _open_xtc(target, replica) as file:
+        return file.layout.is_cut
 
 
 def frame_times(target: Target, replica: int) -> FrameTimes:
@@ -191,14 +196,10 @@ def frame_times(target: Target, replica: int) -> FrameTimes:
     Raises:
         UserError: The file cannot be read, or has no whole frame.
     """
-    times, steps = [], []
-    with _open_xtc(target, replica) as (handle, n_whole):
-        for start in range(0, n_whole, _FRAMES_AT_A_TIME):
-            _, time, step, _ = handle.read(min(_FRAMES_AT_A_TIME, n_whole - start))
-            times.append(time)
-            steps.append(step)
-    time_ps = np.concatenate(times).astype(np.float64)
-    counted = (np.arange(len(time_ps)), np.concatenate(steps))
+    with _open_xtc(target, replica) as file:
+        times, steps = file.layout.times()
+    time_ps = times.astype(np.float64)
+    counted = (np.arange(len(time_ps)), steps)
     numbers = any(np.allclose(time_ps, count, atol=1e-3) for count in counted)
     return FrameTimes(time_ps, bool(np.all(np.diff(time_ps) > 0)) and not numbers)
 
@@ -220,71 +221,22 @@ def read_frames(
         UserError: A file without a whole frame, frames beyond its end, or another number of atoms
             than the topology.
     """
-    with _open_xtc(target, replica) as (handle, n_whole):
-        path = target.trajectory_paths[replica]
-        n_atoms = handle.read(1)[0].shape[1]
-        _check_atoms(target, path, n_atoms)
+    with _open_xtc(target, replica) as file:
+        path, layout = target.trajectory_paths[replica], file.layout
+        _check_atoms(target, path, layout.n_atoms)
+        every = np.arange(layout.n_atoms)
         if frames is None:
-            handle.seek(0)
-            xyz_nm = handle.read(n_whole)[0]
-        else:
-            _check_range(target, path, frames, n_whole)
-            xyz_nm = _read_some(handle, np.asarray(frames, dtype=np.int64), n_atoms)
-    return np.asarray(xyz_nm * ANGSTROM_PER_NM, dtype=np.float32)
-
-
-def _whole_frames(handle: Any, path: Path) -> int:
-    # mdtraj counts the headers of frames, also that of a frame whose end is missing.
-    count = len(handle)
-    whole = count and _frame_end(path, handle.offsets[count - 1]) <= path.stat().st_size
-    return count if whole else max(count - 1, 0)
-
-
-def has_rest(handle: Any, path: Path, n_whole: int) -> bool:
-    """Whether an open XTC file has more bytes after its last whole frame."""
-    return _frame_end(path, handle.offsets[n_whole - 1]) < path.stat().st_size
-
-
-def _frame_end(path: Path, offset: int) -> int:
-    """Where the frame at `offset` ends by its own header (GROMACS' XDR format)."""
-    with open(path, "rb") as file:
-        file.seek(offset)
-        header = file.read(_XTC_HEADER_BYTES)
-    n_atoms = int.from_bytes(header[52:56], "big")
-    if n_atoms <= _XTC_UNPACKED_ATOMS:
-        return offset + 56 + 12 * n_atoms
-    packed = int.from_bytes(header[88:92], "big")
-    return offset + _XTC_HEADER_BYTES + (packed + 3) // 4 * 4
+            return file.read(layout.n_frames, every)
+        _check_range(target, path, frames, layout.n_frames)
+        return file.frames(np.asarray(frames, dtype=np.int64), every)
 
 
 @contextmanager
-def ascii_path(path: Path) -> Iterator[str]:
-    """A name for a file, there or not yet, that mdtraj's readers and writers in C can open.
-
-    They refuse letters outside ASCII: a link stands for such a path.
-    """
-    if str(path).isascii():
-        yield str(path)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder) / f"link{path.suffix}"
-        link.symlink_to(path.absolute())
-        yield str(link)
-
-
-@contextmanager
-def _open_xtc(target: Target, replica: int) -> Iterator[tuple[Any, int]]:
-    """The file and the number of its whole frames; failures inside as well become UserErrors."""
+def _open_xtc(target: Target, replica: int) -> Iterator[XtcFile]:
+    """The file; failures inside as well become UserErrors."""
     path = target.trajectory_paths[replica]
     try:
-        with (
-            ascii_path(path) as name,
-            mdtraj.formats.XTCTrajectoryFile(name) as handle,
-        ):
-            n_whole = _whole_frames(handle, path)
-            if not n_whole:
-                raise OSError("it has no whole frame")
-            yield handle, n_whole
+        yield XtcFile(path)
     except UserError:
         raise
     except Exception as error:  # mdtraj raises many kinds for a broken file
@@ -295,20 +247,15 @@ def _open_xtc(target: Target, replica: int) -> Iterator[tuple[Any, int]]:
 
 
 def _check_atoms(target: Target, path: Path, found: int) -> None:
-    modified_ns = target.topology_path.stat().st_mtime_ns
-    expected = _atom_count(target.name, target.topology_path, modified_ns)
+    with _naming(target):
+        modified_ns = target.topology_path.stat().st_mtime_ns
+        expected = _atom_count(target.topology_path, modified_ns)
     if found != expected:
         raise UserError(
             f"target {target.name}: {path.name} has {found} atoms, its topology "
             f"{target.topology_path.name} has {expected}",
             "the topology must hold exactly the atoms of the trajectory",
         )
-
-
-@cache
-def _atom_count(name: str, path: Path, modified_ns: int) -> int:
-    """Reading a PDB file takes longer than reading a frame; `modified_ns` tells a changed one."""
-    return int(load_topology(Target(name, path, {})).n_atoms)
 
 
 def _check_range(target: Target, path: Path, frames: NDArray[np.integer], n_whole: int) -> None:
@@ -318,13 +265,3 @@ def _check_range(target: Target, path: Path, frames: NDArray[np.integer], n_whol
             f"{n_whole} whole frames",
             "the file may be cut: copy it again, or label the frames that it has",
         )
-
-
-def _read_some(handle: Any, frames: NDArray[np.int64], n_atoms: int) -> NDArray[np.float32]:
-    """`[F, N_atom, 3]` in nm; each frame is read once, in the order of the file."""
-    wanted, where = np.unique(frames, return_inverse=True)
-    xyz_nm = np.empty((len(wanted), n_atoms, 3), dtype=np.float32)
-    for row, frame in enumerate(wanted.tolist()):
-        handle.seek(frame)
-        xyz_nm[row] = handle.read(1)[0][0]
-    return xyz_nm[where]

@@ -10,14 +10,18 @@ Source of the format: GROMACS' xdrfile library, `xdrfile_decompress_coord_float`
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import mdtraj
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from protenix_eba.core.units import ANGSTROM_PER_NM
+from protenix_eba.structures.ascii_paths import ascii_path
+from protenix_eba.structures.xtc_layout import layout_of
 
 __all__ = ["XtcFile"]
 
@@ -53,20 +57,22 @@ class XtcFile:
     """A trajectory of packed frames.
 
     Args:
-        handle: mdtraj's, open: it knows where frames begin, and reads what is not read here.
-        path: The same file.
+        path: The file.
+
+    Attributes:
+        layout: Where its whole frames stand; others are not read.
+
+    Raises:
+        Exception: As `xtc_layout.layout_of`.
     """
 
-    def __init__(self, handle: Any, path: Path) -> None:
-        self._handle, self._path = handle, path
+    def __init__(self, path: Path) -> None:
+        self.layout = layout_of(path)
+        self._path = path
         self._next = 0
 
-    def seek(self, frame: int) -> None:
-        """Read on from this frame."""
-        self._next = frame
-
     def read(self, n_frames: int, atoms: Ints) -> Floats:
-        """The next frames.
+        """The next frames, from the first on.
 
         Args:
             n_frames: Largest number of frames.
@@ -76,33 +82,70 @@ class XtcFile:
             `[<= n_frames, n, 3]` angstrom.
 
         Raises:
-            Exception: Of many kinds, by mdtraj, for a broken file.
+            Exception: Of many kinds, by mdtraj, for a broken file; OSError for a frame of other
+                atoms than the first.
         """
-        first, last = self._next, min(self._next + n_frames, len(self._handle))
+        first, last = self._next, min(self._next + n_frames, self.layout.n_frames)
         self._next = last
-        xyz = np.empty((last - first, len(atoms), 3), dtype=np.float32)
+        return self._ascending(np.arange(first, last), atoms)
+
+    def frames(self, indices: Ints, atoms: Ints) -> Floats:
+        """Single frames; each is read once, in the order of the file.
+
+        Args:
+            indices: `[F]` in any order, repetitions allowed.
+            atoms: `[n]` in any order, each once.
+
+        Returns:
+            `[F, n, 3]` angstrom.
+
+        Raises:
+            Exception: As `read`.
+        """
+        wanted, where = np.unique(indices, return_inverse=True)
+        return self._ascending(wanted, atoms)[where]
+
+    def _ascending(self, frames: Ints, atoms: Ints) -> Floats:
+        xyz = np.empty((len(frames), len(atoms), 3), dtype=np.float32)
+        edges, row = self.layout.edges, 0
         # In a box of water a few thousand wanted atoms stand among hundreds of thousands.
-        while first < last and len(atoms):
-            ends = self._handle.offsets[first + 1 : last + 1]
-            if last == len(self._handle):
-                ends = np.append(ends, self._path.stat().st_size)
-            limit = int(self._handle.offsets[first]) + _PIECE_BYTES
-            n_fitting = max(int(np.searchsorted(ends, limit, side="right")), 1)
-            stop = first + n_fitting
-            rows = slice(len(xyz) + first - last, len(xyz) + stop - last)
-            self._read(first, stop, int(ends[n_fitting - 1]), atoms, xyz[rows])
-            first = stop
+        while row < len(frames) and len(atoms):
+            ends = np.cumsum(edges[frames[row:] + 1] - edges[frames[row:]])
+            n_fitting = int(np.searchsorted(ends, _PIECE_BYTES, side="right"))
+            piece = slice(row, row + max(n_fitting, 1))
+            self._read(frames[piece], atoms, xyz[piece])
+            row = piece.stop
         return xyz
 
-    def _read(self, first: int, stop: int, end: int, atoms: Ints, xyz: Floats) -> None:
-        starts = self._handle.offsets[first:stop].astype(np.int64)
-        packed = np.zeros(end - starts[0] + _HEADER_BYTES + _PADDING, dtype=np.uint8)
-        found = np.fromfile(self._path, np.uint8, end - starts[0], offset=starts[0])
-        packed[: len(found)] = found
-        if not _unpack(packed, starts - starts[0], atoms, xyz):
-            self._handle.seek(first)
-            found = self._handle.read(n_frames=stop - first, atom_indices=atoms)[0]
-            xyz[:] = found * np.float32(ANGSTROM_PER_NM)
+    def _read(self, frames: Ints, atoms: Ints, xyz: Floats) -> None:
+        edges = self.layout.edges
+        ends = np.cumsum(edges[frames + 1] - edges[frames])
+        starts = np.append(0, ends[:-1])
+        packed = np.zeros(ends[-1] + _HEADER_BYTES + _PADDING, dtype=np.uint8)
+        with open(self._path, "rb") as file:
+            breaks = np.flatnonzero(np.diff(frames) != 1)
+            for first, last in zip(np.append(0, breaks + 1), np.append(breaks, -1), strict=True):
+                file.seek(edges[frames[first]])
+                file.readinto(packed[starts[first] : ends[last]].data)
+        self._check_atoms(packed[starts[:, None] + np.arange(4, 8)].view(">i4")[:, 0], frames)
+        if not _unpack(packed, starts, atoms, xyz):
+            for row, frame in enumerate(frames.tolist()):
+                self._handle.seek(frame)
+                found = self._handle.read(n_frames=1, atom_indices=atoms)[0][0]
+                xyz[row] = found * np.float32(ANGSTROM_PER_NM)
+
+    def _check_atoms(self, n_atoms: NDArray[np.integer], frames: Ints) -> None:
+        """Of a frame with others mdtraj would read a part, or too much."""
+        expected = self.layout.n_atoms
+        for row in np.flatnonzero(n_atoms != expected):
+            raise OSError(f"frame {frames[row]} has {n_atoms[row]} atoms, the first {expected}")
+
+    @cached_property
+    def _handle(self) -> Any:
+        with ascii_path(self._path) as name:
+            handle = mdtraj.formats.XTCTrajectoryFile(name)
+            len(handle)  # for which it opens the file by its name once more
+        return handle
 
 
 def _unpack(packed: NDArray[np.uint8], starts: Ints, atoms: Ints, xyz: Floats) -> bool:

@@ -59,7 +59,7 @@ def test_its_samples_are_sound_and_as_often_closed_as_the_md_it_was_trained_on(s
     assert run(["sample", *words, "--out", str(tmp_path / "samples")]) == 0
     (target,) = find_targets(tmp_path / "samples")
     xyz = read_frames(target, 1, np.arange(frame_count(target, 1)))
-    checker = Checker.of(load_topology(target).topology)
+    checker = Checker.of(load_topology(target))
     assert checker.check(xyz).valid.mean() > 0.9
     bonds = np.linalg.norm(xyz[:, checker.bonds[:, 0]] - xyz[:, checker.bonds[:, 1]], axis=-1)
     assert np.sqrt(((bonds - checker.bond_lengths) ** 2).mean()) < 0.1  # angstrom

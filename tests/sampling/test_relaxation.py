@@ -56,7 +56,7 @@ def test_samples_are_minimised_and_failures_told_through_an_interrupt(sampled, t
         mdtraj.load_xtc(str(folder / f"{NAME}.xtc"), top=str(folder / f"{NAME}.pdb"))
         for folder in (sampled, out)
     )
-    assert [str(a) for a in after.topology.atoms] == [str(a) for a in before.topology.atoms]
+    assert [str(a) for a in after.atoms] == [str(a) for a in before.topology.atoms]
     for row, frame in ((rows[0], 0), (rows[2], 2)):
         assert float(row["energy_kj_mol"]) < float(row["initial_energy_kj_mol"])
         moved = 10 * mdtraj.rmsd(after[int(row["frame"])], before[frame])[0]
@@ -85,7 +85,7 @@ def test_an_ensemble_with_an_mmcif_topology_is_relaxed_into_one(sampled, tmp_pat
     assert not (out / f"{NAME}.pdb").exists()
     (target,) = find_targets(out)
     after = load_topology(target)
-    assert [str(a) for a in after.topology.atoms] == [str(a) for a in before.topology.atoms]
+    assert [str(a) for a in after.atoms] == [str(a) for a in before.topology.atoms]
     assert read_frames(target, 1).shape == (2, before.n_atoms, 3)
     assert list(relax_ensemble(sampled, out, short)) == [5]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import mdtraj
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openmm import app
 
@@ -70,11 +70,11 @@ def as_mmcif(tmp_path_factory) -> Path:
 def test_an_ensemble_with_an_mmcif_topology_is_that_with_a_pdb(as_mmcif, target, everything):
     for folder in (as_mmcif, as_mmcif.parent):
         (found,) = find_targets(folder)
-        ours, theirs = load_topology(found), load_topology(target)
-        assert [
-            (a.name, a.residue.name, a.residue.resSeq, a.element) for a in ours.topology.atoms
-        ] == [(a.name, a.residue.name, a.residue.resSeq, a.element) for a in theirs.topology.atoms]
-        np.testing.assert_allclose(ours.xyz, theirs.xyz, atol=1e-4)
+        ours, theirs = (
+            [(a.name, a.residue.name, a.residue.resSeq, a.element) for a in topology.atoms]
+            for topology in (load_topology(found), load_topology(target))
+        )
+        assert ours == theirs
         np.testing.assert_array_equal(read_frames(found, 1), everything)
 
 
@@ -94,6 +94,7 @@ def test_every_command_finds_an_ensemble_with_an_mmcif_topology(as_mmcif, everyt
     assert protein_of_target(find_targets(as_mmcif)[0]).chains == ("GRGDS",)
 
 
+@settings(deadline=None)  # the first read loads compiled code
 @given(frames=st.lists(st.integers(0, 199), max_size=12))
 def test_frames_asked_for_are_those_of_a_full_read(target, everything, frames):
     found = read_frames(target, 1, np.array(frames, dtype=np.int64))
@@ -164,3 +165,26 @@ def test_half_written_targets_are_not_seen(tmp_path):
     shutil.copytree(GRGDS, tmp_path / "grgds")
     shutil.copytree(GRGDS, tmp_path / ".x.node.1.tmp")
     assert [target.name for target in find_targets(tmp_path)] == ["grgds"]
+
+
+def test_a_topology_is_that_of_mdtraj_and_read_once_until_it_changes(tmp_path):
+    for pdb in sorted(DEMO.glob("*/*.pdb")):
+        expected = mdtraj.load_pdb(str(pdb)).topology
+        assert load_topology(Target(pdb.stem, pdb, {})) == expected
+    path = Path(shutil.copy(GRGDS / "grgds.pdb", tmp_path))
+    target = Target("grgds", path, {})
+    first = load_topology(target)
+    assert load_topology(target) is first
+    shutil.copy(DEMO / "thymopentin/thymopentin.pdb", path)
+    assert load_topology(target).n_atoms == 98
+
+
+@pytest.mark.parametrize("content", [b"", b"HEADER\n", b"ATOM  \n", None])
+def test_a_target_whose_topology_cannot_be_read_is_named(content, tmp_path):
+    path = tmp_path / "grgds.pdb"
+    if content is not None:
+        path.write_bytes(content)
+    target = Target("grgds", path, {1: XTC})
+    for read in (load_topology, protein_of_target, lambda broken: read_frames(broken, 1)):
+        with pytest.raises(UserError, match=r"target grgds: .*grgds\.pdb"):
+            read(target)

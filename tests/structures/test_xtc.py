@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from protenix_eba.structures import xtc
 from protenix_eba.structures.xtc import XtcFile, _unpack
+from protenix_eba.structures.xtc_layout import layout_of
 
 N_FRAMES = 5
 
@@ -32,12 +33,14 @@ def chain(n_atoms: int, spread_nm: float, seed: int) -> np.ndarray:
 def same_as_mdtraj(path: Path, xyz_nm: np.ndarray, atoms: np.ndarray) -> None:
     with written(path, xyz_nm) as handle:
         expected = handle.read(atom_indices=atoms)[0] * np.float32(10.0)
-        frames = XtcFile(handle, path)
+        frames = XtcFile(path)
         np.testing.assert_array_equal(frames.read(N_FRAMES + 1, atoms), expected)
-        frames.seek(3)
-        np.testing.assert_array_equal(frames.read(1, atoms), expected[3:4])
-        np.testing.assert_array_equal(frames.read(9, atoms), expected[4:])
         assert len(frames.read(1, atoms)) == 0
+        chosen = [4, 1, 2, 4, 0]
+        np.testing.assert_array_equal(frames.frames(np.array(chosen), atoms), expected[chosen])
+        frames = XtcFile(path)
+        np.testing.assert_array_equal(frames.read(3, atoms), expected[:3])
+        np.testing.assert_array_equal(frames.read(9, atoms), expected[3:])
 
 
 @settings(max_examples=40, deadline=None)
@@ -105,3 +108,39 @@ def test_broken_bytes_are_refused_or_read_but_never_left(tmp_path):
     for length in range(int(starts[-1]) + 1, len(whole) - 3, 7):  # the last word may be filled up
         cut = np.concatenate([whole[:length], np.zeros(108, np.uint8)])
         assert not _unpack(cut, starts, atoms, out)
+
+
+@pytest.mark.parametrize("n_atoms", [50, 70])
+def test_a_frame_of_other_atoms_than_the_first_is_refused(n_atoms, tmp_path):
+    for n, name in ((60, "a.xtc"), (n_atoms, "b.xtc")):
+        written(tmp_path / name, chain(n, 0.05, 1)).close()
+    mixed = tmp_path / "mixed.xtc"
+    mixed.write_bytes((tmp_path / "a.xtc").read_bytes() + (tmp_path / "b.xtc").read_bytes())
+    file, atoms = XtcFile(mixed), np.arange(60)
+    assert len(file.read(N_FRAMES, atoms)) == N_FRAMES
+    with pytest.raises(OSError, match=f"frame 6 has {n_atoms} atoms, the first 60"):
+        file.frames(np.array([2, 6]), atoms)
+
+
+def test_times_and_steps_are_those_that_mdtraj_reads(tmp_path):
+    """Of files of unpacked and packed frames; the latter may be cut."""
+    for n_atoms, cut in ((5, 0), (60, 4)):
+        path = tmp_path / f"{n_atoms}.xtc"
+        time, step = np.arange(N_FRAMES) * 2.5 + 1, np.arange(N_FRAMES) * 500
+        with mdtraj.formats.XTCTrajectoryFile(str(path), "w") as out:
+            out.write(chain(n_atoms, 0.05, 1).astype(np.float32), time.astype(np.float32), step)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size - cut])
+        layout = layout_of(path)
+        assert layout.is_cut == (cut > 0)
+        whole = slice(N_FRAMES - layout.is_cut)
+        np.testing.assert_array_equal(layout.times()[0], time[whole])
+        np.testing.assert_array_equal(layout.times()[1], step[whole])
+
+
+def test_the_headers_of_a_file_are_read_once_until_it_changes(tmp_path):
+    path = tmp_path / "a.xtc"
+    written(path, chain(60, 0.05, 1)).close()
+    first = layout_of(path)
+    assert layout_of(path) is first
+    written(path, chain(60, 0.05, 1)[:3]).close()
+    assert layout_of(path).n_frames == 3

@@ -208,7 +208,7 @@ def match_atoms(target: Target, protein: ProteinFeatures) -> np.ndarray:
 
 
 def _columns_by_key(target: Target, protein: ProteinFeatures) -> dict[AtomKey, int]:
-    topology = load_topology(target).topology
+    topology = load_topology(target)
     chains = [[r for r in chain.residues if r.code] for chain in topology.chains]
     chains = [residues for residues in chains if residues]
     found = tuple("".join(r.code for r in residues) for residues in chains)
