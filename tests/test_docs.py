@@ -50,7 +50,7 @@ from protenix_eba.eval.definitions import METRICS
 from protenix_eba.eval.suites.catalogue import SUITES
 from protenix_eba.host.config import EBAConfig, check_ranges, check_required, section_from
 from protenix_eba.host.environment import DATALOADERS, DATASETS, HEADS, LOSSES, SAMPLERS, TRAINERS
-from protenix_eba.plugin_api import load_plugins, split_args
+from protenix_eba.plugin_api import load_plugins
 from protenix_eba.sampling.samplers import DIFFUSION_SAMPLERS
 
 ROOT = Path(__file__).parent.parent
@@ -268,7 +268,7 @@ def check_options(words: list[str]) -> None:
 
 def resolve(words: list[str]) -> None:
     """What `protenix-train` does before it builds the model."""
-    arguments = split_args(words)
+    arguments, _ = protenix_train.split(words)
     plugins = load_plugins(arguments.plugins)
     configs = protenix_train._resolve(arguments, plugins)
     check_required(configs)

@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from protenix_eba.cli.status import INTERRUPTED, TERMINATED, UNUSABLE_INPUT
 from protenix_eba.core.errors import UserError
@@ -19,7 +19,7 @@ from protenix_eba.plugin_api import Arguments, Trainer, installed_plugins, split
 if TYPE_CHECKING:
     from ml_collections.config_dict import ConfigDict
 
-__all__ = ["host_trainer", "leave", "main", "program", "run"]
+__all__ = ["host_trainer", "leave", "main", "program", "run", "split"]
 
 HELP = """\
 Usage: protenix-train [--plugin NAME[,NAME]] [--config FILE.yaml] [--SECTION.KEY VALUE]...
@@ -31,6 +31,10 @@ Train Protenix, or fine-tune it with what a plugin brings.
   --SECTION.KEY VALUE   a single key, stronger than the file; --KEY=VALUE works too, a list is
                         a,b,c and an empty value is --KEY=
   --print-config        print the resolved configuration as YAML and stop
+  --dry-run             check all data, train a few steps in a scratch folder, print what the run
+                        would take (time, memory, disk) and leave out, and stop
+  --device-memory GIB   with --dry-run: whether a process fits in so much memory (of the GPU, if
+                        there is one), or which key to change and the peak after the change
   -h, --help            this text
 
 The key `trainer` chooses who trains. The default is "af3", Protenix's own trainer; a plugin adds
@@ -40,6 +44,12 @@ Example: fine-tune on the conformations and energies of a recipe, two steps only
 
   protenix-train --plugin protenix_eba --config eba.yaml --max_steps 2 --eba.n_conformers 3
 """
+
+
+class DryRunOptions(NamedTuple):
+    """That nothing is to be trained, only tried; and the memory in GiB that it is held against."""
+
+    memory_gib: float | None
 
 
 @TRAINERS.register("af3")
@@ -63,7 +73,7 @@ def run(argv: Sequence[str]) -> None:
     if "--help" in argv or "-h" in argv:
         print(HELP.format(plugins=", ".join(sorted(installed_plugins())) or "none"), end="")
         return
-    arguments = split_args(argv)
+    arguments, dry = split(argv)
     plugins = load_plugins(arguments.plugins)
     configs = _resolve(arguments, plugins)
     if plugins:
@@ -71,7 +81,31 @@ def run(argv: Sequence[str]) -> None:
     if "print-config" in arguments.flags:
         _print_config(configs)
     else:
-        _train(configs, plugins)
+        _train(configs, plugins, dry)
+
+
+def split(argv: Sequence[str]) -> tuple[Arguments, DryRunOptions | None]:
+    """Take the command line apart: what the host knows too, and what is ours.
+
+    Args:
+        argv: The words after the name of the command.
+
+    Raises:
+        UserError: It cannot be taken apart.
+    """
+    arguments = split_args([word for word in argv if word != "--dry-run"])
+    word = arguments.overrides.pop("device-memory", None)
+    if "--dry-run" not in argv:
+        if word is not None:
+            raise UserError("--device-memory stands without --dry-run", "add --dry-run")
+        return arguments, None
+    try:
+        memory = None if word is None else float(word)
+    except ValueError:
+        memory = 0.0
+    if memory is not None and not memory > 0:
+        raise UserError(f"--device-memory: expected GiB, a number above 0, found {word!r}")
+    return arguments, DryRunOptions(memory)
 
 
 def main() -> None:
@@ -151,7 +185,7 @@ def _print_config(configs: ConfigDict) -> None:
     print(yaml.safe_dump(configs.to_dict(), sort_keys=False), end="")
 
 
-def _train(configs: ConfigDict, plugins: Sequence[Plugin]) -> None:
+def _train(configs: ConfigDict, plugins: Sequence[Plugin], dry: DryRunOptions | None) -> None:
     from protenix_eba.host.config import check_required
 
     check_required(configs)
@@ -172,7 +206,12 @@ def _train(configs: ConfigDict, plugins: Sequence[Plugin]) -> None:
         ", ".join(TRAINERS),
         ", ".join(plugin.name for plugin in plugins) or "none",
     )
-    build(configs).run()
+    if dry:
+        from protenix_eba.cli.dry_run import print_dry_run
+
+        print_dry_run(build, configs, dry.memory_gib)
+    else:
+        build(configs).run()
 
 
 if __name__ == "__main__":

@@ -53,6 +53,8 @@ class RunFolder:
 
     def __init__(self, path: Path, suffix: str = ".pt") -> None:
         self.path = path
+        self._config = path / "config.yaml"
+        self._start = path / "start.json"
         self.checkpoints = path / "checkpoints"
         self.errors = path / "errors"
         self.model = path / f"model{suffix}"
@@ -71,31 +73,39 @@ class RunFolder:
         Raises:
             UserError: The folder holds a run with another configuration.
         """
-        config_path = self.path / "config.yaml"
-        if not self._has_begun():
-            for stale in (self.reference, self.temperature, self.path / "start.json"):
+        if not self.has_begun():
+            for stale in (self.reference, self.temperature, self._start):
                 stale.unlink(missing_ok=True)
-        elif config_path.is_file():
-            try:
-                before = yaml.safe_load(config_path.read_text(encoding="utf-8")) or {}
-            except yaml.YAMLError as error:
-                raise _damaged(config_path) from error
-            changed = [
-                f"{key} ({old} then, {new} now)"
-                for key, old, new in _changed(before, configuration)
-                if not _may_change(key)
-            ]
-            if changed:
-                raise UserError(
-                    f"{self.path} holds a run with another configuration; different are: "
-                    f"{', '.join(changed[:6])}",
-                    "choose another --run_name, or delete the folder to start again",
-                )
+        self.check(configuration)
         for folder in (self.checkpoints, self.errors):
             folder.mkdir(parents=True, exist_ok=True)
         self._lock()
-        with atomic_path(config_path) as temporary:
+        with atomic_path(self._config) as temporary:
             temporary.write_text(yaml.safe_dump(configuration), encoding="utf-8")
+
+    def check(self, configuration: dict[str, Any]) -> None:
+        """Check that a run which has begun here, if there is one, has this configuration.
+
+        Raises:
+            UserError: It has another.
+        """
+        if not self.has_begun() or not self._config.is_file():
+            return
+        try:
+            before = yaml.safe_load(self._config.read_text(encoding="utf-8")) or {}
+        except yaml.YAMLError as error:
+            raise _damaged(self._config) from error
+        changed = [
+            f"{key} ({old} then, {new} now)"
+            for key, old, new in _changed(before, configuration)
+            if not _may_change(key)
+        ]
+        if changed:
+            raise UserError(
+                f"{self.path} holds a run with another configuration; different are: "
+                f"{', '.join(changed[:6])}",
+                "choose another --run_name, or delete the folder to start again",
+            )
 
     def _lock(self) -> None:
         """Keep other processes from training here while this one lives."""
@@ -108,7 +118,7 @@ class RunFolder:
                 "wait for it, or choose another --run_name",
             ) from error
 
-    def _has_begun(self) -> bool:
+    def has_begun(self) -> bool:
         """Return whether a step has been made; before, a run has nothing to lose."""
         return self.log.is_file() or bool(self.complete_steps())
 
@@ -121,8 +131,19 @@ class RunFolder:
         Raises:
             UserError: One of them is another one now.
         """
-        path = self.path / "start.json"
-        before = read_json(path) if path.is_file() else facts
+        self.check_pinned(facts)
+        write_json(self._start, dict(facts))
+
+    def check_pinned(self, facts: Mapping[str, str | int]) -> None:
+        """That a run which has been pinned, if there is one, started from the same.
+
+        Args:
+            facts: As for `pin`.
+
+        Raises:
+            UserError: One of them is another one now.
+        """
+        before = self.pinned() or facts
         for name, value in facts.items():
             if before.get(name) != value:
                 raise UserError(
@@ -130,7 +151,10 @@ class RunFolder:
                     f"{before.get(name)}, found {value}",
                     "give what it was started with, or choose another --run_name",
                 )
-        write_json(path, dict(facts))
+
+    def pinned(self) -> dict[str, Any]:
+        """The facts of `pin`; none before it."""
+        return read_json(self._start) if self._start.is_file() else {}
 
     def finish(self, step: int) -> None:
         """Record that the run is finished at `step`."""

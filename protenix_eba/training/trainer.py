@@ -177,20 +177,21 @@ class EBATrainer(TrainingLoop, AF3Trainer):
     def _measure_start(self) -> Calibration:
         self.raw_model.eval()
         weights, n_noise = error_weights(self.eba), self.eba.n_noise
-        step = self._item_step(self.raw_model, None)
+        step = self.item_step(self.raw_model, None)
         return measure_items(step, self.loader, weights, n_noise)
 
     def try_load_checkpoint(self) -> None:
         """Start the engine, find out where the run continues, and prepare its step."""
         self.start_engine(backwards_per_item(self.eba, self._noise_at_once()))
-        self.items = self._item_step(self.engine, self.reference)
+        self.items = self.item_step(self.engine, self.reference)
 
     def _noise_at_once(self) -> int:
         return self.configs.diffusion_chunk_size or self.eba.n_noise
 
-    def _item_step(
+    def item_step(
         self, denoiser: Callable[..., Tensor], reference: Callable[..., Tensor] | None
     ) -> ItemStep:
+        """What a step does with an item, by the settings as they are now."""
         noise = self.configs.train_noise_sampler
         return ItemStep(
             denoiser,

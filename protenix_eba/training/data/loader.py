@@ -116,7 +116,8 @@ class SequenceCoupledLoader:
         number, position = divmod(index, self.epoch_length)
         return self._epoch(number), position
 
-    def _target(self, index: int) -> int:
+    def target(self, index: int) -> int:
+        """Number of the source of item `index`, which is not loaded for that."""
         epoch, position = self._place(index)
         return epoch.target(position)
 
@@ -136,7 +137,7 @@ class SequenceCoupledLoader:
 
     def length(self, index: int) -> int:
         """Tokens of item `index`, which is not loaded for that."""
-        n_residues = self.sources[self._target(index)].protein.protein.n_residues
+        n_residues = self.sources[self.target(index)].protein.protein.n_residues
         return min(n_residues, self._crop_size or n_residues)
 
     def share(self, steps: Iterable[int], rank: int, world_size: int) -> Iterator[int]:
@@ -167,7 +168,7 @@ class SequenceCoupledLoader:
         return replace(item, features=with_relative_positions(features))
 
     def _whole(self, index: int) -> Item:
-        which = self._target(index)
+        which = self.target(index)
         source = self.sources[which]
         rows, problem = list(range(self._n_conformers)), ""
         try:
@@ -193,7 +194,7 @@ class SequenceCoupledLoader:
         )
 
     def _choose_crop(self, item: Item, index: int) -> Tensor:
-        alpha = self.sources[self._target(index)].protein.alpha_carbons
+        alpha = self.sources[self.target(index)].protein.alpha_carbons
         return choose_crop(
             item.coordinates[:, alpha],
             item.mask[0, alpha].bool(),
