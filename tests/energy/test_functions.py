@@ -13,11 +13,12 @@ import numpy as np
 import openmm
 import pytest
 from click.testing import CliRunner
-from openmm import app, unit
+from openmm import unit
 
 from protenix_eba.cli.label import label
 from protenix_eba.core.errors import UserError
 from protenix_eba.energy.fast import can_accelerate
+from protenix_eba.energy.functions import create_system
 from protenix_eba.energy.label import label_targets
 from protenix_eba.energy.minimise import Minimiser
 from protenix_eba.energy.protocol import (
@@ -211,9 +212,7 @@ def test_watching_a_minimisation_does_not_change_it() -> None:
     frame = mdtraj.load(
         str(DEMO / "grgds" / "grgds_prod_R1_fit.xtc"), top=str(DEMO / "grgds" / "grgds.pdb")
     ).xyz[7]
-    system = app.ForceField("charmm36.xml", "implicit/gbn2.xml").createSystem(
-        structure.topology, constraints=app.HBonds
-    )
+    system = create_system(structure.topology, PROTOCOLS["published"], constrained=True)
     minimiser = Minimiser(system, None, "CPU", PROTOCOLS["published"])
     one = minimiser.final
     watched = minimiser.run(frame, math.inf)
