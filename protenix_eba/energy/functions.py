@@ -13,7 +13,6 @@ potential or xTB, is a Python function wrapped by `python_system`:
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -25,6 +24,7 @@ from openmm import app, unit
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.energy.caps import within_residues
+from protenix_eba.energy.force_fields import force_field, is_charmm
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.protonation import protonation_of
 from protenix_eba.plugin_api import Registry
@@ -145,7 +145,7 @@ def _force_field_system(
     options = {}
     if protocol.kappa_per_nm:
         options["implicitSolventKappa"] = protocol.kappa_per_nm / unit.nanometer
-    return _force_field(protocol.force_field).createSystem(
+    return force_field(protocol.force_field).createSystem(
         _as_templates_have_it(topology, protocol),
         nonbondedMethod=app.NoCutoff,
         constraints=app.HBonds if constrained else None,
@@ -156,8 +156,8 @@ def _force_field_system(
 
 def _as_templates_have_it(topology: app.Topology, protocol: EnergyProtocol) -> app.Topology:
     capped = any(residue.name in CAP_ATOMS for residue in topology.residues())
-    charmm = protocol.force_field[0].startswith("charmm")
-    return within_residues(topology) if capped and charmm else topology
+    patched = capped and is_charmm(protocol.force_field[0])
+    return within_residues(topology) if patched else topology
 
 
 def _unmatched(topology: app.Topology, protocol: EnergyProtocol, message: str) -> str:
@@ -172,14 +172,3 @@ def _unmatched(topology: app.Topology, protocol: EnergyProtocol, message: str) -
     return f"{protocol.force_field[0]} has no template for {name} " + (
         f"with {state}" if state else f"({message})"
     )
-
-
-@functools.cache
-def _force_field(files: tuple[str, ...]) -> Any:
-    try:
-        return app.ForceField(*files)  # a second of parsing
-    except ValueError as error:
-        raise UserError(
-            f"OpenMM {openmm.__version__} has no force field {' + '.join(files)}: {error}",
-            "install a newer OpenMM, or choose another force field",
-        ) from error

@@ -221,7 +221,6 @@ def _chunks(
 ) -> Iterator[Chunk]:
     """The work that is left, read lazily; few frames are shared out to all processes."""
     for source in sources:
-        reference = references.get(source.name, source.topology_path)
         structure = _structure_or_reason(source, references, protonation)
         if isinstance(structure, CompleteStructure):
             known.check_topology(source.name, structure.topology_hash)
@@ -243,9 +242,7 @@ def _chunks(
             for start in range(0, len(missing), size or 1):
                 rows = missing[start : start + size]
                 chosen = [faults[i] for i in rows]
-                yield Chunk(
-                    source.name, replica, frames[rows], xyz[rows], chosen, reference, structure
-                )
+                yield Chunk(source.name, replica, frames[rows], xyz[rows], chosen, structure)
 
 
 def _structure_or_reason(
@@ -307,4 +304,4 @@ def minimised_energies(
         path = Path(folder) / "topology.pdb"
         topology.save_pdb(str(path))
         target = TargetEnergy(complete_structure(path, protocol.protonation), protocol, platform)
-    return label_frames(target, target.structure, np.asarray(xyz_angstrom))
+    return label_frames(target, np.asarray(xyz_angstrom))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.energy.parallel import run_parallel
 from protenix_eba.energy.protocol import EnergyProtocol
-from protenix_eba.energy.structure import complete_structure
+from protenix_eba.energy.structure import CompleteStructure, complete_structure
 from protenix_eba.energy.system import FrameEnergy, TargetEnergy
 from protenix_eba.energy.table import FINISHED
 
@@ -59,7 +59,7 @@ def relax(
     Raises:
         UserError: The force field cannot describe the topology.
     """
-    how = (str(topology_path), topology_path.stat().st_mtime_ns, protocol, platform)
+    how = (complete_structure(topology_path, protocol.protonation), protocol, platform)
     _target(*how)  # fails here, not in each process
     tasks = (delayed(_relax)(number, xyz, *how) for number, xyz in conformations.items())
     yield from run_parallel(tasks, jobs)
@@ -73,11 +73,8 @@ class _Target(TargetEnergy):
 
 
 @lru_cache(maxsize=1)
-def _target(
-    topology_path: str, modified_ns: int, protocol: EnergyProtocol, platform: str
-) -> _Target:
-    """Built once in each process; `modified_ns` only tells a replaced file from the old one."""
-    structure = complete_structure(topology_path, protocol.protonation)
+def _target(structure: CompleteStructure, protocol: EnergyProtocol, platform: str) -> _Target:
+    """Built once in each process."""
     return _Target(structure, protocol, platform, generated=True)
 
 

@@ -32,9 +32,12 @@ _FREE_ENDS = frozenset({"OXT", "HXT", "H1", "H2", "H3"})
 _MAX_BUILT_FRACTION = 0.05
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CompleteStructure:
     """A topology with all atoms that the force field wants, and how to fill it from a frame.
+
+    Two are equal that have the same atoms at the same places and are filled from frames alike,
+    also in another process.
 
     Attributes:
         topology: openmm.app.Topology, M atoms.
@@ -51,6 +54,17 @@ class CompleteStructure:
     input_atoms: int
     topology_hash: str
     notes: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CompleteStructure) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[str, bytes, bytes, int]:
+        places, source = self.reference_nm.tobytes(), self.source.tobytes()
+        return self.topology_hash, places, source, self.input_atoms
 
     @property
     def n_residues(self) -> int:

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import fingerprint
 from protenix_eba.energy.protocol import EnergyProtocol
-from protenix_eba.energy.protonation_choice import Protonation
-from protenix_eba.energy.structure import CompleteStructure, complete_structure
+from protenix_eba.energy.structure import CompleteStructure
 from protenix_eba.energy.system import FrameEnergy, TargetEnergy
 from protenix_eba.energy.table import FINISHED, frame_hash, labels_from_rows, write_labels
 
@@ -34,8 +33,8 @@ class Chunk:
         frames: `[F]` indices.
         xyz_angstrom: `[F, N, 3]` coordinates.
         faults: Reason why each frame cannot be used; empty when it can.
-        topology_path: The file that the system is made from.
-        structure: How the frames' atoms fill it, or the reason why there is none.
+        structure: What the system is made from and how the frames' atoms fill it, or the reason
+            why there is none.
     """
 
     target: str
@@ -43,7 +42,6 @@ class Chunk:
     frames: NDArray[np.int64]
     xyz_angstrom: NDArray[np.float32]
     faults: list[str]
-    topology_path: Path
     structure: CompleteStructure | str
 
 
@@ -105,12 +103,10 @@ def _energies(chunk: Chunk, job: Job) -> tuple[list[FrameEnergy], str]:
     if not isinstance(chunk.structure, CompleteStructure):
         return [FrameEnergy.without("skipped", chunk.structure)] * count, "none"
     try:
-        modified = chunk.topology_path.stat().st_mtime_ns
-        protonation = str(Protonation.parse(job.protocol.protonation).of(chunk.target))
-        target = _target_energy(str(chunk.topology_path), modified, protonation, job)
-    except (UserError, OSError) as error:
+        target = _target_energy(chunk.structure, job)
+    except UserError as error:
         return [FrameEnergy.without("failed", str(error).split("\n")[0])] * count, "none"
-    results = label_frames(target, chunk.structure, chunk.xyz_angstrom)
+    results = label_frames(target, chunk.xyz_angstrom)
     named = [
         result._replace(reason=fault) if fault and result.status == "skipped" else result
         for result, fault in zip(results, chunk.faults, strict=True)
@@ -119,12 +115,10 @@ def _energies(chunk: Chunk, job: Job) -> tuple[list[FrameEnergy], str]:
 
 
 @functools.lru_cache(maxsize=2)
-def _target_energy(
-    topology_path: str, modified_ns: int, protonation: str, job: Job
-) -> TargetEnergy:
-    """Built once in each worker; `modified_ns` only keeps a replaced file from being confused."""
+def _target_energy(structure: CompleteStructure, job: Job) -> TargetEnergy:
+    """Built once in each worker."""
     return TargetEnergy(
-        complete_structure(topology_path, protonation),
+        structure,
         job.protocol,
         job.platform,
         generated=job.generated,
@@ -132,10 +126,9 @@ def _target_energy(
     )
 
 
-def label_frames(
-    target: TargetEnergy, structure: CompleteStructure, xyz_angstrom: NDArray[np.floating]
-) -> list[FrameEnergy]:
-    """Labels of frames `[F, N, 3]` whose atoms fill the target's structure as `structure` says."""
+def label_frames(target: TargetEnergy, xyz_angstrom: NDArray[np.floating]) -> list[FrameEnergy]:
+    """Labels of frames `[F, N, 3]` whose atoms fill the target's structure."""
+    structure = target.structure
     if xyz_angstrom.shape[1] != structure.input_atoms:
         found, expected = xyz_angstrom.shape[1], structure.input_atoms
         reason = f"frame has {found} atoms, its topology {expected}"

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -38,6 +39,7 @@ from protenix_eba.energy.shards import merge_shards
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.system import TargetEnergy
 from protenix_eba.energy.table import EnergyLabels, labels_from_rows, read_labels, write_labels
+from protenix_eba.energy.work import Chunk, Job, label_chunk
 from protenix_eba.structures.frame_choice import FrameChoice
 
 DATA = Path(__file__).parents[1] / "data" / "cobrotoxin"
@@ -64,6 +66,20 @@ def test_few_frames_are_shared_out_to_all_processes(
         choice=FrameChoice(per_target=5), workers=Workers(jobs=2),
     )  # fmt: skip
     assert sorted(len(read_labels(path)) for path in parts) == [2, 3]
+
+
+def test_a_structure_is_prepared_once_for_all_processes(tmp_path: Path) -> None:
+    """A worker needs no file, and knows a structure that is sent to it again."""
+    path = Path(shutil.copy(DEMO / "grgds" / "grgds.pdb", tmp_path))
+    structure = complete_structure(path)
+    path.unlink()
+    sent, again = (pickle.loads(pickle.dumps(structure)) for _ in range(2))
+    assert sent == again and hash(sent) == hash(again)
+    assert sent != complete_structure(DEMO / "met_enkephalin" / "met_enkephalin.pdb")
+    frame = (10 * structure.reference_nm[None]).astype(np.float32)
+    chunk = Chunk("grgds", 1, np.array([0]), frame, [""], sent)
+    job = Job(AS_IS, "Reference", tmp_path, generated=False, timeout_s=None)
+    assert label_chunk(chunk, job) == (1, 0)
 
 
 @pytest.mark.slow

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import mdtraj
 import numpy as np
-import openmm
 import pytest
 import torch
 from openmm import app, unit
+from plain_openmm import plain_energies
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.energy.checks import Geometry, moved_bond
@@ -228,25 +228,15 @@ def test_frames_with_fixed_atoms_are_those_that_are_read_forward(tmp_path: Path)
 # Energies: plain OpenMM with what the file shows and nothing more.
 
 
-def plain_energy(
-    topology: app.Topology,
-    xyz_nm: np.ndarray,
-    bonds: tuple = (),
-    files: tuple[str, ...] = AS_IS.force_field,
-) -> float:
-    """Without this package; X-H bonds rigid, as in the labels, so that they cost nothing."""
+def bonded(topology: app.Topology, bonds: tuple) -> app.Topology:
+    """With the bonds that the file lacks, ((1, "N"), (6, "C"))."""
     atoms = {(int(a.residue.id), a.name): a for a in topology.atoms()}
     known = {frozenset(bond) for bond in topology.bonds()}
     for bond in bonds:
         pair = [atoms[end] for end in bond]
         if frozenset(pair) not in known:
             topology.addBond(*pair)
-    system = app.ForceField(*files).createSystem(topology, constraints=app.HBonds)
-    reference = openmm.Platform.getPlatform("Reference")
-    context = openmm.Context(system, openmm.VerletIntegrator(0.001), reference)
-    context.setPositions(xyz_nm)
-    energy = context.getState(getEnergy=True).getPotentialEnergy()
-    return float(energy.value_in_unit(unit.kilojoule_per_mole))
+    return topology
 
 
 @pytest.mark.parametrize(
@@ -262,8 +252,9 @@ def test_labels_are_plain_openmms_energies_of_the_atoms_that_are_there(
     topology = app.PDBFile(str(target.topology_path)).topology
     assert topology.getNumAtoms() == n_atoms
     assert labels.built_fraction.tolist() == [0, 0, 0]
-    for frame, energy in zip(read_frames(target, 1), labels.energy_kj_mol, strict=True):
-        assert abs(plain_energy(topology, frame / 10, bonds) - energy) < 0.15
+    frames_nm = read_frames(target, 1) / 10
+    expected = plain_energies(bonded(topology, bonds), frames_nm, AS_IS.force_field)
+    assert labels.energy_kj_mol == pytest.approx(expected, abs=0.15)
 
 
 def without(path: Path, *atoms: str) -> str:
@@ -292,7 +283,9 @@ def test_protonation_is_that_of_the_file(atoms: tuple, n_atoms: int, tmp_path: P
     assert structure.topology.getNumAtoms() == n_atoms
     xyz_nm = np.array(file.positions.value_in_unit(unit.nanometer))
     label = TargetEnergy(structure, AS_IS, "Reference").label(structure.fill(xyz_nm[None] * 10)[0])
-    assert abs(label.energy_kj_mol - plain_energy(file.topology, xyz_nm)) < 0.15
+    assert [label.energy_kj_mol] == pytest.approx(
+        plain_energies(file.topology, xyz_nm[None], AS_IS.force_field), abs=0.15
+    )
 
 
 @pytest.mark.parametrize(
@@ -350,9 +343,8 @@ def test_protonation_of_frames_without_hydrogens_is_that_asked_for(
     shown = complete_structure(without(tmp_path / "shown.pdb", *lacking))
     assert structure.topology.getNumAtoms() == shown.topology.getNumAtoms() + more
     label = TargetEnergy(structure, AS_IS, "Reference").label(structure.reference_nm)
-    assert (
-        abs(label.energy_kj_mol - plain_energy(structure.topology, structure.reference_nm)) < 0.15
-    )
+    expected = plain_energies(structure.topology, structure.reference_nm[None], AS_IS.force_field)
+    assert [label.energy_kj_mol] == pytest.approx(expected, abs=0.15)
     assert (protocol.hash == AS_IS.hash) is (choice == "frames")
 
 
@@ -507,9 +499,8 @@ def test_labels_of_capped_md_have_the_caps(
         topology = caps_joined(topology)
     # The built hydrogens of two structures are not the same to the last digit: one for both.
     energy = TargetEnergy(structure, protocol, "Reference")
-    for one in xyz:
-        expected = plain_energy(topology, one, files=protocol.force_field)
-        assert abs(energy.label(one).energy_kj_mol - expected) < 0.15
+    expected = plain_energies(topology, xyz, protocol.force_field)
+    assert [energy.label(one).energy_kj_mol for one in xyz] == pytest.approx(expected, abs=0.15)
 
 
 def caps_joined(topology: app.Topology) -> app.Topology:
