@@ -72,7 +72,7 @@ _RESIDUES: Final = {
         "CYS": "CYX CYM CYN CYSH CYS1 CYS2",
         "GLN": "QLN",
         "GLU": "GLH GLUH GLUP",
-        "HIS": "HSD HSE HSP HID HIE HIP HISD HISE HISH HISA HISB HIS1 HIS2",
+        "HIS": "HSD HSE HSP HSH HID HIE HIP HIH HISD HISE HISH HISA HISB HIS1 HIS2",
         "LYS": "LYN LYP LSN LYSH",
         "MET": "MSE",
         "TYR": "TYM",
@@ -81,8 +81,15 @@ _RESIDUES: Final = {
 }
 
 _ATOMS: Final = {
+    ("ASN", "OD"): "OD1",
+    ("ASN", "ND"): "ND2",
+    ("CYS", "SG1"): "SG",
+    ("GLN", "OE"): "OE1",
+    ("GLN", "NE"): "NE2",
     ("ILE", "CD"): "CD1",
     ("SER", "OG1"): "OG",
+    ("THR", "OG"): "OG1",
+    ("THR", "CG"): "CG2",
     ("MET", "SE"): "SD",
     **{("*", name): "O" for name in ("O1", "OT1", "OC1", "OCT1", "O'")},
     **{("*", name): "OXT" for name in ("O2", "OT", "OT2", "OC2", "OCT2", "O''")},

@@ -13,10 +13,10 @@ from typing import Final, NamedTuple, TypeAlias
 
 import mdtraj
 import numpy as np
-from mdtraj.formats import PDBTrajectoryFile
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
+from protenix_eba.protein.residue_names import standard_atom, standard_residue
 from protenix_eba.structures.topologies import insertion_code
 
 __all__ = ["MIN_COVERAGE", "AtomKey", "AtomMatch", "ResidueNumber", "match_atoms"]
@@ -282,16 +282,14 @@ def _side(topology: mdtraj.Topology, name: str, where: str) -> _Side:
 
 
 def _residue_name(residue: mdtraj.core.topology.Residue) -> str:
-    """Return the name without protonation: HSD, HSE, HID are HIS, as in mdtraj's PDB reader."""
-    PDBTrajectoryFile._loadNameReplacementTables()
-    return str(PDBTrajectoryFile._residueNameReplacements.get(residue.name, residue.name))
+    """Return the name without protonation states: HSD, HSE and HID are HIS."""
+    return standard_residue(residue.name) or str(residue.name)
 
 
 def _key(atom: mdtraj.core.topology.Atom) -> AtomKey:
-    aliases = PDBTrajectoryFile._atomNameReplacements.get(_residue_name(atom.residue), {})
     chain = (atom.residue.chain.chain_id or "").strip()
     number = ResidueNumber(atom.residue.resSeq, insertion_code(atom.residue))
-    return AtomKey(chain, number, aliases.get(atom.name, atom.name))
+    return AtomKey(chain, number, standard_atom(_residue_name(atom.residue), atom.name))
 
 
 def _coverage(ours: _Side, theirs: _Side, name: str) -> tuple[float, list[str]]:
