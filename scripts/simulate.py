@@ -117,7 +117,7 @@ def geometry_faults(trajectory: mdtraj.Trajectory) -> list[str]:
     """Find residues that are not L, and peptide bonds that are cis (allowed before proline).
 
     Returns:
-        One sentence for each fault, naming its first frame; empty when there is none.
+        A sentence for each fault, which names its first frame; empty if there is none.
     """
     faults = []
     for residue in trajectory.topology.residues:

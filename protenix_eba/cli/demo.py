@@ -1,4 +1,4 @@
-"""`protenix-eba demo`."""
+"""`protenix-eba demo`: the whole pipeline on a small example."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`protenix-eba embed`."""
+"""`protenix-eba embed`: trunk embeddings, stored once for each sequence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `evaluate` and `compare` write and print: tables, the report, a summary."""
+"""Output of `evaluate` and `compare`: tables, the report, and a summary on the screen."""
 
 from __future__ import annotations
 

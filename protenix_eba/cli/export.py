@@ -1,4 +1,4 @@
-"""`protenix-eba export`."""
+"""`protenix-eba export`: a checkpoint that stock `protenix pred` loads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`protenix-eba fold`."""
+"""`protenix-eba fold`: C-alpha traces from predictions, by EBM-Fold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is folded: a protein with predictions from a file, or from a model's distogram head."""
+"""The protein to fold, with predictions from a file or from a model's distogram head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `fold` and `refine` share: their options, and what they write beside the traces."""
+"""Options of `fold` and `refine`, and the files that they write beside the traces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of `import` and `label` that say which frames of a target are taken."""
+"""The options of `import` and `label` that choose the frames of a target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `fold` and `refine` share: the options that name a head, and the head that they build."""
+"""Options of `fold` and `refine` that name a head, and the building of that head."""
 
 from __future__ import annotations
 

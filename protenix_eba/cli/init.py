@@ -1,4 +1,4 @@
-"""`protenix-eba init`."""
+"""`protenix-eba init`: a checkpoint to start from where no upstream one is at hand."""
 
 from __future__ import annotations
 

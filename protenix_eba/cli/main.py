@@ -1,4 +1,4 @@
-"""`protenix-eba <verb>`: everything around the training."""
+"""The command `protenix-eba <verb>`, which does everything around the training."""
 
 from __future__ import annotations
 

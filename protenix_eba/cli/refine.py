@@ -1,4 +1,4 @@
-"""`protenix-eba refine`."""
+"""`protenix-eba refine`: C-alpha traces refined with predictions, by EBM-Fold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `sample --head` does with the ensemble of each protein."""
+"""Refinement of each protein's ensemble, for `sample --head`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`protenix-eba sample`."""
+"""`protenix-eba sample`: ensembles of conformations from sequences."""
 
 from __future__ import annotations
 

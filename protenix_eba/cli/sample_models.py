@@ -1,4 +1,4 @@
-"""What `protenix-eba sample` does with each checkpoint."""
+"""Sampling with each checkpoint, for `protenix-eba sample`."""
 
 from __future__ import annotations
 

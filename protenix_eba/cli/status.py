@@ -1,4 +1,4 @@
-"""Exit statuses of the commands; 0 is success, and 1 is a traceback: a defect of ours."""
+"""Exit statuses of the commands; 0 means success, and 1 a traceback: a defect of ours."""
 
 from __future__ import annotations
 

@@ -63,8 +63,8 @@ class TargetTable:
             chosen: `[B, n]` positions of targets, repetitions allowed.
 
         Returns:
-            Key to `[B]`: the median under each metric's own key (targets without a value do not
-            enter), then `global_rmsf_pearson`, `pc_sim_percent` and, of three targets or more,
+            Values `[B]` by key: the median under each metric's own key (targets without a value do
+            not enter), then `global_rmsf_pearson`, `pc_sim_percent` and, of three targets or more,
             `pairwise_rmsd_pearson`. NaN where a choice leaves it undefined.
         """
         result = {key: _nan_median(values[chosen]) for key, values in self.values.items()}
@@ -228,7 +228,8 @@ def differences(
         seed: Seed of the resamples.
 
     Returns:
-        Key to (second less first, low, high); the bounds are None below `MIN_TARGETS` targets.
+        The triple (second less first, low, high) by key; the bounds are None below `MIN_TARGETS`
+        targets.
 
     Raises:
         ValueError: Different numbers of targets.

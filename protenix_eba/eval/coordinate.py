@@ -116,7 +116,7 @@ def free_energy_kT(distance: Floats, edges: Floats) -> Floats:
         edges: `[B + 1]` of the bins.
 
     Returns:
-        `[B]`, not shifted: of normalised densities, so that ensembles compare without a fit.
+        `[B]`, from normalised densities and not shifted, so that ensembles compare without a fit.
     """
     counts, _ = np.histogram(distance, edges)
     density = counts / (len(distance) * np.diff(edges))

@@ -44,7 +44,7 @@ class Compute(Protocol):
             drawn: Frames of both, superposed, atoms in one order.
 
         Returns:
-            NaN where it is not defined.
+            The value; NaN if it is not defined.
 
         Raises:
             UserError: The target cannot be evaluated; it then fails with this reason.
@@ -104,7 +104,8 @@ def compute_metrics(
         frames: Of one target.
 
     Returns:
-        Key to value, and the same for each replica of the MD; no replica where there is only one.
+        The values by key, and such values for each replica of the MD; for none if there is only
+        one.
 
     Raises:
         UserError: A metric refuses the target.

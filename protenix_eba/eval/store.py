@@ -61,7 +61,7 @@ def read_target(path: Path, inputs: str | None = None) -> TargetResult | None:
         inputs: The fingerprint that it must have; any when None.
 
     Returns:
-        None where there is no such file, where it was made from other inputs, or where it is cut
+        The result; None if there is no such file, if it was made from other inputs, or if it is cut
         or of another version: what can be computed again is no error.
     """
     try:

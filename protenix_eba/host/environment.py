@@ -164,7 +164,7 @@ def ensure_ccd_cache(root: Path | str | None = None) -> Path:
         root: Folder to look in and to make them in; `protenix_root()` by default.
 
     Returns:
-        The folder.
+        The path of the folder.
 
     Raises:
         UserError: The folder cannot be written, or holds only one of the two files.
@@ -208,7 +208,7 @@ def prepare_pred_root(root: Path | str, checkpoint_path: Path | str, model_name:
         model_name: Protenix's name of the model, as in `protenix pred --model_name`.
 
     Returns:
-        The folder.
+        The path of the folder.
 
     Raises:
         UserError: There is no checkpoint at `checkpoint_path`, or a file is in the way.

@@ -65,7 +65,8 @@ def state_of(residue: str, hydrogens: Mapping[str, int], *, bridged: bool = Fals
         bridged: Whether a cysteine's sulfur is bonded to another.
 
     Returns:
-        "LYN" for a neutral lysine, always a tautomer for histidines, "" for what is usual.
+        The name, such as "LYN" for a neutral lysine; always a tautomer for histidines; "" for what
+        is usual.
     """
     if bridged or residue not in GROUPS:
         return ""

@@ -117,7 +117,7 @@ def partial_curves(
         open_share: `[N]` share of each atom's surface that water reaches.
 
     Returns:
-        Electrons, displaced water and surface water with each other, symmetric.
+        The products of electrons, displaced water and surface water with each other, symmetric.
     """
     known = list(dict.fromkeys(groups))
     kinds = np.array([known.index(group) for group in groups], dtype=np.int64)

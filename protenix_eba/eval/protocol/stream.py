@@ -158,7 +158,7 @@ def read_frames(
         kept: Receives the frames that were drawn, numbered through all replicas in their order.
 
     Returns:
-        Replica number to the moments of its frames.
+        The moments of the frames, by number of the replica.
 
     Raises:
         UserError: A file that cannot be read, or that holds another number of frames than it said.

@@ -185,7 +185,7 @@ def _neighbours(
     """Copy the atoms whose sphere meets the one at `at`, those close by first.
 
     Returns:
-        How many are close by, and how many there are.
+        The number of atoms that are close by, and the number of all that were copied.
     """
     x, y, z = at[0], at[1], at[2]
     for j in range(n_around):

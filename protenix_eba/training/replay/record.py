@@ -32,10 +32,11 @@ def measure(folder: Path, proteins: Sequence[ProteinFeatures], buffer: Buffer) -
         buffer: Buffer with the refreshes before it.
 
     Returns:
-        By target: `attempts`; `valid`, share of them; `labelled`, share with an energy;
-        `energy_kj_mol`, median after minimisation (None where none has one); `above_first_kj_mol`,
-        that above the first refresh's; `moved_angstrom`, median; `rmsf_angstrom`, mean over
-        C-alpha atoms; and `rmsf_ratio` to the first refresh's.
+        For each target `attempts`; `valid`, the share of valid ones; `labelled`, the share with an
+        energy; `energy_kj_mol`, the median after minimisation (None if none has one);
+        `above_first_kj_mol`, how far that is above the first refresh's; `moved_angstrom`, the
+        median RMSD of the minimisation; `rmsf_angstrom`, the mean over C-alpha atoms; and
+        `rmsf_ratio`, its ratio to the first refresh's.
     """
     labels = read_labels(folder / LABELS)
     found = {target.name: target for target in find_targets(folder)}
