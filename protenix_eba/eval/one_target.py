@@ -30,7 +30,7 @@ from protenix_eba.eval.protocol.panel import (
     Side,
     Structure,
 )
-from protenix_eba.eval.protocol.stream import Kept, Moments, Placement, pool, read_frames
+from protenix_eba.eval.protocol.stream import Kept, Moments, Placement, pool, read_moments
 from protenix_eba.eval.target_result import Arrays, TargetResult
 from protenix_eba.structures.sources import Conformations
 
@@ -119,8 +119,8 @@ class _Comparison:
         everything = {"all": np.arange(n_samples)}
         self.sample_kept = Kept(everything, everything, self.placement)
         ours, theirs = self.match.reference_atoms, self.match.sample_atoms
-        self.md_parts = read_frames(reference, ours, self.placement, self.md_kept)
-        sample_parts = read_frames(samples, theirs, self.placement, self.sample_kept)
+        self.md_parts = read_moments(reference, ours, self.placement, self.md_kept)
+        sample_parts = read_moments(samples, theirs, self.placement, self.sample_kept)
         self.md, self.sample = pool(self.md_parts.values()), pool(sample_parts.values())
         atoms = [reference.topology.atom(int(i)) for i in ours]
         # Without side chains nothing can be exposed.

@@ -63,7 +63,7 @@ def build_molecule(
     """Put the protein of a topology file together.
 
     Args:
-        source: Topology from `read_topology`.
+        source: Topology from `read_protein`.
         xyz: `[N_atom, 3]` in angstrom, reference coordinates, possibly cut by the box.
         box: `[3, 3]` in angstrom, or None.
         scratch: A folder for a file that is removed again.

@@ -39,7 +39,7 @@ from protenix_eba.structures.ascii_paths import ascii_path
 from protenix_eba.structures.frame_choice import FrameChoice
 from protenix_eba.structures.frames import Frame, TrajectoryFile, open_trajectory
 from protenix_eba.structures.md_files import Source, unpacked
-from protenix_eba.structures.md_topology import SourceTopology, read_topology
+from protenix_eba.structures.md_topology import SourceTopology, read_protein
 
 __all__ = ["import_target"]
 
@@ -108,7 +108,7 @@ def _import_into(
         files = unpacked(source, scratch)
         if files.topology is None or not files.trajectories:
             raise UserError("it has no topology or no trajectory")
-        system = _fitted(read_topology(files.topology), files.trajectories, notes)
+        system = _fitted(read_protein(files.topology), files.trajectories, notes)
         replicas = _count_frames(files.trajectories, system, problems, notes)
         wanted = choice.of(source.name, {r: found.whole_frames for r, found in replicas.items()})
         molecule = None

@@ -30,7 +30,7 @@ from protenix_eba.structures.md_bonds import bonds_of_protein
 from protenix_eba.structures.models import PDB_SUFFIXES
 from protenix_eba.structures.topology_files import load_topology_file, pdb_atom_lines, raw_names
 
-__all__ = ["SourceResidue", "SourceTopology", "read_topology"]
+__all__ = ["SourceResidue", "SourceTopology", "read_protein"]
 
 _MAX_MISSING_FRACTION: Final = 0.05
 _BACKBONE: Final = frozenset({"N", "CA", "C"})
@@ -98,7 +98,7 @@ class SourceResidue:
     after_cap: bool = False
 
 
-def read_topology(path: Path | str) -> SourceTopology:
+def read_protein(path: Path | str) -> SourceTopology:
     """Read PDB, mmCIF, GRO, PSF or mdtraj's HDF5 and pick the protein.
 
     Raises:

@@ -35,7 +35,7 @@ from protenix_eba.importing.one_target import import_target
 from protenix_eba.importing.sources import find_sources, source_of_files
 from protenix_eba.structures.frame_choice import FrameChoice
 from protenix_eba.structures.md_files import DcdLayout
-from protenix_eba.structures.md_topology import read_topology
+from protenix_eba.structures.md_topology import read_protein
 from protenix_eba.structures.psf_files import load_psf
 from protenix_eba.structures.sequences import Protein, protein_of_target, read_proteins, read_seed
 from protenix_eba.structures.sources import find_samples
@@ -747,7 +747,7 @@ def test_a_mark_before_the_first_atom_hides_none(encoding: str, tmp_path: Path) 
     path = tmp_path / "prot.pdb"
     path.write_bytes("\r\n".join([*lines, "END", ""]).encode(encoding))
     assert load_topology(Target("prot", path, {})).n_atoms == len(lines)
-    assert len(read_topology(path).columns) == len(lines)
+    assert len(read_protein(path).columns) == len(lines)
     assert open_structure(path).topology.getNumAtoms() == len(lines)
     if encoding == "utf-8-sig":
         assert find_samples([path])[0]["prot"].topology.n_atoms == len(lines)

@@ -19,7 +19,7 @@ from protenix_eba.energy.protocol import protocol_by_name
 from protenix_eba.energy.structure import complete_structure
 from protenix_eba.energy.system import TargetEnergy
 from protenix_eba.protein.residue_names import CAP_ATOMS
-from protenix_eba.structures.md_topology import read_topology
+from protenix_eba.structures.md_topology import read_protein
 
 # Folders of packages that the tests may have, with structures.
 FOLDERS = [("pdbfixer", "tests/data"), ("openmm", "app/data"), ("fastmdanalysis", "data"),
@@ -71,7 +71,7 @@ def read_by_gemmi(path: Path) -> tuple[str, list[int]]:
 def read_here(path: Path) -> tuple[str, list[int]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        source = read_topology(path)
+        source = read_protein(path)
     protein = [residue for residue in source.residues if residue.name not in CAP_ATOMS]
     letters = "".join(letter(residue.name) for residue in protein)
     return letters, [len(residue.atoms) for residue in protein]

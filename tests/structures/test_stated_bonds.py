@@ -11,7 +11,7 @@ import pytest
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.energy.prepare import open_structure
-from protenix_eba.structures.md_topology import read_topology
+from protenix_eba.structures.md_topology import read_protein
 from protenix_eba.structures.stated_bonds import stated_bonds
 
 DEMO = Path(__file__).parents[2] / "protenix_eba" / "demo_data"
@@ -90,7 +90,7 @@ def test_a_bond_to_another_molecule_refuses_the_topology_by_name(
     suffix: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"the covalent bond ASP 3 CG - ZN 9 ZN cannot be"):
-        read_topology(written(tmp_path / f"x.{suffix}", ZINC))
+        read_protein(written(tmp_path / f"x.{suffix}", ZINC))
 
 
 def conect(path: Path, first: tuple[str, str], second: tuple[str, str], again: int = 0) -> Path:
@@ -111,7 +111,7 @@ def conect(path: Path, first: tuple[str, str], second: tuple[str, str], again: i
 @pytest.mark.parametrize("again", [0, 50], ids=["own serial numbers", "serial numbers begin anew"])
 def test_conect_is_read_as_mdtraj_reads_it(again: int, tmp_path: Path) -> None:
     path = conect(tmp_path / "x.pdb", LYSINE, ASPARTATE, again)
-    source = read_topology(path)
+    source = read_protein(path)
     bonded = mdtraj.load_pdb(str(conect(tmp_path / "y.pdb", LYSINE, ASPARTATE))).topology
     expected = [
         (one.index, other.index)
@@ -136,7 +136,7 @@ def test_bonds_of_psf_files_are_those_between_residues(tmp_path: Path) -> None:
     head = ["PSF", "", "       1 !NTITLE", " REMARKS", "", f"{len(rows):8d} !NATOM"]
     text = [*head, *rows, "", f"{len(pairs):8d} !NBOND: bonds", *bonds, "", "       0 !NTHETA", ""]
     (tmp_path / "x.psf").write_text("\n".join([*text, ""]))
-    found = read_topology(tmp_path / "x.psf")
+    found = read_protein(tmp_path / "x.psf")
     place = np.argsort(found.columns)
     peptide = [(where[str(i), "C"], where[str(i + 1), "N"]) for i in range(1, 5)]
     expected = [sorted(place[list(pair)].tolist()) for pair in [*peptide, pairs[-1]]]

@@ -19,7 +19,7 @@ from protenix_eba.eval.protocol.ensemble import AtomMatch
 from protenix_eba.eval.protocol.metrics import fluctuation
 from protenix_eba.structures.sources import Conformations
 
-__all__ = ["Kept", "Moments", "Placement", "pool", "read_frames"]
+__all__ = ["Kept", "Moments", "Placement", "pool", "read_moments"]
 
 _CHUNK_BYTES: Final = 8 << 20
 
@@ -146,7 +146,7 @@ class _Fit:
         return result
 
 
-def read_frames(
+def read_moments(
     source: Conformations, atoms: Ints, placement: Placement, kept: Kept
 ) -> dict[int, Moments]:
     """Read every frame of every replica once.
