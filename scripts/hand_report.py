@@ -62,7 +62,7 @@ def peptides_table(rows: Sequence[dict[str, Any]]) -> str:
     """A start under each sampler, as judge_start.py found it: means of groups of peptides."""
     headings = (
         *("peptides", "sampler", "valid, %", "with a D residue, %", "bond rms, Å"),
-        *("JSD torsions, bits", "of MD replicas", "W1 of the ends, Å", "of MD replicas"),
+        *("JSD torsions, bits", "of as many draws", "W1 of the ends, Å", "of MD replicas"),
     )
     lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     for title, seen, glycine in (
@@ -92,7 +92,7 @@ def peptides_line(title: str, sampler: str, group: Sequence[dict[str, Any]]) -> 
         *(f"{title} ({len(group)})", sampler),
         f"{100 * mean['valid']:.1f} (worst {100 * worst:.1f})",
         f"{100 * mean['inverted']:.1f}",
-        *(f"{mean[key]:.3f}" for key in ("bond_rms_angstrom", "torsions", "torsions_md")),
+        *(f"{mean[key]:.3f}" for key in ("bond_rms_angstrom", "torsions", "torsions_drawn")),
         *(f"{mean[key]:.2f}" for key in ("w1_angstrom", "w1_md")),
     )
     return f"| {' | '.join(cells)} |"

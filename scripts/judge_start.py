@@ -60,11 +60,19 @@ def row(md: Target, samples: Target, *, seen: bool, sampler: str) -> dict[str, A
         "inverted": found["inverted"] / len(ends),
         "bond_rms_angstrom": found["bond_rms_angstrom"],
         "torsions": proof_report.torsion_jsd([found], truth),
+        "torsions_drawn": torsions_drawn(truth, int(np.sum(found["torsions"]))),
         "torsions_md": proof_report.torsions_among(truth),
         "w1_angstrom": w1_angstrom(ends, np.concatenate(replicas)),
         "w1_md": proof_report.among(replicas, w1_angstrom),
         "bond_rms_md": truth["bond_rms_angstrom"],
     }
+
+
+def torsions_drawn(truth: dict[str, Any], n: int) -> float:
+    """Return the divergence that as many torsions show which are drawn from the MD's own."""
+    counts = np.sum(truth["torsions"], axis=0)
+    drawn = np.random.default_rng(0).multinomial(n, counts / counts.sum())
+    return proof_report.torsion_jsd([{"torsions": [drawn]}], truth)
 
 
 def judge(start: Path, n: int) -> list[dict[str, Any]]:
