@@ -56,7 +56,7 @@ def test_samples_are_minimised_and_failures_told_through_an_interrupt(sampled, t
         mdtraj.load_xtc(str(folder / f"{NAME}.xtc"), top=str(folder / f"{NAME}.pdb"))
         for folder in (sampled, out)
     )
-    assert [str(a) for a in after.atoms] == [str(a) for a in before.topology.atoms]
+    assert [str(a) for a in after.topology.atoms] == [str(a) for a in before.topology.atoms]
     for row, frame in ((rows[0], 0), (rows[2], 2)):
         assert float(row["energy_kj_mol"]) < float(row["initial_energy_kj_mol"])
         moved = 10 * mdtraj.rmsd(after[int(row["frame"])], before[frame])[0]

@@ -17,6 +17,7 @@ from protenix_eba.energy.table import EnergyLabels, read_labels, write_labels
 from protenix_eba.host.config import EBAConfig
 from protenix_eba.host.embeddings import TrunkEmbeddings, save_embeddings
 from protenix_eba.host.features import protein_features
+from protenix_eba.structures import trajectories
 from protenix_eba.structures.sequences import protein_of_target
 from protenix_eba.structures.trajectories import find_targets
 from protenix_eba.training.data import epochs
@@ -128,12 +129,16 @@ def test_a_loader_looks_at_each_label_once(loaders, monkeypatch):
 
 
 def test_what_a_loader_keeps_grows_with_the_number_of_targets_without_coordinates(loaders):
-    sizes = [kept_bytes(lambda config=config: load(config)) for config, *_ in loaders]
+    sizes = []
+    for config, *_ in loaders:
+        trajectories._topology.cache_clear()  # of these some are kept, whoever read them
+        sizes.append(kept_bytes(lambda config=config: load(config)))
     (_, kept_few), (many, kept_many) = sizes
     assert kept_many / kept_few < 1.2 * RATIO
     n_atoms = len(many.sources[0].mask)
     coordinates = MANY * 3 * FRAMES * n_atoms * 12
-    assert kept_many < 0.4 * coordinates  # frame hashes and energies, of a very small protein
+    # Frame hashes, energies and some topologies, of a very small protein.
+    assert kept_many < 0.5 * coordinates
 
 
 def test_an_item_costs_the_same_whatever_the_number_of_targets(loaders):
@@ -144,7 +149,8 @@ def test_an_item_costs_the_same_whatever_the_number_of_targets(loaders):
 
 def test_items_leave_no_coordinates_in_memory(loaders):
     loader = loaders[0][1]
-    loader[0]
+    for index in range(60):  # where the frames of each file stand is found once, and kept
+        loader[index]
     tracemalloc.start()
     for index in range(60):
         loader[index]
