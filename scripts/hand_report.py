@@ -59,7 +59,7 @@ def hand_figure(hand: dict[str, Any]) -> bytes:
 
 
 def peptides_table(rows: Sequence[dict[str, Any]]) -> str:
-    """A start under each sampler, as judge_start.py found it: means of groups of peptides."""
+    """Return a table of a start as judge_start.py found it: means of groups of peptides."""
     headings = (
         *("peptides", "sampler", "valid, %", "with a D residue, %", "bond rms, Å"),
         *("JSD torsions, bits", "of as many draws", "W1 of the ends, Å", "of MD replicas"),
@@ -85,7 +85,7 @@ def peptides_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def peptides_line(title: str, sampler: str, group: Sequence[dict[str, Any]]) -> str:
-    """Means over a group of peptides, the worst of them in brackets where it counts."""
+    """Return means over a group of peptides, the worst of them in brackets where it counts."""
     mean = {key: np.mean([row[key] for row in group]) for key in group[0] if key not in NAMES}
     worst = min(row["valid"] for row in group)
     cells = (

@@ -4,7 +4,7 @@ Each peptide of a folder that make_peptide_start.py has filled is sampled, also 
 never saw, and compared with its own MD. A stopped run goes on from what is sampled.
 
 Example:
-    python scripts/judge_start.py runs/tetra --document
+    python scripts/judge_start.py runs/tetra -n 100 --document
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("start", type=Path, help="folder that make_peptide_start.py has filled")
-    parser.add_argument("-n", type=int, default=200, help="samples of each peptide")
+    parser.add_argument(
+        "-n", type=int, default=200, help="samples of each peptide [default: %(default)s]"
+    )
     parser.add_argument("--document", action="store_true", help="fill in docs/proof.md")
     options = parser.parse_args()
     try:

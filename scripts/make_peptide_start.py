@@ -6,7 +6,7 @@ A run that is stopped goes on where it was. With --ship the result takes the shi
 Examples:
     python scripts/make_peptide_start.py --out runs/peptides
     python scripts/make_peptide_start.py --out runs/peptides --max-steps 100000 --ship
-    python scripts/make_peptide_start.py --out runs/tetra --sequences ADNY CHAI --held-out DIVE
+    python scripts/make_peptide_start.py --out runs/tetra --sequences ADNY CHAI GGG --held-out DIVE
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Final
 import torch
 from safetensors.torch import save_file
 
-from make_glycine_md import PLAIN, SETS, glycines
+from make_glycine_md import PLAIN, SETS
 from make_glycine_md import run as simulate
 from protenix_eba.cli.session import load_configuration
 from protenix_eba.core.errors import UserError
@@ -113,9 +113,16 @@ def shown(out: Path, wanted: Wanted) -> Path:
     folder.mkdir(exist_ok=True)
     for name in wanted.peptides:
         link = folder / name
-        if name not in wanted.held_out and not link.exists():
+        if name in wanted.held_out:
+            link.unlink(missing_ok=True)
+        elif not link.exists():
             link.symlink_to((out / "md" / name).resolve())
     return folder
+
+
+def named(sequences: list[str]) -> dict[str, str]:
+    """Return sequences by name: gly4 for GGGG, others are their own names."""
+    return {f"gly{len(one)}" if set(one) == {"G"} else one: one for one in sequences}
 
 
 def training_keys(wanted: Wanted) -> list[str]:
@@ -182,10 +189,10 @@ def main() -> int:
         "--ship", action="store_true", help="replace the start that the package ships by the result"
     )
     options = parser.parse_args()
-    chosen = [*(options.sequences or []), *options.held_out]
     wanted = Wanted(
-        peptides={name: name for name in chosen} or glycines(options.lengths),
-        held_out=tuple(options.held_out),
+        peptides=named(options.sequences or ["G" * n for n in options.lengths])
+        | named(options.held_out),
+        held_out=tuple(named(options.held_out)),
         replicas=options.replicas,
         frames=options.frames,
         max_steps=options.max_steps,

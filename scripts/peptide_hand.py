@@ -1,14 +1,14 @@
-"""Whether a small diffusion module learns the hand of a peptide, one change at a time.
+"""Test whether a small diffusion module learns the hand of a peptide, one change at a time.
 
 Stock sampling turns each structure at random in every step. So the hand of an amino acid has to be
 read from a product of three coordinates, and small budgets did not learn it. Each variant trains a
 small module from nothing on MD of one peptide. It is judged by its samples (residues that come out
 D) and by its errors on held-out conformers and on their mirror images: a module that knows the hand
-cannot reproduce the latter. A stopped run goes on from its last checkpoint, not
-to the last bit: its learning rate falls with the CPU time that is used.
+cannot reproduce the latter. A stopped run goes on from its last checkpoint, not to the last bit:
+its learning rate falls with the CPU time that is used.
 
 Examples:
-    python scripts/peptide_hand.py --out runs/hand --document   # 70 minutes; then the document
+    python scripts/peptide_hand.py --out runs/hand --document   # 80 minutes; then the document
     python scripts/peptide_hand.py --out runs/hand --minutes 90 --variants fading
 """
 
@@ -261,7 +261,7 @@ def measured(model: ConformerDenoiser, data: Peptide) -> dict[str, Any]:
 
 
 def torsion_jsd(x: Tensor, data: Peptide) -> float:
-    """Mean Jensen-Shannon divergence of each phi and psi from the held-out ones, in 30 degrees."""
+    """Return the mean divergence of each phi and psi from the held-out ones, in 30 degrees."""
     parts = []
     for xyz in (x, data.held):
         trajectory = mdtraj.Trajectory(xyz.numpy() / 10, None)

@@ -47,14 +47,14 @@ Example: fine-tune on the conformations and energies of a recipe, two steps only
 
 
 class DryRunOptions(NamedTuple):
-    """That nothing is to be trained, only tried; and the memory in GiB that it is held against."""
+    """The options of a run that is only tried, with the device's memory in GiB."""
 
     memory_gib: float | None
 
 
 @TRAINERS.register("af3")
 def host_trainer(configs: Any) -> Trainer:
-    """Protenix's own trainer."""
+    """Build Protenix's own trainer."""
     from runner.train import AF3Trainer
 
     trainer: Trainer = AF3Trainer(configs)
@@ -85,7 +85,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def split(argv: Sequence[str]) -> tuple[Arguments, DryRunOptions | None]:
-    """Take the command line apart: what the host knows too, and what is ours.
+    """Split the command line into what the host knows too, and what is ours.
 
     Args:
         argv: The words after the name of the command.
@@ -109,7 +109,7 @@ def split(argv: Sequence[str]) -> tuple[Arguments, DryRunOptions | None]:
 
 
 def main() -> None:
-    """Do what the command line asks for; failures become an exit status and a message.
+    """Do what the command line asks for; turn failures into an exit status and a message.
 
     Raises:
         SystemExit: Status 2 for unusable input, 130 for an interrupt, 143 for SIGTERM.
@@ -127,7 +127,7 @@ def main() -> None:
 
 
 def program() -> NoReturn:
-    """Entry point of the console script."""
+    """Run the command: the entry point of the console script."""
     status = 0
     try:
         main()

@@ -21,7 +21,7 @@ __all__ = ["EndBias", "bias_of", "replica_distances", "write_bias_csv"]
 
 @dataclass(frozen=True, kw_only=True)
 class EndBias:
-    """V = -depth / (1 + exp((d - centre) / width)): it draws the ends of a chain together.
+    """A well that draws a chain's ends together: V = -depth / (1 + exp((d - centre) / width)).
 
     d is the distance from the N of the first residue to the C of the last one. V is smooth and
     bounded, so that weights exp(V / kT) lead back to the ensemble without it.
@@ -37,12 +37,12 @@ class EndBias:
     width_angstrom: float = 1.0
 
     def energy_kj_mol(self, distance_angstrom: NDArray[np.floating]) -> NDArray[np.float64]:
-        """V at each distance, in float64."""
+        """Return V at each distance, in float64."""
         steps = (distance_angstrom - self.centre_angstrom) / self.width_angstrom
         return -self.depth_kj_mol / (1.0 + np.exp(np.asarray(steps, dtype=np.float64)))
 
     def force(self, topology: Any) -> Any:
-        """The same as an `openmm.CustomBondForce`, in kJ/mol and nm."""
+        """Return V as an `openmm.CustomBondForce`, in kJ/mol and nm."""
         import openmm
 
         force = openmm.CustomBondForce("-depth / (1 + exp((r - centre) / width))")
@@ -54,20 +54,20 @@ class EndBias:
 
 
 def bias_of(target: Target) -> EndBias:
-    """The bias that a target's `provenance.json` says it was simulated with."""
+    """Return the bias that a target was simulated with, by its `provenance.json`."""
     record: Any = read_json(target.topology_path.parent / "provenance.json")
     return EndBias(**record["settings"]["bias"])
 
 
 def replica_distances(target: Target) -> dict[int, NDArray[np.floating]]:
-    """End-to-end distances of all frames of each replica, angstrom."""
+    """Return the end-to-end distances of all frames of each replica, angstrom."""
     topology = load_topology(target)
     frames = {r: np.arange(frame_count(target, r)) for r in target.trajectory_paths}
     return {r: end_distance(topology, read_frames(target, r, rows)) for r, rows in frames.items()}
 
 
 def write_bias_csv(path: Path, targets: Sequence[Target]) -> None:
-    """V of every frame, as `protenix-eba label import-csv --bias` reads it."""
+    """Write V of every frame, as `protenix-eba label import-csv --bias` reads it."""
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["target", "replica", "frame", "bias_kj_mol"])

@@ -36,7 +36,7 @@ _BLOCK: Final = 500  # frames that are read at a time
 
 @dataclass(frozen=True)
 class ColvarChoice:
-    """What PLUMED's files do not say.
+    """Choices about PLUMED's files that the files do not state.
 
     Attributes:
         targets: Target of each file, or one for all; may be left out for a single target.
@@ -62,7 +62,7 @@ class ColvarChoice:
 
 
 class Imported(NamedTuple):
-    """Labels, and what the user should know of how they were read."""
+    """Labels, and notes for the user on how they were read."""
 
     labels: EnergyLabels
     remarks: list[str]
@@ -79,7 +79,7 @@ def labels_by_frame(
     bias: bool,
     colvar: ColvarChoice | None = None,
 ) -> Imported:
-    """Labels of the frames of trajectories, from numbers that the user brings.
+    """Make labels of the frames of trajectories from numbers that the user brings.
 
     MD under U + V has the distribution exp(-(U + V) / kT). Its frames weighted by exp(+V / kT) have
     that of U: minus the bias is the energy to align to, without length scaling (Torrie and
@@ -156,7 +156,7 @@ def _from_csv(paths: Sequence[Path], column: str) -> _Values:
 
 
 def _read(path: Path, column: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number and cells of each line."""
+    """Yield the number and the cells of each line."""
     wanted = (*_KEYS, column)
     try:
         reader = csv.DictReader(text_lines(path, "save it as CSV"), skipinitialspace=True)
@@ -221,7 +221,7 @@ def _from_colvars(
 def _owners(
     paths: Sequence[Path], targets: Mapping[str, Target], choice: ColvarChoice
 ) -> list[tuple[str, int]]:
-    """Target and replica of each file."""
+    """Return the target and the replica of each file."""
     names = list(choice.targets) or list(targets)
     if len(names) not in (1, len(paths)) or (not choice.targets and len(names) > 1):
         raise UserError(
@@ -270,7 +270,7 @@ def _of_target(structure: CompleteStructure, origin: Mapping[str, Any]) -> dict[
 def _rows(
     target: Target, replica: int, values: Mapping[int, float], bias: bool
 ) -> Iterator[dict[str, Any]]:
-    """What the label rows of one replica say of its frames."""
+    """Yield the label rows for the frames of one replica."""
     n_frames = frame_count(target, replica)
     beyond = sorted(frame for frame in values if not 0 <= frame < n_frames)
     if beyond:
@@ -294,7 +294,7 @@ def _rows(
 
 
 def _energy(value: float, bias: bool, has_coordinates: bool) -> dict[str, Any]:
-    """Energy, status and reason of a row; nothing was minimised."""
+    """Return a row's energy, status and reason; nothing was minimised."""
     status, reason = "ok", ""
     if not has_coordinates:
         status, reason = "skipped", "the frame's coordinates are not finite"

@@ -14,7 +14,7 @@ __all__ = ["places", "within_residues"]
 
 
 def places(atoms: Iterable[Any]) -> list[tuple[int, str]]:
-    """Residue index and name of each atom, by which two files of one protein are matched.
+    """Return residue index and name of each atom, by which two files of one protein are matched.
 
     Caps are not counted: a model's conformations have none. Their own atoms are named after them.
 
@@ -31,7 +31,7 @@ def places(atoms: Iterable[Any]) -> list[tuple[int, str]]:
 
 
 def within_residues(topology: Any) -> Any:
-    """The topology with each cap inside the residue that it caps, as CHARMM's patches have it.
+    """Return the topology with each cap in the residue that it caps, for CHARMM's patches.
 
     Atoms keep their order, so that coordinates stay as they are.
 
@@ -53,7 +53,7 @@ def within_residues(topology: Any) -> Any:
 
 
 def _groups(residues: list[Any]) -> list[list[Any]]:
-    """Residues with the caps before and behind them."""
+    """Return residues, each with the caps before and behind it."""
     groups: list[list[Any]] = []
     open_cap = False
     for residue in residues:

@@ -1,4 +1,4 @@
-"""What makes a conformation unusable before its minimisation, and suspicious after it."""
+"""Checks of a conformation: is it usable before minimisation, is it sound after it?"""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _MAX_BOND_NM: Final = 0.25
 
 
 class Geometry(NamedTuple):
-    """What is checked in every conformation of one topology.
+    """The bonds, angles and hands that every conformation of one topology is checked for.
 
     Attributes:
         peptide_bonds: `[B, 2]` indices of the bonded C and N of consecutive residues.
@@ -59,7 +59,7 @@ class Geometry(NamedTuple):
 
     @classmethod
     def of(cls, topology: Any) -> Geometry:
-        """From an openmm.app.Topology."""
+        """Derive what is checked from an openmm.app.Topology."""
         centres, names = [], []
         for residue in topology.residues():
             atoms = {atom.name: atom.index for atom in residue.atoms()}
@@ -83,7 +83,7 @@ def _peptide_bonds(topology: Any) -> NDArray[np.int64]:
 
 
 def problem_before(xyz_nm: NDArray[np.floating], geometry: Geometry, *, generated: bool) -> str:
-    """Why these coordinates `[M, 3]` have no meaningful energy; empty when they have.
+    """Return why coordinates `[M, 3]` have no meaningful energy; empty when they have.
 
     Args:
         xyz_nm: Coordinates of all M atoms.
@@ -110,7 +110,7 @@ def _unlike_md(xyz_nm: NDArray[np.floating], geometry: Geometry) -> str:
 
 
 def problem_after(initial_kj_mol: float, final_kj_mol: float, xyz_nm: NDArray[np.floating]) -> str:
-    """Why a minimisation that ended here has failed; empty when it has not."""
+    """Return why a minimisation that ended here has failed; empty when it has not."""
     if not math.isfinite(final_kj_mol) or not np.isfinite(xyz_nm).all():
         return "minimised energy is not finite"
     if final_kj_mol > initial_kj_mol:
@@ -119,7 +119,7 @@ def problem_after(initial_kj_mol: float, final_kj_mol: float, xyz_nm: NDArray[np
 
 
 def absurd_energy(energy_kj_mol: float, n_atoms: int, *, clashes: bool) -> str:
-    """Why no conformation of a molecule has this energy; empty where one may.
+    """Return why no conformation of a molecule has this energy; empty where one may.
 
     Args:
         energy_kj_mol: Energy of the conformation.
@@ -137,7 +137,7 @@ def absurd_energy(energy_kj_mol: float, n_atoms: int, *, clashes: bool) -> str:
 
 
 def absurd_force(force_kj_mol_nm: float, atom: str) -> str:
-    """Why no conformation of a molecule has this largest force; empty where one may.
+    """Return why no conformation has this largest force; empty where one may.
 
     Args:
         force_kj_mol_nm: On one atom.
@@ -154,7 +154,7 @@ def absurd_force(force_kj_mol_nm: float, atom: str) -> str:
 def moved_bond(
     before_nm: NDArray[np.floating], after_nm: NDArray[np.floating], geometry: Geometry
 ) -> str:
-    """The bond that a minimisation stretched or shrank too far for MD; empty where none is.
+    """Describe the bond that a minimisation changed too much for MD; empty where none is.
 
     Args:
         before_nm: `[M, 3]` coordinates of MD.
@@ -173,7 +173,7 @@ def moved_bond(
 
 
 def torn_bond(xyz_nm: NDArray[np.floating], geometry: Geometry) -> str:
-    """The longest bond of minimised coordinates `[M, 3]` if it is none; empty otherwise."""
+    """Describe the longest bond of minimised coordinates `[M, 3]` if it is torn; else empty."""
     first, second = geometry.bonds.T
     length = np.linalg.norm(xyz_nm[first] - xyz_nm[second], axis=1)
     if not len(length) or length.max() <= _MAX_BOND_NM:
@@ -184,7 +184,7 @@ def torn_bond(xyz_nm: NDArray[np.floating], geometry: Geometry) -> str:
 
 
 def moved_angstrom(before_nm: NDArray[np.floating], after_nm: NDArray[np.floating]) -> float:
-    """All-atom RMSD of two conformations `[M, 3]` after superposition."""
+    """Return the all-atom RMSD of two conformations `[M, 3]` after superposition."""
     before, after = (
         mdtraj.Trajectory(np.asarray(xyz, dtype=np.float32)[None], None)
         for xyz in (before_nm, after_nm)

@@ -1,4 +1,4 @@
-"""How two label tables agree on the frames that both have."""
+"""Agreement of two label tables on the frames that both have."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["LabelAgreement", "compare_labels"]
 
 
 class LabelAgreement(NamedTuple):
-    """Agreement for one target.
+    """The agreement of two tables for one target.
 
     Attributes:
         target: Its name.
@@ -33,7 +33,7 @@ class LabelAgreement(NamedTuple):
 
 
 def compare_labels(first: EnergyLabels, second: EnergyLabels) -> list[LabelAgreement]:
-    """Agreement of the finite energies, target by target.
+    """Compare the finite energies of two tables, target by target.
 
     Raises:
         UserError: No frame in common.

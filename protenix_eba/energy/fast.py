@@ -36,18 +36,18 @@ _INTS = np.ctypeslib.ndpointer(np.int32, flags="C_CONTIGUOUS")
 
 
 def can_accelerate() -> bool:
-    """Whether this machine has a C compiler and an OpenMM with PythonForce (8.4 or later)."""
+    """Tell whether this machine has a C compiler and OpenMM with PythonForce (8.4 or later)."""
     return hasattr(openmm, "PythonForce") and _library() is not None
 
 
 def c_compiler() -> str | None:
-    """The C compiler that builds the routine, None where there is none."""
+    """Return the C compiler that builds the routine, or None."""
     return shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    """The compiled routine, built once for each source version and kept in the user cache."""
+    """Load the compiled routine, built once for each source version into the user cache."""
     compiler = c_compiler()
     source = importlib.resources.files("protenix_eba.energy").joinpath("gbn2.c")
     with importlib.resources.as_file(source) as path:
@@ -83,7 +83,7 @@ def _compile(compiler: str, source: Path, target: Path) -> None:
 
 
 def accelerate(system: openmm.System) -> openmm.System:
-    """A copy of `system` with the same energies and cheaper evaluation on a CPU.
+    """Return a copy of `system` with the same energies and cheaper evaluation on a CPU.
 
     Args:
         system: System from a CHARMM36 or Amber force field with "implicit/gbn2.xml", NoCutoff.
@@ -145,13 +145,13 @@ def _fold_lennard_jones(system: openmm.System) -> None:
 
 
 def _table(function: Any) -> NDArray[np.float64]:
-    """A Discrete2DFunction as an array `[x, y]`."""
+    """Return a Discrete2DFunction as an array `[x, y]`."""
     size_x, size_y, values = function.getFunctionParameters()
     return np.asarray(values, dtype=np.float64).reshape(size_y, size_x).T
 
 
 def _gbn2(force: openmm.CustomGBForce) -> Compute:
-    """A PythonForce callback with the parameters of an OpenMM GBSAGBn2Force."""
+    """Build a PythonForce callback with the parameters of an OpenMM GBSAGBn2Force."""
     library = _library()
     if library is None:
         raise RuntimeError("no compiled GBn2 routine on this machine")
@@ -186,7 +186,7 @@ def _gbn2(force: openmm.CustomGBForce) -> Compute:
 
 
 def _dielectrics(force: openmm.CustomGBForce) -> tuple[float, float, float]:
-    """Solute and solvent permittivity and kappa (1/nm), which OpenMM writes into the formula."""
+    """Return solute and solvent permittivity and kappa (1/nm), from OpenMM's formula."""
     constants = {}
     for term in force.getEnergyTermParameters(0)[0].split(";")[1:]:
         name, _, value = term.partition("=")

@@ -30,7 +30,7 @@ _TEMPLATES: Final = frozenset({*HEAVY_ATOMS, "HSD", "HSE", "HSP", "CYM"})
 
 @functools.cache
 def force_field(files: tuple[str, ...]) -> app.ForceField:
-    """The force field of OpenMM's files of these names, read once in each process.
+    """Load the force field in OpenMM's files of these names, once in each process.
 
     Of CHARMM's only amino acids, with their protonation states, caps and disulfides.
 
@@ -47,12 +47,12 @@ def force_field(files: tuple[str, ...]) -> app.ForceField:
 
 
 def is_charmm(name: str) -> bool:
-    """Whether a force field makes chain ends and caps by patches, as CHARMM's do."""
+    """Tell whether a force field makes chain ends and caps by patches, as CHARMM's do."""
     return name.startswith("charmm")
 
 
 def _amino_acids(name: str) -> BytesIO:
-    """A file of CHARMM's less the templates, patches, types and terms of other molecules."""
+    """Reduce a CHARMM file to the templates, patches, types and terms of proteins."""
     root = parse(_DATA / name).getroot()
     _keep(root, "Residues", lambda residue: residue.get("name") in _TEMPLATES)
     for residue in root.iterfind("Residues/Residue"):
@@ -77,11 +77,11 @@ def _keep(root: Element, room: str, wanted: Callable[[Element], bool]) -> None:
 
 
 def _kinds(term: Element) -> set[str]:
-    """Types and classes of the atoms that a term is for; "" stands for any."""
+    """Return types and classes of the atoms that a term is for; "" stands for any."""
     return {kind for name, kind in term.items() if name.startswith(("type", "class"))}
 
 
 def _is_applied(patch: Element) -> bool:
-    """Whether the patch itself names an amino acid, "1:CYS", as that of disulfides does."""
+    """Tell whether a patch itself names an amino acid, as "1:CYS" of disulfides does."""
     names = (residue.get("name", "") for residue in patch.iterfind("ApplyToResidue"))
     return any(name.split(":")[-1] in _TEMPLATES for name in names)

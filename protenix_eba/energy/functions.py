@@ -62,7 +62,7 @@ class EnergyFunction(Protocol):
     def __call__(
         self, topology: app.Topology, protocol: EnergyProtocol, constrained: bool, /
     ) -> openmm.System:
-        """The system of a molecule.
+        """Build the System of a molecule.
 
         Args:
             topology: Topology with every atom, including hydrogens.
@@ -88,7 +88,7 @@ ENERGIES: Final[Registry[EnergyFunction]] = Registry("energy function")
 def create_system(
     topology: app.Topology, protocol: EnergyProtocol, *, constrained: bool
 ) -> openmm.System:
-    """The protocol's energy function for a complete topology, its terms in groups of `GROUPS`.
+    """Create the protocol's System for a complete topology, its terms in groups of `GROUPS`.
 
     Args:
         topology: Topology with every atom.
@@ -114,7 +114,7 @@ def create_system(
 
 
 def python_system(topology: app.Topology, compute: Compute) -> openmm.System:
-    """A System whose energy is a Python function.
+    """Create a System whose energy is a Python function.
 
     Args:
         topology: Topology with every atom.
@@ -161,7 +161,7 @@ def _as_templates_have_it(topology: app.Topology, protocol: EnergyProtocol) -> a
 
 
 def _unmatched(topology: app.Topology, protocol: EnergyProtocol, message: str) -> str:
-    """The residue that OpenMM's message names by its index, as the file has it."""
+    """Name the residue that OpenMM's message gives by its index, as the file has it."""
     found = re.match(r"No template found for residue (\d+)", message)
     if protocol.function != FORCE_FIELD or not found:
         return message

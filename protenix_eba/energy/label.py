@@ -53,7 +53,7 @@ _CHUNK = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
-    """Who computes.
+    """The processes that compute labels, and their limits.
 
     Attributes:
         jobs: Processes, one thread each.
@@ -79,7 +79,7 @@ _ONE_PROCESS: Final = Workers()
 
 @dataclass(frozen=True)
 class LabelReport:
-    """What a labelling run did.
+    """The outcome of a labelling run.
 
     Attributes:
         labels: All rows now in the table.
@@ -193,7 +193,7 @@ def _collect(
 def _count_frames(
     sources: list[FrameSource], choice: FrameChoice, problems: list[str]
 ) -> dict[tuple[str, int], NDArray[np.int64]]:
-    """Frames wanted of each replica; replicas that cannot be read whole become problems."""
+    """Count the frames wanted of each replica; unreadable replicas become problems."""
     wanted = {}
     for source in sources:
         counts = {}
@@ -219,7 +219,7 @@ def _chunks(
     problems: list[str],
     jobs: int,
 ) -> Iterator[Chunk]:
-    """The work that is left, read lazily; few frames are shared out to all processes."""
+    """Yield the work that is left, read lazily; few frames are shared out to all processes."""
     for source in sources:
         structure = _structure_or_reason(source, references, protonation)
         if isinstance(structure, CompleteStructure):
@@ -263,7 +263,7 @@ def _structure_or_reason(
 def _run(
     chunks: Iterator[Chunk], job: Job, workers: Workers, total: int, known: KnownLabels
 ) -> int:
-    """Run all chunks with a bar; returns the number of rows computed."""
+    """Run all chunks with a bar and return the number of rows computed."""
     computed = without = 0
     tasks = (delayed(label_chunk)(chunk, job) for chunk in chunks)
     results = run_parallel(tasks, workers.jobs, workers.backend, workers.scheduler)
@@ -284,7 +284,7 @@ def minimised_energies(
     *,
     platform: str = "auto",
 ) -> list[FrameEnergy]:
-    """Energies of conformations that are in memory, for example generated ones.
+    """Label conformations that are in memory, for example generated ones.
 
     Args:
         topology: One frame with N atoms, heavy atoms at least; it decides protonation and

@@ -17,7 +17,7 @@ from scipy.sparse.linalg import lsqr
 from protenix_eba.energy.functions import GROUPS
 from protenix_eba.energy.protocol import EnergyProtocol
 
-__all__ = ["Minimised", "Minimiser", "OutOfTime", "Stage", "stage"]
+__all__ = ["Minimised", "Minimiser", "OutOfTime", "SystemInContext", "system_in_context"]
 
 
 class OutOfTime(Exception):
@@ -36,7 +36,7 @@ _STRAINED_KJ_MOL_NM: Final = 200.0
 
 
 class Minimised(NamedTuple):
-    """The end of a minimisation.
+    """The result of a minimisation.
 
     Attributes:
         energy_kj_mol: Energy of the minimised conformation.
@@ -50,20 +50,20 @@ class Minimised(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One System ready for evaluation; `constraints` are its pairs of particles `[C, 2]`."""
+class SystemInContext:
+    """A System in an OpenMM context; `constraints` are its pairs of particles `[C, 2]`."""
 
     context: Any
     integrator: Any = field(repr=False)
     constraints: NDArray[np.int64] = field(repr=False)
 
     def energy_kj_mol(self, xyz_nm: NDArray[np.floating]) -> float:
-        """Potential energy of positions `[M, 3]`, which stay set."""
+        """Set positions `[M, 3]` and return their potential energy."""
         self.context.setPositions(xyz_nm)
         return self._energy(self.context.getState(getEnergy=True))
 
     def group_energies_kj_mol(self) -> dict[str, float]:
-        """Energies of the set positions by term; NaN for terms that the System has not."""
+        """Return the energies of the set positions by term; NaN for terms the System lacks."""
         present = {force.getForceGroup() for force in self.context.getSystem().getForces()}
         return {
             name: self._energy(self.context.getState(getEnergy=True, groups={number}))
@@ -73,7 +73,7 @@ class Stage:
         }
 
     def largest_force_kj_mol_nm(self, among: NDArray[np.bool_] | None = None) -> tuple[int, float]:
-        """The atom of the largest force at the set positions, and the force.
+        """Return the atom with the largest force at the set positions, and the force.
 
         Args:
             among: `[M]` the atoms to look at; all when None.
@@ -84,7 +84,7 @@ class Stage:
 
     @staticmethod
     def _forces(state: Any) -> NDArray[np.float64]:
-        """`[M, 3]` kJ/mol/nm."""
+        """Return the forces `[M, 3]`, kJ/mol/nm."""
         per_nm = unit.kilojoule_per_mole / unit.nanometer
         return np.array(state.getForces(asNumpy=True).value_in_unit(per_nm))
 
@@ -98,7 +98,7 @@ class Stage:
     def _unbalanced(
         self, forces: NDArray[np.float64], xyz_nm: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """`[3M]` forces without their part along the constrained distances (least squares)."""
+        """Return forces `[3M]` without their part along constrained distances (least squares)."""
         if not len(self.constraints):
             return forces.ravel()
         first, second = self.constraints.T
@@ -113,7 +113,7 @@ class Stage:
         return np.asarray(forces.ravel() - balanced)
 
     def positions_nm(self) -> NDArray[np.float64]:
-        """`[M, 3]` the set positions."""
+        """Return the set positions `[M, 3]`."""
         return _positions_nm(self.context)
 
     @staticmethod
@@ -121,13 +121,15 @@ class Stage:
         return float(state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole))
 
 
-def stage(system: openmm.System, platform: str, constraint_tolerance: float) -> Stage:
-    """A System made ready on a platform, with one thread and double-precision sums."""
+def system_in_context(
+    system: openmm.System, platform: str, constraint_tolerance: float
+) -> SystemInContext:
+    """Put a System into a context, with one thread and double-precision sums."""
     integrator = openmm.VerletIntegrator(0.001)
     integrator.setConstraintTolerance(constraint_tolerance)
     context = _context(system, integrator, platform)
     pairs = [system.getConstraintParameters(i)[:2] for i in range(system.getNumConstraints())]
-    return Stage(context, integrator, np.array(pairs, dtype=np.int64).reshape(-1, 2))
+    return SystemInContext(context, integrator, np.array(pairs, dtype=np.int64).reshape(-1, 2))
 
 
 def _context(system: openmm.System, integrator: Any, platform: str) -> Any:
@@ -175,7 +177,7 @@ class Quench:
     def run(
         self, xyz_nm: NDArray[np.floating], deadline: float, shorter: int = 1
     ) -> tuple[NDArray[np.float64], int]:
-        """The end of the path from `[M, 3]`, and its steps, `shorter` times shorter and more.
+        """Follow the path from `[M, 3]`; return its end and steps. `shorter` divides their length.
 
         Raises:
             OutOfTime: The deadline came first.
@@ -211,11 +213,11 @@ class Minimiser:
         platform: str,
         protocol: EnergyProtocol,
     ) -> None:
-        self.final = stage(rigid, platform, protocol.constraint_tolerance)
+        self.final = system_in_context(rigid, platform, protocol.constraint_tolerance)
         self._protocol = protocol
         self._stages = [self.final]
         if free is not None:
-            self._stages.insert(0, stage(free, platform, protocol.constraint_tolerance))
+            self._stages.insert(0, system_in_context(free, platform, protocol.constraint_tolerance))
         length_ps = protocol.quench_ps
         self._quench = Quench(rigid, platform, length_ps) if length_ps else None
 
@@ -245,13 +247,13 @@ class Minimiser:
 
 
 def _lbfgs(
-    one: Stage,
+    one: SystemInContext,
     xyz_nm: NDArray[np.floating],
     tolerance_kj_mol_nm: float,
     max_iterations: int,
     deadline: float,
 ) -> tuple[NDArray[np.float64], int]:
-    """The end and the iterations of OpenMM's minimiser; raises OutOfTime."""
+    """Run OpenMM's minimiser; return its end and iterations, or raise OutOfTime."""
     watch = _Watch(deadline)
     one.context.setPositions(xyz_nm)
     openmm.LocalEnergyMinimizer.minimize(one.context, tolerance_kj_mol_nm, max_iterations, watch)

@@ -1,4 +1,4 @@
-"""Energies that do not belong to their target's distribution."""
+"""Detection of energies that do not belong to their target's distribution."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SMALLEST_SAMPLE = 20
 
 
 def robust_distances(energies: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Distances `[F]` from the median, and the robust standard deviation of energies `[F]`.
+    """Return energies' distances `[F]` from their median, and the robust standard deviation.
 
     1.4826 MAD, MAD being the median of the distances (Iglewicz and Hoaglin, How to Detect and
     Handle Outliers, 1993).

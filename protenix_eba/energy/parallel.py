@@ -18,7 +18,7 @@ __all__ = ["run_parallel"]
 def run_parallel(
     tasks: Iterable[Any], jobs: int, backend: str = "loky", scheduler: str | None = None
 ) -> Iterator[Any]:
-    """Results of joblib's delayed calls as they come, in any order.
+    """Yield the results of joblib's delayed calls as they come, in any order.
 
     Args:
         tasks: `joblib.delayed(function)(...)`, taken lazily.

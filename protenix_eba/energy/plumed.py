@@ -46,7 +46,7 @@ class Colvar:
 
 
 def is_colvar(path: Path) -> bool:
-    """Whether a file begins as PLUMED's do."""
+    """Tell whether a file begins as PLUMED's do."""
     require_file(path, "energies by frame")
     with without_mark(path) as plain, plain.open("rb") as file:
         return file.read(64).lstrip().startswith(_FIELDS.encode())
@@ -92,7 +92,7 @@ def _only_bias(path: Path, fields: Sequence[str]) -> str:
 
 
 def _table(path: Path) -> tuple[list[str], NDArray[np.float64]]:
-    """Names of the columns, and the numbers `[R, columns]`."""
+    """Return the names of the columns, and the numbers `[R, columns]`."""
     fields: list[str] = []
     rows: list[list[float]] = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
@@ -130,7 +130,7 @@ def _numbers(path: Path, number: int, cells: list[str], fields: list[str]) -> li
 
 
 def _last_of_each_time(path: Path, time: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Rows whose time no later row reaches back to.
+    """Return the rows that no later row replaces, as a restarted run does.
 
     Raises:
         UserError: A time is no number, or the times start again from the beginning.
@@ -149,7 +149,7 @@ def _last_of_each_time(path: Path, time: NDArray[np.float64]) -> NDArray[np.int6
 
 
 def rows_of_frames(colvar: Colvar, times: FrameTimes, what: str, match: Match) -> NDArray[np.int64]:
-    """The row of each frame.
+    """Find the row of each frame.
 
     Args:
         colvar: R rows.

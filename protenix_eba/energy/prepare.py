@@ -1,4 +1,4 @@
-"""PDBFixer's steps from the atoms of a file to all atoms that a force field wants.
+"""The steps of PDBFixer that add all atoms that a force field wants to those of a file.
 
 What would change the chemistry is refused by name: atoms that an amino acid does not have, and
 covalent bonds that a force field's residues cannot express.
@@ -44,7 +44,7 @@ CAPS_LEFT_OUT: Final = "caps are left out ({}): energies of charged ends"
 
 
 def open_structure(path: Path) -> Any:
-    """A PDBFixer of a PDB or mmCIF file, with all bonds that the file states.
+    """Open a PDB or mmCIF file as a PDBFixer, with all bonds that the file states.
 
     Raises:
         UserError: The file cannot be opened, or its bonds are of atoms that OpenMM takes for one.
@@ -78,7 +78,7 @@ def _add_stated_bonds(topology: Any, stated: StatedBonds) -> None:
 
 @contextmanager
 def _repeatable() -> Iterator[openmm.Platform]:
-    """A platform on which atoms are built at the same places each time.
+    """Yield a platform on which atoms are built at the same places each time.
 
     Modeller draws from Python's global generator, and more than one thread adds forces in another
     order at each call: hydrogens then lie 1e-3 angstrom apart, their energies 0.5 kJ/mol.
@@ -102,7 +102,7 @@ def complete(fixer: Any, protonation: Protonation) -> list[str]:
         protonation: Protonation of residues that show no hydrogens.
 
     Returns:
-        What the energy does not see of the file, for people.
+        Notes for people on what the energy leaves out of the file.
 
     Raises:
         UserError: A modified residue, atoms that a residue does not have, or a bond that the
@@ -142,7 +142,7 @@ def _notes(topology: Any) -> list[str]:
 
 
 def _is_cap(residue: Any) -> bool:
-    """Whether a residue is a whole cap that force fields have."""
+    """Tell whether a residue is a whole cap that force fields have."""
     return standard_cap(residue.name, [atom.name for atom in residue.atoms()]) is not None
 
 
@@ -162,7 +162,7 @@ def _xyz_nm(fixer: Any) -> NDArray[np.float64]:
 
 
 def _use_standard_names(topology: Any) -> None:
-    """MD programs name protonation states (LYN, HSD): PDBFixer would drop such residues."""
+    """Rename residues named by their protonation (LYN, HSD), which PDBFixer would drop."""
     renamed = False
     for residue in topology.residues():
         names = {atom.name for atom in residue.atoms()}
@@ -184,7 +184,7 @@ def _use_standard_names(topology: Any) -> None:
 
 
 def _refuse_modified(fixer: Any) -> None:
-    """PDBFixer would replace modified residues by what they were made of."""
+    """Refuse modified residues, which PDBFixer would replace by what they were made of."""
     changed = [
         f"{residue.name} {residue.id}"
         for residue, _ in fixer.nonstandardResidues
@@ -199,7 +199,7 @@ def _refuse_modified(fixer: Any) -> None:
 
 
 def _refuse_bonds_to_others(topology: Any) -> None:
-    """Ligands and metals are left out; one that is bonded to the protein is a part of it."""
+    """Refuse ligands and metals bonded to the protein; they would be left out otherwise."""
     for bond in topology.bonds():
         inside = [standard_residue(atom.residue.name) is not None for atom in bond]
         other = bond[inside.index(False)].residue.name if not all(inside) else ""
@@ -228,7 +228,7 @@ def _refuse_foreign_atoms(topology: Any) -> None:
 
 
 def _rings(fixer: Any) -> list[Any]:
-    """The last residues of chains that are closed head to tail; other bonds are refused."""
+    """Return the last residues of head-to-tail rings; refuse bonds that no force field knows."""
     atoms = list(fixer.topology.atoms())
     closed = []
     for bond in _cross_bonds(fixer):

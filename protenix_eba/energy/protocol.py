@@ -1,4 +1,4 @@
-"""What an energy means: force field, solvent and minimisation, under one name and one hash."""
+"""Energy protocols: force field, solvent and minimisation, under one name and one hash."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _JOINED_LATER: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class EnergyProtocol:
-    """How a conformation gets its energy.
+    """A way to compute the energy of a conformation.
 
     Attributes:
         name: Preset that it came from; not part of the hash.
@@ -85,19 +85,19 @@ class EnergyProtocol:
 
     @property
     def hash(self) -> str:
-        """16 digits that differ where energies are not comparable; the name has no part in it."""
+        """Return 16 digits that differ where energies are not comparable, whatever the name."""
         unchanged = {key for key, value in _JOINED_LATER.items() if getattr(self, key) == value}
         return fingerprint(
             {key: v for key, v in self.as_dict().items() if key not in unchanged | {"name"}}
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return asdict(self) | {"force_field": list(self.force_field)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EnergyProtocol:
-        """The protocol that `as_dict` wrote, also one of an earlier version."""
+        """Return the protocol that `as_dict` wrote, also one of an earlier version."""
         return cls(**{**values, "force_field": tuple(values["force_field"])})
 
 
@@ -116,7 +116,7 @@ PROTOCOLS: Final = {
 
 
 def protocol_by_name(name: str, *, minimise: bool = True) -> EnergyProtocol:
-    """A preset, with or without its minimisation.
+    """Return a preset, with or without its minimisation.
 
     Raises:
         UserError: No preset of that name.
@@ -140,7 +140,7 @@ def customised(
     repeats: int = 1,
     protonation: Sequence[str] = (),
 ) -> EnergyProtocol:
-    """A preset with other choices; what is None stays. Any change gives another hash.
+    """Change a preset's choices; None keeps one. Any change gives another hash.
 
     Args:
         protocol: The preset.
@@ -179,7 +179,7 @@ def customised(
 
 
 def kappa_per_nm(salt_mM: float, temperature_K: float = 300.0) -> float:
-    """Inverse Debye length of monovalent salt, 1/nm, in the convention of OpenMM's Amber files.
+    """Return the inverse Debye length of monovalent salt, 1/nm, as OpenMM's Amber files do.
 
     kappa = 10 * 50.33355 * 0.73 * sqrt(c / (78.5 T)), c in mol/l: 0.927 for 150 mM at 300 K. The
     factor 0.73 stands for ion exclusion (Srinivasan et al., Theor. Chem. Acc. 1999). Rounded to

@@ -1,4 +1,4 @@
-"""Which hydrogens a residue has: those of its file wherever the file has any.
+"""Hydrogens of residues: those of the file wherever it has any.
 
 OpenMM's Modeller adds what a pH asks for, also to a residue whose hydrogens stand in the file: a
 neutral lysine becomes charged. Here a residue that shows hydrogens keeps its protonation, and
@@ -48,7 +48,7 @@ def add_hydrogen_bonds(topology: Any, xyz_nm: NDArray[np.floating]) -> None:
 
 
 def variants_of(topology: Any, choice: Protonation) -> list[list[tuple[str, str]] | str | None]:
-    """For each residue the hydrogens that it shall have, for `Modeller.addHydrogens`.
+    """Return the hydrogens that each residue shall have, for `Modeller.addHydrogens`.
 
     Args:
         topology: openmm.app.Topology with all heavy atoms, its hydrogens bonded.
@@ -104,7 +104,7 @@ def _check_named(
 def _in_state(
     residue: Any, state: str | None, neighbours: dict[int, list[Any]]
 ) -> list[tuple[str, str]] | str | None:
-    """A state for Modeller: its own name, or the hydrogens of one that it has no name for."""
+    """Return a state for Modeller: its name, or its hydrogens where Modeller has no name."""
     spec = app.Modeller._residueHydrogens.get(residue.name)
     if state is None or spec is None or state in spec.variants:
         return state
@@ -120,7 +120,7 @@ def _is_bridged(residue: Any, neighbours: dict[int, list[Any]]) -> bool:
 
 
 def protonation_of(residue: Any) -> str:
-    """How a residue's side chain differs from its usual protonation; empty where it does not."""
+    """Describe how a side chain differs from its usual protonation; empty where it does not."""
     parents, _, most = GROUPS.get(residue.name, ((), 0, 0))
     hydrogens = [atom for atom in residue.atoms() if _is_hydrogen(atom)]
     if not parents or not hydrogens:
@@ -149,7 +149,7 @@ def _neighbours(topology: Any) -> dict[int, list[Any]]:
 
 
 def _counts(residue: Any, neighbours: dict[int, list[Any]]) -> dict[str, list[str]]:
-    """Names of the hydrogens at each heavy atom."""
+    """Return the names of the hydrogens at each heavy atom."""
     return {
         atom.name: [n.name for n in neighbours[atom.index] if _is_hydrogen(n)]
         for atom in residue.atoms()
@@ -158,7 +158,7 @@ def _counts(residue: Any, neighbours: dict[int, list[Any]]) -> dict[str, list[st
 
 
 def _has_polar_hydrogens_only(topology: Any, neighbours: dict[int, list[Any]]) -> bool:
-    """Whether this is a united-atom file: all polar hydrogens, and none at carbons."""
+    """Tell whether a file is united-atom: all polar hydrogens, and none at carbons."""
     at_carbons = amides = with_hydrogen = 0
     for residue in topology.residues():
         found = _counts(residue, neighbours)
@@ -170,7 +170,7 @@ def _has_polar_hydrogens_only(topology: Any, neighbours: dict[int, list[Any]]) -
 
 
 def _rigid_polar(residue: Any) -> Iterable[str]:
-    """Atoms that carry hydrogens in each protonation state."""
+    """Return the atoms that carry hydrogens in each protonation state."""
     first = residue is next(iter(residue.chain.residues()))
     backbone = () if residue.name == "PRO" or first else ("N",)
     side = {"ASN": ("ND2",), "GLN": ("NE2",), "TRP": ("NE1",), "LYS": ("NZ",), "ARG": ("NH1",)}
@@ -186,7 +186,7 @@ def _shows(residue: Any, neighbours: dict[int, list[Any]], polar: bool) -> bool:
 
 
 def _hydrogens(residue: Any, neighbours: dict[int, list[Any]]) -> list[tuple[str, str]]:
-    """The hydrogens of the file, and those that are missing from it in every state."""
+    """Return the file's hydrogens, and those that it lacks in every state."""
     found = _counts(residue, neighbours)
     kept = _titrated(residue, found, neighbours)
     usual = _usual(residue, found, neighbours)
@@ -204,7 +204,7 @@ def _hydrogens(residue: Any, neighbours: dict[int, list[Any]]) -> list[tuple[str
 def _titrated(
     residue: Any, found: dict[str, list[str]], neighbours: dict[int, list[Any]]
 ) -> set[str]:
-    """Heavy atoms whose hydrogens are as the file has them: their number is a state that exists."""
+    """Return heavy atoms whose hydrogens the file shows, in a number that a state has."""
     kept: set[str] = set()
     parents, fewest, most = GROUPS.get(residue.name, ((), 0, 0))
     if set(parents) <= set(found) and (
@@ -221,7 +221,7 @@ def _titrated(
 def _usual(
     residue: Any, found: dict[str, list[str]], neighbours: dict[int, list[Any]]
 ) -> dict[str, list[str]]:
-    """Names of the hydrogens at each heavy atom at pH 7, as Modeller would add them."""
+    """Return the hydrogens at each heavy atom at pH 7, as Modeller would add them."""
     first, last = _is_first(residue), residue is list(residue.chain.residues())[-1]
     if _is_bonded_outside(residue, "N", neighbours):
         first = False

@@ -1,4 +1,4 @@
-"""What decides on the protonation of residues whose hydrogens a file does not show."""
+"""The choice of protonation for residues whose hydrogens a file does not show."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class NamedState:
         return f"{target}{chain}{self.residue}{self.number}={self.state}"
 
     def is_of(self, residue: Any) -> bool:
-        """Whether it names an OpenMM residue."""
+        """Tell whether the state is that of an OpenMM residue."""
         number = f"{residue.id}{residue.insertionCode.strip()}"
         if (residue.name, number) != (self.residue, self.number):
             return False
@@ -67,7 +67,7 @@ class Protonation:
 
     @classmethod
     def parse(cls, text: str) -> Protonation:
-        """From "frames", "ph:7.4", "A:HIS12=HIP", "1abc/A:HIS12=HIP", or several of these.
+        """Parse "frames", "ph:7.4", "A:HIS12=HIP", "1abc/A:HIS12=HIP", or several of these.
 
         Several have commas between them. The last form is of one target among several.
 
@@ -87,12 +87,12 @@ class Protonation:
         return cls(ph, tuple(sorted(named, key=str)))
 
     def __str__(self) -> str:
-        """One text for one choice: it takes part in the hash of a protocol."""
+        """Return one text for one choice, which is part of the hash of a protocol."""
         ph = [] if self.ph == _PH else [f"ph:{self.ph:g}"]
         return ",".join([*ph, *map(str, self.named)]) or FROM_FRAMES
 
     def of(self, target: str) -> Protonation:
-        """What it says of one target."""
+        """Return the part of the choice that is for one target."""
         own = [one for one in self.named if one.target in (None, target)]
         return Protonation(self.ph, tuple(replace(one, target=None) for one in own))
 
@@ -111,7 +111,7 @@ class Protonation:
                 )
 
     def by_residue(self, residues: Sequence[Any]) -> dict[int, NamedState]:
-        """The named state of each residue, by its position in `residues`.
+        """Return the named state of each residue, by its position in `residues`.
 
         Raises:
             UserError: A name that fits no residue, or several.

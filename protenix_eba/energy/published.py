@@ -1,4 +1,4 @@
-"""Energies that others published as CSV, as a label table."""
+"""Label tables made from energies that others published as CSV."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FRAME: Final = re.compile(r"(?P<target>.+)_(?P<frame>\d+)$")
 
 
 def labels_from_csv(path: Path | str, structures: Path | str | None = None) -> EnergyLabels:
-    """Labels from a CSV file with the columns frame, initial_e, final_e and rmsd.
+    """Read labels from a CSV file with the columns frame, initial_e, final_e and rmsd.
 
     Rows belong to replica 1 of the target that their file name begins with; the number at its end
     is the frame. Their protocol is only known as "imported", so that they are never mixed with

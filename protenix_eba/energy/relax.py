@@ -1,4 +1,4 @@
-"""Conformations moved into the next minimum of their energy."""
+"""Minimisation of conformations that are kept where it ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Relaxed", "relax"]
 
 
 class Relaxed(NamedTuple):
-    """The end of one minimisation.
+    """The result of one minimisation.
 
     Attributes:
         number: Number of the conformation.
@@ -54,7 +54,7 @@ def relax(
         platform: OpenMM platform, or "auto".
 
     Yields:
-        Each as it is ready, in any order; those that failed say why.
+        Each result as it is ready, in any order; those that failed say why.
 
     Raises:
         UserError: The force field cannot describe the topology.
@@ -66,7 +66,7 @@ def relax(
 
 
 class _Target(TargetEnergy):
-    """Knows where its last minimisation ended."""
+    """An energy that remembers where its last minimisation ended."""
 
     def end_nm(self) -> NDArray[np.float64]:
         return self._final.positions_nm()
@@ -74,7 +74,7 @@ class _Target(TargetEnergy):
 
 @lru_cache(maxsize=1)
 def _target(structure: CompleteStructure, protocol: EnergyProtocol, platform: str) -> _Target:
-    """Built once in each process."""
+    """Build a target's energy, once in each process."""
     return _Target(structure, protocol, platform, generated=True)
 
 

@@ -1,4 +1,4 @@
-"""How far a label table can be trusted: spread, noise, reliability and outliers of each target."""
+"""The quality of a label table: spread, noise, reliability and outliers of each target."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEMPERATURE_K: Final = 300.0
 
 
 class TargetQuality(NamedTuple):
-    """What the labels of one target are worth.
+    """The quality of one target's labels.
 
     Attributes:
         target: Its name.
@@ -46,7 +46,7 @@ class TargetQuality(NamedTuple):
 
 
 def label_quality(labels: EnergyLabels) -> list[TargetQuality]:
-    """Quality of each target's labels, sorted by name; only ok rows enter the statistics."""
+    """Measure the quality of each target's labels, sorted by name; only ok rows count."""
     return [_quality(labels.for_target(name)) for name in labels.targets]
 
 
@@ -74,7 +74,7 @@ def _quality(labels: EnergyLabels) -> TargetQuality:
 
 
 def _effective_number(energy_kj_mol: NDArray[np.float64], n_residues: NDArray[np.int64]) -> float:
-    """exp(entropy) of softmax(-E / (kT sqrt(N))), the weights of EBA (Eq. 8); NaN without N."""
+    """Return exp(entropy) of softmax(-E / (kT sqrt(N))), EBA's weights (Eq. 8); NaN without N."""
     if not len(energy_kj_mol) or n_residues[0] < 1:
         return math.nan
     reduced = energy_kj_mol / (thermal_energy_kj_mol(TEMPERATURE_K) * math.sqrt(n_residues[0]))
@@ -91,7 +91,7 @@ HEADINGS: Final = (
 
 
 def quality_cells(row: TargetQuality) -> list[str]:
-    """The row as text, a dash where a number does not exist."""
+    """Return the row as text, with a dash where a number does not exist."""
     numbers = (
         (row.spread_kj_mol, 1), (row.noise_kj_mol, 2), (row.reliability, 3),
         (row.effective_number, 1),
@@ -109,7 +109,7 @@ def write_quality_report(path: Path, labels: EnergyLabels) -> list[Path]:
         labels: All rows.
 
     Returns:
-        The files.
+        The files that were written.
     """
     quality = label_quality(labels)
     plot = path.with_suffix(".png")
@@ -163,7 +163,7 @@ def _exceptions(labels: EnergyLabels) -> list[str]:
 
 
 def _plot(path: Path, labels: EnergyLabels, quality: Sequence[TargetQuality]) -> None:
-    """Labels above each target's lowest in units of kT sqrt(N), with the noise as a bar."""
+    """Plot labels above each target's lowest in units of kT sqrt(N), with the noise as a bar."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""What earlier runs have labelled, and whether it may be mixed with this one."""
+"""Labels of earlier runs, and checks of whether they may be mixed with this run's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["KnownLabels", "LabelFiles", "merged", "parts_folder"]
 
 
 def parts_folder(out: Path) -> Path:
-    """Where a run collects the chunks that are finished."""
+    """Return the folder in which a run collects the chunks that are finished."""
     return out.with_name(out.name + ".parts")
 
 
@@ -35,7 +35,7 @@ class LabelFiles:
 
     @classmethod
     def beside(cls, out: Path) -> LabelFiles:
-        """All files of the table `out`."""
+        """Find all files of the table `out`."""
         name = f"{out.stem}.shard-*-of-*{out.suffix}"
         shares = sorted(out.parent.glob(name))
         folders = [parts_folder(out), *sorted(out.parent.glob(f"{name}.parts"))]
@@ -43,7 +43,7 @@ class LabelFiles:
         return cls([out] if out.exists() else [], shares, parts)
 
     def read(self) -> list[EnergyLabels]:
-        """All tables; raises UserError for one that cannot be read."""
+        """Read all tables; raise UserError for one that cannot be read."""
         return [read_labels(path) for path in (*self.table, *self.shares, *self.parts)]
 
     def remove(self, keep: Path) -> None:
@@ -56,7 +56,7 @@ class LabelFiles:
 
 
 def merged(tables: Sequence[EnergyLabels]) -> EnergyLabels:
-    """One row for each frame; a row with an energy takes the place of one without.
+    """Merge tables to one row for each frame; one with an energy replaces one without.
 
     Raises:
         UserError: Tables of different protocols.
@@ -113,7 +113,7 @@ class KnownLabels:
         return cls(merged(tables) if tables else None, files, out)
 
     def has(self, target: str, replica: int, frame: int, frame_hash: str) -> bool:
-        """Whether this frame has a label that need not be computed again.
+        """Tell whether this frame has a label that need not be computed again.
 
         Raises:
             UserError: The label belongs to other coordinates.

@@ -23,7 +23,7 @@ _NAME: Final = re.compile(r"\.shard-(\d+)-of-(\d+)$")
 
 
 def shard_table(shard: Shard, out: Path) -> Path:
-    """A share's own table beside the final one."""
+    """Return the path of a share's own table, beside the final one."""
     return out.with_name(f"{out.stem}.shard-{shard.index}-of-{shard.count}{out.suffix}")
 
 

@@ -1,4 +1,4 @@
-"""Where frames come from: folders of trajectories, or structure files that are a frame each."""
+"""Sources of frames: folders of trajectories, or structure files that are a frame each."""
 
 from __future__ import annotations
 
@@ -80,16 +80,16 @@ class FrameSource(Protocol):
     def replicas(self) -> list[int]: ...  # noqa: D102
 
     def count(self, replica: int) -> int:
-        """Frames of a replica; raises UserError if it cannot be read."""
+        """Return the number of a replica's frames; raise UserError if it cannot be read."""
 
     def remark(self, replica: int) -> str:
-        """What is wrong with a replica whose frames can be used; empty when nothing is."""
+        """Return a fault of a replica whose frames can be used; empty when there is none."""
 
     def read(self, replica: int, frames: NDArray[np.integer]) -> Frames:
-        """The frames of these indices; raises UserError if the file cannot be read."""
+        """Read the frames of these indices; raise UserError if the file cannot be read."""
 
     def atoms(self) -> list[tuple[int, str]]:
-        """Residue index and name of each of the N atoms; raises UserError likewise."""
+        """Return residue index and name of each of the N atoms; may raise UserError likewise."""
 
 
 @dataclass(frozen=True)
@@ -100,36 +100,36 @@ class TrajectorySource:
 
     @property
     def name(self) -> str:
-        """Of the target."""
+        """Return the name of the target."""
         return self.target.name
 
     @property
     def topology_path(self) -> Path:
-        """Its PDB file."""
+        """Return the path of the target's PDB file."""
         return self.target.topology_path
 
     @property
     def replicas(self) -> list[int]:
-        """Numbers of its replicas."""
+        """Return the numbers of the target's replicas."""
         return list(self.target.trajectory_paths)
 
     def count(self, replica: int) -> int:
-        """Whole frames of a replica."""
+        """Count the whole frames of a replica."""
         return frame_count(self.target, replica)
 
     def remark(self, replica: int) -> str:
-        """Whether the file is cut after these."""
+        """Return a remark if the file is cut after its whole frames; empty otherwise."""
         if not is_cut(self.target, replica):
             return ""
         name = self.target.trajectory_paths[replica].name
         return f"target {self.name}: {name} is cut after {self.count(replica)} whole frames"
 
     def read(self, replica: int, frames: NDArray[np.integer]) -> Frames:
-        """The frames of these indices, as they stand in the file."""
+        """Read the frames of these indices, as they stand in the file."""
         return Frames(read_frames(self.target, replica, frames), [""] * len(frames))
 
     def atoms(self) -> list[tuple[int, str]]:
-        """Residue index and name of each atom."""
+        """Return residue index and name of each atom."""
         return places(load_topology(self.target).atoms)
 
 
@@ -180,27 +180,27 @@ class FilesSource:
             self._faults.append(fault)
 
     def count(self, replica: int) -> int:
-        """Models of all files; a file that cannot be read counts as one."""
+        """Count the models of all files; a file that cannot be read counts as one."""
         return len(self._frames)
 
     def remark(self, replica: int) -> str:
-        """Nothing: each file that cannot be read is a frame with a fault."""
+        """Return an empty text: each file that cannot be read is a frame with a fault."""
         return ""
 
     def read(self, replica: int, frames: NDArray[np.integer]) -> Frames:
-        """The frames of these indices; a fault says what a file lacks."""
+        """Read the frames of these indices; a fault says what a file lacks."""
         missing = np.full((self._topology.getNumAtoms(), 3), np.nan, dtype=np.float32)
         found = [self._frames[i] for i in frames]
         xyz = [missing if frame is None else frame for frame in found]
         return Frames(np.array(xyz, dtype=np.float32), [self._faults[i] for i in frames])
 
     def atoms(self) -> list[tuple[int, str]]:
-        """Residue index and name of each atom of the first file."""
+        """Return residue index and name of each atom of the first file."""
         return places(self._topology.atoms())
 
 
 def _order(reference: Any, topology: Any, path: Path) -> tuple[NDArray[np.int64], str]:
-    """Where each atom of the reference stands in another topology (-1: nowhere), and what differs.
+    """Return each reference atom's place in another topology (-1: nowhere), and what differs.
 
     Only protein atoms make a fault: files may hold other water.
     """
@@ -242,7 +242,7 @@ def _in_order(xyz: NDArray[np.floating], order: NDArray[np.int64]) -> NDArray[np
 def find_sources(
     inputs: Path | str | Sequence[Path | str], name: str | None = None
 ) -> list[FrameSource]:
-    """All targets of folders and files, sorted by name.
+    """Find all targets of folders and files, sorted by name.
 
     Args:
         inputs: Folders of trajectories in ATLAS's layout, or PDB and mmCIF files, or folders of
@@ -276,7 +276,7 @@ def find_sources(
 
 
 def _structure_files(folder: Path) -> list[Path]:
-    """Structure files that stand in a folder that holds no folders of trajectories."""
+    """Find structure files in a folder that holds no folders of trajectories."""
     if not folder.is_dir() or any(folder.glob("*/*.xtc")):
         return []
     return [path for path in folder.iterdir() if path.suffix.lower() in _READERS]

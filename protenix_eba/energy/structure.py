@@ -1,4 +1,4 @@
-"""From a PDB file to the one complete topology that all frames of a target share.
+"""The one complete topology that all frames of a target share, made from its PDB file.
 
 PDBFixer chooses histidine tautomers by the hydrogen bonds of the structure that it sees, and a
 flip costs about 70 kJ/mol. So protonation and disulfides are chosen once, on the reference
@@ -34,7 +34,7 @@ _MAX_BUILT_FRACTION = 0.05
 
 @dataclass(frozen=True, eq=False)
 class CompleteStructure:
-    """A topology with all atoms that the force field wants, and how to fill it from a frame.
+    """A topology with all atoms that the force field wants; it fills frames of the file's atoms.
 
     Two are equal that have the same atoms at the same places and are filled from frames alike,
     also in another process.
@@ -68,16 +68,16 @@ class CompleteStructure:
 
     @property
     def n_residues(self) -> int:
-        """Amino acids of the complete topology."""
+        """Return the number of amino acids in the complete topology."""
         return sum(residue.name not in CAP_ATOMS for residue in self.topology.residues())
 
     @property
     def built_fraction(self) -> float:
-        """Fraction of the atoms, hydrogens included, that the input file lacks."""
+        """Return the fraction of the atoms, hydrogens included, that the input file lacks."""
         return float(np.mean(self.source < 0))
 
     def undisturbed(self) -> NDArray[np.bool_]:
-        """`[M]` atoms that no bond, angle or torsion joins to one that the input file lacks."""
+        """Return a mask `[M]` of atoms that no bond, angle or torsion joins to an added one."""
         near = self.source < 0
         bonds = [(first.index, second.index) for first, second in self.topology.bonds()]
         pairs = np.array(bonds, dtype=np.int64).reshape(-1, 2)
@@ -88,7 +88,7 @@ class CompleteStructure:
         return ~near
 
     def fill(self, xyz_angstrom: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Frames with every atom.
+        """Complete frames to every atom.
 
         Args:
             xyz_angstrom: `[F, N, 3]` in the input file's atom order, angstrom.
@@ -111,7 +111,7 @@ class CompleteStructure:
         return full
 
     def posed_as(self, other: CompleteStructure) -> NDArray[np.float64]:
-        """`[M, 3]` nm: the heavy atoms of `other`, which may be protonated otherwise.
+        """Place the heavy atoms as `other`, protonated otherwise perhaps, has them: `[M, 3]` nm.
 
         Raises:
             ValueError: `other` has not the same heavy atoms.
@@ -127,7 +127,7 @@ class CompleteStructure:
         return np.asarray(self._with_missing(full, heavy)[0])
 
     def read_from(self, names: list[tuple[int, str]]) -> CompleteStructure:
-        """The same structure for frames whose atoms stand in another order, or lack some.
+        """Return the structure for frames whose atoms are in another order, or fewer.
 
         So conformations of any origin get energies of one and the same system: same protonation,
         same disulfides, same termini.
@@ -187,7 +187,7 @@ def _neighbours(topology: Any) -> list[list[int]]:
 
 
 def _anchors(parent: int, neighbours: list[list[int]], present: NDArray[np.bool_]) -> list[int]:
-    """Present atoms that orient what is bonded to `parent`: its neighbours, or theirs as well."""
+    """Return present atoms that orient what is bonded to `parent`: its neighbours, or theirs."""
     near = [n for n in neighbours[parent] if present[n]]
     if len(near) >= 2:
         return near
@@ -201,7 +201,7 @@ def _carry_over(
     parent: int,
     anchors: list[int],
 ) -> NDArray[np.float64]:
-    """`[F, 3]` positions of `atom`: the reference turned so that the anchors fit (Kabsch)."""
+    """Place `atom`, `[F, 3]`, by turning the reference so that its anchors fit (Kabsch)."""
     fixed = reference[anchors] - reference[parent]
     moving = frames[:, anchors] - frames[:, parent, None]
     u, _, vt = np.linalg.svd(np.einsum("ai,faj->fij", fixed, moving))
@@ -241,7 +241,7 @@ def complete_structure(pdb_path: Path | str, protonation: str = FROM_FRAMES) -> 
 
 
 def _imported_caps(path: Path) -> list[str]:
-    """Caps that the simulation had and `protenix-eba import` left out, by its record."""
+    """Return the caps that `protenix-eba import` left out, by its record."""
     record = path.parent / _IMPORT_RECORD
     try:
         caps = json.loads(record.read_text(encoding="utf-8"))["caps"]
@@ -251,7 +251,7 @@ def _imported_caps(path: Path) -> list[str]:
 
 
 def atom_keys(topology: Any) -> list[tuple[int, str, str, str]]:
-    """Chain index, residue number, insertion code and name of each atom."""
+    """Return chain index, residue number, insertion code and name of each atom."""
     return [
         (atom.residue.chain.index, atom.residue.id, atom.residue.insertionCode.strip(), atom.name)
         for atom in topology.atoms()

@@ -1,4 +1,4 @@
-"""The energy of one target's conformations: one OpenMM System, built once, used for all frames."""
+"""The energy of one target's conformations by one OpenMM System, built once for all frames."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from protenix_eba.energy.checks import (
     torn_bond,
 )
 from protenix_eba.energy.functions import FORCE_FIELD, create_system
-from protenix_eba.energy.minimise import Minimiser, OutOfTime, stage
+from protenix_eba.energy.minimise import Minimiser, OutOfTime, system_in_context
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.structure import CompleteStructure
 
@@ -79,7 +79,7 @@ class FrameEnergy(NamedTuple):
 
     @classmethod
     def without(cls, status: str, reason: str, initial: float = math.nan) -> FrameEnergy:
-        """A frame that has no energy."""
+        """Return the label of a frame that has no energy."""
         return cls(initial, math.nan, math.nan, status, reason)
 
 
@@ -95,7 +95,7 @@ class _Failed(Exception):
 
 
 class TargetEnergy:
-    """Energies under one protocol for conformations of one complete structure.
+    """Computes energies under one protocol for conformations of one complete structure.
 
     Args:
         structure: The completed structure, from `complete_structure`.
@@ -142,7 +142,7 @@ class TargetEnergy:
         self._final = self._minimiser.final
 
     def label(self, xyz_nm: NDArray[np.floating]) -> FrameEnergy:
-        """The label of one complete conformation `[M, 3]`, nm; never raises for bad coordinates."""
+        """Label one complete conformation `[M, 3]`, nm; never raises for bad coordinates."""
         problem = problem_before(xyz_nm, self._geometry, generated=self.generated)
         if problem:
             return FrameEnergy.without("skipped", problem)
@@ -171,7 +171,7 @@ class TargetEnergy:
         return _mean_label(initial, attempts)
 
     def _absurd(self, initial: float, n_atoms: int) -> str:
-        """What is absurd at the set positions.
+        """Return what is absurd at the set positions; empty where nothing is.
 
         Overlaps may be where a minimisation follows: forces are then looked at behind it. Energies
         of frames as they are have no such second look. Hydrogens that are built may stand in line
@@ -186,7 +186,7 @@ class TargetEnergy:
     def _unlike_a_force_field(
         self, before_nm: NDArray[np.floating], after_nm: NDArray[np.floating]
     ) -> str:
-        """What no bonded terms explain at the end of a minimisation."""
+        """Return what no bonded terms explain at the end of a minimisation; empty if nothing."""
         if absurd := self._absurd_force():
             return absurd
         bonded = self.protocol.function == FORCE_FIELD and not self.generated
@@ -199,7 +199,7 @@ class TargetEnergy:
         return absurd_force(force, self._geometry.atoms[atom])
 
     def _minimised(self, xyz_nm: NDArray[np.floating], deadline: float) -> _Attempt:
-        """One minimisation; where it fails, a second one, moved a little and with softer steps."""
+        """Minimise once, and where that fails, again: moved a little and with softer steps."""
         try:
             return _Attempt(self._attempt(xyz_nm, deadline), "")
         except _Failed as failure:
@@ -286,12 +286,12 @@ def _platform_name(platform: str) -> str:
 
 
 def _accelerates(system: openmm.System, structure: CompleteStructure) -> bool:
-    """Whether the compiled evaluation works here and agrees with OpenMM on the reference."""
+    """Tell whether the compiled evaluation works and agrees with OpenMM on the reference."""
     if not fast.can_accelerate():
         return False
     try:
         energies = [
-            stage(candidate, "CPU", 1e-5).energy_kj_mol(structure.reference_nm)
+            system_in_context(candidate, "CPU", 1e-5).energy_kj_mol(structure.reference_nm)
             for candidate in (system, fast.accelerate(system))
         ]
     except (ValueError, openmm.OpenMMException):

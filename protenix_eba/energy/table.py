@@ -134,25 +134,25 @@ class EnergyLabels:
 
     @property
     def targets(self) -> list[str]:
-        """Names of the targets, sorted."""
+        """Return the names of the targets, sorted."""
         return sorted(set(self.target.tolist()))
 
     @property
     def ok(self) -> NDArray[np.bool_]:
-        """`[R]` rows that can be trained on."""
+        """Return a mask `[R]` of rows that can be trained on."""
         return np.asarray(self.status == "ok")
 
     @property
     def finished(self) -> NDArray[np.bool_]:
-        """`[R]` rows that have an energy: ok ones and outliers."""
+        """Return a mask `[R]` of rows that have an energy: ok ones and outliers."""
         return np.isin(self.status, FINISHED)
 
     def select(self, rows: NDArray[Any]) -> EnergyLabels:
-        """The rows of a mask or of indices."""
+        """Return the rows of a mask or of indices."""
         return replace(self, **{name: getattr(self, name)[rows] for name in _COLUMNS})
 
     def for_target(self, name: str) -> EnergyLabels:
-        """The rows of one target.
+        """Return the rows of one target.
 
         Raises:
             UserError: It has none.
@@ -166,7 +166,7 @@ class EnergyLabels:
         return self.select(rows)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows as plain dictionaries."""
+        """Return the rows as plain dictionaries."""
         columns = [getattr(self, name).tolist() for name in _COLUMNS]
         return [dict(zip(_COLUMNS, values, strict=True)) for values in zip(*columns, strict=True)]
 
@@ -174,7 +174,7 @@ class EnergyLabels:
 def labels_from_rows(
     rows: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any]
 ) -> EnergyLabels:
-    """Labels from dictionaries with a key for each column (later ones may lack), in any order."""
+    """Make labels of dictionaries, in any order; keys of later columns may be missing."""
     ordered = sorted(rows, key=lambda row: (row["target"], row["replica"], row["frame"]))
     arrays: dict[str, NDArray[Any]] = {
         name: np.array([_value(row, name) for row in ordered], dtype=_KIND[kind])
@@ -188,7 +188,7 @@ def _value(row: Mapping[str, Any], name: str) -> Any:
 
 
 def frame_hash(xyz_angstrom: NDArray[np.floating]) -> str:
-    """16 digits that tell one frame's coordinates `[N, 3]` (angstrom, float32) from others'."""
+    """Return 16 digits that identify a frame's coordinates `[N, 3]` (angstrom, float32)."""
     data = np.ascontiguousarray(xyz_angstrom, dtype=np.float32).tobytes()
     return hashlib.sha256(data).hexdigest()[:16]
 
@@ -217,7 +217,7 @@ def write_labels(path: Path | str, labels: EnergyLabels) -> None:
 
 @contextmanager
 def _writing(path: Path | str) -> Iterator[Path]:
-    """`atomic_path`, with a full disk or quota told to the user."""
+    """Write as `atomic_path` does, and tell the user of a full disk or quota."""
     with atomic_path(path) as temporary:
         try:
             yield temporary
@@ -293,7 +293,7 @@ def _checked(labels: EnergyLabels, path: Path) -> EnergyLabels:
 
 
 def write_csv(path: Path | str, labels: EnergyLabels) -> None:
-    """The same rows as text, atomically."""
+    """Write the rows as text, atomically."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(_COLUMNS), lineterminator="\n")
     writer.writeheader()

@@ -25,7 +25,7 @@ __all__ = ["Chunk", "Job", "label_chunk", "label_frames", "provenance"]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Frames of one replica for one worker.
+    """A range of frames of one replica for one worker.
 
     Attributes:
         target: Its name.
@@ -47,7 +47,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Job:
-    """What is common to all chunks.
+    """The settings that all chunks share.
 
     Attributes:
         protocol: What an energy means.
@@ -98,7 +98,7 @@ def label_chunk(chunk: Chunk, job: Job) -> tuple[int, int]:
 
 
 def _energies(chunk: Chunk, job: Job) -> tuple[list[FrameEnergy], str]:
-    """Results for all frames, and the platform; whatever goes wrong is in the rows."""
+    """Return results for all frames, and the platform; whatever goes wrong is in the rows."""
     count = len(chunk.frames)
     if not isinstance(chunk.structure, CompleteStructure):
         return [FrameEnergy.without("skipped", chunk.structure)] * count, "none"
@@ -116,7 +116,7 @@ def _energies(chunk: Chunk, job: Job) -> tuple[list[FrameEnergy], str]:
 
 @functools.lru_cache(maxsize=2)
 def _target_energy(structure: CompleteStructure, job: Job) -> TargetEnergy:
-    """Built once in each worker."""
+    """Build a target's energy, once in each worker."""
     return TargetEnergy(
         structure,
         job.protocol,
@@ -127,7 +127,7 @@ def _target_energy(structure: CompleteStructure, job: Job) -> TargetEnergy:
 
 
 def label_frames(target: TargetEnergy, xyz_angstrom: NDArray[np.floating]) -> list[FrameEnergy]:
-    """Labels of frames `[F, N, 3]` whose atoms fill the target's structure."""
+    """Label frames `[F, N, 3]` whose atoms fill the target's structure."""
     structure = target.structure
     if xyz_angstrom.shape[1] != structure.input_atoms:
         found, expected = xyz_angstrom.shape[1], structure.input_atoms
@@ -137,7 +137,7 @@ def label_frames(target: TargetEnergy, xyz_angstrom: NDArray[np.floating]) -> li
 
 
 def provenance(protocol: EnergyProtocol, platform: str) -> dict[str, Any]:
-    """What made a label, for the table's schema."""
+    """Return how labels were made, for the table's schema."""
     return {
         "protocol": protocol.as_dict(),
         "protocol_hash": protocol.hash,

@@ -1,1 +1,1 @@
-"""MD of any origin -> targets in the layout that everything else reads: no torch, no Protenix."""
+"""Import of MD of any origin into the layout that everything else reads; no torch, no Protenix."""

@@ -35,7 +35,7 @@ _KILLED: Final = (
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import did.
+    """The outcome of an import.
 
     Attributes:
         rows: One for each target, by name.
@@ -47,7 +47,7 @@ class ImportReport:
 
     @property
     def complete(self) -> bool:
-        """Whether every target was imported with all its frames."""
+        """Tell whether every target was imported with all its frames."""
         return all(row.status == "ok" for row in self.rows)
 
 
@@ -100,7 +100,7 @@ def _run(
     split: Mapping[str, tuple[str, ...]],
     jobs: int,
 ) -> list[ImportedTarget]:
-    """Import all with a bar; rows by name."""
+    """Import all targets with a bar; return their rows by name."""
     rows: list[ImportedTarget] = []
     task = partial(_import_quietly, out=out, choice=choice, split=split)
     # One process at a time works on one target at a time.
@@ -118,7 +118,7 @@ def _run(
 def _in_processes(
     sources: Sequence[Source], task: Callable[[Source], ImportedTarget], out: Path, jobs: int
 ) -> Iterator[ImportedTarget]:
-    """Rows as they come; a file that kills the process that reads it is one failed row.
+    """Yield rows as they come; a file that kills its process becomes one failed row.
 
     The readers of trajectories are C code that a corrupt file can crash. All targets that were at
     work are then tried again alone, which tells the one that did it.
@@ -145,7 +145,7 @@ def _in_processes(
 def _import_quietly(
     source: Source, out: Path, choice: FrameChoice, split: Mapping[str, tuple[str, ...]]
 ) -> ImportedTarget:
-    """Import without what mdtraj and its C readers print: the record tells it. In a worker only."""
+    """Import in a worker without what mdtraj's C readers print: the record tells it."""
     with open(os.devnull, "wb") as sink:
         os.dup2(sink.fileno(), 1)
     with warnings.catch_warnings():

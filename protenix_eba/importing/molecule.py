@@ -1,4 +1,4 @@
-"""The protein of a topology file as it is stored: chains, numbers, names, and what it lacks."""
+"""The protein of a topology file as it is stored: chains, numbers, names and gaps."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def build_molecule(
 def backbone_is_sound(
     source: SourceTopology, xyz: NDArray[np.float32], box: NDArray[np.float32] | None
 ) -> bool:
-    """Whether coordinates belong to the atoms of a topology: N-CA and CA-C are bonds."""
+    """Tell whether coordinates fit the topology's atoms: N-CA and CA-C are bonds."""
     if not np.isfinite(xyz).all():
         return False
     pairs = []
@@ -118,7 +118,7 @@ def backbone_is_sound(
 
 
 def geometry_fault(xyz: NDArray[np.float32], molecule: Molecule) -> str:
-    """What is wrong with one frame `[N_atom, 3]` in angstrom; empty where nothing is."""
+    """Return what is wrong with one frame `[N_atom, 3]` in angstrom; empty where nothing is."""
     if not np.isfinite(xyz).all():
         atom = int(np.flatnonzero(~np.isfinite(xyz).all(axis=1))[0])
         return f"atom {_label(molecule.topology.atom(atom))} has no finite coordinates"
@@ -133,12 +133,12 @@ def geometry_fault(xyz: NDArray[np.float32], molecule: Molecule) -> str:
 
 
 def _starts(residues: tuple[SourceResidue, ...]) -> list[int]:
-    """Index of each residue's first atom."""
+    """Return the index of each residue's first atom."""
     return [0, *accumulate(len(r.atoms) for r in residues[:-1])]
 
 
 def _distances(step: NDArray[np.floating], box: NDArray[np.float32] | None) -> NDArray[np.float64]:
-    """Lengths of vectors, of their nearest images where there is a box."""
+    """Return lengths of vectors, of their nearest images where there is a box."""
     step = step.astype(np.float64)
     if box is not None and np.linalg.det(box.astype(np.float64)) > 0:
         fractional = step @ np.linalg.inv(box.astype(np.float64))
@@ -149,7 +149,7 @@ def _distances(step: NDArray[np.floating], box: NDArray[np.float32] | None) -> N
 def _split_chains(
     residues: tuple[SourceResidue, ...], xyz: NDArray[np.float32], box: NDArray[np.float32] | None
 ) -> list[list[SourceResidue]]:
-    """Chains: where the file says so, and where the backbone ends though the file does not.
+    """Split chains where the file says so, and where the backbone ends though it does not.
 
     An end has a terminal oxygen, or the numbers start again or go on by one; a break at which the
     numbers jump ahead is a gap, which no sequence can express. Caps are numbered, too: a jump over
@@ -220,7 +220,7 @@ def _assemble(chains: list[list[SourceResidue]]) -> tuple[mdtraj.Topology, tuple
 def _with_pdb_names(
     topology: mdtraj.Topology, xyz: NDArray[np.float32], scratch: Path
 ) -> mdtraj.Topology:
-    """The topology as every reader will see it: written as PDB and read again.
+    """Return the topology as every reader will see it: written as PDB and read again.
 
     mdtraj renames hydrogens of all dialects as it reads a PDB file, and adds the bonds.
     """
@@ -241,7 +241,7 @@ def _with_pdb_names(
 def _bonds(
     topology: mdtraj.Topology, xyz: NDArray[np.float32], stated: NDArray[np.int64]
 ) -> tuple[list[tuple[int, int]], list[CrossBond]]:
-    """All covalent bonds, and those among them that no sequence tells.
+    """Return all covalent bonds, and those among them that no sequence tells.
 
     Args:
         topology: Of the protein; its disulfides are mdtraj's guess, and looked for anew.
@@ -277,7 +277,7 @@ def _bond_notes(bridges: list[CrossBond]) -> Iterator[str]:
 
 
 def _missing_heavy_atoms(topology: mdtraj.Topology, closed: set[int]) -> tuple[str, ...]:
-    """Heavy atoms that are not there, those of the chains' ends last.
+    """Return the heavy atoms that are missing, those of the chains' ends last.
 
     Args:
         topology: Topology of the protein.

@@ -68,7 +68,7 @@ def import_target(
         chains: The sequence that each chain must have; None if any will do.
 
     Returns:
-        The row; never raises for what is wrong with one target.
+        The target's row of the report; what is wrong with one target is told there, not raised.
     """
     try:
         if source.problem:
@@ -100,7 +100,7 @@ def import_target(
 def _import_into(
     folder: Path, source: Source, choice: FrameChoice, chains: tuple[str, ...] | None
 ) -> tuple[dict[str, Any], list[str]]:
-    """Write the files of one target; returns its record and what went wrong on the way."""
+    """Write the files of one target; return its record and what went wrong on the way."""
     problems: list[str] = []
     notes: list[str] = []
     with tempfile.TemporaryDirectory(dir=folder) as name:
@@ -132,7 +132,7 @@ def _import_into(
 
 
 def _system_notes(system: SourceTopology) -> Iterator[str]:
-    """What the energies see and Protenix does not, and what they do not see."""
+    """Yield notes on what the energies see and Protenix does not, and what they do not see."""
     if system.kept_caps:
         yield f"caps are part of the energy ({_few(system.kept_caps)}), not of Protenix's sequence"
     if system.caps:
@@ -146,7 +146,7 @@ def _few(names: tuple[str, ...]) -> str:
 def _fitted(
     system: SourceTopology, trajectories: dict[int, Path], notes: list[str]
 ) -> SourceTopology:
-    """Simulations are often stored without their water beside the topology of the whole system."""
+    """Return the protein's topology if the trajectories were stored without other atoms."""
     for path in trajectories.values():
         with suppress(UserError), open_trajectory(path, system.all_atoms) as trajectory:
             if trajectory.count_atoms() == len(system.columns) < system.all_atoms.n_atoms:
@@ -159,7 +159,7 @@ def _fitted(
 def _count_frames(
     trajectories: dict[int, Path], system: SourceTopology, problems: list[str], notes: list[str]
 ) -> dict[int, ReplicaRecord]:
-    """Whole frames of each replica; what cannot be read or was cut is entered in the lists."""
+    """Count whole frames of each replica; enter unreadable and cut ones in the lists."""
     replicas = {}
     for replica, path in trajectories.items():
         try:
@@ -178,7 +178,7 @@ def _count_frames(
 def _molecule(
     system: SourceTopology, trajectory: TrajectoryFile, frames: NDArray[np.int64], scratch: Path
 ) -> Molecule:
-    """With the coordinates of the topology file; of the first sound frame if these are not.
+    """Build the molecule with the file's coordinates, or the first sound frame's if those fail.
 
     Raises:
         UserError: What is wrong with the frame that was tried last.

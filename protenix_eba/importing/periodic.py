@@ -1,4 +1,4 @@
-"""Molecules that a periodic box has cut are put together again."""
+"""Repair of molecules that a periodic box has cut."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SMALLEST_BOX_ANGSTROM = 10.0
 
 @dataclass(frozen=True)
 class Connections:
-    """How the atoms of a topology hang together.
+    """The bonds by which the atoms of a topology hang together.
 
     Attributes:
         child: `[E]` atoms in an order in which each comes after its parent.
@@ -38,7 +38,7 @@ class Connections:
 
 
 def connections_of(topology: mdtraj.Topology) -> Connections:
-    """One tree over the atoms of each chain.
+    """Build a tree over the atoms of each chain.
 
     It follows the bonds. Atoms without bonds (hydrogens under unknown names) hang on an atom of
     their residue, residues without a bond to the one before (a gap) on that one's last atom.
@@ -65,7 +65,7 @@ def connections_of(topology: mdtraj.Topology) -> Connections:
 def _missing_edges(
     topology: mdtraj.Topology, edges: list[tuple[int, int]]
 ) -> list[tuple[int, int]]:
-    """Edges that make each chain one piece where the bonds do not."""
+    """Return edges that make each chain one piece where the bonds do not."""
     n = topology.n_atoms
     first, second = np.array(edges, dtype=np.int64).reshape(-1, 2).T
     graph = coo_array((np.ones(len(first)), (first, second)), shape=(n, n))
@@ -115,7 +115,7 @@ def make_whole(
 
 
 def box_fault(box: NDArray[np.float32]) -> str:
-    """Why a box `[3, 3]` cannot tell where the images are; empty where it can."""
+    """Return why a box `[3, 3]` cannot tell where the images are; empty where it can."""
     if not np.isfinite(box).all():
         return "not finite"
     volume = np.linalg.det(box.astype(np.float64))
@@ -127,7 +127,7 @@ def box_fault(box: NDArray[np.float32]) -> str:
 
 
 def chains_touch(xyz: NDArray[np.float32], connections: Connections) -> bool:
-    """Whether the chains of `[N_atom, 3]` hang together as they are."""
+    """Tell whether the chains of `[N_atom, 3]` hang together as they are."""
     if not np.isfinite(xyz).all():
         return True
     return _in_contact([xyz[atoms] for atoms in connections.alpha_carbons])
@@ -136,7 +136,7 @@ def chains_touch(xyz: NDArray[np.float32], connections: Connections) -> bool:
 def _bond_shifts(
     xyz: NDArray[np.float32], box: NDArray[np.float32], connections: Connections
 ) -> NDArray[np.int64]:
-    """`[N_atom, 3]` box vectors to add to each atom."""
+    """Return box vectors `[N_atom, 3]` to add to each atom."""
     step = xyz[connections.child] - xyz[connections.parent]
     crossed = -np.rint(step.astype(np.float64) @ np.linalg.inv(box.astype(np.float64)))
     shift = np.zeros((len(xyz), 3), dtype=np.int64)
@@ -151,7 +151,7 @@ def _bond_shifts(
 def _chain_shifts(
     xyz: NDArray[np.float32], box: NDArray[np.float32], connections: Connections
 ) -> NDArray[np.int64]:
-    """`[N_chain, 3]` box vectors to add to each chain, nearest chains first."""
+    """Return box vectors `[N_chain, 3]` to add to each chain, nearest chains first."""
     alpha = [xyz[atoms] for atoms in connections.alpha_carbons]
     shifts = np.zeros((len(alpha), 3), dtype=np.int64)
     if _in_contact(alpha):
@@ -169,7 +169,7 @@ def _chain_shifts(
 
 
 def _in_contact(chains: list[NDArray[np.float32]]) -> bool:
-    """Whether the chains hang together as they are, the usual case."""
+    """Tell whether the chains hang together as they are, the usual case."""
     number = np.repeat(np.arange(len(chains)), [len(points) for points in chains])
     pairs = cKDTree(np.concatenate(chains)).query_pairs(_CONTACT_ANGSTROM, output_type="ndarray")
     first, second = number[pairs].T
@@ -183,7 +183,7 @@ def _nearest_image(
     box: NDArray[np.float32],
     images: NDArray[np.int64],
 ) -> tuple[float, tuple[int, ...]]:
-    """Smallest distance to the tree and the box vectors that give it; none if in contact."""
+    """Return the least distance to the tree and its box vectors; none if in contact."""
     as_is = float(tree.query(points)[0].min())
     if as_is < _CONTACT_ANGSTROM:
         return as_is, (0, 0, 0)

@@ -1,4 +1,4 @@
-"""What is kept of an import: a row of the report, and a record beside the files of each target."""
+"""Records of an import: a row of the report, and a file beside those of each target."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ class ImportedTarget:
     summary: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """What the report and the record tell of it."""
+        """Return the target's values for the report and the record."""
         return {name: getattr(self, name) for name in ROW}
 
 
 @dataclass
 class ReplicaRecord:
-    """What the record tells of one replica.
+    """The record of one replica.
 
     Attributes:
         file: Name of the source file.
@@ -90,7 +90,7 @@ def remove_leftovers(out: Path, name: str) -> None:
 
 
 def identity_of(source: Source, choice: FrameChoice, chains: tuple[str, ...] | None) -> str:
-    """A fingerprint of the sources and the choice: what a second run compares."""
+    """Return a fingerprint of the sources and the choice, which a second run compares."""
     files = []
     for path in source.files:
         if not path.is_file():
@@ -104,7 +104,7 @@ def identity_of(source: Source, choice: FrameChoice, chains: tuple[str, ...] | N
 
 
 def already_there(folder: Path, identity: str) -> ImportedTarget | None:
-    """The row of an earlier import of the same; None where it must be made (again).
+    """Return the row of an earlier import of the same; None where it must be made (again).
 
     Raises:
         UserError: The folder was not made by an import.
@@ -133,7 +133,7 @@ def record_of(
     replicas: dict[int, ReplicaRecord],
     notes: list[str],
 ) -> dict[str, Any]:
-    """What `import.json` tells besides the row: see `import_target`."""
+    """Return what `import.json` holds besides the row: see `import_target`."""
     return {
         "topology": {"file": topology.name, "bytes": topology.stat().st_size},
         "chains": list(molecule.sequences),

@@ -1,4 +1,4 @@
-"""Where the MD of each target is: ATLAS archives, folders, a table, or files that are named."""
+"""Sources of MD: ATLAS archives, folders, a table, or files that are named."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COLUMNS: Final = ("name", "topology", "trajectory")
 
 
 def source_of_files(topology: Path, trajectories: Sequence[Path], name: str | None) -> Source:
-    """One target from files; each trajectory is a replica, in the order given.
+    """Make one target of files; each trajectory is a replica, in the order given.
 
     Raises:
         UserError: A file is not there, or the name cannot be a folder's.
@@ -40,7 +40,7 @@ def source_of_files(topology: Path, trajectories: Sequence[Path], name: str | No
 
 
 def find_sources(path: Path) -> list[Source]:
-    """The targets of a table, or of a folder of archives or sub-folders, sorted by name.
+    """Find the targets of a table, or of a folder of archives or sub-folders, sorted by name.
 
     An archive `NAME_protein.zip` beside its unpacked folder `NAME` is passed over.
 

@@ -1,4 +1,4 @@
-"""What an import did to one target, in a few lines for people: what the energy will see of it."""
+"""A summary of one target's import, in a few lines: what the energy will see of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LONGEST_TO_HYDROGEN: Final = 1.45
 def summary_of(
     system: SourceTopology, molecule: Molecule, replicas: Mapping[int, ReplicaRecord]
 ) -> list[str]:
-    """Lines on what was kept, renamed and dropped, and on the chemistry that labels will have."""
+    """Return lines on what was kept, renamed and dropped, and on the labels' chemistry."""
     frames = sum(len(replica.frames) for replica in replicas.values())
     chains = ":".join(molecule.sequences)
     short = chains if len(chains) <= 60 else f"{chains[:50]}... ({len(chains)} letters)"
@@ -54,7 +54,7 @@ def _counted(numbers: Mapping[str, int]) -> str:
 
 
 def _by_residue(renamed: Mapping[str, int]) -> Mapping[str, int]:
-    """Atoms that keep their name are counted by residue: "HSD -> HIS" for "HSD CA -> HIS CA"."""
+    """Count atoms that keep their names by residue: "HSD -> HIS" for "HSD CA -> HIS CA"."""
     counts: Counter[str] = Counter()
     for change, count in renamed.items():
         old, new = (side.split() for side in change.split(" -> "))
@@ -84,7 +84,7 @@ def _protonation(molecule: Molecule) -> str:
 
 
 def _states(molecule: Molecule, hydrogens: list[int]) -> Iterator[str]:
-    """Residues and ends in another state than usual, and the tautomer of each histidine."""
+    """Yield residues and ends in unusual states, and the tautomer of each histidine."""
     tree = cKDTree(molecule.reference[hydrogens])
 
     def carried(atom: int) -> int:
@@ -108,7 +108,7 @@ def _states(molecule: Molecule, hydrogens: list[int]) -> Iterator[str]:
 
 
 def _neutral_ends(molecule: Molecule, carried: Callable[[int], int]) -> Iterator[str]:
-    """Ends of chains without their charge: NH2, and COOH."""
+    """Yield ends of chains without their charge: NH2, and COOH."""
     for chain in molecule.topology.chains:
         residues = [residue for residue in chain.residues if residue.name not in CAP_ATOMS]
         first, last = residues[0], residues[-1]

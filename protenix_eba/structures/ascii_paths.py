@@ -12,7 +12,7 @@ __all__ = ["ascii_path"]
 
 @contextmanager
 def ascii_path(path: Path) -> Iterator[str]:
-    """A name for a file, there or not yet, that mdtraj's readers and writers in C can open.
+    """Yield a name for a file, there or not yet, that mdtraj's readers and writers in C can open.
 
     They refuse letters outside ASCII: a link stands for such a path.
     """

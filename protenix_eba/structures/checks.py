@@ -1,4 +1,4 @@
-"""What must hold for coordinates that were read."""
+"""Checks of coordinates that were read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which frames of a target are taken, whether to import or to label them."""
+"""The choice of a target's frames, to import or to label them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["FrameChoice"]
 
 @dataclass(frozen=True)
 class FrameChoice:
-    """Which frames of a target are taken.
+    """A choice of a target's frames.
 
     Attributes:
         stride: The first of every so many frames of each replica; an incomplete last group gives
@@ -29,7 +29,7 @@ class FrameChoice:
     seed: int = 0
 
     def of(self, target: str, counts: Mapping[int, int]) -> dict[int, NDArray[np.int64]]:
-        """Frames of each replica, ascending.
+        """Return the chosen frames of each replica, ascending.
 
         Args:
             target: Its name: each target has its own draw, whatever the others are.

@@ -73,7 +73,7 @@ class TrajectoryFile:
         return None if vectors is None else np.asarray(vectors[0] * ANGSTROM_PER_NM, np.float32)
 
     def _scale(self) -> float:
-        """AMBER's NetCDF may scale its coordinates, which mdtraj passes over."""
+        """Return the scale of coordinates in AMBER's NetCDF, which mdtraj may pass over."""
         if self._path.suffix.lower() not in (".nc", ".ncdf", ".netcdf"):
             return 1.0
         variable = self._handle._handle.variables["coordinates"]
@@ -82,7 +82,7 @@ class TrajectoryFile:
         return float(getattr(variable, "scale_factor", 1.0))
 
     def count_declared(self) -> int:
-        """Frames by the file's headers or size, whether they can be read or not.
+        """Count frames by the file's headers or size, whether they can be read or not.
 
         Raises:
             UserError: Not even these can be read.
@@ -97,7 +97,7 @@ class TrajectoryFile:
             ) from error
 
     def count_whole(self) -> int:
-        """Frames up to where the file was cut, found by trying.
+        """Count the frames up to where the file was cut, by trying.
 
         Raises:
             UserError: No frame, or another number of atoms than the topology has.
@@ -121,7 +121,7 @@ class TrajectoryFile:
         return whole
 
     def cut(self, whole: int) -> str:
-        """How the file was cut after its `whole` frames, for people; empty where it was not."""
+        """Describe how the file was cut after its `whole` frames; empty where it was not."""
         declared = self.count_declared()
         if whole < declared:
             return f"{self._path.name} is cut: {whole} of {declared} frames are whole"
@@ -133,7 +133,7 @@ class TrajectoryFile:
         return f"{self._path.name} is cut after {whole} whole frames" if is_cut else ""
 
     def promise(self) -> str:
-        """What the header of a DCD file promises that is not there: the run that wrote it ended.
+        """Describe the frames that a DCD header promises and the file lacks: its run ended early.
 
         Such files are common and their frames are good; mdtraj counts by the size of the file.
         """
@@ -154,7 +154,7 @@ class TrajectoryFile:
         return True
 
     def count_atoms(self) -> int:
-        """Atoms of the first frame.
+        """Return the number of atoms in the first frame.
 
         Raises:
             UserError: It cannot be read.

@@ -1,4 +1,4 @@
-"""Which bonds between its residues the topology of an MD program states."""
+"""Bonds between residues that the topology of an MD program states."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def bonds_of_protein(
     residues: Sequence[Sequence[_MdAtom]],
     columns: Sequence[int],
 ) -> NDArray[np.int64]:
-    """Bonds between the protein's residues, from PDB, mmCIF, PSF and mdtraj's HDF5.
+    """Return bonds between the protein's residues, from PDB, mmCIF, PSF and mdtraj's HDF5.
 
     Args:
         path: Of the file.
@@ -79,7 +79,7 @@ def _stated(
 
 
 def _is_guess(one: _MdAtom, other: _MdAtom) -> bool:
-    """Whether mdtraj adds such a bond itself, also over a gap, before it writes HDF5."""
+    """Tell whether mdtraj adds such a bond itself, also over a gap, before it writes HDF5."""
     neighbours = abs(one.residue.index - other.residue.index) == 1
     return {one.name, other.name} in ({"SG"}, {"C", "N"} if neighbours else {"SG"})
 

@@ -1,4 +1,4 @@
-"""Files of MD, sorted by their names: which is the topology, which trajectory is which replica.
+"""Files of MD, sorted by their names into a topology and the trajectory of each replica.
 
 They stand in a folder, or in a zip as the ATLAS database publishes it.
 """
@@ -52,7 +52,7 @@ _REPLICA: Final = re.compile(r"_R(\d+)(?:_fit)?$")
 
 @dataclass(frozen=True)
 class Source:
-    """Where the MD of one target is.
+    """The files with the MD of one target.
 
     Attributes:
         name: Name of the target, and of its folder in the data set.
@@ -70,25 +70,25 @@ class Source:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Files on disk that it is read from."""
+        """Return the files on disk that the target is read from."""
         if self.archive:
             return (self.archive,)
         return (*([self.topology] if self.topology else []), *(self.trajectories or {}).values())
 
 
 def from_folder(folder: Path) -> Source | None:
-    """The target of a folder; None if it has neither topology nor trajectory."""
+    """Find the target of a folder; None if it has neither topology nor trajectory."""
     files = [f for f in sorted(folder.iterdir()) if f.is_file() and not f.name.startswith(".")]
     return from_names(folder.name, files)
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is a zip of one target by its name."""
+    """Tell by its name whether a file is a zip of one target."""
     return path.is_file() and _ARCHIVE.search(path.name) is not None
 
 
 def archives_in(folder: Path) -> list[Source]:
-    """The targets of a folder's archives; of two with the same target the one with all frames."""
+    """Find the targets of a folder's archives; of two of one target, that with all frames."""
     sources: dict[str, Source] = {}
     # Of NAME_analysis.zip and NAME_protein.zip the second has all frames, and comes last.
     for path in filter(is_archive, sorted(folder.glob("*.zip"))):
@@ -98,7 +98,7 @@ def archives_in(folder: Path) -> list[Source]:
 
 
 def from_archive(path: Path) -> Source:
-    """The target of an archive `NAME_protein.zip`, `NAME_analysis.zip` or `NAME.zip`."""
+    """Find the target of an archive `NAME_protein.zip`, `NAME_analysis.zip` or `NAME.zip`."""
     name = _ARCHIVE.sub("", path.name)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -139,13 +139,13 @@ def from_names(name: str, files: list[Path]) -> Source | None:
 
 
 def replica_number(path: Path) -> int | None:
-    """The number in names like NAME_R2.xtc and NAME_prod_R2_fit.xtc; None in others."""
+    """Return the number in names like NAME_R2.xtc and NAME_prod_R2_fit.xtc; None in others."""
     match = _REPLICA.search(path.stem)
     return int(match.group(1)) if match else None
 
 
 def _numbered(trajectories: list[Path]) -> dict[int, Path]:
-    """By the `_R1` of their names if all have one, else in the order of their names."""
+    """Number files by the `_R1` of their names if all have one, else by their order."""
     numbers = [n for n in map(replica_number, trajectories) if n is not None]
     if len(numbers) < len(trajectories):
         numbers = list(range(1, len(trajectories) + 1))
@@ -153,7 +153,7 @@ def _numbered(trajectories: list[Path]) -> dict[int, Path]:
 
 
 def unpacked(source: Source, scratch: Path) -> Source:
-    """The same MD as files on disk: those of an archive are unpacked into `scratch`.
+    """Return the MD as files on disk: those of an archive are unpacked into `scratch`.
 
     Raises:
         UserError: The archive is broken.
@@ -184,7 +184,7 @@ def _extract(archive: zipfile.ZipFile, member: Path, folder: Path) -> Path:
 
 @contextmanager
 def open_handle(path: Path) -> Iterator[Any]:
-    """Mdtraj's object of a trajectory: XTC, DCD, TRR, NetCDF (AMBER) or HDF5 (mdtraj).
+    """Open mdtraj's object of a trajectory: XTC, DCD, TRR, NetCDF (AMBER) or HDF5 (mdtraj).
 
     Raises:
         UserError: No such file, an empty one, another format, a broken header.
@@ -213,7 +213,7 @@ def open_handle(path: Path) -> Iterator[Any]:
 
 
 def promised_frames(path: Path) -> int:
-    """Frames by the header of a DCD file; mdtraj counts by the size of the file.
+    """Return the frames by the header of a DCD file; mdtraj counts by the size of the file.
 
     A run that ended early leaves a header with more. Returns 0 for what is no DCD file.
     """
@@ -224,7 +224,7 @@ def promised_frames(path: Path) -> int:
 
 @dataclass(frozen=True)
 class DcdLayout:
-    """Where things stand in a DCD file.
+    """The places of headers and frames in a DCD file.
 
     Attributes:
         order: Byte order of the file, "little" or "big".
@@ -244,7 +244,7 @@ class DcdLayout:
 
     @classmethod
     def of(cls, path: Path) -> DcdLayout | None:
-        """From the header; None for what is no DCD file with 32-bit records."""
+        """Read the header; None for what is no DCD file with 32-bit records."""
         with open(path, "rb") as file:
             header = file.read(96)
             if header[4:8] != b"CORD" or len(header) < 96:
@@ -263,11 +263,11 @@ class DcdLayout:
         return cls(order, start, n_atoms, fixed, bool(cell), bool(fourth))
 
     def frame_bytes(self, n_atoms: int) -> int:
-        """Length of a frame that holds so many atoms."""
+        """Return the length of a frame with this number of atoms."""
         return (4 if self.fourth else 3) * (4 * n_atoms + 8) + (56 if self.has_cell else 0)
 
     def cell(self, path: Path, index: int) -> tuple[float, ...] | None:
-        """The six numbers of a frame's cell; None if there is none."""
+        """Read the six numbers of a frame's cell; None if there is none."""
         if not self.has_cell:
             return None
         offset = self.start
@@ -283,7 +283,7 @@ class DcdLayout:
 
 
 def dcd_has_rest(path: Path, n_frames: int, n_atoms: int) -> bool:
-    """Whether a DCD file ends within a frame.
+    """Tell whether a DCD file ends within a frame.
 
     Args:
         path: The file; one with fixed atoms or a fourth dimension counts as whole.

@@ -1,4 +1,4 @@
-"""A topology file of any MD program -> the protein's atoms under their PDB names."""
+"""The protein's atoms under their PDB names, from a topology file of any MD program."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _MdAtom: TypeAlias = mdtraj.core.topology.Atom
 
 @dataclass(frozen=True)
 class SourceTopology:
-    """What a topology file says.
+    """The protein, the system and the box of a topology file.
 
     Attributes:
         all_atoms: The whole system, as mdtraj reads it; N_system atoms.
@@ -72,7 +72,7 @@ class SourceTopology:
     box: NDArray[np.float32] | None
 
     def protein_only(self) -> SourceTopology:
-        """The same for trajectories that hold the protein's atoms and no others."""
+        """Return the topology for trajectories that hold the protein's atoms and no others."""
         atoms = self.all_atoms.subset(np.sort(self.columns))
         return replace(self, all_atoms=atoms, columns=np.argsort(np.argsort(self.columns)))
 
@@ -130,7 +130,7 @@ def read_protein(path: Path | str) -> SourceTopology:
 
 
 def _residues(topology: mdtraj.Topology) -> list[list[_MdAtom]]:
-    """Atoms of each residue; hydrogens that stand behind all heavy atoms are with their own.
+    """Return the atoms of each residue, with its hydrogens that stand behind all heavy atoms.
 
     Some programs (Anton) write them so, and mdtraj makes a second residue of each group.
     """
@@ -149,7 +149,7 @@ def _residues(topology: mdtraj.Topology) -> list[list[_MdAtom]]:
 
 
 class _Picked:
-    """The protein's part of a topology, residue by residue.
+    """Picks the protein's part of a topology, residue by residue.
 
     Args:
         path: Path of the file, for messages.
@@ -222,7 +222,7 @@ class _Picked:
                 self.renamed[f"{old} -> {made.name} {standard}"] += 1
 
     def _without_foreign(self, atoms: list[_MdAtom], name: str) -> list[_MdAtom]:
-        """The amino acid's own atoms; caps and sites that are no atoms are counted.
+        """Return the amino acid's own atoms; count caps and sites that are no atoms.
 
         Raises:
             UserError: Other atoms, a phosphate's for example.
@@ -276,7 +276,7 @@ def _check_complete(residues: list[SourceResidue], n_atoms: int, path: Path) -> 
 def _amino_acid(
     residue: mdtraj.core.topology.Residue, own: list[str], raw: str, path: Path
 ) -> str | None:
-    """The standard name of a residue of the protein, None for anything else.
+    """Return the standard name of a residue of the protein, None for anything else.
 
     Args:
         residue: As mdtraj reads it.
@@ -299,7 +299,7 @@ def _amino_acid(
 
 
 def _element(atom: mdtraj.core.topology.Atom) -> str:
-    """Symbol of the element, empty for virtual sites."""
+    """Return the symbol of the element, empty for virtual sites."""
     symbol = atom.element.symbol if atom.element else "VS"
     if symbol != "VS":
         return str(symbol)

@@ -1,4 +1,4 @@
-"""Where the models of PDB and mmCIF files stand: each is read alone, however many there are."""
+"""Models within PDB and mmCIF files: each is found and read alone, however many there are."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Model(NamedTuple):
     header: bytes
 
     def text(self) -> bytes:
-        """The model as a file of its own."""
+        """Return the model as the text of a file of its own."""
         with plain(self.path) as path, open(path, "rb") as file:
             file.seek(self.start)
             text = self.header + file.read(self.end - self.start)
@@ -65,7 +65,7 @@ def models_of(path: Path, at_most: int | None = None) -> list[Model]:
 
 
 def _pdb_models(text: mmap.mmap, at_most: int | None) -> list[tuple[int, int]]:
-    """First and last byte of each model."""
+    """Return first and last byte of each model."""
     models: list[tuple[int, int]] = []
     start = 0
     while (end := text.find(_END, start)) >= 0 and len(models) != at_most:
@@ -80,7 +80,7 @@ def _pdb_models(text: mmap.mmap, at_most: int | None) -> list[tuple[int, int]]:
 
 
 def _end_models(text: mmap.mmap, at_most: int | None) -> list[tuple[int, int]]:
-    """First and last byte of each part with atoms between lines of END, VMD's way."""
+    """Return first and last byte of each part with atoms between lines of END, VMD's way."""
     parts: list[tuple[int, int]] = []
     start = 0
     for match in END_LINE.finditer(text):
@@ -119,7 +119,7 @@ def _atom_columns(file: BinaryIO) -> tuple[bytes, int, int | None]:
 def _cif_models(
     file: BinaryIO, at: int, column: int | None, n_columns: int, at_most: int | None
 ) -> list[tuple[int, int]]:
-    """First and last byte of each model; a model ends where another number begins."""
+    """Return first and last byte of each model; a model ends where another number begins."""
     models: list[tuple[int, int]] = []
     seen: set[bytes] = set()
     number, start = None, at
@@ -141,7 +141,7 @@ def _cif_models(
 
 
 def _cif_rows(file: BinaryIO, n_columns: int) -> Iterator[tuple[list[bytes], int]]:
-    """Values and bytes of each row, which may go on in the next line.
+    """Yield values and bytes of each row, which may go on in the next line.
 
     Raises:
         ValueError: The last row lacks values.

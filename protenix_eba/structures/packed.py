@@ -26,13 +26,13 @@ class Scratch:
 
 
 def format_of(path: Path) -> str:
-    """The suffix that tells the format, in small letters: ".pdb" for NAME.pdb and NAME.PDB.gz."""
+    """Return the suffix that tells the format: ".pdb" for NAME.pdb and NAME.PDB.gz."""
     return (Path(path.stem) if path.suffix.lower() == _PACKED else path).suffix.lower()
 
 
 @contextmanager
 def plain(path: Path) -> Iterator[Path]:
-    """The file itself, or the one that it packs, unpacked until another one is asked for.
+    """Yield the file, or the one that it packs, unpacked until another one is asked for.
 
     Raises:
         OSError, EOFError, zlib.error: A packed file that is cut or none at all.

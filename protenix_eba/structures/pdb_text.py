@@ -13,12 +13,12 @@ _MODELS: Final = re.compile(rb"^(?:MODEL|ENDMDL)", re.MULTILINE)
 
 
 def has_atoms(text: bytes) -> bool:
-    """Whether a part of a PDB file has atoms."""
+    """Tell whether a part of a PDB file has atoms."""
     return _ATOMS.search(text) is not None
 
 
 def with_models(text: str) -> str:
-    """A PDB file with MODEL and ENDMDL lines where END lines alone separate several models."""
+    """Return a PDB file with MODEL and ENDMDL lines where END alone separates its models."""
     data = text.encode()
     if _MODELS.search(data):
         return text
@@ -33,7 +33,7 @@ def with_models(text: str) -> str:
 
 
 def atom_lines(text: str) -> tuple[list[str], int]:
-    """Atoms of the first model, and how many other alternate locations were passed over."""
+    """Return the first model's atom lines, and the number of alternate locations left out."""
     kept: list[str] = []
     seen: set[str] = set()
     repeated = 0

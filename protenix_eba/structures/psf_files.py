@@ -18,7 +18,7 @@ _ATOM: Final = re.compile(r"(\s*\d+\s+\S+\s+)(-?\d+)([A-Za-z]?)(\s.*)")
 
 
 def load_psf(path: Path) -> mdtraj.Topology:
-    """All atoms; where numbers have insertion codes, residues are numbered through from 1.
+    """Load all atoms; where numbers have insertion codes, residues are numbered from 1.
 
     Raises:
         UserError: It is no text.

@@ -50,12 +50,12 @@ class TrajectoryConformations:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files that it is read from."""
+        """Return the files that it is read from."""
         return self._source.files
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """What the reader should know."""
+        """Return notes on the files for the reader."""
         found = []
         if self._loaded[1] is None:
             found.append(f"{self._topology_name} has no coordinates: the first frame stands for it")
@@ -68,7 +68,7 @@ class TrajectoryConformations:
 
     @property
     def topology(self) -> mdtraj.Topology:
-        """All atoms of the topology file."""
+        """Return all atoms of the topology file."""
         return self._loaded[0]
 
     @cached_property
@@ -82,7 +82,7 @@ class TrajectoryConformations:
 
     @cached_property
     def n_frames(self) -> dict[int, int]:
-        """Frames of each replica.
+        """Return the number of frames of each replica.
 
         Raises:
             UserError: A trajectory that cannot be read, is cut, is empty or has other atoms.
@@ -92,7 +92,7 @@ class TrajectoryConformations:
     def chunks(
         self, replica: int, atoms: NDArray[np.int64], size: int
     ) -> Iterator[NDArray[np.float32]]:
-        """All frames in order, see `Conformations`; `size` frames are in memory at a time."""
+        """Yield all frames in order, see `Conformations`; `size` frames are in memory at a time."""
         with self._open(replica) as (handle, path):
             frames, start = _frames_of(handle, path), 0
             while start < self.n_frames[replica]:
@@ -106,7 +106,7 @@ class TrajectoryConformations:
     def frames(
         self, replica: int, indices: NDArray[np.int64], atoms: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Single frames, see `Conformations`."""
+        """Read single frames, see `Conformations`."""
         indices = np.asarray(indices, dtype=np.int64)
         with self._open(replica) as (handle, path):
             check_range(indices, self.n_frames[replica], f"target {self.name}: {path.name}")
@@ -163,7 +163,7 @@ class TrajectoryConformations:
 
 
 class _Frames:
-    """What `XtcFile` does for other formats."""
+    """Reads frames of other formats as `XtcFile` does those of XTC."""
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
@@ -187,7 +187,7 @@ def _frames_of(handle: Any, path: Path) -> XtcFile | _Frames:
 
 
 def _read(handle: Any, n_frames: int, atoms: NDArray[np.int64] | None) -> NDArray[np.float32]:
-    """The next frames, `[F, n, 3]` in angstrom."""
+    """Read the next frames, `[F, n, 3]` in angstrom."""
     found = handle.read(n_frames=n_frames, atom_indices=atoms)
     xyz = found.coordinates if hasattr(found, "coordinates") else found[0]
     scale = ANGSTROM_PER_NM if handle.distance_unit == "nanometers" else 1.0
@@ -202,7 +202,7 @@ def _last_is_whole(handle: Any) -> bool:
 
 
 def _is_cut(handle: Any, path: Path, n_frames: int, n_atoms: int) -> bool:
-    """Whether bytes stand after the last whole frame."""
+    """Tell whether bytes stand after the last whole frame."""
     suffix = path.suffix.lower()
     if suffix == ".xtc":
         return layout_of(path).is_cut

@@ -58,12 +58,12 @@ class Protein:
 
     @property
     def n_residues(self) -> int:
-        """Residues of all chains."""
+        """Return the number of residues of all chains."""
         return sum(map(len, self.chains))
 
 
 def read_proteins(path: Path | str) -> list[Protein]:
-    """Proteins of a FASTA file, of a CSV file with the columns `name` and `seqres`, or of a JSON.
+    """Read proteins from FASTA, from CSV with the columns `name` and `seqres`, or from JSON.
 
     In the first two, chains of one protein are separated by `:` or `/`. The JSON is the one of
     `protenix pred`, with proteins alone; `count` copies of a chain follow each other.
@@ -95,7 +95,7 @@ def read_proteins(path: Path | str) -> list[Protein]:
 
 
 def read_seed(path: Path | str) -> int | None:
-    """The seed in a JSON of `protenix pred`; None if it has none, or in another format.
+    """Read the seed in a JSON of `protenix pred`; None if there is none, or in other formats.
 
     As in Protenix, the `modelSeeds` of the first entry are those of all.
 
@@ -117,7 +117,7 @@ def read_seed(path: Path | str) -> int | None:
 
 
 def _is_seed(value: object) -> bool:
-    """AlphaFold Server writes seeds as text."""
+    """Tell whether a value is a seed; AlphaFold Server writes seeds as text."""
     return isinstance(value, int) or (isinstance(value, str) and value.isdecimal())
 
 
@@ -132,7 +132,7 @@ def _entries(text: str, path: Path) -> list[dict[str, Any]]:
 
 
 def _from_entry(number: int, entry: dict[str, Any], path: Path) -> tuple[str, tuple[str, ...]]:
-    """Name and chains of an entry; what cannot be sampled here is refused, not left out."""
+    """Return an entry's name and chains; refuse what cannot be sampled instead of dropping it."""
     name = entry.get("name")
     where = f"{path}: entry {number + 1} ({name})"
     sequences = entry.get("sequences")
@@ -185,7 +185,7 @@ def _from_fasta(text: str) -> list[tuple[str, str]]:
 
 
 def _plain(sequence: str) -> str:
-    """In capitals, without spaces and the asterisk that ends a sequence in some databases."""
+    """Return a sequence in capitals, without spaces and the asterisk that may end it."""
     return "".join(sequence.split()).upper().removesuffix("*")
 
 
@@ -201,7 +201,7 @@ def _from_csv(text: str, path: Path) -> list[tuple[str, str]]:
 
 
 def protein_of_target(target: Target) -> Protein:
-    """The sequence in a target's topology; residues that are no amino acid are left out."""
+    """Return the sequence in a target's topology, without residues that are no amino acid."""
     chains = []
     for chain in load_topology(target).chains:
         codes = [residue.code for residue in chain.residues if residue.code]

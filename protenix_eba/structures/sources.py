@@ -1,4 +1,4 @@
-"""Where conformations come from: files that are streamed, never read whole.
+"""Ensembles on disk, found in folders and files that are streamed, never read whole.
 
 A target is whatever a folder or the names of files say it is:
 
@@ -60,28 +60,28 @@ class Conformations(Protocol):
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files that it is read from."""
+        """Return the files that it is read from."""
 
     @property
     def topology(self) -> mdtraj.Topology:
-        """Every atom, in the order of the coordinates, standard residue names."""
+        """Return every atom, in the order of the coordinates, with standard residue names."""
 
     @property
     def structure_xyz(self) -> Floats:
-        """`[N_atom, 3]` the topology file's own coordinates, angstrom."""
+        """Return the topology file's own coordinates `[N_atom, 3]`, angstrom."""
 
     @property
     def n_frames(self) -> dict[int, int]:
-        """Replica number to its number of frames."""
+        """Return the number of frames of each replica, by its number."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the reader should know of the files, a sentence each."""
+        """Return notes on the files for the reader, a sentence each."""
 
     def chunks(
         self, replica: int, atoms: NDArray[np.int64], size: int
     ) -> Iterator[NDArray[np.float32]]:
-        """All frames of a replica in order, `[<= size, n, 3]` angstrom, these atoms only.
+        """Yield all frames of a replica in order, `[<= size, n, 3]` angstrom, these atoms only.
 
         Raises:
             UserError: A file that cannot be read, or coordinates that are not finite.
@@ -90,7 +90,7 @@ class Conformations(Protocol):
     def frames(
         self, replica: int, indices: NDArray[np.int64], atoms: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Single frames, in the order asked for, repetitions allowed: `[F, n, 3]` angstrom.
+        """Read single frames, in the order asked for, also repeatedly: `[F, n, 3]` angstrom.
 
         Raises:
             UserError: As `chunks`, or an index beyond the end.
@@ -99,7 +99,7 @@ class Conformations(Protocol):
 
 @dataclass
 class _Findings:
-    """What was found so far, by the name of the target."""
+    """The ensembles and problems found so far, by the name of the target."""
 
     usable: dict[str, Conformations] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class _Findings:
 
 
 def find_references(path: Path) -> tuple[dict[str, Conformations], dict[str, str]]:
-    """The MD below a folder, in an archive or of one target, see the module.
+    """Find the MD below a folder, in an archive or of one target, see the module.
 
     Returns:
         Target to its MD, and target to the reason why it cannot be used; files are opened when
@@ -147,7 +147,7 @@ def find_references(path: Path) -> tuple[dict[str, Conformations], dict[str, str
 
 
 def find_samples(paths: Sequence[Path]) -> tuple[dict[str, Conformations], dict[str, str]]:
-    """The ensembles in folders and files, see the module and `find_references`."""
+    """Find the ensembles in folders and files, see the module and `find_references`."""
     findings = _Findings()
     given = [Path(path) for path in paths]
     for path in given:
@@ -167,7 +167,7 @@ def find_samples(paths: Sequence[Path]) -> tuple[dict[str, Conformations], dict[
 
 
 def _search(folder: Path, findings: _Findings) -> None:
-    """The targets of a folder of targets, or the one whose own folder it is."""
+    """Search a folder of targets, or the own folder of one."""
     files = _visible_files(folder)
     predictions = _predictions(folder)
     # AlphaFold 3 puts a copy of its best sample beside them; more files are targets of their own.
@@ -190,7 +190,7 @@ def _search(folder: Path, findings: _Findings) -> None:
 
 
 def _add_folder(folder: Path, findings: _Findings) -> None:
-    """One target's folder; other folders are passed over."""
+    """Add one target's folder; other folders are passed over."""
     try:
         files = _visible_files(folder)
         # AlphaFold 3 puts a copy of its best sample beside the folders of all.
@@ -207,7 +207,7 @@ def _add_folder(folder: Path, findings: _Findings) -> None:
 
 
 def _sort_files(files: list[Path], folder: Path | None, findings: _Findings) -> None:
-    """Files of one folder, or files that were named one by one (`folder` None)."""
+    """Sort files of one folder, or files that were named one by one (`folder` None)."""
     for archive in filter(is_archive, files):
         findings.add_source(from_archive(archive), archive)
     trajectories = _with_suffix(files, TRAJECTORY_SUFFIXES)
@@ -227,7 +227,7 @@ def _sort_files(files: list[Path], folder: Path | None, findings: _Findings) -> 
 
 
 def _pair(trajectories: list[Path], topologies: list[Path], findings: _Findings) -> set[Path]:
-    """Give each trajectory the topology of its name; returns the topologies that were given."""
+    """Give each trajectory the topology of its name; return the topologies that were given."""
     groups: dict[Path | str, list[Path]] = {}
     for path in trajectories:
         near = topologies if set(topologies) - {path} else _visible_files(path.parent)
@@ -244,7 +244,7 @@ def _pair(trajectories: list[Path], topologies: list[Path], findings: _Findings)
 
 
 def _topology_of(trajectory: Path, candidates: list[Path]) -> Path | None:
-    """The one with the longest beginning of the trajectory's name, or the only one there is."""
+    """Return the topology whose name begins the trajectory's longest, or the only one."""
     pure = [path for path in candidates if path.suffix.lower() not in TRAJECTORY_SUFFIXES]
     stem = trajectory.stem
     fitting = [p for p in pure if stem == p.stem or stem.startswith((f"{p.stem}_", f"{p.stem}."))]
@@ -254,7 +254,7 @@ def _topology_of(trajectory: Path, candidates: list[Path]) -> Path | None:
 
 
 def _group_structures(files: list[Path], folder: Path | None, findings: _Findings) -> None:
-    """Files with several models are a target each; others are the conformations of one."""
+    """Make a target of each file with several models, and one of all others of one name."""
     groups: dict[str, list[Path]] = {}
     for path in sorted(files, key=natural_order):
         name = _NUMBER.sub("", _before_dot(path))
@@ -282,7 +282,7 @@ def _visible_files(folder: Path) -> list[Path]:
 
 
 def _predictions(folder: Path) -> list[Path]:
-    """Structures of one target as `protenix pred` or AlphaFold 3 write them."""
+    """Find structures of one target as `protenix pred` or AlphaFold 3 write them."""
     found = [*folder.glob("seed_*/predictions/*"), *folder.glob("seed-*_sample-*/*model.cif*")]
     return sorted(_structures(found), key=natural_order)
 

@@ -42,11 +42,11 @@ class SpecialFile(Protocol):
     is_cut: bool
 
     def read(self, index: int) -> Frame:
-        """One frame."""
+        """Read one frame."""
 
 
 def special_file(path: Path, name: str) -> SpecialFile | None:
-    """A reader for a file that mdtraj cannot read; None for all others.
+    """Return a reader for a file that mdtraj cannot read; None for all others.
 
     Args:
         path: The file.
@@ -79,7 +79,7 @@ class _FixedDcd:
 
 
 def cell_of_dcd(path: Path, index: int) -> NDArray[np.float32] | None:
-    """`[3, 3]` box vectors as rows, angstrom, of a frame of a DCD file; None without a cell.
+    """Return box vectors `[3, 3]` as rows, angstrom, of a DCD frame; None without a cell.
 
     X-PLOR's and NAMD's files hold lengths and angles or their cosines (A, gamma, B, beta, alpha,
     C). CHARMM writes the lower half of a symmetric matrix from version 36 on, and old readers take
@@ -104,7 +104,7 @@ def cell_of_dcd(path: Path, index: int) -> NDArray[np.float32] | None:
 
 @dataclass(frozen=True)
 class _TrrFrame:
-    """Where a frame's data begin, and the sizes of its parts in bytes."""
+    """The place of a frame's data, and the sizes of its parts in bytes."""
 
     start: int
     box_size: int
@@ -115,7 +115,7 @@ class _TrrFrame:
 
 
 def _trr_frames(path: Path) -> tuple[list[_TrrFrame], int]:
-    """Whole frames of a TRR file by their headers (GROMACS' XDR format), and the last one's end."""
+    """Find the whole frames of a TRR file by their headers (GROMACS' XDR format), and their end."""
     frames: list[_TrrFrame] = []
     size, whole = path.stat().st_size, 0
     with open(path, "rb") as file:
@@ -146,7 +146,7 @@ def _trr_header(file: BinaryIO) -> tuple[list[int], int, float]:
 
 
 def _real_bytes(parts: list[int], n_atoms: int) -> int:
-    """Bytes of a number in a frame: GROMACS tells it by the size of box or vectors."""
+    """Return the bytes of a number in a frame, which GROMACS tells by its box or vectors."""
     box, vectors = parts[2], max(parts[7:10])
     return box // 9 if box else vectors // max(3 * n_atoms, 1) or 4
 

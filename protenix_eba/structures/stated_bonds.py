@@ -35,7 +35,7 @@ _NOTHING: Final = {"?": "", ".": ""}
 
 
 class StatedBonds(NamedTuple):
-    """What a file states of the atoms of its first model.
+    """The bonds that a file states between atoms of its first model.
 
     Attributes:
         n_atoms: How many there are; of alternate locations of an atom the first one counts.
@@ -47,13 +47,13 @@ class StatedBonds(NamedTuple):
 
     @classmethod
     def of(cls, residues: list[Any], pairs: Iterable[tuple[int, int]]) -> StatedBonds:
-        """From the residue of each atom; bonds within a residue are left out."""
+        """Build them from the residue of each atom, without bonds within a residue."""
         between = {(min(p), max(p)) for p in pairs if residues[p[0]] != residues[p[1]]}
         return cls(len(residues), tuple(sorted(between)))
 
 
 def stated_bonds(path: Path) -> StatedBonds:
-    """The bonds of a PDB or mmCIF file; those to images in a crystal are left out.
+    """Read the bonds of a PDB or mmCIF file, without those to images in a crystal.
 
     Raises:
         UserError: The file cannot be opened.
@@ -70,7 +70,7 @@ def stated_bonds(path: Path) -> StatedBonds:
 
 
 def _conect(lines: list[str], atoms: list[str]) -> Iterator[tuple[int, int]]:
-    """Bonds by serial numbers; where these begin anew (after 99999) the nearest pair is meant."""
+    """Yield bonds by serial numbers; where these begin anew, the nearest pair is meant."""
     where: dict[str, list[int]] = defaultdict(list)
     for index, line in enumerate(atoms):
         where[line[6:11].strip()].append(index)
@@ -94,7 +94,7 @@ def _gap(atoms: list[str], first: int, second: int) -> float:
 
 
 def _linked(lines: list[str], atoms: list[str]) -> Iterator[tuple[int, int]]:
-    """LINK and SSBOND name their atoms: name, chain, number with insertion code."""
+    """Yield bonds of LINK and SSBOND, which name atoms by name, chain, number and code."""
     where = {(line[12:16].strip(), line[21:27]): index for index, line in enumerate(atoms)}
     for line in lines:
         if line.startswith("SSBOND"):
@@ -126,7 +126,7 @@ def _of_cif(text: str) -> StatedBonds:
 
 
 def _first_model(rows: Any) -> list[int]:
-    """The rows of its atoms; of alternate locations of an atom the first."""
+    """Return the rows of the first model's atoms, of alternate locations the first."""
     models, alternates = _column(rows, "pdbx_PDB_model_num"), _column(rows, "label_alt_id")
     seen: set[tuple[str, ...]] = set()
     kept = []
@@ -140,7 +140,7 @@ def _first_model(rows: Any) -> list[int]:
 
 
 def _linked_in_cif(bonds: Any, names: list[str]) -> Iterator[tuple[tuple[str, ...], ...]]:
-    """What identifies the two atoms of each bond."""
+    """Yield what identifies the two atoms of each bond."""
     ends = [_keys(bonds, [_CIF_COLUMNS[name].format(end) for name in names]) for end in (1, 2)]
     images = [_column(bonds, f"ptnr{end}_symmetry") for end in (1, 2)]
     for kind, *pair, image, other in zip(

@@ -39,30 +39,30 @@ class StructureConformations:
 
     @cached_property
     def topology(self) -> mdtraj.Topology:
-        """All atoms of the first file."""
+        """Return all atoms of the first file."""
         return read_topology(self.paths[0])[0]
 
     @cached_property
     def structure_xyz(self) -> NDArray[np.float32]:
-        """`[N_atom, 3]` of the first model, angstrom."""
+        """Return the first model's coordinates `[N_atom, 3]`, angstrom."""
         return _parse(self._models[0])[1]
 
     @property
     def n_frames(self) -> dict[int, int]:
-        """Models of all files, as replica 1."""
+        """Return the number of models in all files, as replica 1."""
         return {_REPLICA: len(self._models)}
 
     def chunks(
         self, replica: int, atoms: NDArray[np.int64], size: int
     ) -> Iterator[NDArray[np.float32]]:
-        """All models in order, see `Conformations`."""
+        """Yield all models in order, see `Conformations`."""
         for start in range(0, len(self._models), size):
             yield self._read(range(start, min(start + size, len(self._models))), atoms)
 
     def frames(
         self, replica: int, indices: NDArray[np.int64], atoms: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Single models, see `Conformations`."""
+        """Read single models, see `Conformations`."""
         check_range(indices, len(self._models), f"target {self.name}: {self.paths[0].name}")
         wanted, where = np.unique(indices, return_inverse=True)
         return self._read(wanted.tolist(), atoms)[where]
@@ -104,7 +104,7 @@ class StructureConformations:
 
 
 def has_several_models(path: Path) -> bool:
-    """Whether a PDB or mmCIF file holds an ensemble; reads as little as it can.
+    """Tell whether a PDB or mmCIF file holds an ensemble; reads as little as it can.
 
     Raises:
         UserError: It cannot be read.
@@ -123,7 +123,7 @@ def _models_of(path: Path, at_most: int | None = None) -> list[Model]:
 
 
 def _parse(model: Model) -> tuple[list[bytes], NDArray[np.float32]]:
-    """Key and coordinates `[N, 3]` of each atom."""
+    """Return key and coordinates `[N, 3]` of each atom."""
     parse = _parse_cif if format_of(model.path) in CIF_SUFFIXES else _parse_pdb
     try:
         return parse(model.text())

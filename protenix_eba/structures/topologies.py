@@ -1,4 +1,4 @@
-"""Topology files -> all atoms under the PDB's names, and their coordinates."""
+"""All atoms of topology files under the PDB's names, and their coordinates."""
 
 from __future__ import annotations
 
@@ -81,14 +81,14 @@ def _read(path: Path, suffix: str) -> Loaded:
 
 
 def _without_segments(topology: mdtraj.Topology) -> mdtraj.Topology:
-    """Without what `insertion_code` would take for one."""
+    """Remove segments, which `insertion_code` would take for codes."""
     for residue in topology.residues:
         residue.segment_id = ""
     return topology
 
 
 def insertion_code(residue: mdtraj.core.topology.Residue) -> str:
-    """The A of residue 52A, empty for most; of topologies from `read_topology`.
+    """Return the A of residue 52A, empty for most; of topologies from `read_topology`.
 
     mdtraj has no place of its own for it. Here it stands in that of the segment, which mdtraj keeps
     when it copies a topology.
@@ -101,7 +101,7 @@ def _angstrom(frame: mdtraj.Trajectory) -> NDArray[np.float32]:
 
 
 def pdb_lines(text: bytes) -> list[bytes]:
-    """The ATOM, HETATM and TER lines; of alternate locations of an atom only the first."""
+    """Return ATOM, HETATM and TER lines; of alternate locations of an atom only the first."""
     lines = [line for line in text.splitlines() if line.startswith((b"ATOM", b"HETATM", b"TER"))]
     if all(line[16:17] in (b" ", b"") for line in lines):
         return lines
@@ -133,7 +133,7 @@ def _from_pdb_text(text: bytes) -> Loaded:
 
 
 def read_cif(text: bytes) -> Any:
-    """Atoms of an mmCIF model with the authors' chains and numbers, alternates left out.
+    """Read an mmCIF model's atoms with the authors' chains and numbers, without alternates.
 
     Args:
         text: A file of one model.

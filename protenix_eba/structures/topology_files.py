@@ -25,7 +25,7 @@ _WITH_COORDINATES: Final = (*PDB_SUFFIXES, *CIF_SUFFIXES, ".gro")
 def load_topology_file(
     path: Path,
 ) -> tuple[mdtraj.Topology, NDArray[np.float32] | None, NDArray[np.float32] | None]:
-    """All atoms of the system, their `[N_system, 3]` coordinates and `[3, 3]` box, angstrom.
+    """Load all atoms of the system, their coordinates `[N_system, 3]` and box `[3, 3]`, angstrom.
 
     The box is None where the file has none, and so are the coordinates.
 
@@ -68,7 +68,7 @@ def load_topology_file(
 
 
 def raw_names(path: Path, topology: mdtraj.Topology) -> list[tuple[str, str]]:
-    """Residue and atom names as they stand in the file, where that is cheap to know.
+    """Return residue and atom names as they stand in the file, where that is cheap to know.
 
     mdtraj renames while it reads. Its names are given for mmCIF and HDF5.
     """
@@ -95,5 +95,5 @@ def _lines(path: Path) -> list[str]:
 
 
 def pdb_atom_lines(path: Path) -> tuple[list[str], int]:
-    """Lines of the atoms of a PDB file's first model, and how many other locations it left out."""
+    """Return a PDB's first model's atom lines, and the number of alternates left out."""
     return atom_lines(with_models(read_text(path, strict=False)))

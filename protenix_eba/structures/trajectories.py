@@ -1,4 +1,4 @@
-"""MD on disk: which targets a folder holds, and their frames.
+"""MD on disk: targets in a folder, and their frames.
 
 The layout is ATLAS's own (Vander Meersche et al., NAR 2024): `NAME/NAME.pdb` is the topology and
 reference structure, `NAME/NAME_prod_R1_fit.xtc` and so on are independent replicas. What
@@ -70,7 +70,7 @@ class FrameTimes(NamedTuple):
 
 
 def find_targets(root: Path | str) -> list[Target]:
-    """The targets below `root`, sorted by name; `root` may be one target's own folder.
+    """Find the targets below `root`, sorted by name; `root` may be one target's own folder.
 
     Raises:
         UserError: No such folder, or a target without its PDB file or without any XTC.
@@ -95,7 +95,7 @@ def find_targets(root: Path | str) -> list[Target]:
 
 
 def topology_in(folder: Path) -> Path | None:
-    """The topology of a target's own folder: NAME.pdb, or NAME.cif beside trajectories.
+    """Find the topology in a target's own folder: NAME.pdb, or NAME.cif beside trajectories.
 
     `protenix-eba sample` writes the second where a protein is too large for a PDB file.
     """
@@ -130,7 +130,7 @@ def _target_in(folder: Path) -> Target:
 
 
 def load_topology(target: Target) -> mdtraj.Topology:
-    """All atoms of the topology file under their PDB names, see `topologies.read_topology`.
+    """Load the topology file with all atoms under their PDB names, see `read_topology`.
 
     The file is read once; whoever changes the topology works on a copy.
 
@@ -158,18 +158,18 @@ def _naming(target: Target) -> Iterator[None]:
 
 @lru_cache(maxsize=_TOPOLOGIES_KEPT)
 def _topology(path: Path, modified_ns: int) -> mdtraj.Topology:
-    """`modified_ns` tells a changed file."""
+    """Load a topology and keep it; `modified_ns` tells a changed file."""
     return read_topology(path)[0]
 
 
 @cache
 def _atom_count(path: Path, modified_ns: int) -> int:
-    """A number can be kept of all targets."""
+    """Count a topology's atoms; the number can be kept for all targets."""
     return int(_topology(path, modified_ns).n_atoms)
 
 
 def frame_count(target: Target, replica: int) -> int:
-    """Number of whole frames of a replica, without reading their coordinates.
+    """Count the whole frames of a replica, without reading their coordinates.
 
     Of a file that was cut, these are the frames before the cut.
 
@@ -181,7 +181,7 @@ def frame_count(target: Target, replica: int) -> int:
 
 
 def is_cut(target: Target, replica: int) -> bool:
-    """Whether the file ends within a frame: a copy or download that broke off.
+    """Tell whether the file ends within a frame: a copy or download that broke off.
 
     Raises:
         UserError: The file cannot be read, or has no whole frame.
@@ -191,7 +191,7 @@ def is_cut(target: Target, replica: int) -> bool:
 
 
 def frame_times(target: Target, replica: int) -> FrameTimes:
-    """Times of the whole frames of a replica.
+    """Read the times of the whole frames of a replica.
 
     Raises:
         UserError: The file cannot be read, or has no whole frame.
@@ -207,7 +207,7 @@ def frame_times(target: Target, replica: int) -> FrameTimes:
 def read_frames(
     target: Target, replica: int, frames: NDArray[np.integer] | None = None
 ) -> NDArray[np.float32]:
-    """Coordinates of all atoms; only the frames asked for are read.
+    """Read the coordinates of all atoms in the chosen frames, and no other frames.
 
     Args:
         target: A target from `find_targets`.
@@ -233,7 +233,7 @@ def read_frames(
 
 @contextmanager
 def _open_xtc(target: Target, replica: int) -> Iterator[XtcFile]:
-    """The file; failures inside as well become UserErrors."""
+    """Open the file; failures while it is read become UserErrors, too."""
     path = target.trajectory_paths[replica]
     try:
         yield XtcFile(path)

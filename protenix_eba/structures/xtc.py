@@ -72,7 +72,7 @@ class XtcFile:
         self._next = 0
 
     def read(self, n_frames: int, atoms: Ints) -> Floats:
-        """The next frames, from the first on.
+        """Read the next frames, from the first on.
 
         Args:
             n_frames: Largest number of frames.
@@ -90,7 +90,7 @@ class XtcFile:
         return self._ascending(np.arange(first, last), atoms)
 
     def frames(self, indices: Ints, atoms: Ints) -> Floats:
-        """Single frames; each is read once, in the order of the file.
+        """Read single frames, each once, in the order of the file.
 
         Args:
             indices: `[F]` in any order, repetitions allowed.
@@ -135,7 +135,7 @@ class XtcFile:
                 xyz[row] = found * np.float32(ANGSTROM_PER_NM)
 
     def _check_atoms(self, n_atoms: NDArray[np.integer], frames: Ints) -> None:
-        """Of a frame with others mdtraj would read a part, or too much."""
+        """Refuse a frame of other atoms, of which mdtraj would read a part, or too much."""
         expected = self.layout.n_atoms
         for row in np.flatnonzero(n_atoms != expected):
             raise OSError(f"frame {frames[row]} has {n_atoms[row]} atoms, the first {expected}")
@@ -176,7 +176,7 @@ def _decode(
     packed: Any, integers: Ints, low: Ints, ranges: Ints, per_unit: Floats, columns: Ints,
     xyz: Floats,
 ) -> bool:  # pragma: no cover  # fmt: skip
-    """All frames; False as soon as one is broken.
+    """Decode all frames; return False as soon as one is broken.
 
     Args:
         packed: `[B + padding]` bytes.
@@ -199,7 +199,7 @@ def _decode_frame(
     packed: Any, integers: Ints, low: Ints, ranges: Ints, per_unit: float, columns: Ints,
     xyz: Floats,
 ) -> bool:  # pragma: no cover  # fmt: skip
-    """One frame: atoms by their position, most of them followed by others by their difference."""
+    """Decode a frame: atoms by position, most followed by others by their difference."""
     at, end, n_atoms, bits = 8 * integers[0], 8 * integers[1], integers[2], integers[3]
     small_bits, run, i = integers[4], 0, 0
     inverse_y, inverse_z, inverse = 1.0 / ranges[1], 1.0 / ranges[2], 1.0 / _RANGES[small_bits]
@@ -240,7 +240,7 @@ def _decode_frame(
 
 @_compiled
 def _word(packed: Any, at: int) -> Any:  # pragma: no cover
-    """At least 57 bits from a bit on, the first one highest."""
+    """Return at least 57 bits from a bit on, the first one highest."""
     byte = _U(at) >> _U(3)
     word = _U(0)
     for k in range(8):
@@ -250,7 +250,7 @@ def _word(packed: Any, at: int) -> Any:  # pragma: no cover
 
 @_compiled
 def _number(word: Any, n_bits: int) -> Any:  # pragma: no cover
-    """The first bits of a word as a number: the first byte is the lowest, the last one not full."""
+    """Return a word's first bits as a number: lowest byte first, the last one not full."""
     spare = _U(64 - n_bits)
     word = (word >> spare) << spare
     turned = _U(0)
@@ -264,7 +264,7 @@ def _number(word: Any, n_bits: int) -> Any:  # pragma: no cover
 
 @_compiled
 def _divided(value: Any, by: Any, inverse: float) -> tuple[Any, Any]:  # pragma: no cover
-    """Quotient and rest; a product with the inverse is several times faster than a division."""
+    """Return quotient and rest; multiplying with the inverse is faster than dividing."""
     quotient = np.int64(value * inverse)
     rest = value - quotient * by
     if rest < 0:

@@ -54,7 +54,7 @@ class Xtc2023:
 
     @staticmethod
     def is_one(path: Path) -> bool:
-        """Whether a file begins so."""
+        """Tell whether a file begins so."""
         if path.suffix.lower() != ".xtc" or not path.is_file():
             return False
         with open(path, "rb") as file:

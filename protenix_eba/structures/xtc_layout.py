@@ -1,4 +1,4 @@
-"""Where the frames of GROMACS' compressed trajectories (XTC) stand in their files.
+"""The places of the frames in GROMACS' compressed trajectories (XTC).
 
 A frame's length stands in its header, so that all headers must be read to find one frame. It is
 done once for each file.
@@ -28,7 +28,7 @@ _FILES_KEPT: Final = 4096
 
 @dataclass(frozen=True, eq=False)
 class XtcLayout:
-    """Where the F whole frames of a file stand.
+    """The places of the F whole frames of a file.
 
     Attributes:
         path: The file.
@@ -44,11 +44,11 @@ class XtcLayout:
 
     @property
     def n_frames(self) -> int:
-        """F."""
+        """Return the number F of whole frames."""
         return len(self.edges) - 1
 
     def times(self) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """`[F]` picoseconds and `[F]` steps, as the headers have them."""
+        """Read times `[F]`, picoseconds, and steps `[F]` from the headers."""
         data = np.memmap(self.path, dtype=np.uint8, mode="r")
         heads = data[self.edges[:-1, None] + np.arange(8, 16)]
         step, time_ps = heads[:, :4].copy().view(">i4"), heads[:, 4:].copy().view(">f4")
@@ -79,7 +79,7 @@ def _layout(path: Path, size: int, modified_ns: int) -> XtcLayout:
 
 
 def _first_and_end(path: Path, first: int, last: int) -> tuple[int, int]:
-    """Atoms of the frame at `first`, and where that at `last` ends by its header (XDR format)."""
+    """Read the atoms of the frame at `first`, and the end of that at `last` (XDR format)."""
     with open(path, "rb") as file:
         file.seek(first)
         n_first = int.from_bytes(file.read(8)[4:], "big")

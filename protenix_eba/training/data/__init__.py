@@ -1,1 +1,1 @@
-"""From sequences, trajectories and labels to what the diffusion module is trained on."""
+"""Data for the diffusion module, made from sequences, trajectories and labels."""

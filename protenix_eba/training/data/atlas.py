@@ -18,7 +18,7 @@ __all__ = ["AtlasDataset"]
 
 @DATASETS.register("atlas")
 class AtlasDataset:
-    """Trajectories in `eba.data_dir` (see `trajectories`), energies in `eba.labels`.
+    """A dataset of trajectories in `eba.data_dir`, with energies in `eba.labels`.
 
     Args:
         config: The section `eba`; the labels are read when conformers are asked for.
@@ -32,17 +32,17 @@ class AtlasDataset:
         self._targets = {t.name: t for t in find_targets(config.path("data_dir"))}
 
     def replicas(self) -> dict[str, tuple[int, ...]]:
-        """See `Dataset`."""
+        """Return each target's replicas, see `Dataset`."""
         return {name: tuple(target.trajectory_paths) for name, target in self._targets.items()}
 
     def protein(self, target: str) -> Protein:
-        """See `Dataset`."""
+        """Return a target's sequence, see `Dataset`."""
         return protein_of_target(self._targets[target])
 
     def conformers(
         self, target: str, features: ProteinFeatures, replicas: Sequence[int]
     ) -> Conformers:
-        """See `Dataset`."""
+        """Load a target's conformers, see `Dataset`."""
         # of a target without labels the error lists those with
         rows = self._by_target.get(target, self._labels)
         return load_conformers(self._targets[target], features, rows, replicas)

@@ -45,7 +45,7 @@ class Drawn:
     invalid: NDArray[np.bool_]
 
     def newest(self, count: int) -> Drawn:
-        """The newest so many of them, 1 or more."""
+        """Return the newest samples, this many of them, 1 or more."""
         rows = np.arange(len(self.invalid))[-count:]
         return Drawn(self.target, self.labels.select(rows), self.invalid[rows])
 
@@ -65,27 +65,27 @@ class Buffer:
         self._max_age = max_age
 
     def path(self, step: int) -> Path:
-        """Folder of the refresh before a step."""
+        """Return the folder of the refresh before a step."""
         return self.folder / f"{_PREFIX}{step:07d}"
 
     def set_current(self, step: int) -> None:
-        """Refreshes before later steps than this do not count."""
+        """Leave out refreshes before later steps than this."""
         write_json(self.folder / _CURRENT, {"step": step})
 
     @property
     def current(self) -> int:
-        """The step of the last refresh that counts; -1 if there is none."""
+        """Return the step of the last refresh that counts; -1 if there is none."""
         path = self.folder / _CURRENT
         return int(json.loads(path.read_text(encoding="utf-8"))["step"]) if path.is_file() else -1
 
     def steps(self) -> list[int]:
-        """Steps of the whole refreshes that count, newest first."""
+        """Return the steps of the whole refreshes that count, newest first."""
         names = [path.parent.name for path in self.folder.glob(f"{_PREFIX}*/{RECORD}")]
         found = [int(name.removeprefix(_PREFIX)) for name in names]
         return sorted((step for step in found if step <= self.current), reverse=True)
 
     def record(self, step: int) -> dict[str, Any]:
-        """What is written down of a refresh; empty if it is not whole."""
+        """Return the record of a refresh; empty if it is not whole."""
         path = self.path(step) / RECORD
         if not path.is_file():
             return {}
@@ -93,7 +93,7 @@ class Buffer:
         return content
 
     def oldest(self, names: list[str], count: int) -> list[str]:
-        """The targets to sample next.
+        """Return the targets to sample next.
 
         Args:
             names: Names of all targets.
@@ -110,7 +110,7 @@ class Buffer:
         return never or sorted(names, key=lambda name: newest[name])[: count or None]
 
     def samples(self, name: str) -> Drawn:
-        """The samples of a target that are trained on.
+        """Return the samples of a target that are trained on.
 
         Raises:
             UserError: There are none, or a file of theirs is damaged.
@@ -150,5 +150,5 @@ class Buffer:
 
 @lru_cache(maxsize=256)
 def _labels(path: Path) -> dict[str, EnergyLabels]:
-    """The table of a whole refresh, which does not change any more, by target."""
+    """Read the table of a whole refresh, which does not change any more, by target."""
     return labels_by_target(read_labels(path))

@@ -23,7 +23,7 @@ _MOST_ROUNDS: Final = 100
 
 
 def conformer_clusters(source: LabelledConformers, n_clusters: int) -> list[NDArray[np.int64]]:
-    """Conformers in clusters around medoids. Reads all of them.
+    """Divide conformers into clusters around medoids; reads all of them.
 
     Args:
         source: LabelledConformers of a target, `n_clusters` or more.
@@ -43,7 +43,7 @@ def conformer_clusters(source: LabelledConformers, n_clusters: int) -> list[NDAr
 
 
 def _alpha_carbons(source: LabelledConformers) -> NDArray[np.float32]:
-    """`[F, L, 3]` C-alpha atoms that the trajectories have, in angstrom."""
+    """Return the C-alpha atoms `[F, L, 3]` that the trajectories have, in angstrom."""
     alpha = source.protein.alpha_carbons
     alpha = alpha[source.mask[alpha] > 0]
     starts = range(0, len(source), _READ_AT_ONCE)
@@ -54,7 +54,7 @@ def _alpha_carbons(source: LabelledConformers) -> NDArray[np.float32]:
 def rmsd_matrix(
     xyz: NDArray[np.float32], others: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """RMSD of all pairs after superposition of each (Theobald, Acta Cryst. A61, 478, 2005).
+    """Compute the RMSD of all pairs after superposition (Theobald, Acta Cryst. A61, 478, 2005).
 
     Args:
         xyz: `[F, L, 3]`.
@@ -75,7 +75,7 @@ def rmsd_matrix(
 
 
 def k_medoids(distance: NDArray[np.floating], n_clusters: int) -> NDArray[np.int64]:
-    """Points with the least sum of distances from each point to the nearest of them, or nearly.
+    """Choose points with nearly the least sum of distances from each point to its nearest.
 
     Chosen one after the other, each the best beside those before (the BUILD phase of PAM, Kaufman
     and Rousseeuw, Finding Groups in Data, 1990), then moved to the middle of their clusters until
@@ -111,7 +111,7 @@ def _spread(distance: NDArray[np.floating], n_clusters: int) -> NDArray[np.int64
 
 
 def _nearest(distance: NDArray[np.floating], medoids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number of the medoid that is nearest to each point; a medoid belongs to itself."""
+    """Return the number of each point's nearest medoid; a medoid belongs to itself."""
     nearest: NDArray[np.int64] = distance.argmin(axis=1)
     nearest[medoids] = np.arange(len(medoids))
     return nearest

@@ -1,4 +1,4 @@
-"""MD frames with labels -> conformers in Protenix's atom order."""
+"""Conformers in Protenix's atom order, from MD frames with labels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SMALLEST_COVERAGE = 0.95
 
 @dataclass(frozen=True, eq=False)
 class Conformers:
-    """The labelled conformers of one protein; their coordinates are read when they are asked for.
+    """The labelled conformers of one protein, whose coordinates are read when asked for.
 
     Attributes:
         protein: Features (those of `host.features.compact` suffice) and atom order.
@@ -55,12 +55,12 @@ class Conformers:
 
     @cached_property
     def mask(self) -> Tensor:
-        """`[N_atom]` 1 where the trajectories have the atom."""
+        """Return a mask `[N_atom]`, 1 where the trajectories have the atom."""
         return torch.from_numpy((self.columns >= 0).astype(np.float32))
 
     @cached_property
     def partners(self) -> Tensor:
-        """`[N_atom]` from `symmetry.symmetric_partners`."""
+        """Return `[N_atom]` partners from `symmetry.symmetric_partners`."""
         return symmetric_partners(self.protein.atoms, self.protein.protein.chains)
 
     def coordinates(self, rows: Sequence[int] | None = None) -> Tensor:
@@ -98,7 +98,7 @@ class Conformers:
 
 
 def labels_by_target(labels: EnergyLabels) -> dict[str, EnergyLabels]:
-    """The labels of each target; `labels.for_target` for one after the other looks at all of them.
+    """Return each target's labels in one pass; `for_target` reads all labels for each.
 
     Args:
         labels: Labels, in any order.
@@ -115,7 +115,7 @@ def load_conformers(
     labels: EnergyLabels,
     replicas: Sequence[int] | None = None,
 ) -> Conformers:
-    """The frames of a target that have a usable label.
+    """Load the frames of a target that have a usable label.
 
     Args:
         target: The target, which knows its trajectories.
@@ -154,7 +154,7 @@ def load_conformers(
 
 
 def within_deviations(energy_kj_mol: Tensor, n_deviations: float) -> Tensor:
-    """Energies that belong to their distribution, by the modified z-score.
+    """Tell which energies belong to their distribution, by the modified z-score.
 
     |E - median| / (1.4826 MAD), MAD being the median of |E - median| (Iglewicz and Hoaglin, How to
     Detect and Handle Outliers, 1993, who advise 3.5).
@@ -186,7 +186,7 @@ def _check_frames(
 
 
 def match_atoms(target: Target, protein: ProteinFeatures) -> np.ndarray:
-    """For each atom of Protenix its column in the trajectory, -1 where it is absent.
+    """Return each Protenix atom's column in the trajectory, -1 where it is absent.
 
     Atoms are matched by chain, residue and name, never by position: GROMACS orders a residue's
     atoms N CA CB .. C O, Protenix N CA C O CB.

@@ -86,7 +86,7 @@ def choose_crop(
 
 
 def contiguous_crop(chain: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """One run of residues from each chain, of random length and place.
+    """Crop one run of residues from each chain, of random length and place.
 
     Algorithm 1 of Evans et al., "Protein complex prediction with AlphaFold-Multimer" (2022),
     supplement, section 7.2.1.
@@ -115,7 +115,7 @@ def contiguous_crop(chain: Tensor, size: int, generator: torch.Generator) -> Ten
 
 
 def spatial_crop(alpha: Tensor, present: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """The residues whose C-alpha atoms are nearest to that of a residue drawn at random.
+    """Crop the residues whose C-alpha atoms are nearest to that of a random residue.
 
     Evans et al. (2022), supplement, section 7.2.2, without the choice of an interface.
 
@@ -136,12 +136,12 @@ def spatial_crop(alpha: Tensor, present: Tensor, size: int, generator: torch.Gen
 
 
 def _draw(lowest: int, highest: int, generator: torch.Generator) -> int:
-    """An integer, both ends included."""
+    """Draw an integer, both ends included."""
     return int(torch.randint(lowest, highest + 1, (), generator=generator))
 
 
 def atoms_of(features: Mapping[str, Any], token_index: Tensor) -> Tensor:
-    """The atoms of some tokens.
+    """Return the atoms of some tokens.
 
     Args:
         features: Protenix's input features.
@@ -154,7 +154,7 @@ def atoms_of(features: Mapping[str, Any], token_index: Tensor) -> Tensor:
 
 
 def crop_features(features: Mapping[str, Any], token_index: Tensor) -> dict[str, Any]:
-    """Protenix's input features of some tokens.
+    """Crop Protenix's input features to some tokens.
 
     Everything is cut out of the whole protein's; numbers of tokens and atoms count within the
     crop, and windows over neighbouring atoms are made anew if there are any.
@@ -208,7 +208,7 @@ def _slice(
 
 
 def renumbered(numbers: Tensor, chosen: Tensor, n_whole: int) -> Tensor:
-    """Numbers within the whole as numbers within the crop, -1 for what lies outside of it."""
+    """Renumber from the whole to the crop, -1 for what lies outside of it."""
     place = torch.full((n_whole + 1,), -1, dtype=numbers.dtype)  # the last is for -1
     place[chosen] = torch.arange(len(chosen), dtype=numbers.dtype)
     return place[numbers]

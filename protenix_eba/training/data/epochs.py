@@ -1,4 +1,4 @@
-"""The order in which structures are seen: what a sampler takes of each target, and when.
+"""The order in which structures are seen: the blocks that a sampler makes of each target.
 
 Letters: F conformers of a target, K of them in a block, B blocks of a target in an epoch.
 """
@@ -26,7 +26,7 @@ Block = tuple[int, tuple[int, ...]]
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """What samplers know of a target's conformers.
+    """A target's conformers, as far as samplers know them.
 
     Attributes:
         energy_kj_mol: `[F]`.
@@ -58,7 +58,7 @@ class BatchSampler(Protocol):
     def __call__(
         self, pools: Sequence[Pool], n_conformers: int, rng: np.random.Generator, /
     ) -> Sequence[Blocks]:
-        """The blocks of one epoch.
+        """Make the blocks of one epoch.
 
         Called once for each epoch in every process, so that all that is drawn is drawn from `rng`.
 
@@ -68,8 +68,8 @@ class BatchSampler(Protocol):
             rng: Generator seeded by the seed of the run and the epoch.
 
         Returns:
-            Of each target its blocks of K different conformers, possibly none, but one block of all
-            targets at least. The same number of blocks in each epoch.
+            The blocks of each target, of K different conformers each. A target may have none, but
+            all together have at least one, and the same number in each epoch.
         """
 
 
@@ -85,7 +85,7 @@ def _registered(sampler: BatchSampler) -> BatchSampler:
 
 @_registered
 def structures(pools: Sequence[Pool], n_conformers: int, rng: np.random.Generator) -> list[Blocks]:
-    """Every structure once, with K - 1 others of its target: EBA, section 4.1.
+    """Take every structure once, with K - 1 others of its target: EBA, section 4.1.
 
     Fewer than K that are left over wait for another epoch.
     """
@@ -94,7 +94,7 @@ def structures(pools: Sequence[Pool], n_conformers: int, rng: np.random.Generato
 
 @_registered
 def targets(pools: Sequence[Pool], n_conformers: int, rng: np.random.Generator) -> list[Blocks]:
-    """As many blocks of each target, however many frames it has: the mean of `structures`.
+    """Take as many blocks of each target, however many frames it has: the mean of `structures`.
 
     Small targets start again when all of their structures have been seen; of large ones a random
     part is seen.
@@ -105,7 +105,7 @@ def targets(pools: Sequence[Pool], n_conformers: int, rng: np.random.Generator) 
 
 @_registered
 def energy(pools: Sequence[Pool], n_conformers: int, rng: np.random.Generator) -> list[Blocks]:
-    """One conformer from each of K equal parts of its target's order by energy, each once."""
+    """Take a conformer from each of K equal parts of its target's order by energy, each once."""
     return [
         _one_of_each(
             np.array_split(np.argsort(pool.energy_kj_mol, kind="stable"), n_conformers),
@@ -118,7 +118,7 @@ def energy(pools: Sequence[Pool], n_conformers: int, rng: np.random.Generator) -
 
 @_registered
 def diverse(pools: Sequence[Pool], n_conformers: int, rng: np.random.Generator) -> list[Blocks]:
-    """One conformer from each of K clusters of its target, F // K times.
+    """Take one conformer from each of K clusters of its target, F // K times.
 
     Small clusters start again when all of their members have been seen; of large ones a random
     part is seen.
@@ -157,13 +157,13 @@ def _shuffled(size: int, n_conformers: int, rng: np.random.Generator) -> Integer
 
 
 def _one_of_each(groups: Sequence[Integers], n_blocks: int, rng: np.random.Generator) -> Integers:
-    """`[n_blocks, len(groups)]`: a column goes round the members of its group."""
+    """Return `[n_blocks, len(groups)]`; a column goes round the members of its group."""
     columns = [_repeated(partial(rng.permutation, members), n_blocks) for members in groups]
     return np.stack(columns, axis=1)
 
 
 def _repeated(draw: Callable[[], Integers], n: int) -> Integers:
-    """The first n rows of one draw after the other, which are equally long."""
+    """Return the first n rows of one draw after the other, which are equally long."""
     first = draw()
     n_more = math.ceil(n / len(first)) - 1
     return np.concatenate([first, *(draw() for _ in range(n_more))])[:n]
@@ -203,7 +203,7 @@ class Epoch:
         return len(self._order)
 
     def target(self, position: int) -> int:
-        """Number of the target of a block, whose conformers need not be known for that."""
+        """Return the number of a block's target; its conformers need not be known for that."""
         return int(self._order[position, 0])
 
     def __getitem__(self, position: int) -> Block:
@@ -214,7 +214,7 @@ class Epoch:
 def _interleaved(
     sizes: Sequence[int], rng: np.random.Generator, epoch: int, batch_items: int
 ) -> NDArray[np.int32]:
-    """Target and number within it of each block, `[sum(sizes), 2]`."""
+    """Return target and number within it of each block, `[sum(sizes), 2]`."""
     before = epoch * sum(sizes)
     order: list[tuple[int, int]] = []
     waiting = list(range(len(sizes)))

@@ -1,4 +1,4 @@
-"""What the parts of the data promise each other: a dataset, its conformers, and a loader.
+"""Protocols between the parts of the data: a dataset, its conformers, and a loader.
 
 Each is a `Protocol`: a plugin's class needs the members, and nothing of ours as its base.
 """
@@ -29,30 +29,30 @@ class LabelledConformers(Protocol):
 
     @property
     def protein(self) -> ProteinFeatures:
-        """Features and atom order, as they were given to `Dataset.conformers`."""
+        """Return features and atom order, as they were given to `Dataset.conformers`."""
 
     @property
     def energy_kj_mol(self) -> Tensor:
-        """`[F]` float64."""
+        """Return the energies, `[F]` float64."""
 
     @property
     def replica(self) -> Tensor:
-        """`[F]` integers: with `frame` what a conformer is called in messages and logs."""
+        """Return `[F]` replicas, which name a conformer in messages and logs, with `frame`."""
 
     @property
     def frame(self) -> Tensor:
-        """`[F]` integers."""
+        """Return the frames within the replicas, `[F]` integers."""
 
     @property
     def mask(self) -> Tensor:
-        """`[N_atom]` float32, 1 where the conformers have the atom."""
+        """Return a mask, `[N_atom]` float32, 1 where the conformers have the atom."""
 
     @property
     def partners(self) -> Tensor:
-        """`[N_atom]` from `symmetry.symmetric_partners`, which atoms may change places."""
+        """Return `[N_atom]` from `symmetry.symmetric_partners`: which atoms may change places."""
 
     def __len__(self) -> int:
-        """F."""
+        """Return the number F of conformers."""
 
     def coordinates(self, rows: Sequence[int] | None = None) -> Tensor:
         """Read conformers.
@@ -78,13 +78,13 @@ class Dataset(Protocol):
     """
 
     def replicas(self) -> Mapping[str, Sequence[int]]:
-        """Name of each target to the numbers of its replicas, in the order of training.
+        """Return the replicas of each target, by its name, in the order of training.
 
         What is held out is chosen by both; a target that is a single ensemble has replica 1.
         """
 
     def protein(self, target: str) -> Protein:
-        """The sequence of a target, which is called by the target's name.
+        """Return the sequence of a target, which is called by the target's name.
 
         Raises:
             UserError: It cannot be read.
@@ -93,7 +93,7 @@ class Dataset(Protocol):
     def conformers(
         self, target: str, features: ProteinFeatures, replicas: Sequence[int]
     ) -> LabelledConformers:
-        """The conformers of some replicas of a target.
+        """Load the conformers of some replicas of a target.
 
         Args:
             target: Its name.
@@ -112,16 +112,16 @@ class Loader(Protocol):
     """
 
     def __getitem__(self, index: int, /) -> Item:
-        """Item `index`, from 0 without end. Called by another thread than the rest.
+        """Load item `index`, from 0 without end. Called by another thread than the rest.
 
         An item whose coordinates cannot be read says so in its `problem`.
         """
 
     def generator(self, index: int) -> torch.Generator:
-        """For the noise of item `index`, on the CPU: a new one at each call."""
+        """Return a new generator for the noise of item `index`, on the CPU."""
 
     def share(self, steps: Iterable[int], rank: int, world_size: int) -> Iterator[int]:
-        """The numbers of one process's items, all of a step before those of the next.
+        """Return the numbers of one process's items, all of a step before those of the next.
 
         Args:
             steps: Optimizer steps; `batch_items` items belong to each.
@@ -136,17 +136,17 @@ class EnsembleLoader(Loader, Protocol):
 
     @property
     def sources(self) -> Sequence[LabelledConformers]:
-        """Of each target."""
+        """Return the source of each target."""
 
     def protein(self, number: int) -> ProteinFeatures:
-        """The protein of `sources[number]` with all features that the diffusion module reads."""
+        """Return the protein of `sources[number]` with all features of the diffusion module."""
 
     def embedding(self, number: int) -> TrunkEmbeddings:
-        """The trunk's embeddings of `sources[number]`, whole."""
+        """Load the trunk's embeddings of `sources[number]`, whole."""
 
 
 class LoaderFactory(Protocol):
-    """What is registered in `DATALOADERS`."""
+    """A function registered in `DATALOADERS` that builds a loader."""
 
     def __call__(
         self,
@@ -159,7 +159,7 @@ class LoaderFactory(Protocol):
         n_cycles: int,
         batch_items: int,
     ) -> Loader | None:
-        """A loader.
+        """Build a loader.
 
         Args:
             config: The section `eba`.
@@ -170,7 +170,7 @@ class LoaderFactory(Protocol):
             batch_items: Items of one optimizer step, on all ranks.
 
         Returns:
-            None if nothing is held out.
+            A loader, or None if nothing is held out.
 
         Raises:
             UserError: Something is missing, does not belong together, or leaves nothing to train

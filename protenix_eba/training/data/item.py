@@ -1,4 +1,4 @@
-"""What the loader gives the trainer: K conformers of one sequence."""
+"""Items of the loader: K conformers of one sequence."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Item:
     problem: str = ""
 
     def crop(self, token_index: Tensor) -> Item:
-        """The same conformers with some of their residues.
+        """Return the conformers with some of their residues.
 
         Args:
             token_index: `[n]` token numbers, strictly ascending.

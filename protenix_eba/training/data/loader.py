@@ -42,7 +42,7 @@ _CROP: Final = 2**41
 
 
 class SequenceCoupledLoader:
-    """Items by their number: item i is the same whoever asks for it, and in whatever order.
+    """Loads items by their number: item i is the same for any process, in whatever order.
 
     A step of B items on all ranks has the items from step x B on; a resumed trainer goes on where
     it was. An item whose coordinates cannot be read says so in its `problem`: others are whole.
@@ -105,7 +105,7 @@ class SequenceCoupledLoader:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Names."""
+        """Return the names of the targets."""
         return tuple(c.protein.protein.name for c in self.sources)
 
     def _make_epoch(self, epoch: int) -> Epoch:
@@ -117,31 +117,31 @@ class SequenceCoupledLoader:
         return self._epoch(number), position
 
     def target(self, index: int) -> int:
-        """Number of the source of item `index`, which is not loaded for that."""
+        """Return the number of an item's source, which is not loaded for that."""
         epoch, position = self._place(index)
         return epoch.target(position)
 
     def _rows(self, index: int) -> list[int]:
-        """May have to read all conformers of the target: a sampler's clusters."""
+        """Return an item's conformers; a sampler's clusters may need all of the target's."""
         epoch, position = self._place(index)
         return list(epoch[position][1])
 
     def protein(self, number: int) -> ProteinFeatures:
-        """The protein of `sources[number]` with all features that the diffusion module reads."""
+        """Return the protein of `sources[number]` with all features of the diffusion module."""
         protein = self.sources[number].protein
         return replace(protein, features=complete(protein.features))
 
     def embedding(self, number: int) -> TrunkEmbeddings:
-        """The trunk's embeddings of `sources[number]`, whole."""
+        """Load the trunk's embeddings of `sources[number]`, whole."""
         return self._embeddings(self.sources[number].protein.protein)
 
     def length(self, index: int) -> int:
-        """Tokens of item `index`, which is not loaded for that."""
+        """Return the tokens of item `index`, which is not loaded for that."""
         n_residues = self.sources[self.target(index)].protein.protein.n_residues
         return min(n_residues, self._crop_size or n_residues)
 
     def share(self, steps: Iterable[int], rank: int, world_size: int) -> Iterator[int]:
-        """The items of one process: of each step's batch, long ones beside long ones.
+        """Yield one process's items: of each step's batch, long ones beside long ones.
 
         Processes wait for each other at each backward pass, so that those of one should cost the
         same. What a batch holds does not depend on their number.
@@ -157,7 +157,7 @@ class SequenceCoupledLoader:
             yield from batch[rank::world_size]
 
     def generator(self, index: int) -> torch.Generator:
-        """The generator of item `index`: its noise is the same on any number of ranks."""
+        """Return item `index`'s generator: its noise is the same on any number of ranks."""
         return stream_generator(self._seed, index)
 
     def __getitem__(self, index: int) -> Item:
@@ -226,7 +226,7 @@ def eba_loader(
         batch_items: Items of one optimizer step, on all ranks.
 
     Returns:
-        None if nothing is held out.
+        A loader, or None if nothing is held out.
 
     Raises:
         UserError: Something is missing, does not belong together, or leaves nothing to train on.

@@ -1,4 +1,4 @@
-"""The next items while the current one is trained on."""
+"""Loading of the next items while the current one is trained on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _ByNumber(Protocol[T_co]):
 def prefetch(
     loader: _ByNumber[T_co], indices: Iterable[int]
 ) -> Generator[tuple[int, T_co], None, None]:
-    """Items in order, at most 2 of them loaded ahead of the current one, by one thread.
+    """Yield items in order; one thread loads at most 2 ahead of the current one.
 
     Closing the iterator ends the thread, after the item that it is at
     (`contextlib.closing(prefetch(...))`).

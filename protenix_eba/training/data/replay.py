@@ -1,4 +1,4 @@
-"""The dataset `replay`: a model's own samples from a buffer, beside MD as far as it has a share."""
+"""The dataset `replay`: a model's own samples from a buffer, beside MD of a given share."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BELOW_ALL: Final = 20.0
 
 @dataclass(frozen=True, eq=False)
 class Pooled:
-    """Rows of several `LabelledConformers` of one protein as one.
+    """Rows of several `LabelledConformers` of one protein, as one of these.
 
     Attributes:
         parts: The tables of conformers.
@@ -51,31 +51,31 @@ class Pooled:
 
     @property
     def protein(self) -> ProteinFeatures:
-        """Features and atom order."""
+        """Return features and atom order."""
         return self.parts[0].protein
 
     @cached_property
     def replica(self) -> Tensor:
-        """`[F]` replica of the MD, or step at which a sample was made."""
+        """Return `[F]` replicas of the MD, or steps at which samples were made."""
         return self._chosen([part.replica for part in self.parts])
 
     @cached_property
     def frame(self) -> Tensor:
-        """`[F]` index within it."""
+        """Return each conformer's index `[F]` within its replica or step."""
         return self._chosen([part.frame for part in self.parts])
 
     @cached_property
     def mask(self) -> Tensor:
-        """`[N_atom]` 1 where all parts have the atom."""
+        """Return a mask `[N_atom]`, 1 where all parts have the atom."""
         return torch.stack([part.mask for part in self.parts]).amin(dim=0)
 
     @property
     def partners(self) -> Tensor:
-        """`[N_atom]` which atoms may change places."""
+        """Return `[N_atom]`: which atoms may change places."""
         return self.parts[0].partners
 
     def coordinates(self, rows: Sequence[int] | None = None) -> Tensor:
-        """See `LabelledConformers`."""
+        """Read conformers, see `LabelledConformers`."""
         wanted = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64)
         found = torch.zeros(len(wanted), len(self.mask), 3)
         first = 0
@@ -92,7 +92,7 @@ class Pooled:
 
 @DATASETS.register("replay")
 class ReplayDataset:
-    """Targets of the MD in `eba.data_dir`, or the sequences of `replay.sequences`.
+    """A dataset of targets of the MD in `eba.data_dir`, or of `replay.sequences`.
 
     What is held out is MD as it is; all else is samples of the buffer with the MD's share.
 
@@ -115,21 +115,21 @@ class ReplayDataset:
             self._sequences = {p.name: p for p in read_proteins(self.settings.sequences)}
 
     def replicas(self) -> Mapping[str, Sequence[int]]:
-        """See `Dataset`: those of the MD; a sequence has replica 1."""
+        """Return those of the MD, see `Dataset`; a sequence has replica 1."""
         return self._md.replicas() if self._md else dict.fromkeys(self._sequences, (1,))
 
     def trained(self) -> list[str]:
-        """Names of the targets that are sampled: those that are not held out."""
+        """Return the names of the targets that are sampled: those that are not held out."""
         return [name for name in self.replicas() if name not in self._config.validation_targets]
 
     def protein(self, target: str) -> Protein:
-        """See `Dataset`."""
+        """Return a target's sequence, see `Dataset`."""
         return self._md.protein(target) if self._md else self._sequences[target]
 
     def conformers(
         self, target: str, features: ProteinFeatures, replicas: Sequence[int]
     ) -> LabelledConformers:
-        """See `Dataset`."""
+        """Load a target's conformers, see `Dataset`."""
         held_out = set(replicas) & set(self._config.validation_replicas)
         if self._md and (held_out or target in self._config.validation_targets):
             return self._md.conformers(target, features, replicas)
@@ -196,7 +196,7 @@ class ReplayDataset:
 def md_rows(
     n_md: int, n_samples: int, share: float, seed: Sequence[int]
 ) -> tuple[NDArray[np.int64], int]:
-    """MD frames and the number of samples that together have the MD's share.
+    """Choose MD frames, and the number of samples, so that the MD has its share.
 
     Args:
         n_md: Frames that there are.
@@ -223,7 +223,7 @@ def ranked(
     beside: NDArray[np.float64],
     gap_kj_mol: float,
 ) -> NDArray[np.float64]:
-    """Energies in which broken samples have their place; NaN for those that are left out.
+    """Return energies that also rank broken samples; NaN for those that are left out.
 
     Args:
         energy_kj_mol: `[F]`, NaN where the minimisation found none.

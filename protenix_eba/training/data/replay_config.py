@@ -119,7 +119,7 @@ class ReplayConfig(Ranged):
 
 
 def replay_config(config: EBAConfig) -> ReplayConfig:
-    """The section `replay` of the configuration that `config` is part of, checked against it.
+    """Return the section `replay` of the configuration around `config`, checked against it.
 
     Args:
         config: The section `eba`.
@@ -143,7 +143,7 @@ def replay_config(config: EBAConfig) -> ReplayConfig:
 
 
 def replay_folder(config: EBAConfig) -> Path:
-    """Where the samples are: of `replay.buffer`, or of the run itself."""
+    """Return the folder of the samples: `replay.buffer`, or the run's own."""
     configs: Any = config.configs
     given = configs["replay"]["buffer"]
     return Path(given) if given else Path(configs["base_dir"]) / configs["run_name"] / "replay"

@@ -1,4 +1,4 @@
-"""Which replicas of which targets are trained on, and which are held out."""
+"""The split of targets and replicas into those trained on and those held out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_NAMES: Final = 50
 
 
 def check_split(config: EBAConfig, targets: Mapping[str, Sequence[int]]) -> None:
-    """Check that what the configuration names is there.
+    """Check that the targets and replicas that the configuration names exist.
 
     Args:
         config: The section `eba`.
@@ -56,7 +56,7 @@ def _listed(names: Sequence[str]) -> str:
 def replicas_of(
     config: EBAConfig, target: str, numbers: Sequence[int], *, held_out: bool
 ) -> tuple[int, ...]:
-    """The replicas of a target that have a part.
+    """Return the replicas of a target that are trained on, or those that are held out.
 
     Held out are the `validation_targets` as a whole, and the `validation_replicas` of all others.
     What remains is trained on, of `replicas` only if there are any named.
