@@ -4,7 +4,8 @@ CHARMM's files hold nucleic acids, lipids, sugars and hundreds of model compound
 acids. Whenever OpenMM makes a System with a chain end or a disulfide, it applies all combinations
 of all patches to each of them, 3 seconds for CHARMM36 and a minute for CHARMM36m, and it looks for
 each angle through all Urey-Bradley terms. Amino acids alone give the same System in a fraction of
-that time.
+that time. Two molecules differ: whole CHARMM36 takes a single proline with caps at both ends, or an
+amide at its last, for a model compound of CGenFF, and here it is the protein's proline.
 """
 
 from __future__ import annotations

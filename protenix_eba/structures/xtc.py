@@ -16,9 +16,9 @@ from typing import Any, Final
 
 import mdtraj
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from protenix_eba.core.compiled import compiler
 from protenix_eba.core.units import ANGSTROM_PER_NM
 from protenix_eba.structures.ascii_paths import ascii_path
 from protenix_eba.structures.xtc_layout import layout_of
@@ -49,7 +49,7 @@ _FEWEST_BITS: Final = 9
 
 # Unsigned words: numba mixes signed and unsigned numbers to floating ones.
 _U = np.uint64
-_compiled = njit(cache=True, error_model="numpy")
+_compiled = compiler(error_model="numpy")
 _FLAG, _RUN = _U(63), _U(58)
 
 

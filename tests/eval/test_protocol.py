@@ -322,6 +322,17 @@ def test_alternative_names_are_the_same_atoms() -> None:
     assert match.sample_atoms.tolist() == list(range(standard.n_atoms))
 
 
+def test_atoms_of_a_modified_residue_keep_their_names() -> None:
+    """N-formylmethionine has an oxygen O1 that is not the end's O."""
+    formyl = topology(4)
+    first = formyl.residue(0)
+    first.name = "FME"
+    formyl.add_atom("O1", mdtraj.element.oxygen, first)
+    match = match_atoms(formyl, formyl, "pep")
+    assert len(match.sample_atoms) == formyl.n_atoms
+    assert match.sample_atoms.tolist() == match.reference_atoms.tolist()
+
+
 def test_chains_count_where_there_are_several() -> None:
     dimer = topology(4, chains="AB")
     swapped = topology(4, chains="BA")

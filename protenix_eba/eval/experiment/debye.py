@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from protenix_eba.core.compiled import compiler
 
 __all__ = ["pair_counts", "scattering"]
 
@@ -41,7 +42,7 @@ def pair_counts(xyz: NDArray[np.floating], kinds: NDArray[np.int64], amounts: Fl
     return counts + counts.transpose(1, 0, 2)
 
 
-@numba.njit(cache=True)
+@compiler()
 def _count(
     xyz: NDArray[Any], kinds: NDArray[Any], amounts: NDArray[Any], counts: NDArray[Any],
     width: float,

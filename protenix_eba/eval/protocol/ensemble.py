@@ -289,7 +289,9 @@ def _residue_name(residue: mdtraj.core.topology.Residue) -> str:
 def _key(atom: mdtraj.core.topology.Atom) -> AtomKey:
     chain = (atom.residue.chain.chain_id or "").strip()
     number = ResidueNumber(atom.residue.resSeq, insertion_code(atom.residue))
-    return AtomKey(chain, number, standard_atom(_residue_name(atom.residue), atom.name))
+    residue = standard_residue(atom.residue.name)
+    # Of a modified residue O1 need not be an end's: N-formylmethionine (FME) has it beside O.
+    return AtomKey(chain, number, standard_atom(residue, atom.name) if residue else atom.name)
 
 
 def _coverage(ours: _Side, theirs: _Side, name: str) -> tuple[float, list[str]]:

@@ -1,15 +1,14 @@
 """Loops over atoms and frames that numpy cannot do without large temporaries, compiled by numba.
 
-Compiled once per machine: numba keeps the machine code beside this file, or in the user's cache
-folder where that cannot be written. Without `fastmath`, so that float32 arithmetic is IEEE's, in
-the order that is written here.
+Without `fastmath`, so that float32 arithmetic is IEEE's, in the order that is written here.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from protenix_eba.core.compiled import compiler
 
 __all__ = ["add_moments", "compiled", "count_contacts", "placement_sums"]
 
@@ -18,7 +17,7 @@ Float64s = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 # Without Python's check for division by zero, which would keep loops out of wide registers.
-compiled = njit(cache=True, error_model="numpy")
+compiled = compiler(error_model="numpy")
 
 
 @compiled

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from protenix_eba.core.compiled import compiler
 from protenix_eba.eval.protocol.kernels import compiled
 
 __all__ = ["accessible_points", "carried_areas", "exposed"]
@@ -290,7 +290,7 @@ def _filled_up(caps: Floats, n: int) -> int:  # pragma: no cover
     return last
 
 
-@njit(cache=True, error_model="numpy", fastmath=True)
+@compiler(error_model="numpy", fastmath=True)
 def _is_covered(
     x: float, y: float, z: float, caps: Floats, limit: int, n: int
 ) -> bool:  # pragma: no cover

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from protenix_eba.core.compiled import compiler
 from protenix_eba.eval.protocol.alignment import Floats, centred, superpose
 from protenix_eba.eval.suites.registry import Float64s
 
@@ -66,8 +66,7 @@ def tm_scores(xyz: Floats, reference_xyz: Floats, n_residues: int | None = None)
     return np.array([_tm_score(frame, target, scale) / length for frame in frames])
 
 
-def _compiled(function: Any) -> Any:
-    return numba.njit(cache=True)(function)
+_compiled = compiler()
 
 
 @_compiled

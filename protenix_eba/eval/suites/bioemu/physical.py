@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from protenix_eba.core.compiled import compiler
 
 __all__ = ["physical"]
 
@@ -42,8 +43,7 @@ def physical(
     return result
 
 
-def _compiled(function: Any) -> Any:
-    return numba.njit(cache=True)(function)
+_compiled = compiler()
 
 
 # Scalars rather than slices: those make an array for each pair, which takes ten times as long.
