@@ -93,7 +93,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("start", type=Path, help="folder that make_peptide_start.py has filled")
-    parser.add_argument("-n", type=int, default=200, help="samples of each peptide")
+    parser.add_argument("-n", type=int, default=200, help="samples of each peptide [default: 200]")
     parser.add_argument("--document", action="store_true", help="fill in docs/proof.md")
     options = parser.parse_args()
     try:

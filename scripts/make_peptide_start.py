@@ -69,8 +69,12 @@ class Wanted:
 
     @property
     def handed(self) -> bool:
-        """Whether a residue has a hand, which training then has to teach."""
-        return any(set(sequence) != {"G"} for sequence in self.peptides.values())
+        """Whether a residue that is trained on has a hand, which training then has to teach."""
+        return any(
+            set(sequence) != {"G"}
+            for name, sequence in self.peptides.items()
+            if name not in self.held_out
+        )
 
 
 def make(out: Path, wanted: Wanted, jobs: int) -> Path:
@@ -152,7 +156,7 @@ def main() -> int:
         nargs="+",
         type=int,
         default=[3, 4, 6],
-        help="lengths of the glycine chains, in residues [default: %(default)s]",
+        help="lengths of the glycine chains, in residues [default: 3 4 6]",
     )
     parser.add_argument(
         "--sequences", nargs="+", help="peptides instead of glycine chains, in one-letter codes"
@@ -182,9 +186,9 @@ def main() -> int:
         "--ship", action="store_true", help="replace the start that the package ships by the result"
     )
     options = parser.parse_args()
-    chosen = [*(options.sequences or []), *options.held_out]
+    trained = {name: name for name in options.sequences or ()} or glycines(options.lengths)
     wanted = Wanted(
-        peptides={name: name for name in chosen} or glycines(options.lengths),
+        peptides=trained | {name: name for name in options.held_out},
         held_out=tuple(options.held_out),
         replicas=options.replicas,
         frames=options.frames,
