@@ -83,7 +83,7 @@ def largest_item(loader: SequenceCoupledLoader, order: Sequence[int]) -> tuple[i
         if not item.problem:
             return index, item
     raise UserError(
-        f"no item of an epoch can be read; the last one tried: {item.problem}",
+        f"no item of an epoch can be read; the last one tried: {item.problem.splitlines()[0]}",
         "restore the trajectories that were labelled, or label those that are there",
     )
 
