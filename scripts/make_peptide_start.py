@@ -69,8 +69,12 @@ class Wanted:
 
     @property
     def handed(self) -> bool:
-        """Whether a residue has a hand, which training then has to teach."""
-        return any(set(sequence) != {"G"} for sequence in self.peptides.values())
+        """Whether a residue that is trained on has a hand, which training then has to teach."""
+        return any(
+            set(sequence) != {"G"}
+            for name, sequence in self.peptides.items()
+            if name not in self.held_out
+        )
 
 
 def make(out: Path, wanted: Wanted, jobs: int) -> Path:
@@ -159,7 +163,7 @@ def main() -> int:
         nargs="+",
         type=int,
         default=[3, 4, 6],
-        help="lengths of the glycine chains, in residues [default: %(default)s]",
+        help="lengths of the glycine chains, in residues [default: 3 4 6]",
     )
     parser.add_argument(
         "--sequences", nargs="+", help="peptides instead of glycine chains, in one-letter codes"

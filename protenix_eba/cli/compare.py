@@ -15,7 +15,10 @@ _FOLDER = click.Path(path_type=Path)
 
 
 @click.command(
-    epilog="Example: protenix-eba compare evaluation/sft evaluation/eba --published --out report"
+    epilog="""Example:
+
+    \b
+    protenix-eba compare evaluation/sft evaluation/eba --published --out report"""
 )
 @click.argument("evaluations", type=_FOLDER, nargs=-1, required=True, metavar="EVALUATION...")
 @click.option("--out", type=_FOLDER, required=True, help="Folder to write the results to.")

@@ -22,10 +22,10 @@ def print_dry_run(
     Args:
         build: The trainer, from `TRAINERS`.
         configs: Resolved configuration.
-        memory_limit_gib: What a process may take, on the GPU if there is one.
+        memory_limit_gib: Memory in GiB that a process may take, on the GPU if there is one.
 
     Raises:
-        UserError: What the run would refuse, or more memory than there is.
+        UserError: The run would refuse its data or configuration, or does not fit in the memory.
     """
     from protenix.utils.distributed import DIST_WRAPPER
 
@@ -41,7 +41,7 @@ def print_dry_run(
 
 
 def lines(run: DryRun) -> Iterator[str]:
-    """The report, line by line."""
+    """Yield the report, line by line."""
     yield f"Dry run of {run.run_folder}, which is as it was"
     if run.first_step:
         done = "is finished" if run.first_step >= run.max_steps else "goes on"

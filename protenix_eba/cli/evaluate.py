@@ -29,8 +29,11 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command(
-    epilog="Example: protenix-eba evaluate --reference atlas --samples samples/eba "
-    "--out evaluation/eba --jobs 8. Then: protenix-eba compare evaluation/* --out comparison"
+    epilog="""Example:
+
+    \b
+    protenix-eba evaluate --reference atlas --samples samples/eba --out evaluation/eba --jobs 8
+    protenix-eba compare evaluation/* --out comparison"""
 )
 @click.option(
     "--reference",
@@ -185,7 +188,9 @@ def _refuse_other_results(out: Path, suite: str) -> None:
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError:  # damaged: nothing to lose
         return
-    found = content.get("suite", ATLAS) if content else suite
+    if not isinstance(content, dict) or not content:
+        return
+    found = content.get("suite", ATLAS)
     if found != suite:
         raise UserError(
             f"--out {out}: it holds the results of the suite {found}, not of {suite}",

@@ -21,9 +21,12 @@ _WEIGHTS = "weights.csv"
 
 
 @click.command(
-    epilog="Example: protenix-eba reweight --samples samples/eba --data couplings.csv. Then: "
-    "protenix-eba evaluate --reference md --samples samples/eba --out reweighted "
-    "--weights samples/eba/weights.csv"
+    epilog="""Example:
+
+    \b
+    protenix-eba reweight --samples samples/eba --data couplings.csv
+    protenix-eba evaluate --reference md --samples samples/eba --out reweighted \\
+        --weights samples/eba/weights.csv"""
 )
 @click.option("--samples", type=_PATH, multiple=True, required=True,
               help="Ensembles of one model: a folder or files, as for `protenix-eba "

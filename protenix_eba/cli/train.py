@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
 import sys
 import warnings
@@ -47,7 +48,11 @@ Example: fine-tune on the conformations and energies of a recipe, two steps only
 
 
 class DryRunOptions(NamedTuple):
-    """The options of a run that is only tried, with the device's memory in GiB."""
+    """Options of `--dry-run`.
+
+    Attributes:
+        memory_gib: `--device-memory`, the memory in GiB that a process may take.
+    """
 
     memory_gib: float | None
 
@@ -103,7 +108,7 @@ def split(argv: Sequence[str]) -> tuple[Arguments, DryRunOptions | None]:
         memory = None if word is None else float(word)
     except ValueError:
         memory = 0.0
-    if memory is not None and not memory > 0:
+    if memory is not None and not 0 < memory * 2**30 < math.inf:
         raise UserError(f"--device-memory: expected GiB, a number above 0, found {word!r}")
     return arguments, DryRunOptions(memory)
 
@@ -122,7 +127,8 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(UNUSABLE_INPUT)
     except KeyboardInterrupt as error:
-        print("interrupted; checkpoints that were written are kept", file=sys.stderr)
+        kept = "" if "--dry-run" in sys.argv else "; checkpoints that were written are kept"
+        print(f"interrupted{kept}", file=sys.stderr)
         sys.exit(TERMINATED if isinstance(error, Terminated) else INTERRUPTED)
 
 

@@ -18,6 +18,7 @@ from protenix_eba.core.errors import UserError
 
 __all__ = [
     "atomic_path",
+    "check_place",
     "fingerprint",
     "make_folder",
     "natural_order",
@@ -41,6 +42,20 @@ def make_folder(path: Path) -> None:
         raise UserError(
             f"cannot write into {path}: {error.strerror}", "choose a folder that you can write to"
         ) from error
+
+
+def check_place(path: Path) -> None:
+    """Check that a folder could be made and written to, without making it.
+
+    Raises:
+        UserError: It could not, as far as its permissions and those of its parents tell.
+    """
+    there = next(part for part in (path, *path.absolute().parents) if part.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = "no permission to write" if there.is_dir() else "it is a file"
+        raise UserError(
+            f"cannot write into {path}: {there}: {reason}", "choose a folder that you can write to"
+        )
 
 
 @contextmanager

@@ -135,7 +135,7 @@ class RunFolder:
         write_json(self._start, dict(facts))
 
     def check_pinned(self, facts: Mapping[str, str | int]) -> None:
-        """That a run which has been pinned, if there is one, started from the same.
+        """Check that a run which has been pinned here, if there is one, started from the same.
 
         Args:
             facts: As for `pin`.
@@ -153,7 +153,7 @@ class RunFolder:
                 )
 
     def pinned(self) -> dict[str, Any]:
-        """The facts of `pin`; none before it."""
+        """Return the facts of `pin`, none if it was not called yet."""
         return read_json(self._start) if self._start.is_file() else {}
 
     def finish(self, step: int) -> None:

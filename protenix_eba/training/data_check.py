@@ -1,4 +1,4 @@
-"""Reading once all that a run will read: what it would stop at, and what it would leave out."""
+"""Read all data of a run once, to find what it would stop at and what it would leave out."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _AT_ONCE: Final = 100
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Frames that have no part in the training, or in a part of it.
+    """Frames of a target that are left out of the training, for one reason.
 
     Attributes:
-        target: Name of their protein.
-        n_frames: How many.
-        reason: Why; the first of them is named if each has its own reason.
+        target: Name of the target.
+        n_frames: Number of frames.
+        reason: Why they are left out; that of the first frame if each has its own.
     """
 
     target: str
@@ -52,7 +52,7 @@ def check_data(loader: EnsembleLoader, config: EBAConfig, configs: Any) -> list[
         configs: Resolved configuration, which knows the sizes of embeddings.
 
     Returns:
-        What is left out of training, for all processes the same.
+        What is left out of training; all processes get the same list.
 
     Raises:
         UserError: Embeddings that the model cannot take: the run would stop there.
@@ -67,11 +67,11 @@ def check_data(loader: EnsembleLoader, config: EBAConfig, configs: Any) -> list[
 
 
 def unlabelled(labels: Path, targets: Sequence[str]) -> list[LeftOut]:
-    """Frames of some targets whose label is not usable.
+    """Return the frames of some targets whose label is not usable, by target and status.
 
     Args:
-        labels: The table.
-        targets: Names.
+        labels: The label table.
+        targets: Names of the targets.
     """
     table = read_labels(labels)
     rows = zip(table.target.tolist(), table.status.tolist(), strict=True)
@@ -92,10 +92,12 @@ def _check_embeddings(loader: EnsembleLoader, number: int, configs: Any) -> None
         ("z_trunk", (n, n, configs.c_z)),
     ):
         tensor: Tensor = getattr(found, name)
-        if tensor.shape != shape or tensor.dtype != torch.float32 or not tensor.isfinite().all():
+        n_bad = int((~tensor.isfinite()).sum())
+        if tensor.shape != shape or tensor.dtype != torch.float32 or n_bad:
             raise UserError(
                 f"embeddings of {protein.name}: {name}: expected finite float32 of shape "
-                f"{list(shape)}, found {tensor.dtype} of shape {list(tensor.shape)}",
+                f"{list(shape)}, found {tensor.dtype} of shape {list(tensor.shape)}"
+                + (f", {n_bad:,} of its values not finite" if n_bad else ""),
                 "delete the file and run `protenix-eba embed` again",
             )
 
@@ -115,11 +117,11 @@ def _left_out(source: LabelledConformers, config: EBAConfig) -> Iterator[LeftOut
 
 
 def unreadable(source: LabelledConformers, rows: Sequence[int]) -> list[tuple[int, str]]:
-    """Those of some conformers that cannot be read, each with its reason in one line.
+    """Return the numbers of the conformers that cannot be read, each with its reason in one line.
 
     Args:
         source: Conformers of a protein.
-        rows: Their numbers; halved until the bad ones are alone.
+        rows: Numbers of those to read; they are halved until the bad ones are alone.
     """
     try:
         found = source.coordinates(rows)

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from protenix.utils.distributed import DIST_WRAPPER
 
 from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import check_place
 from protenix_eba.core.ranks import gather_rows
 from protenix_eba.core.run_folder import RunFolder
 from protenix_eba.host.weights import count_parameters
@@ -53,14 +54,15 @@ class Costs:
     """What was measured.
 
     Attributes:
-        seconds_largest: Of a step of the largest item.
-        seconds_typical: Of a step, the mean over an epoch.
-        seconds_validation: Of a validation, without its samples; 0 if nothing is held out.
-        seconds_checkpoint: Of saving a checkpoint.
-        memory: Parts of the peak of a step of the largest item, the most of any process.
-        peaks: Peak of each phase, likewise.
-        checkpoint_bytes: Of one checkpoint, on disk.
-        model_bytes: Of the models beside them (model, average, best, reference).
+        seconds_largest: Seconds of a step of the largest item.
+        seconds_typical: Seconds of a step, as the mean over an epoch.
+        seconds_validation: Seconds of a validation, without its samples; 0 if nothing is held out.
+        seconds_checkpoint: Seconds that it takes to save a checkpoint.
+        memory: Parts of the peak of a step of the largest item, by name; of each part the most that
+            any process takes.
+        peaks: Peak of each phase, by its name; the most that any process takes.
+        checkpoint_bytes: Size of one checkpoint on disk.
+        model_bytes: Size of the models beside the checkpoints (model, average, best, reference).
     """
 
     seconds_largest: float
@@ -78,20 +80,21 @@ class DryRun:
     """What a training run would do and cost.
 
     Attributes:
-        run_folder: Where it would be; nothing is there that was not there before.
-        first_step: Step that it would go on from; 0 for a new run.
-        max_steps: Step that it would end at.
+        run_folder: Folder that the run would write to; the dry run leaves it as it is.
+        first_step: Step that the run would go on from; 0 for a new run.
+        max_steps: Step that the run would end at.
         n_processes: Processes that train together.
         n_trained: Parameters that change.
-        n_frozen: Parameters of the start that do not.
+        n_frozen: Parameters of the start that do not change.
         n_items: Items of an epoch.
-        items_per_step: Of all processes together.
+        items_per_step: Items of a step, of all processes together.
         largest: The largest item that the data can give.
         costs: What was measured.
-        n_validations: From `first_step` to `max_steps`.
-        n_checkpoints: Likewise.
+        n_validations: Validations from `first_step` to `max_steps`.
+        n_checkpoints: Checkpoints that are saved from `first_step` to `max_steps`.
+        n_checkpoints_there: Checkpoints that the run folder holds already.
         checkpoint_keep: Checkpoints that stay; while one is written there is one more.
-        left_out: Frames that would have no part.
+        left_out: Frames that would have no part in the training.
         memory_limit: Bytes that a process may take, if they were given.
         advice: What to change if it takes more.
     """
@@ -108,6 +111,7 @@ class DryRun:
     costs: Costs
     n_validations: int
     n_checkpoints: int
+    n_checkpoints_there: int
     checkpoint_keep: int
     left_out: tuple[LeftOut, ...]
     memory_limit: int | None = None
@@ -120,12 +124,12 @@ class DryRun:
 
     @property
     def seconds_epoch(self) -> float:
-        """Of the steps of an epoch."""
+        """Seconds of the steps of an epoch."""
         return self.steps_per_epoch * self.costs.seconds_typical
 
     @property
     def seconds_left(self) -> float:
-        """Of the steps, validations and checkpoints from `first_step` to `max_steps`."""
+        """Seconds of all steps, validations and checkpoints from `first_step` to `max_steps`."""
         return (
             max(0, self.max_steps - self.first_step) * self.costs.seconds_typical
             + self.n_validations * self.costs.seconds_validation
@@ -135,7 +139,8 @@ class DryRun:
     @property
     def disk_bytes(self) -> int:
         """The most that the run folder takes, while a checkpoint is written."""
-        n_most = min(self.n_checkpoints, self.checkpoint_keep + 1)
+        there, new = self.n_checkpoints_there, self.n_checkpoints
+        n_most = max(there + min(new, 1), min(there + new, self.checkpoint_keep + 1))
         return n_most * self.costs.checkpoint_bytes + self.costs.model_bytes
 
 
@@ -151,7 +156,7 @@ def dry_run(build: Callable[[Any], Any], configs: Any, memory_limit: int | None 
         memory_limit: Bytes that a process may take, on the GPU if there is one.
 
     Returns:
-        The same for all processes, but for times.
+        The report. All processes get the same one, except that each has timed itself.
 
     Raises:
         UserError: What the run would refuse; a trainer or a dataloader that cannot be measured;
@@ -165,6 +170,7 @@ def dry_run(build: Callable[[Any], Any], configs: Any, memory_limit: int | None 
             "they hold about the same: measure one of them",
         )
     run_folder = RunFolder(Path(configs.base_dir) / configs.run_name)
+    check_place(run_folder.path)
     run_folder.check(configs.to_dict())
     with tempfile.TemporaryDirectory(prefix="protenix-dry-run-") as scratch:
         configs = copy.deepcopy(configs)
@@ -185,7 +191,8 @@ def _rehearse(trainer: EBATrainer, run_folder: RunFolder, memory_limit: int | No
     index, item = largest_item(loader, order)
     costs = _measure(trainer, order, index, item, start)
     n_trained = n_weights(trainable(trainer.raw_model))
-    first = max(run_folder.complete_steps(), default=0)
+    there = run_folder.complete_steps()
+    first = max(there, default=0)
     n_validations, n_checkpoints = n_repeats(trainer, first)
     return DryRun(
         run_folder=run_folder.path,
@@ -200,6 +207,7 @@ def _rehearse(trainer: EBATrainer, run_folder: RunFolder, memory_limit: int | No
         costs=costs,
         n_validations=n_validations,
         n_checkpoints=n_checkpoints,
+        n_checkpoints_there=len(there),
         checkpoint_keep=trainer.checkpoint_keep,
         left_out=left_out,
         memory_limit=memory_limit,
@@ -210,7 +218,7 @@ def _rehearse(trainer: EBATrainer, run_folder: RunFolder, memory_limit: int | No
 def _measure(
     trainer: EBATrainer, order: Sequence[int], index: int, item: Item, start: Memory
 ) -> Costs:
-    """All that is measured: the largest item first, where memory ends if it does."""
+    """Measure all costs: the largest item first, because memory would end there."""
     meter, peaks = MemoryMeter(trainer.device), {"start": start}
 
     @contextmanager
@@ -243,7 +251,11 @@ def _measure(
 
 
 def _largest_step(trainer: EBATrainer, index: int, item: Item) -> float:
-    """Seconds of a step of the largest item; where memory ends, what to change."""
+    """Return the seconds of a step of the largest item.
+
+    Raises:
+        UserError: Memory does not suffice for it; says what to change.
+    """
     found: list[float] = []
     items = [index] * trainer.iters_to_accumulate * _N_LARGEST
     if passes(lambda: found.append(seconds_per_step(trainer, items))):
@@ -261,7 +273,10 @@ def _largest_step(trainer: EBATrainer, index: int, item: Item) -> float:
 def _advice(
     trainer: EBATrainer, index: int, item: Item, peaks: dict[str, Memory], limit: int | None
 ) -> Change | None:
-    """What to change where a peak is above the limit; the trainer is of no use afterwards."""
+    """Return what to change if a peak is above the limit, else None.
+
+    The trainer is of no use afterwards.
+    """
 
     def fits(peak: Memory) -> bool:
         return limit is None or (peak.device if trainer.use_cuda else peak.host) <= limit
@@ -270,7 +285,7 @@ def _advice(
 
 
 def _check(trainer: EBATrainer) -> tuple[SequenceCoupledLoader, tuple[LeftOut, ...]]:
-    """Read all data; the loader of what is trained on, and what is left out."""
+    """Read all data; return the loader of what is trained on, and what is left out."""
     loaders = [one for one in (trainer.loader, trainer.held_out) if one is not None]
     known = [one for one in loaders if isinstance(one, SequenceCoupledLoader)]
     if len(known) < len(loaders):
@@ -292,7 +307,7 @@ def _unmeasured(found: str, expected: str) -> UserError:
 
 
 def _parts(trainer: EBATrainer, meter: MemoryMeter, peak: Memory) -> dict[str, Memory]:
-    """Of the peak of a step: what stays, gradients, activations, and the program itself."""
+    """Divide the peak of a step into what stays, gradients, activations and the program itself."""
     parts, rest = permanent_parts(trainer), meter.now()
     gradients = parts.pop("gradients")
     known = sum(parts.values(), Memory())
@@ -305,7 +320,7 @@ def _parts(trainer: EBATrainer, meter: MemoryMeter, peak: Memory) -> dict[str, M
 
 
 def _most(memory: dict[str, Memory]) -> dict[str, Memory]:
-    """The largest over all processes."""
+    """Return the largest value of each name over all processes."""
     most = dict(memory)
     for row in gather_rows([dict(memory)]):
         most = {name: value.largest(row[name]) for name, value in most.items()}

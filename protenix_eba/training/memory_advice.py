@@ -22,9 +22,9 @@ class Change:
     """A change of the configuration.
 
     Attributes:
-        words: Its keys and values, as on the command line.
-        peak: Peak of the process during a pass of the largest item after it.
-        fits: Whether that is small enough.
+        words: Keys and values to set, as on the command line.
+        peak: Peak of the process in a pass of the largest item after the change.
+        fits: Whether that peak is small enough.
     """
 
     words: str
@@ -33,7 +33,7 @@ class Change:
 
     @property
     def sentence(self) -> str:
-        """For users."""
+        """The change as advice to users."""
         if not self.words:
             return "train a smaller model, or on a larger device: no crop is short enough"
         gib = (self.peak.device or self.peak.host) / 2**30
@@ -44,7 +44,7 @@ class Change:
 
 
 def passes(action: Callable[[], object]) -> bool:
-    """Whether something is done before the memory ends; what it held then is free again."""
+    """Do something and return whether the memory sufficed; what it held then is free again."""
     try:
         action()
     except RuntimeError as error:
@@ -57,16 +57,18 @@ def passes(action: Callable[[], object]) -> bool:
 
 
 def advise(trainer: EBATrainer, index: int, item: Item, fits: Callable[[Memory], bool]) -> Change:
-    """The first change with which the largest item fits: of those tried, or the last one.
+    """Return the first change with which the largest item fits, or else the last one that ran.
 
-    First what leaves the gradient as it is, then shorter crops. Each is made on this trainer, which
-    is of no use for training afterwards, and measured in a forward and backward pass.
+    What leaves the gradient as it is comes first, then shorter crops. Each change is made on this
+    trainer, which is of no use for training afterwards, and measured in a forward and backward
+    pass.
 
     Args:
-        trainer: Alone: processes that run out of memory at different places would wait for ever.
+        trainer: A trainer of one process: several that run out of memory at different places would
+            wait for each other for ever.
         index: Number of the largest item.
-        item: It.
-        fits: Whether a peak is small enough.
+        item: The largest item.
+        fits: Function that says whether a peak is small enough.
     """
     meter = MemoryMeter(trainer.device)
     for _ in range(trainer.iters_to_accumulate):  # the first step makes the optimizer's state
@@ -82,7 +84,11 @@ def advise(trainer: EBATrainer, index: int, item: Item, fits: Callable[[Memory],
 
 
 def _changes(trainer: EBATrainer, item: Item) -> Iterator[tuple[str, Item]]:
-    """Each on top of those before, with the item that is passed then."""
+    """Make one change after the other, each on top of those before.
+
+    Yields:
+        Words of all changes so far, and the item to pass with them.
+    """
     words = []
     if not trainer.configs.blocks_per_ckpt:
         for module in trainer.raw_model.modules():

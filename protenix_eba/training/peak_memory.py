@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import resource
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,31 +24,31 @@ __all__ = ["Memory", "MemoryMeter", "n_weights", "permanent_parts"]
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of a process.
+    """Memory of a process, in bytes.
 
     Attributes:
-        host: Of the machine's memory.
-        device: Of the GPU's, as torch has allocated it; 0 where the model is on the CPU.
+        host: Bytes of the machine's memory.
+        device: Bytes of the GPU's memory that torch has allocated; 0 where the model is on the CPU.
     """
 
     host: int = 0
     device: int = 0
 
     def __sub__(self, other: Memory) -> Memory:
-        """What is in the one and not in the other."""
+        """Return how much more this is than the other."""
         return Memory(self.host - other.host, self.device - other.device)
 
     def __add__(self, other: Memory) -> Memory:
-        """Both together."""
+        """Return both together."""
         return Memory(self.host + other.host, self.device + other.device)
 
     def largest(self, other: Memory) -> Memory:
-        """The larger of both, on the host and on the device."""
+        """Return the larger of both on the host, and the larger of both on the device."""
         return Memory(max(self.host, other.host), max(self.device, other.device))
 
 
 class MemoryMeter:
-    """Reads this process's memory. That of the host is known to Linux only.
+    """Reads the memory that this process takes; on the host that needs Linux.
 
     Args:
         device: Device of the model.
@@ -57,7 +58,7 @@ class MemoryMeter:
         self._cuda = device if device.type == "cuda" else None
 
     def restart(self) -> None:
-        """Forget the peak: it counts from here on."""
+        """Start a new peak: what was held before does not count."""
         _give_back()
         # Where it is forbidden, peaks are those since the process began: none is too small.
         with contextlib.suppress(OSError):
@@ -66,15 +67,17 @@ class MemoryMeter:
             torch.cuda.reset_peak_memory_stats(self._cuda)
 
     def now(self) -> Memory:
-        """What is held."""
+        """Return what is held at this moment."""
         device = torch.cuda.memory_allocated(self._cuda) if self._cuda else 0
         _give_back()
         return Memory(_status("VmRSS"), device)
 
     def peak(self) -> Memory:
-        """The most that was held since `restart`."""
+        """Return the most that was held since `restart`."""
         device = torch.cuda.max_memory_allocated(self._cuda) if self._cuda else 0
-        return Memory(_status("VmHWM"), device)
+        # Sandboxes such as gVisor do not show the peak there.
+        whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return Memory(_status("VmHWM") or whole, device)
 
 
 def _give_back() -> None:
@@ -86,16 +89,16 @@ def _give_back() -> None:
 
 
 def _status(key: str) -> int:
-    """A line of `/proc/self/status`, in bytes."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+    """Return a value of `/proc/self/status` in bytes, 0 where it is not shown."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), 0)
 
 
 def permanent_parts(trainer: EBATrainer) -> dict[str, Memory]:
-    """What a process holds from its first step to its last, and the gradients of a step.
+    """Return what a process holds from its first step to its last, and the gradients of a step.
 
     Args:
-        trainer: After a step, when its optimizer has a state.
+        trainer: A trainer that has made a step, so that its optimizer has a state.
     """
     model, stage = trainer.raw_model, zero_stage(trainer.deepspeed)
     n_split = trainer.engine.dp_world_size
@@ -118,7 +121,7 @@ def permanent_parts(trainer: EBATrainer) -> dict[str, Memory]:
 
 
 def _reference_bytes(trainer: EBATrainer) -> int:
-    """Of the frozen start, which shares frozen weights with the model and may be all of it."""
+    """Return the bytes of the frozen start, without the weights that it shares with the model."""
     if not isinstance(trainer.reference, nn.Module):
         return 0
     shared = {id(p) for p in trainer.raw_model.parameters()}
@@ -126,7 +129,10 @@ def _reference_bytes(trainer: EBATrainer) -> int:
 
 
 def n_weights(parameters: Iterable[nn.Parameter]) -> int:
-    """Number of weights on all processes together; ZeRO 3 leaves an empty tensor on each."""
+    """Return the number of weights of the whole model.
+
+    Where ZeRO 3 splits a weight over the processes, each holds an empty tensor that knows its size.
+    """
     return sum(getattr(p, "ds_numel", p.numel()) for p in parameters)
 
 

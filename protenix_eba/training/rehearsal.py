@@ -59,14 +59,17 @@ class ItemSize:
 
 
 def order_by_size(loader: SequenceCoupledLoader) -> list[int]:
-    """Items of an epoch from the smallest to the largest, by residues and then by atoms."""
+    """Return the numbers of an epoch's items, from the smallest to the largest.
+
+    Items are compared by their residues, those with as many residues by atoms per residue.
+    """
     density = [len(s.mask) / s.protein.protein.n_residues for s in loader.sources]
     sizes = [(loader.length(i), density[loader.target(i)]) for i in range(loader.epoch_length)]
     return sorted(range(len(sizes)), key=sizes.__getitem__)
 
 
 def largest_item(loader: SequenceCoupledLoader, order: Sequence[int]) -> tuple[int, Item]:
-    """The largest item that can be read, with its number.
+    """Return the largest item that can be read, after its number.
 
     Args:
         loader: The loader.
@@ -80,18 +83,18 @@ def largest_item(loader: SequenceCoupledLoader, order: Sequence[int]) -> tuple[i
         if not item.problem:
             return index, item
     raise UserError(
-        f"no item of an epoch can be read; the last one tried: {item.problem}",
+        f"no item of an epoch can be read; the last one tried: {item.problem.splitlines()[0]}",
         "restore the trajectories that were labelled, or label those that are there",
     )
 
 
 def size_of(item: Item) -> ItemSize:
-    """How large an item is."""
+    """Return how large an item is."""
     return ItemSize(item.target, item.n_tokens, item.mask.shape[1])
 
 
 def typical_items(order: Sequence[int], n_per_step: int) -> list[int]:
-    """Items that stand for equal shares of an epoch by size, after one step that warms up.
+    """Return items that stand for equal shares of an epoch by size, after a step that warms up.
 
     Args:
         order: From `order_by_size`.
@@ -106,11 +109,11 @@ def typical_items(order: Sequence[int], n_per_step: int) -> list[int]:
 
 
 def seconds_per_step(trainer: EBATrainer, items: Sequence[int]) -> float:
-    """Train on some items, the same in all processes; the first step does not count.
+    """Train on some items and return the mean seconds of a step, without the first step.
 
     Args:
         trainer: The trainer.
-        items: Their numbers, of two whole steps or more.
+        items: Numbers of the items, which fill two steps or more; all processes take the same.
     """
     n_steps = len(items) // trainer.iters_to_accumulate
     with closing(prefetch(trainer.loader, items)) as trainer.coming:
@@ -119,9 +122,9 @@ def seconds_per_step(trainer: EBATrainer, items: Sequence[int]) -> float:
 
 
 def seconds_per_validation(trainer: EBATrainer) -> float:
-    """From a validation on one item of each process, and one on a few more.
+    """Return the seconds of a validation, without the ensembles that are sampled in it.
 
-    Ensembles of held-out targets are not sampled for that.
+    They are extrapolated from a validation on one item of each process and one on a few more.
     """
     trainer.runlog = open_run_log(trainer.folder.path, resume_step=0, wandb=None, silent=True)
     world, settings = dist.get_world_size(), trainer.eba
@@ -138,7 +141,7 @@ def seconds_per_validation(trainer: EBATrainer) -> float:
 
 
 def seconds_to_save(trainer: EBATrainer) -> float:
-    """Save a checkpoint in the trainer's folder.
+    """Save a checkpoint in the trainer's folder, and return the seconds that this took.
 
     Raises:
         UserError: There is no room for it.
@@ -158,7 +161,7 @@ def seconds_to_save(trainer: EBATrainer) -> float:
 
 
 def bytes_on_disk(trainer: EBATrainer) -> tuple[int, int]:
-    """Bytes of all processes' parts of the one checkpoint, and of the models beside it."""
+    """Return the bytes of a checkpoint, of all processes' parts, and of the models beside it."""
     folder = trainer.folder
     models = (folder.model, folder.average, folder.best, folder.reference)
     own = {"checkpoint": _size(folder.checkpoints.rglob("*")), "models": _size(models)}
@@ -171,7 +174,7 @@ def _size(paths: Iterable[Path]) -> int:
 
 
 def n_repeats(trainer: EBATrainer, first: int) -> tuple[int, int]:
-    """Validations and checkpoints that the loop makes from a step on to its end."""
+    """Return how many validations and checkpoints the loop makes from a step on to its end."""
     configs = trainer.configs
     last = configs.max_steps
     if first >= last:

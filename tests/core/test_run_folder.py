@@ -1,6 +1,7 @@
 import pytest
 
 from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import check_place
 from protenix_eba.core.run_folder import RunFolder
 
 
@@ -105,3 +106,11 @@ def test_a_run_from_before_some_keys_existed_goes_on(tmp_path):
     assert folder.log.read_text().splitlines() == ["step,drift,accuracy", "1,0.5,0.25", "2,1,0.5"]
     with pytest.raises(UserError, match=r"eba.dataset \(atlas then, mine now\)"):
         folder.claim({"lr": 0.1, "eba": {"dataset": "mine"}, "ebmfold": head})
+
+
+def test_a_place_for_a_run_is_checked_without_being_made(tmp_path):
+    check_place(tmp_path / "not" / "there")
+    assert not (tmp_path / "not").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file: it is a file"):
+        check_place(tmp_path / "file" / "run")

@@ -12,6 +12,7 @@ from protenix_eba.core.errors import UserError
 from protenix_eba.energy.table import read_labels
 from protenix_eba.host.weights import load_checkpoint
 from protenix_eba.training.data_check import unreadable
+from protenix_eba.training.dry_run import DryRun
 from protenix_eba.training.memory_advice import passes
 from protenix_eba.training.peak_memory import MemoryMeter
 from protenix_eba.training.rehearsal import typical_items
@@ -137,6 +138,20 @@ def test_the_disk_is_that_of_the_run(report, real):
     )
 
 
+@pytest.mark.parametrize(
+    ("there", "new", "keep", "most"),
+    [(0, 1, 2, 1), (0, 9, 2, 3), (2, 0, 2, 2), (2, 1, 2, 3), (1, 1, 5, 2), (5, 3, 2, 6)],
+)
+def test_checkpoints_that_are_there_take_disk_too(there, new, keep, most):
+    run = SimpleNamespace(
+        n_checkpoints_there=there,
+        n_checkpoints=new,
+        checkpoint_keep=keep,
+        costs=SimpleNamespace(checkpoint_bytes=10, model_bytes=3),
+    )
+    assert DryRun.disk_bytes.fget(run) == 10 * most + 3
+
+
 @pytest.mark.slow
 def test_frames_that_cannot_be_read_are_left_out_and_named(report, demo_data):
     labels = read_labels(demo_data / "labels.parquet").for_target("grgds")
@@ -191,6 +206,8 @@ def test_too_little_memory_ends_with_keys_to_change_and_the_peak_after_them(trai
         (("--device-memory", "40"), "--device-memory stands without --dry-run"),
         (("--dry-run", "--device-memory", "-1"), "expected GiB, a number above 0, found '-1'"),
         (("--dry-run", "--device-memory", "much"), "a number above 0, found 'much'"),
+        (("--dry-run", "--device-memory", "inf"), "a number above 0, found 'inf'"),
+        (("--dry-run", "--device-memory", "nan"), "a number above 0, found 'nan'"),
     ],
 )
 def test_a_memory_that_is_none_is_refused(words, message):

@@ -243,3 +243,9 @@ def test_weights_of_other_targets_are_refused(two_states, tmp_path, capsys):
     (tmp_path / "w.csv").write_text("target,sample,weight\nother,0,1\n")
     assert evaluate(two_states, "--weights", str(tmp_path / "w.csv")) == 2
     assert "found those of other" in capsys.readouterr().err
+
+
+def test_a_strange_metrics_file_is_no_other_result(two_states):
+    (two_states / "out").mkdir(exist_ok=True)
+    (two_states / "out" / "metrics.json").write_text("[1]")
+    assert evaluate(two_states) == 0
