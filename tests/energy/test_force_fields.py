@@ -32,25 +32,42 @@ END
 """
 
 
-@pytest.mark.parametrize(
-    ("name", "path"),
-    [
-        ("charmm36", COBROTOXIN),
-        pytest.param("charmm36m", DEMO / "thymopentin" / "thymopentin.pdb", marks=pytest.mark.slow),
-    ],
-)
-def test_systems_are_those_of_the_whole_force_field_to_the_last_digit(
-    name: str, path: Path
-) -> None:
-    """Ends of chains and, in cobrotoxin, four disulfides: all that patches make."""
-    protocol = customised(PROTOCOLS["default"], force_field=name)
-    topology = complete_structure(path).topology
+def evaluated(system: openmm.System, xyz_nm: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return energy and forces at a conformation, in double precision."""
+    reference = openmm.Platform.getPlatform("Reference")
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), reference)
+    context.setPositions(xyz_nm)
+    state = context.getState(getEnergy=True, getForces=True)
+    return state.getPotentialEnergy()._value, state.getForces(asNumpy=True)._value
+
+
+def test_charmm36_systems_are_those_of_the_whole_force_field_to_the_last_digit() -> None:
+    """Of cobrotoxin: ends of chains and four disulfides, which patches make."""
+    protocol = PROTOCOLS["default"]
+    topology = complete_structure(COBROTOXIN).topology
     ours = create_system(topology, protocol, constrained=True)
     whole = plain_system(topology, protocol.force_field)
     assert ours.getNumForces() == whole.getNumForces()
     for one, other in zip(ours.getForces(), whole.getForces(), strict=True):
         one.setForceGroup(0)
         assert openmm.XmlSerializer.serialize(one) == openmm.XmlSerializer.serialize(other)
+
+
+@pytest.mark.slow
+def test_charmm36m_has_energies_and_forces_of_the_whole_force_field() -> None:
+    """Its Lennard-Jones types are numbered otherwise, as there are fewer."""
+    protocol = customised(PROTOCOLS["default"], force_field="charmm36m")
+    structure = complete_structure(DEMO / "thymopentin" / "thymopentin.pdb")
+    ours = create_system(structure.topology, protocol, constrained=True)
+    whole = plain_system(structure.topology, protocol.force_field)
+    noise = np.random.default_rng(0).normal(scale=0.01, size=(2, ours.getNumParticles(), 3))
+    for shift in (0.0 * noise[0], *noise):
+        xyz_nm = np.array(structure.reference_nm) + shift
+        (energy, forces), (expected, expected_forces) = (
+            evaluated(s, xyz_nm) for s in (ours, whole)
+        )
+        assert energy == pytest.approx(expected[0], rel=1e-10)
+        np.testing.assert_allclose(forces, expected[1], rtol=1e-9, atol=1e-7)
 
 
 def test_the_alanine_dipeptide_has_charmms_own_parameters(tmp_path: Path) -> None:
@@ -67,11 +84,6 @@ def test_the_alanine_dipeptide_has_charmms_own_parameters(tmp_path: Path) -> Non
     whole = force_field(*protocol.force_field).createSystem(
         made, residueTemplates={residue: "ALAD"}, removeCMMotion=False
     )
-    energies = []
-    for system in (ours, whole):
-        reference = openmm.Platform.getPlatform("Reference")
-        context = openmm.Context(system, openmm.VerletIntegrator(0.001), reference)
-        context.setPositions(structure.reference_nm)
-        energies.append(context.getState(getEnergy=True).getPotentialEnergy()._value)
+    energies = [evaluated(system, structure.reference_nm)[0] for system in (ours, whole)]
     assert np.isfinite(energies).all()
     assert energies[0] == pytest.approx(energies[1], abs=1e-6)
