@@ -56,6 +56,11 @@ def make_reference(model: ConformerDenoiser, path: Path, *, split: bool) -> Call
             ) from error
     elif dist.get_rank() == 0:
         with atomic_path(path) as temporary:
-            save_file({n: p.detach().cpu() for n, p in trained.items()}, temporary)
+            try:
+                save_file({n: p.detach().cpu() for n, p in trained.items()}, temporary)
+            except SafetensorError as error:
+                raise UserError(
+                    f"{path} cannot be written: {error}", "make room, or choose another folder"
+                ) from error
     dist.barrier()
     return reference.requires_grad_(False).eval()
