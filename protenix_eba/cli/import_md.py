@@ -88,7 +88,7 @@ def import_md(
 def _sources(
     input_path: Path | None, topology: Path | None, trajectories: tuple[Path, ...], name: str | None
 ) -> list[Source]:
-    from protenix_eba.importing.sources import find_sources, source_of_files
+    from protenix_eba.importing.sources import find_md, source_of_files
 
     single = topology is not None or bool(trajectories)
     if single == (input_path is not None):
@@ -96,7 +96,7 @@ def _sources(
     if input_path is not None:
         if name is not None:
             raise click.UsageError("--name goes with --topology")
-        return find_sources(input_path)
+        return find_md(input_path)
     if topology is None or not trajectories:
         raise click.UsageError("--topology and --trajectory go together")
     return [source_of_files(topology, trajectories, name)]

@@ -28,7 +28,7 @@ from protenix_eba.energy.protocol import PROTOCOLS, EnergyProtocol
 from protenix_eba.energy.protonation_choice import Protonation
 from protenix_eba.energy.resume import KnownLabels, LabelFiles, merged, parts_folder
 from protenix_eba.energy.shards import shard_table
-from protenix_eba.energy.sources import FrameSource, find_sources
+from protenix_eba.energy.sources import FrameSource, find_frame_sources
 from protenix_eba.energy.structure import CompleteStructure, complete_structure
 from protenix_eba.energy.system import FrameEnergy, TargetEnergy
 from protenix_eba.energy.table import (
@@ -109,7 +109,7 @@ def label_targets(
     again, except those without an energy, which are tried again.
 
     Args:
-        inputs: Folders of targets or structure files, see `sources.find_sources`.
+        inputs: Folders of targets or structure files, see `sources.find_frame_sources`.
         out: Parquet file of all labels.
         protocol: What an energy means.
         reference_dir: Folder of targets of the same names whose PDB files decide protonation,
@@ -136,7 +136,7 @@ def label_targets(
         ['ok']
     """
     ENERGIES.get(protocol.function)
-    sources, out = find_sources(inputs, name), Path(out)
+    sources, out = find_frame_sources(inputs, name), Path(out)
     protonation = Protonation.parse(protocol.protonation)
     protonation.check_targets([source.name for source in sources])
     references = _references(sources, reference_dir)
@@ -161,7 +161,7 @@ def label_targets(
 
 
 def _references(sources: list[FrameSource], reference_dir: Path | str | None) -> Mapping[str, Path]:
-    chosen = find_sources(reference_dir) if reference_dir is not None else sources
+    chosen = find_frame_sources(reference_dir) if reference_dir is not None else sources
     return {source.name: source.topology_path for source in chosen}
 
 

@@ -30,7 +30,7 @@ from protenix_eba.structures.trajectories import (
     topology_in,
 )
 
-__all__ = ["FilesSource", "FrameSource", "Frames", "TrajectorySource", "find_sources"]
+__all__ = ["FilesSource", "FrameSource", "Frames", "TrajectorySource", "find_frame_sources"]
 
 
 def _pdb_file(path: str) -> app.PDBFile:
@@ -239,7 +239,7 @@ def _in_order(xyz: NDArray[np.floating], order: NDArray[np.int64]) -> NDArray[np
     return arranged
 
 
-def find_sources(
+def find_frame_sources(
     inputs: Path | str | Sequence[Path | str], name: str | None = None
 ) -> list[FrameSource]:
     """Find all targets of folders and files, sorted by name.

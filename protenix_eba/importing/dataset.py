@@ -65,7 +65,7 @@ def import_targets(
     report's rows of targets that are not among the sources.
 
     Args:
-        sources: Sources from `sources.find_sources`.
+        sources: Sources from `sources.find_md`.
         out: The data set.
         choice: Which frames of each target.
         split: The targets wanted, each with the sequence of its chains; all when None. Names

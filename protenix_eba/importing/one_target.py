@@ -62,7 +62,7 @@ def import_target(
     XTC holds 0.001 nm, so that coordinates of other formats are rounded to 0.01 angstrom.
 
     Args:
-        source: A source from `sources.find_sources`.
+        source: A source from `sources.find_md`.
         out: The data set.
         choice: Which frames to keep.
         chains: The sequence that each chain must have; None if any will do.

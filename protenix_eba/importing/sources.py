@@ -19,7 +19,7 @@ from protenix_eba.structures.md_files import (
     is_archive,
 )
 
-__all__ = ["find_sources", "source_of_files"]
+__all__ = ["find_md", "source_of_files"]
 
 _COLUMNS: Final = ("name", "topology", "trajectory")
 
@@ -39,7 +39,7 @@ def source_of_files(topology: Path, trajectories: Sequence[Path], name: str | No
     return Source(name, topology, dict(enumerate(trajectories, start=1)))
 
 
-def find_sources(path: Path) -> list[Source]:
+def find_md(path: Path) -> list[Source]:
     """Find the targets of a table, or of a folder of archives or sub-folders, sorted by name.
 
     An archive `NAME_protein.zip` beside its unpacked folder `NAME` is passed over.

@@ -63,9 +63,7 @@ def test_charmm36m_has_energies_and_forces_of_the_whole_force_field() -> None:
     noise = np.random.default_rng(0).normal(scale=0.01, size=(2, ours.getNumParticles(), 3))
     for shift in (0.0 * noise[0], *noise):
         xyz_nm = np.array(structure.reference_nm) + shift
-        (energy, forces), (expected, expected_forces) = (
-            evaluated(s, xyz_nm) for s in (ours, whole)
-        )
+        (energy, forces), expected = evaluated(ours, xyz_nm), evaluated(whole, xyz_nm)
         assert energy == pytest.approx(expected[0], rel=1e-10)
         np.testing.assert_allclose(forces, expected[1], rtol=1e-9, atol=1e-7)
 

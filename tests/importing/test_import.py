@@ -27,7 +27,7 @@ from protenix_eba.core.errors import UserError
 from protenix_eba.importing.dataset import import_targets
 from protenix_eba.importing.one_target import import_target
 from protenix_eba.importing.periodic import connections_of, make_whole
-from protenix_eba.importing.sources import find_sources, source_of_files
+from protenix_eba.importing.sources import find_md, source_of_files
 from protenix_eba.protein.residue_names import HEAVY_ATOMS, standard_atom, standard_residue
 from protenix_eba.structures.frame_choice import FrameChoice
 from protenix_eba.structures.topologies import read_topology
@@ -575,7 +575,7 @@ def test_archives_folders_and_their_split(tmp_path):
     atlas_archive(root / "penta_alanine_protein.zip", "penta_alanine")
     shutil.copytree(DEMO / "penta_alanine", root / "penta_alanine")
     (root / "notes").mkdir()
-    sources = find_sources(root)
+    sources = find_md(root)
     assert [(s.name, s.archive is None) for s in sources] == [
         ("grgds", False),
         ("penta_alanine", True),
@@ -609,10 +609,10 @@ def test_a_broken_archive_is_a_row(tmp_path):
     path = atlas_archive(tmp_path / "grgds_protein.zip")
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    (source,) = find_sources(tmp_path)
+    (source,) = find_md(tmp_path)
     assert "broken" in import_target(source, tmp_path / "out", ALL).reason
     path.write_bytes(whole[:9000] + b"\0" * 99 + whole[9099:])
-    (source,) = find_sources(tmp_path)
+    (source,) = find_md(tmp_path)
     assert "cannot be unpacked" in import_target(source, tmp_path / "out", ALL).reason
 
 
@@ -629,7 +629,7 @@ def test_a_table_names_replicas(md, tmp_path):
         "../u,a/t.pdb,a/t.xtc,1\n"
         "v,a/t.pdb,,1\n"
     )
-    rows = {s.name: import_target(s, tmp_path / "md", ALL) for s in find_sources(table)}
+    rows = {s.name: import_target(s, tmp_path / "md", ALL) for s in find_md(table)}
     assert rows["p"].status == "ok" and rows["p"].n_frames == 14
     for name, reason in {
         "q": "absent.xtc",
@@ -651,7 +651,7 @@ def test_folders_without_one_topology_are_rows(md, tmp_path):
     (tmp_path / "bare/t.pdb").unlink()
     put(md, tmp_path / "still")
     (tmp_path / "still/t.xtc").unlink()
-    problems = {source.name: source.problem for source in find_sources(tmp_path)}
+    problems = {source.name: source.problem for source in find_md(tmp_path)}
     assert problems["fine"] == ""
     assert "t.pdb, u.gro" in problems["two"]
     assert "found none" in problems["bare"]
@@ -738,7 +738,7 @@ def test_a_killed_import_leaves_no_half_target_and_goes_on(md, tmp_path):
     time.sleep(0.2)
     done = {target.name for target in find_targets(out)}
     assert all(len(read_frames(target, 1)) == 300 for target in find_targets(out))
-    report = import_targets(find_sources(tmp_path / "in"), out, ALL, jobs=2)
+    report = import_targets(find_md(tmp_path / "in"), out, ALL, jobs=2)
     assert report.complete
     assert {row.target for row in report.rows if row.kept} == done
     assert [p.name for p in out.glob(".*")] == []

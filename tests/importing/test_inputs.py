@@ -32,7 +32,7 @@ from protenix_eba.eval.experiment.measurements import read_measurements
 from protenix_eba.eval.weighting import read_weights
 from protenix_eba.host.weights import load_checkpoint, with_depth
 from protenix_eba.importing.one_target import import_target
-from protenix_eba.importing.sources import find_sources, source_of_files
+from protenix_eba.importing.sources import find_md, source_of_files
 from protenix_eba.structures.frame_choice import FrameChoice
 from protenix_eba.structures.md_files import DcdLayout
 from protenix_eba.structures.md_topology import read_protein
@@ -737,7 +737,7 @@ def test_tables_in_any_dress_are_read(encoding: str, end: str, tmp_path: Path) -
     assert weights["p"].tolist() == [0.25, 0.75]
     found = read_measurements(saved("m.csv", "kind,atoms,value,error", "RG,,9.5,0.1"))
     assert [one.value for one in found] == [9.5]
-    (source,) = find_sources(saved("t.csv", "name,topology,trajectory", "p,a.pdb,a.xtc"))
+    (source,) = find_md(saved("t.csv", "name,topology,trajectory", "p,a.pdb,a.xtc"))
     assert (source.name, source.topology) == ("p", tmp_path / "a.pdb")
 
 
