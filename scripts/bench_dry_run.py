@@ -68,7 +68,7 @@ def child(what: str, config: str) -> None:
 
 
 def estimate(configs) -> dict[str, float]:
-    from protenix_eba.training.dry_run import dry_run
+    from protenix_eba.training.rehearse.dry_run import dry_run
     from protenix_eba.training.trainer import EBATrainer
 
     run = dry_run(EBATrainer, configs)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
-    from protenix_eba.training.dry_run import DryRun
+    from protenix_eba.training.rehearse.dry_run import DryRun
 
 __all__ = ["lines", "print_dry_run"]
 
@@ -30,7 +30,7 @@ def print_dry_run(
     from protenix.utils.distributed import DIST_WRAPPER
 
     from protenix_eba.core.progress import answers, tell
-    from protenix_eba.training.dry_run import dry_run
+    from protenix_eba.training.rehearse.dry_run import dry_run
 
     limit = None if memory_limit_gib is None else int(memory_limit_gib * 2**30)
     found = dry_run(build, configs, limit)

@@ -11,11 +11,11 @@ from protenix_eba.cli.train import split
 from protenix_eba.core.errors import UserError
 from protenix_eba.energy.table import read_labels
 from protenix_eba.host.weights import load_checkpoint
-from protenix_eba.training.data_check import unreadable
-from protenix_eba.training.dry_run import DryRun
-from protenix_eba.training.memory_advice import passes
-from protenix_eba.training.peak_memory import MemoryMeter
-from protenix_eba.training.rehearsal import typical_items
+from protenix_eba.training.rehearse.data_check import unreadable
+from protenix_eba.training.rehearse.dry_run import DryRun
+from protenix_eba.training.rehearse.memory_advice import passes
+from protenix_eba.training.rehearse.peak_memory import MemoryMeter
+from protenix_eba.training.rehearse.rehearsal import typical_items
 
 
 def figure(output: str, row: str) -> str:

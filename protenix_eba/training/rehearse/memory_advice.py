@@ -9,7 +9,7 @@ from functools import partial
 import torch
 
 from protenix_eba.training.data.item import Item
-from protenix_eba.training.peak_memory import Memory, MemoryMeter
+from protenix_eba.training.rehearse.peak_memory import Memory, MemoryMeter
 from protenix_eba.training.trainer import EBATrainer
 
 __all__ = ["Change", "advise", "passes"]

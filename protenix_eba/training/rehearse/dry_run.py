@@ -24,11 +24,16 @@ from protenix_eba.core.run_folder import RunFolder
 from protenix_eba.host.weights import count_parameters
 from protenix_eba.training.data.item import Item
 from protenix_eba.training.data.loader import SequenceCoupledLoader
-from protenix_eba.training.data_check import LeftOut, check_data, unlabelled
 from protenix_eba.training.engine import trainable
-from protenix_eba.training.memory_advice import Change, advise, passes
-from protenix_eba.training.peak_memory import Memory, MemoryMeter, n_weights, permanent_parts
-from protenix_eba.training.rehearsal import (
+from protenix_eba.training.rehearse.data_check import LeftOut, check_data, unlabelled
+from protenix_eba.training.rehearse.memory_advice import Change, advise, passes
+from protenix_eba.training.rehearse.peak_memory import (
+    Memory,
+    MemoryMeter,
+    n_weights,
+    permanent_parts,
+)
+from protenix_eba.training.rehearse.rehearsal import (
     ItemSize,
     bytes_on_disk,
     largest_item,

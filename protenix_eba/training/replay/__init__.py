@@ -1,0 +1,1 @@
+"""On-policy alignment: conformations that the model samples while it trains."""
