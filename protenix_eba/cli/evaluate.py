@@ -144,15 +144,15 @@ def evaluate(
     """
     paths = [*samples, *more]
     _refuse_other_results(out, suite_name)
+    only_atlas = {
+        "--label": label, "--compat": compat, "--labels": labels, "--training": training,
+        "--jobs": jobs if jobs > 1 else None,
+    }  # fmt: skip
+    _refuse_given(suite_name, {"--set": changes} if suite_name == ATLAS else only_atlas)
+    wanted = _names(targets) if targets else None
     if suite_name != ATLAS:
-        only_atlas = {
-            "--label": label, "--compat": compat, "--labels": labels, "--training": training,
-        }  # fmt: skip
-        _refuse_given(suite_name, only_atlas | {"--jobs": jobs if jobs > 1 else None})
-        wanted = _names(targets) if targets else None
         failed = answer(suite_name, paths, reference, out, wanted, weights, changes)
         return SOME_FAILED if failed else 0
-    _refuse_given(suite_name, {"--set": changes})
     if weights and labels:
         raise UserError(
             "--weights and --labels: the energies of samples are not weighted",
@@ -170,14 +170,13 @@ def evaluate(
         label=label or out.resolve().name,
         settings=TargetSettings(compat=compat, compat_threads=compat_threads),
         energies=_energies(labels, paths),
-        targets=_names(targets) if targets else None,
+        targets=wanted,
         weights=weights,
         jobs=jobs,
         sources={"MD energies": labels, "training": training},
         prepare=partial(use_plugins, plugins),
     )
-    comparison = compare_evaluations([result])
-    write_outputs(comparison, out, stem="metrics")
+    write_outputs(compare_evaluations([result]), out, stem="metrics")
     return SOME_FAILED if result.failed else 0
 
 

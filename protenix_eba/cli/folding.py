@@ -87,6 +87,57 @@ def _source(
     return ModelChoice(checkpoint, config_path, fasta, msa_path, embeddings)
 
 
+_TARGET_OPTIONS: Final = (
+    click.option(
+        "--predictions",
+        type=_PATH,
+        help="Predicted distances and orientations: an npz file of trRosetta (dist, "
+        "omega, theta, phi), or one with Protenix's 64 distance bins as dist.",
+    ),
+    click.option(
+        "--checkpoint",
+        type=_PATH,
+        help="Protenix checkpoint whose distogram is used, instead of --predictions.",
+    ),
+    click.option(
+        "--config",
+        "config_path",
+        type=_PATH,
+        help="With --checkpoint: YAML configuration of its model.",
+    ),
+    click.option(
+        "--fasta",
+        type=_PATH,
+        help="The sequence, with chains joined by ':': a FASTA or CSV file. With "
+        "--checkpoint also the JSON file of `protenix pred`, which may hold other "
+        "molecules beside the protein.",
+    ),
+    msa_option,
+    click.option(
+        "--embeddings",
+        type=_PATH,
+        help="With --checkpoint: folder that `protenix-eba embed` wrote. The trunk runs "
+        "if it lacks the protein.",
+    ),
+    click.option(
+        "--distances-only",
+        is_flag=True,
+        help="Ignore the orientations in the predictions.",
+    ),
+    click.option(
+        "--native",
+        type=_PATH,
+        help="PDB or mmCIF file of the true structure, to compare the traces with.",
+    ),
+    click.option(
+        "--seed",
+        default=0,
+        show_default=True,
+        help="Random seed; trace number n depends on the seed and n only.",
+    ),
+)
+
+
 def target_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options of a `TargetChoice`, which the command gets as its argument `choice`."""
 
@@ -99,57 +150,7 @@ def target_options(function: Callable[..., None]) -> Callable[..., None]:
         choice = TargetChoice(source, words.pop("distances_only"), words.pop("native"), seed)
         function(*args, choice=choice, **words)
 
-    for option in reversed(
-        [
-            click.option(
-                "--predictions",
-                type=_PATH,
-                help="Predicted distances and orientations: an npz file of trRosetta (dist, "
-                "omega, theta, phi), or one with Protenix's 64 distance bins as dist.",
-            ),
-            click.option(
-                "--checkpoint",
-                type=_PATH,
-                help="Protenix checkpoint whose distogram is used, instead of --predictions.",
-            ),
-            click.option(
-                "--config",
-                "config_path",
-                type=_PATH,
-                help="With --checkpoint: YAML configuration of its model.",
-            ),
-            click.option(
-                "--fasta",
-                type=_PATH,
-                help="The sequence, with chains joined by ':': a FASTA or CSV file. With "
-                "--checkpoint also the JSON file of `protenix pred`, which may hold other "
-                "molecules beside the protein.",
-            ),
-            msa_option,
-            click.option(
-                "--embeddings",
-                type=_PATH,
-                help="With --checkpoint: folder that `protenix-eba embed` wrote. The trunk runs "
-                "if it lacks the protein.",
-            ),
-            click.option(
-                "--distances-only",
-                is_flag=True,
-                help="Ignore the orientations in the predictions.",
-            ),
-            click.option(
-                "--native",
-                type=_PATH,
-                help="PDB or mmCIF file of the true structure, to compare the traces with.",
-            ),
-            click.option(
-                "--seed",
-                default=0,
-                show_default=True,
-                help="Random seed; trace number n depends on the seed and n only.",
-            ),
-        ]
-    ):
+    for option in reversed(_TARGET_OPTIONS):
         with_choice = option(with_choice)
     return with_choice
 
