@@ -34,6 +34,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench_train import MODELS, add_model_options
 from protenix_eba.cli.session import load_configuration
 from protenix_eba.host.denoiser import ConformerDenoiser
 from protenix_eba.host.embeddings import TrunkEmbeddings
@@ -44,7 +45,6 @@ from protenix_eba.sampling.samplers import TargetSampler, noise_levels
 from protenix_eba.sampling.settings import SamplerSettings
 from protenix_eba.structures.sequences import Protein
 
-MODELS = {"tiny": "protenix_tiny_default_v0.5.0", "base": "protenix_base_default_v0.5.0"}
 UPSTREAM_CHUNK = 5
 
 
@@ -52,20 +52,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        choices=MODELS,
-        default=["tiny"],
-        help="sizes of the model [default: %(default)s]",
-    )
-    parser.add_argument(
-        "--residues",
-        nargs="+",
-        type=int,
-        default=[100],
-        help="lengths of the proteins, in residues [default: %(default)s]",
-    )
+    add_model_options(parser)
     parser.add_argument(
         "--steps",
         type=int,

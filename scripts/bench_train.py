@@ -48,10 +48,8 @@ ENVIRONMENT = {
 TEMPERATURE = 20.0  # makes the model's weights neither uniform nor certain
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which sizes of the model and of proteins are timed."""
     parser.add_argument(
         "--models",
         nargs="+",
@@ -66,6 +64,13 @@ def parse() -> argparse.Namespace:
         default=[100],
         help="lengths of the proteins, in residues [default: %(default)s]",
     )
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_model_options(parser)
     parser.add_argument(
         "--conformers",
         nargs="+",

@@ -65,6 +65,20 @@ def main() -> int:
         default=[3, 4, 5, 6],
         help="lengths of the chains, in residues [default: %(default)s]",
     )
+    add_md_options(parser, jobs=1)
+    options = parser.parse_args()
+    faults: list[str] = []
+    for name in options.sets:
+        settings = replace(SETS[name], frames=options.frames)
+        chains = glycines(options.lengths)
+        faults += run(options.out / name, chains, options.replicas, settings, options.jobs)
+    for fault in faults:
+        console.print(f"geometry: {fault}")
+    return 1 if faults else 0
+
+
+def add_md_options(parser: argparse.ArgumentParser, jobs: int) -> None:
+    """Add the options that say how much MD is made, and in how many processes by default."""
     parser.add_argument(
         "--replicas",
         type=int,
@@ -78,17 +92,8 @@ def main() -> int:
         help="number of frames of each trajectory, 1 ps apart [default: %(default)s]",
     )
     parser.add_argument(
-        "--jobs", type=int, default=1, help="number of processes [default: %(default)s]"
+        "--jobs", type=int, default=jobs, help="number of processes [default: %(default)s]"
     )
-    options = parser.parse_args()
-    faults: list[str] = []
-    for name in options.sets:
-        settings = replace(SETS[name], frames=options.frames)
-        chains = glycines(options.lengths)
-        faults += run(options.out / name, chains, options.replicas, settings, options.jobs)
-    for fault in faults:
-        console.print(f"geometry: {fault}")
-    return 1 if faults else 0
 
 
 def glycines(lengths: list[int]) -> dict[str, str]:

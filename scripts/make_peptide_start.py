@@ -21,7 +21,7 @@ from typing import Final
 import torch
 from safetensors.torch import save_file
 
-from make_glycine_md import PLAIN, SETS
+from make_glycine_md import PLAIN, SETS, add_md_options
 from make_glycine_md import run as simulate
 from protenix_eba.cli.session import load_configuration
 from protenix_eba.core.errors import UserError
@@ -171,21 +171,7 @@ def main() -> int:
     parser.add_argument(
         "--held-out", nargs="+", default=[], help="peptides that are simulated but not trained on"
     )
-    parser.add_argument(
-        "--replicas",
-        type=int,
-        default=3,
-        help="number of trajectories of each chain [default: %(default)s]",
-    )
-    parser.add_argument(
-        "--frames",
-        type=int,
-        default=PLAIN.frames,
-        help="number of frames of each trajectory, 1 ps apart [default: %(default)s]",
-    )
-    parser.add_argument(
-        "--jobs", type=int, default=2, help="number of processes [default: %(default)s]"
-    )
+    add_md_options(parser, jobs=2)
     parser.add_argument(
         "--max-steps", type=int, help="number of training steps [default: that of the recipe]"
     )
