@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.eval.definitions import compute_metrics
@@ -32,6 +33,7 @@ from protenix_eba.eval.protocol.panel import (
 )
 from protenix_eba.eval.protocol.stream import Kept, Moments, Placement, pool, read_moments
 from protenix_eba.eval.target_result import Arrays, TargetResult
+from protenix_eba.eval.weighting import WeightedDraw
 from protenix_eba.structures.sources import Conformations
 
 __all__ = ["TargetSettings", "evaluate_target"]
@@ -137,7 +139,7 @@ class _Comparison:
             **residue_arrays(self.reference.topology, self.match),
             **side_arrays(structure, md, samples),
             **self._profiles(md, floor_sides),
-            **shown_frames(self.drawn),
+            **shown_frames(self.drawn, self._sample_numbers()),
         }
         return TargetResult(
             name=self.reference.name,
@@ -162,6 +164,11 @@ class _Comparison:
             self.draws.gaussian_replica,
             self.sample_kept.heavy["all"],
         )
+
+    def _sample_numbers(self) -> NDArray[np.int64]:
+        """Return each sample's number in its files, `[S]`: with weights some are there twice."""
+        drawn = self.samples.drawn if isinstance(self.samples, WeightedDraw) else None
+        return np.arange(self.sample.n) if drawn is None else np.array(drawn, dtype=np.int64)
 
     def _structure(self) -> Structure:
         contacts = kernels.count_contacts(self.placement.ca[None], CONTACT_ANGSTROM) > 0

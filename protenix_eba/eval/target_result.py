@@ -54,9 +54,11 @@ class TargetResult:
             `structure_contacts [L, L]` (bool), `md_contacts`, `sample_contacts [L, L]` (float16
             probabilities);
             `structure_exposed [L]` (bool), `md_exposed`, `sample_exposed [L]` probabilities;
-            `md_frames [<= 12, N, 3]`, `sample_frames [<= 12, N, 3]` superposed heavy atoms in
+            `md_frames [<= 12, N, 3]`, `sample_frames [n <= 14, N, 3]` superposed heavy atoms in
             angstrom (float16 is too coarse: float32), with `atom_names [N]`, `atom_residue [N]`
-            (row in `residue_numbers`, so L rows), for the view in three dimensions;
+            (row in `residue_numbers`, so L rows), and the samples' numbers `sample_shown [n]` and
+            C-alpha RMSD to the nearest MD frame `sample_from_md [n]`, angstrom, the smallest and
+            the largest of all among them, for the view in three dimensions;
             distributions beyond the protocol as pairs `md_<key> [n]`, `sample_<key> [m]`;
             `md_energy`, `md_weights`, `sample_energy` where energies are known.
         notes: Sentences for the reader: missing atoms, thinned frames, undefined metrics.

@@ -4,56 +4,66 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import mdtraj
 import numpy as np
 import pytest
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.eval.definitions import PAPER_ROWS
 from protenix_eba.eval.models import compare_evaluations
+from protenix_eba.eval.protocol.arrays import shown_frames
+from protenix_eba.eval.protocol.drawn import Drawn
 from protenix_eba.eval.protocol.panel import PROTOCOL_METRICS
 from protenix_eba.eval.published import published_rows
+from protenix_eba.eval.report import viewer
 from protenix_eba.eval.report.figures import MAX_DETAILED, detailed_targets
 from protenix_eba.eval.report.plots.curves import loss_figure, rmsf_figure
 from protenix_eba.eval.report.render import render_report
 from protenix_eba.eval.report.tables import headline, write_csv, write_latex
-from protenix_eba.eval.report.viewer import viewer_data
+from protenix_eba.eval.report.viewer import viewer_data, viewer_scripts
 from protenix_eba.eval.results import Evaluation, load_evaluation
 from protenix_eba.eval.store import target_path, write_target
 from protenix_eba.eval.target_result import TargetResult
 
 LENGTH = 40
+# Where N, CA, C and O of a residue are, about, from its CA; angstrom.
+BACKBONE = np.array([[-1.0, 0.5, -0.8], [0.0, 0.0, 0.0], [0.9, 0.4, 0.8], [1.2, 1.4, 0.3]])
 
 
-def made_up(name: str, seed: int, quality: float, *, ca_only: bool = False) -> TargetResult:
+def made_up(
+    name: str, seed: int, quality: float, *, ca_only: bool = False, length: int = LENGTH
+) -> TargetResult:
     """A target's result with every array; `quality` near one is near the MD."""
     random = np.random.default_rng(seed)
-    md = 1.0 + 0.5 * np.sin(np.arange(LENGTH) / 4.0) ** 2 + 0.1 * random.random(LENGTH)
-    sample = quality * md + (1.0 - quality) * random.random(LENGTH)
-    chain = np.cumsum(random.normal(0.0, 2.2, (LENGTH, 3)), axis=0)
-    frames = chain + random.normal(0.0, 0.8, (2, 12, LENGTH, 3))
+    md = 1.0 + 0.5 * np.sin(np.arange(length) / 4.0) ** 2 + 0.1 * random.random(length)
+    sample = quality * md + (1.0 - quality) * random.random(length)
+    chain = np.cumsum(random.normal(0.0, 2.2, (length, 3)), axis=0)
+    backbone = (chain[:, None] + BACKBONE).reshape(-1, 3)
+    frames = backbone + random.normal(0.0, 0.2, (2, 12, 4 * length, 3))
     pca = random.normal(0.0, 1.0, (800, 2)) * [2.0, 1.0]
-    near = np.abs(np.subtract.outer(np.arange(LENGTH), np.arange(LENGTH)))
+    near = np.abs(np.subtract.outer(np.arange(length), np.arange(length)))
     values = {m.key: float(quality * random.uniform(0.8, 1.0)) for m in PROTOCOL_METRICS}
     values |= {"rmwd": 3.0 - quality + random.random(), "md_pairwise_rmsd": random.random()}
     values["pairwise_rmsd"] = quality * values["md_pairwise_rmsd"]
-    rmsf = np.stack([md, md * random.uniform(0.9, 1.1, LENGTH)])
+    rmsf = np.stack([md, md * random.uniform(0.9, 1.1, length)])
     return TargetResult(
         name=name,
         values=values,
         compat={},
         floor=[{key: 0.95 * value for key, value in values.items()} for _ in range(3)],
-        counts={"n_samples": 250, "n_md_frames": 3000, "n_replicas": 3, "n_atoms": LENGTH,
-                "n_residues": LENGTH, "coverage": 1.0, "ca_only": float(ca_only)},
+        counts={"n_samples": 250, "n_md_frames": 3000, "n_replicas": 3, "n_atoms": length,
+                "n_residues": length, "coverage": 1.0, "ca_only": float(ca_only)},
         arrays={
-            "residue_numbers": np.arange(LENGTH) + 5,
-            "residue_names": np.array(["ALA"] * LENGTH),
-            "chain_ids": np.array(["A"] * LENGTH),
+            "residue_numbers": np.arange(length) + 5,
+            "residue_names": np.array(["ALA"] * length),
+            "chain_ids": np.array(["A"] * length),
             "md_rmsf": md,
             "sample_rmsf": sample,
             "floor_rmsf": np.stack([rmsf] * 3),
@@ -65,13 +75,15 @@ def made_up(name: str, seed: int, quality: float, *, ca_only: bool = False) -> T
             "structure_contacts": near < 4,
             "md_contacts": np.exp(-near / 6.0).astype(np.float16),
             "sample_contacts": np.exp(-near / (6.0 * quality)).astype(np.float16),
-            "structure_exposed": np.arange(LENGTH) % 2 == 0,
-            "md_exposed": random.random(LENGTH),
-            "sample_exposed": random.random(LENGTH),
+            "structure_exposed": np.arange(length) % 2 == 0,
+            "md_exposed": random.random(length),
+            "sample_exposed": random.random(length),
             "md_frames": frames[0].astype(np.float32),
             "sample_frames": frames[1].astype(np.float32),
-            "atom_names": np.array(["CA"] * LENGTH),
-            "atom_residue": np.arange(LENGTH),
+            "sample_shown": np.arange(12) * 20,
+            "sample_from_md": 1.0 + random.permutation(12),
+            "atom_names": np.array(["N", "CA", "C", "O"] * length),
+            "atom_residue": np.repeat(np.arange(length), 4),
         },
         notes=["2 atoms of the MD are missing."] if seed % 5 == 0 else [],
     )  # fmt: skip
@@ -95,6 +107,8 @@ def save(evaluation: Evaluation, folder: Path) -> Path:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     models = [model("SFT", 5, 0.6, t77="cut <file>"), model("EBA", 4, 0.9)]
+    for one, quality in zip(models, (0.6, 0.9), strict=True):
+        one.targets["peptide"] = made_up("peptide", 9, quality, length=5)
     found = compare_evaluations(models, published_rows())
     losses = [{"name": "SFT", "step": [1, 2, 3], "loss": [3.0, 2.0, 1.0]}]
     render_report(
@@ -110,7 +124,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_report_stands_alone(report: Path) -> None:
-    page = (report / "report.html").read_text()
+    page = (report / "report.html").read_text().replace(viewer_scripts(), "")
     assert not re.search(r"https?:|<link|@import|url\(|src=\"(?!data:)", page)
     assert "Alignment lowers energies &lt;by half&gt;." in page
     assert "cut &lt;file&gt;" in page
@@ -130,27 +144,59 @@ def test_every_figure_is_a_file_too(report: Path) -> None:
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs a browser")
 def test_a_browser_shows_the_report_without_complaint(report: Path, tmp_path: Path) -> None:
-    # The page itself says what the browser made of it: sizes of pictures, the painted ensemble.
+    # The page itself says what the browser made of it: sizes of pictures, the painted ensembles.
     probe = """<script>window.addEventListener("load", () => setTimeout(() => {
       const sizes = [...document.images].map((i) => i.complete ? i.naturalWidth : 0);
-      const canvas = document.getElementById("viewer");
-      const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-      const ink = pixels.filter((v, i) => i % 4 === 0 && v < 200).length;
-      document.body.dataset.found = JSON.stringify({sizes, ink, name: canvas.dataset.painted});
+      const place = document.getElementById("viewer"), views = [];
+      const copy = new OffscreenCanvas(900, 400);
+      const context = copy.getContext("2d", { willReadFrequently: true });
+      const look = () => {
+        context.fillStyle = "white"; context.fillRect(0, 0, 900, 400);
+        context.drawImage(place.querySelector("canvas"), 0, 0, 900, 400);
+        const pixels = context.getImageData(0, 0, 900, 400).data;
+        const ink = pixels.filter((v, i) => i % 4 === 0 && v < 230).length;
+        const style = document.getElementById("viewer-style").value;
+        views.push({ink, style, n: +place.dataset.conformations, name: place.dataset.painted});
+      };
+      const choose = (id, index) => {
+        const select = document.getElementById(id);
+        select.selectedIndex = index;
+        select.dispatchEvent(new Event("change"));
+        look();
+      };
+      const items = [...document.getElementById("viewer-target")].map((o) => o.text);
+      choose("viewer-target", items.indexOf("t01"));
+      document.querySelector("#viewer-legend input").click();
+      look();
+      choose("viewer-shown", 1);
+      const shown = document.getElementById("viewer-shown").selectedOptions[0].text;
+      choose("viewer-style", 1);
+      choose("viewer-target", items.indexOf("peptide"));
+      const loaded = performance.getEntriesByType("resource").map((e) => e.name.slice(0, 5));
+      document.body.dataset.found = JSON.stringify({sizes, views, shown, loaded});
     }, 500))</script>"""
     page = tmp_path / "page.html"
     page.write_text((report / "report.html").read_text().replace("</body>", probe + "</body>"))
-    words = "--headless --no-sandbox --disable-gpu --virtual-time-budget=9000 --dump-dom"
+    words = "--headless --no-sandbox --use-angle=swiftshader --enable-unsafe-swiftshader"
     log = ["--enable-logging=stderr", "--v=0", f"--user-data-dir={tmp_path / 'profile'}"]
-    command = ["chromium", *words.split(), *log, page.as_uri()]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    end = ["--virtual-time-budget=9000", "--dump-dom", page.as_uri()]
+    command = ["chromium", *words.split(), *log, *end]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
     assert "CONSOLE" not in shown.stderr, shown.stderr
     match = re.search(r'data-found="([^"]*)"', shown.stdout)
     assert match, shown.stderr[-2000:]
     found = json.loads(match.group(1).replace("&quot;", '"'))
     assert len(found["sizes"]) == 6 and min(found["sizes"]) > 200
-    assert found["ink"] > 1000 and found["name"] in {"t00", "t01", "t02", "t03"}
-    # Groups of the first target, in the legend that the script made.
+    assert set(found["loaded"]) <= {"data:"}
+    protein, without_md, nearest, trace, peptide = found["views"]
+    assert (protein["name"], protein["style"], peptide["style"]) == ("t01", "cartoon", "stick")
+    # MD, SFT and EBA; without MD; the nearest sample of SFT alone; MD stays off
+    assert [view["n"] for view in found["views"]] == [36, 24, 1, 1, 24]
+    distances = made_up("t01", 1, 0.6).arrays["sample_from_md"]
+    assert f"SFT, nearest: sample {20 * distances.argmin()}, 1.00" in found["shown"]
+    assert protein["ink"] > without_md["ink"] > nearest["ink"] > trace["ink"] > 300
+    assert peptide["ink"] > 1000
+    # Groups of a target, in the legend that the script made.
     assert shown.stdout.count('class="swatch"') == 3
 
 
@@ -195,7 +241,7 @@ def test_a_target_without_arrays_is_no_reason_to_stop(tmp_path: Path) -> None:
     for target in bare.targets.values():
         target.arrays.clear()
     page = render_report(compare_evaluations([bare]), tmp_path).read_text()
-    assert "RMWD" in page and "canvas id=" not in page
+    assert "RMWD" in page and "3Dmol" not in page
 
 
 def test_figures_repeat_to_the_byte() -> None:
@@ -209,15 +255,86 @@ def test_the_view_keeps_shapes_and_hands() -> None:
     one = made_up("a", 0, 0.9)
     (shown,) = viewer_data({"a": {"m": one}}, ["m"])["targets"]
     packed = base64.b64decode(shown["groups"][0]["packed"])
-    xyz = np.frombuffer(packed, "<i2").reshape(12, LENGTH, 3) / 100.0
+    xyz = np.frombuffer(packed, "<i2").reshape(12, 4 * LENGTH, 3) / 100.0
     original = one.arrays["md_frames"].astype(np.float64)
     lengths, expected = (np.linalg.norm(np.diff(x, axis=1), axis=-1) for x in (xyz, original))
     np.testing.assert_allclose(lengths, expected, atol=0.02)
 
     def handedness(x: np.ndarray) -> float:
-        return float(np.linalg.det(x[0, 1:4] - x[0, 0]))
+        return float(np.linalg.det(x[0, [5, 9, 13]] - x[0, 1]))
 
     assert handedness(xyz) == pytest.approx(handedness(original), rel=0.05, abs=0.1)
+
+
+def test_the_view_has_atoms_that_mdtraj_reads_as_they_were(tmp_path: Path) -> None:
+    """Its lines with coordinates are a PDB file, whatever the order in which a file had atoms."""
+    one = made_up("a", 0, 0.9, length=5)
+    backwards = np.arange(20)[::-1]
+    for key in ("atom_names", "atom_residue"):
+        one.arrays[key] = one.arrays[key][backwards]
+    for key in ("md_frames", "sample_frames"):
+        one.arrays[key] = one.arrays[key][:, backwards]
+    (shown,) = viewer_data({"a": {"m": one}}, ["m"])["targets"]
+    assert shown["styles"] == ["stick", "trace"]
+    xyz = np.frombuffer(base64.b64decode(shown["groups"][1]["packed"]), "<i2").reshape(12, 20, 3)
+    lines = [
+        line + "".join(f"{x:8.3f}" for x in place / 100.0)
+        for line, place in zip(shown["atoms"], xyz[3], strict=True)
+    ]
+    (tmp_path / "a.pdb").write_text("\n".join([*lines, "END", ""]))
+    read = mdtraj.load(tmp_path / "a.pdb")
+    assert [(a.name, a.residue.name, a.residue.resSeq) for a in read.topology.atoms] == [
+        (name, "ALA", number) for number in range(5, 10) for name in ("N", "CA", "C", "O")
+    ]
+    np.testing.assert_allclose(10.0 * read.xyz[0], xyz[3] / 100.0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("names", "length", "styles"),
+    [
+        (["N", "CA", "C", "O"], 40, ["cartoon", "trace"]),
+        (["N", "CA", "C", "O"], 9, ["stick", "trace"]),
+        (["CA"], 40, ["trace"]),
+    ],
+)
+def test_what_is_drawn_is_what_the_atoms_allow(
+    names: list[str], length: int, styles: list[str]
+) -> None:
+    one = made_up("a", 0, 0.9, length=length)
+    kept = np.isin(one.arrays["atom_names"], names)
+    for key in ("atom_names", "atom_residue"):
+        one.arrays[key] = one.arrays[key][kept]
+    for key in ("md_frames", "sample_frames"):
+        one.arrays[key] = one.arrays[key][:, kept]
+    (shown,) = viewer_data({"a": {"m": one}}, ["m"])["targets"]
+    assert shown["styles"] == styles and len(shown["atoms"]) == len(names) * length
+
+
+def test_the_nearest_and_the_farthest_sample_are_among_those_shown() -> None:
+    """Samples are the one MD structure, moved by known distances: those are their RMSD."""
+    random = np.random.default_rng(0)
+    topology = mdtraj.Topology()
+    chain = topology.add_chain()
+    for _ in range(6):
+        topology.add_atom("CA", mdtraj.element.carbon, topology.add_residue("ALA", chain))
+    structure, moved = random.normal(0.0, 5.0, (6, 3)), 0.5 + random.permutation(40) / 8.0
+    ways = random.normal(size=(40, 3))
+    ways *= (moved / np.linalg.norm(ways, axis=1))[:, None]
+    samples = (structure + ways[:, None]).astype(np.float32)
+    md = np.repeat(structure[None], 3, axis=0).astype(np.float32)
+    found = shown_frames(Drawn(topology, md, np.zeros(3, int), samples), 100 + np.arange(40))
+    assert {100 + moved.argmin(), 100 + moved.argmax()} <= set(found["sample_shown"])
+    np.testing.assert_allclose(
+        found["sample_from_md"], moved[found["sample_shown"] - 100], atol=1e-5
+    )
+    np.testing.assert_array_equal(found["sample_frames"], samples[found["sample_shown"] - 100])
+
+
+def test_the_viewer_is_the_release_that_is_named_beside_it() -> None:
+    folder = Path(viewer.__file__).parent / "3dmol"
+    digest = hashlib.sha256((folder / "3Dmol-min.js").read_bytes()).hexdigest()
+    assert f"{digest}  3Dmol-min.js" in (folder / "README.md").read_text()
+    assert "University of Pittsburgh" in viewer_scripts()
 
 
 def test_evaluations_on_disk_are_compared(tmp_path: Path) -> None:

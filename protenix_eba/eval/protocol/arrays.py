@@ -6,6 +6,8 @@ from typing import Final
 
 import mdtraj
 import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from protenix_eba.eval.protocol.drawn import Drawn
 from protenix_eba.eval.protocol.ensemble import AtomMatch
@@ -47,12 +49,34 @@ def side_arrays(structure: Structure, md: Side, samples: Side) -> Arrays:
     return arrays
 
 
-def shown_frames(drawn: Drawn) -> Arrays:
-    """Return a few frames of each side for the view in three dimensions."""
-    md, samples = (xyz[_spread(len(xyz))] for xyz in (drawn.md_xyz, drawn.sample_xyz))
-    return {"md_frames": md, "sample_frames": samples}
+def shown_frames(drawn: Drawn, numbers: NDArray[np.int64]) -> Arrays:
+    """Return a few frames of each side for the view in three dimensions.
+
+    Of the samples also the one that is nearest to the MD, and the one that is farthest from it.
+
+    Args:
+        drawn: The frames that were kept.
+        numbers: `[S]` the samples' numbers in their files.
+    """
+    from_md = _from_md(drawn)
+    md, spread = _spread(len(drawn.md_xyz)), _spread(len(from_md))
+    chosen = np.unique([*spread, from_md.argmin(), from_md.argmax()])
+    return {
+        "md_frames": drawn.md_xyz[md],
+        "sample_frames": drawn.sample_xyz[chosen],
+        "sample_shown": numbers[chosen],
+        "sample_from_md": from_md[chosen],
+    }
 
 
-def _spread(n: int) -> np.typing.NDArray[np.int64]:
+def _spread(n: int) -> NDArray[np.int64]:
     """Return at most 12 of n numbers, evenly spaced."""
     return np.unique(np.linspace(0, n - 1, _N_SHOWN).astype(np.int64))
+
+
+def _from_md(drawn: Drawn) -> NDArray[np.float64]:
+    """Return the C-alpha RMSD of each sample, as superposed, to the nearest frame, `[S]` Å."""
+    ca = [atom.index for atom in drawn.topology.atoms if atom.name == "CA"]
+    md, samples = (xyz[:, ca].reshape(len(xyz), -1) for xyz in (drawn.md_xyz, drawn.sample_xyz))
+    result: NDArray[np.float64] = cdist(samples, md).min(axis=1) / np.sqrt(len(ca))
+    return result

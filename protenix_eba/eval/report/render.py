@@ -23,12 +23,14 @@ from protenix_eba.eval.report.figures import (
     write_figures,
 )
 from protenix_eba.eval.report.tables import FLOOR_NAME, headline, leaderboard, number
-from protenix_eba.eval.report.viewer import viewer_data, viewer_script
+from protenix_eba.eval.report.viewer import viewer_data, viewer_scripts
 from protenix_eba.eval.results import mean_floor
 
 __all__ = ["render_report"]
 
-_FRAMES: Final = ("md_frames", "sample_frames", "atom_names", "atom_residue")
+_FRAMES: Final = (
+    "md_frames", "sample_frames", "atom_names", "atom_residue", "sample_shown", "sample_from_md"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def render_report(
         floor_name=FLOOR_NAME,
         viewer=viewer,
         has_viewer=bool(viewer),
-        viewer_script=viewer_script(),
+        viewer_scripts=viewer_scripts() if viewer else "",
     )  # fmt: skip
     for section in sections:
         write_figures(folder / "figures" / section["folder"], section["figures"])
