@@ -88,11 +88,13 @@ def _print(outcome: Outcome, out: Path) -> None:
     from protenix_eba.core.progress import answers, tell
 
     answers.print(_table(outcome))
+    for finding in outcome.findings:
+        tell(finding, answers)
     for note in outcome.notes:
         tell(f"note: {note}", answers)
     for name, reason in outcome.failed.items():
         tell(f"failed: {name}: {reason}", answers)
-    tell(f"results: {out}", answers)
+    tell(f"results: {out}; report: {out / 'report.html'}", answers)
 
 
 def _table(outcome: Outcome) -> Any:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from protenix_eba.core.files import atomic_path
 from protenix_eba.eval.models import Group
 from protenix_eba.eval.protocol.panel import PROTOCOL_METRICS
+from protenix_eba.eval.report.figure import Figure
 from protenix_eba.eval.report.plots.curves import (
     distribution_figure,
     energy_figure,
@@ -28,10 +25,9 @@ from protenix_eba.eval.report.plots.maps import (
     plane_figure,
     ramachandran_figure,
 )
-from protenix_eba.eval.report.plots.style import Drawing
 from protenix_eba.eval.target_result import TargetResult
 
-__all__ = ["Figure", "detailed_targets", "draw_figures", "with_arrays", "write_figures"]
+__all__ = ["detailed_targets", "draw_figures", "with_arrays"]
 
 # More small multiples than this are no longer read; the tables hold every target.
 MAX_DETAILED: Final = 12
@@ -45,28 +41,6 @@ _PROTOCOL: Final = (
     "rmsf_pearson", "rmwd", "md_pca_w2", "joint_pca_w2", "pc1_cosine", "weak_contacts_jaccard",
     "transient_contacts_jaccard", "exposed_residue_jaccard", "exposed_mi_spearman",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure of the report.
-
-    Attributes:
-        name: Name of its files, without a suffix.
-        title: Title for readers.
-        caption: How to read it.
-        drawing: The drawing in both formats.
-    """
-
-    name: str
-    title: str
-    caption: str
-    drawing: Drawing
-
-    @property
-    def source(self) -> str:
-        """The picture as a data address, for an `img`."""
-        return "data:image/svg+xml;base64," + base64.b64encode(self.drawing.svg).decode("ascii")
 
 
 def detailed_targets(group: Group) -> list[str]:
@@ -238,11 +212,3 @@ _BY_TARGET: Final = (
         partial(plane_figure, key="tica", axis_labels=("TICA 1", "TICA 2")),
     ),
 )
-
-
-def write_figures(folder: Path, figures: Sequence[Figure]) -> None:
-    """Write each figure as NAME.svg and NAME.png."""
-    for figure in figures:
-        for suffix, content in (("svg", figure.drawing.svg), ("png", figure.drawing.png)):
-            with atomic_path(folder / f"{figure.name}.{suffix}") as temporary:
-                temporary.write_bytes(content)

@@ -5,24 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final
-
-import jinja2
 
 from protenix_eba.core.files import atomic_path
 from protenix_eba.eval.aggregate import CONFIDENCE_PERCENT, MIN_TARGETS, RESAMPLES
 from protenix_eba.eval.catalogue import target_metrics
 from protenix_eba.eval.definitions import Metric
 from protenix_eba.eval.models import Comparison, Group
+from protenix_eba.eval.report.figure import write_figures
 from protenix_eba.eval.report.figures import (
     detailed_targets,
     draw_figures,
     with_arrays,
-    write_figures,
 )
 from protenix_eba.eval.report.tables import FLOOR_NAME, headline, leaderboard, number
+from protenix_eba.eval.report.templates import template
 from protenix_eba.eval.report.viewer import viewer_data, viewer_scripts
 from protenix_eba.eval.results import mean_floor
 
@@ -74,7 +72,7 @@ def render_report(
     ]
     viewer = _viewer(comparison.groups[0])
     shown = {label: dict(e.settings) for label, e in comparison.evaluations.items()}
-    page = _environment().get_template("report.html.jinja").render(
+    page = template("report.html.jinja").render(
         comparison=comparison,
         sections=sections,
         findings=list(findings),
@@ -147,15 +145,3 @@ def _viewer(group: Group) -> str:
         return ""
     data = viewer_data(targets, list(group.summaries))
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _environment() -> jinja2.Environment:
-    template = resources.files("protenix_eba.eval.report").joinpath("report.html.jinja")
-    loader = jinja2.DictLoader({"report.html.jinja": template.read_text(encoding="utf-8")})
-    return jinja2.Environment(
-        loader=loader,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
-from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.eval.experiment.frames import Frames
 from protenix_eba.eval.experiment.measurements import Measurement, read_measurements
 from protenix_eba.eval.experiment.prediction import Prediction, residuals
 from protenix_eba.eval.metrics.energies import effective_sample_size
-from protenix_eba.eval.report.plots.style import small_multiples
+from protenix_eba.eval.report.figure import Figure
+from protenix_eba.eval.report.plots.agreement import Pairs, agreement_figure
 from protenix_eba.eval.suites.ensembles import bootstrap_interval
 from protenix_eba.eval.suites.registry import Float64s, Outcome, Request, Suite, Value, by_target
 
 __all__ = ["NMR", "agreement", "of_target"]
+
+_N_NAMED: Final = 3
 
 
 def of_target(measurements: Sequence[Measurement], name: str) -> list[Measurement]:
@@ -59,15 +60,15 @@ def agreement(measurements: Sequence[Measurement], predicted: Float64s) -> dict[
 
 def _compute(request: Request) -> Outcome:
     every = read_measurements(request.reference)
-    shown: dict[str, tuple[list[Measurement], Float64s]] = {}
+    shown: dict[str, tuple[list[Measurement], Float64s, Float64s]] = {}
 
     def compute(name: str) -> list[Value]:
         measurements = of_target(every, name)
         frames = Frames.read(request.samples[name])
         prediction, weights = Prediction(frames, measurements), request.weights_of(name)
         predicted = prediction(weights)
-        shown[name] = measurements, predicted
         low, high = bootstrap_interval(prediction, weights, request.seed)
+        shown[name] = measurements, predicted, np.stack([low, high])
         values = _each(name, measurements, predicted, low, high)
         groups = dict.fromkeys((m.kind, m.group) for m in measurements)
         for kind, group in groups:
@@ -81,8 +82,48 @@ def _compute(request: Request) -> Outcome:
         return values
 
     values, failed = by_target(sorted(request.samples), compute)
-    figures = {"nmr": small_multiples(shown, _draw, "measured", "predicted less measured (errors)")}
-    return Outcome(values, failed, (), figures, ("chi2", "rmsd", "q_factor"))
+    findings = [_worst(name, *found[:2]) for name, found in shown.items()]
+    headline = ("chi2", "rmsd", "q_factor")
+    return Outcome(values, failed, (), [_figure(shown)], headline, findings)
+
+
+def _worst(name: str, measurements: Sequence[Measurement], predicted: Float64s) -> str:
+    """Name the values that are farthest from measured, in errors."""
+    off = residuals(measurements, predicted)
+    named = [
+        f"{m.label} (measured {m.value:.2f} {m.unit}, predicted {predicted[n]:.2f}, {off[n]:+.1f} "
+        "errors)"
+        for n in np.argsort(-np.abs(off))[:_N_NAMED]
+        if off[n] and (m := measurements[n])
+    ]
+    chi2 = f"{name}: chi^2 per value {np.square(off).mean():.2f} over {len(off)} values"
+    return chi2 + (f"; farthest from measured: {'; '.join(named)}." if named else ".")
+
+
+def _figure(
+    shown: Mapping[str, tuple[Sequence[Measurement], Float64s, Float64s]],
+) -> Figure:
+    """Draw predicted against measured values, a panel for each protein and kind."""
+    panels = {}
+    for name, (measurements, predicted, interval) in shown.items():
+        off = np.abs(residuals(measurements, predicted))
+        for kind in dict.fromkeys(m.kind for m in measurements):
+            rows = [n for n, m in enumerate(measurements) if m.kind == kind]
+            own = [measurements[n] for n in rows]
+            value, error = np.array([(m.value, m.error) for m in own]).T
+            names = [m.label.removeprefix(f"{kind} ").removesuffix(f" {m.group}") for m in own]
+            title = f"{name}, {kind}" if len(shown) > 1 else kind
+            title += f" ({own[0].unit})" if own[0].unit else ""
+            panels[title] = Pairs(
+                names, value, predicted[rows], off[rows], error, interval[:, rows]
+            )
+    caption = (
+        "Predicted against measured values; the line is agreement. Horizontal: errors of "
+        "measurement and prediction; vertical: 95% intervals over conformations. The three that "
+        "are farthest from measured, in errors, are named."
+    )
+    drawing = agreement_figure(panels, "measured", "predicted")
+    return Figure("nmr", "Predicted against measured", caption, drawing)
 
 
 def _each(
@@ -120,17 +161,6 @@ def _summary(
         Value(name, item, key, float(found[key]), units.get(key, ""), (float(a), float(b)))
         for key, a, b in zip(names, low, high, strict=True)
     ]
-
-
-def _draw(axes: Axes, item: tuple[list[Measurement], Float64s]) -> None:
-    measurements, predicted = item
-    deviations = residuals(measurements, predicted)
-    values: NDArray[np.float64] = np.array([m.value for m in measurements])
-    for kind in dict.fromkeys(m.kind for m in measurements):
-        rows = [n for n, m in enumerate(measurements) if m.kind == kind]
-        axes.scatter(values[rows], deviations[rows], s=14.0, label=kind)
-    axes.axhspan(-1.0, 1.0, color="#e8eef4", zorder=0)
-    axes.legend(fontsize=7.0)
 
 
 NMR: Final = Suite(

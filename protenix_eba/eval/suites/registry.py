@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.eval.report.plots.style import Drawing
+from protenix_eba.eval.report.figure import Figure
 from protenix_eba.eval.weighting import require_length
 from protenix_eba.plugin_api import Registry
 from protenix_eba.structures.sources import Conformations
@@ -76,21 +76,23 @@ class Value:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The answer of a suite.
+    """The answer of a suite, and all that is shown of it: tables are made of the values.
 
     Attributes:
         values: All numbers.
         failed: Target to the reason why it has none.
         notes: Sentences for the reader.
-        figures: Name of a file without its suffix to the figure.
+        figures: What it draws.
         headline: Keys of the values to print; all when empty.
+        findings: Sentences with the nearest, the worst and the like, to stand at the top.
     """
 
     values: Sequence[Value]
     failed: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
-    figures: Mapping[str, Drawing] = field(default_factory=dict)
+    figures: Sequence[Figure] = ()
     headline: Sequence[str] = ()
+    findings: Sequence[str] = ()
 
 
 class Compute(Protocol):

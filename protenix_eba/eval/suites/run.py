@@ -12,6 +12,8 @@ from typing import Any
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path, write_json
+from protenix_eba.eval.report.figure import write_figures
+from protenix_eba.eval.suites.page import render_outcome
 from protenix_eba.eval.suites.registry import Outcome, Request, Suite, Value
 from protenix_eba.eval.weighting import read_weights, refuse_strangers
 from protenix_eba.plugin_api import did_you_mean
@@ -124,25 +126,23 @@ def _record(suite: Suite, inputs: dict[str, Any], settings: Any, seed: int) -> d
     """Return what decides an answer, for its file."""
     return {
         "suite": suite.name,
+        "measures": suite.measures,
         **inputs,
         "seed": seed,
         "settings": dataclasses.asdict(settings) if settings else {},
-        "versions": {name: version(name) for name in ("mdtraj", "numpy", "scipy")},
+        "versions": {name: version(name) for name in ("protenix-eba", "mdtraj", "numpy", "scipy")},
     }
 
 
 def write_outcome(outcome: Outcome, record: dict[str, Any], folder: Path) -> None:
-    """Write `metrics.json`, `metrics.csv` and `figures/`.
+    """Write `metrics.json`, `metrics.csv`, `report.html` and `figures/`.
 
     Args:
         outcome: The answer.
         record: What decided it.
         folder: Folder to write to.
     """
-    for name, drawing in outcome.figures.items():
-        for suffix, picture in (("svg", drawing.svg), ("png", drawing.png)):
-            with atomic_path(folder / "figures" / f"{name}.{suffix}") as temporary:
-                temporary.write_bytes(picture)
+    write_figures(folder / "figures", outcome.figures)
     with (
         atomic_path(folder / "metrics.csv") as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
@@ -160,8 +160,10 @@ def write_outcome(outcome: Outcome, record: dict[str, Any], folder: Path) -> Non
         "values": [_plain(value) for value in outcome.values],
         "failed": dict(outcome.failed),
         "notes": list(outcome.notes),
+        "findings": list(outcome.findings),
     }
     write_json(folder / "metrics.json", content)
+    render_outcome(outcome, record, folder)
 
 
 def _plain(value: Value) -> dict[str, Any]:

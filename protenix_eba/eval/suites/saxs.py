@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from protenix_eba.eval.experiment.saxs import (
     read_curve,
 )
 from protenix_eba.eval.metrics.energies import effective_sample_size
+from protenix_eba.eval.report.figure import Figure
 from protenix_eba.eval.report.plots.style import small_multiples
 from protenix_eba.eval.suites.ensembles import bootstrap_interval, coordinates
 from protenix_eba.eval.suites.registry import Float64s, Outcome, Request, Suite, Value, by_target
@@ -115,8 +117,38 @@ def _compute(request: Request) -> Outcome:
         ]
 
     values, failed = by_target(sorted(request.samples), compute)
-    figures = {"saxs": small_multiples(shown, _draw, "q (1/Å)", "intensity")}
-    return Outcome(values, failed, notes, figures, ("chi2", "c1", "c2"))
+    findings = [_worst(name, *both) for name, both in shown.items()]
+    return Outcome(values, failed, notes, _figures(shown), ("chi2", "c1", "c2"), findings)
+
+
+def _deviations(curve: Curve, fit: Fit) -> Float64s:
+    """Return calculated less measured, in errors, `[Q]`."""
+    result: Float64s = (fit.intensity - curve.intensity) / curve.error
+    return result
+
+
+def _worst(name: str, curve: Curve, fit: Fit) -> str:
+    off = _deviations(curve, fit)
+    worst = int(np.abs(off).argmax())
+    return (
+        f"{name}: chi^2 per point {fit.chi2:.2f} over {len(off)} points; farthest from measured at "
+        f"q = {curve.q[worst]:.3f} per angstrom ({off[worst]:+.1f} errors)."
+    )
+
+
+def _figures(shown: Mapping[str, tuple[Curve, Fit]]) -> list[Figure]:
+    curves = small_multiples(shown, _draw, "q (1/Å)", "intensity")
+    deviations = small_multiples(shown, _draw_deviations, "q (1/Å)", "deviation (errors)",
+                                 panel_size=(3.3, 1.9))  # fmt: skip
+    caption = "Measured points with their errors, and the fitted curve of the ensemble."
+    more = (
+        "Calculated less measured intensity over the error, at each point: the band is one error. "
+        "A trend is a misfit that chi^2 alone does not show."
+    )
+    return [
+        Figure("saxs", "Calculated beside measured", caption, curves),
+        Figure("deviations", "Deviations", more, deviations),
+    ]
 
 
 def _draw(axes: Axes, item: tuple[Curve, Fit]) -> None:
@@ -126,6 +158,11 @@ def _draw(axes: Axes, item: tuple[Curve, Fit]) -> None:
     axes.plot(curve.q, fit.intensity, color="#0072B2", label="ensemble")
     axes.set_yscale("log")
     axes.legend(fontsize=7.0)
+
+
+def _draw_deviations(axes: Axes, item: tuple[Curve, Fit]) -> None:
+    axes.axhspan(-1.0, 1.0, color="#e8eef4", zorder=0)
+    axes.plot(item[0].q, _deviations(*item), ".", markersize=3.0, color="#0072B2")
 
 
 SAXS: Final = Suite(

@@ -7,7 +7,7 @@ cutoff of half the distance of two references no conformation is within it of bo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.eval.metrics.energies import effective_sample_size
+from protenix_eba.eval.report.figure import Figure
 from protenix_eba.eval.report.plots.style import small_multiples
 from protenix_eba.eval.suites.ensembles import bootstrap_interval
 from protenix_eba.eval.suites.references import find_structures, shared_residues
@@ -26,6 +27,7 @@ from protenix_eba.eval.suites.superposition import rmsd, tm_scores
 __all__ = ["STATES", "States", "StatesSettings", "populations", "states_of"]
 
 ELSEWHERE: Final = "elsewhere"
+_N_NAMED: Final = 4
 
 
 @dataclass(frozen=True)
@@ -113,14 +115,47 @@ def _compute(request: Request) -> Outcome:
         return _values(name, states, weights, settings.cutoff_angstrom, request.seed)
 
     values, failed = by_target(sorted(request.samples), compute)
-    figures = {}
-    maps = {name: both for name, both in found.items() if len(both[0].names) > 1}
-    if maps:
-        figures["states"] = small_multiples(
-            maps, _draw_map, "RMSD to the first reference (Å)", "RMSD to the second (Å)"
-        )
     headline = ("population", "nearest_rmsd", "tm_score_max")
-    return Outcome(values, failed, notes, figures, headline)
+    findings = [
+        sentence
+        for name, (states, _) in found.items()
+        for sentence in _nearest(name, states, settings.cutoff_angstrom)
+    ]
+    return Outcome(values, failed, notes, _figures(found, values), headline, findings)
+
+
+def _nearest(name: str, states: States, cutoff: float) -> list[str]:
+    """Name the states that are not visited, and the nearest sample of each of the first few."""
+    nearest, rows = states.rmsd.min(axis=0), states.rmsd.argmin(axis=0)
+    absent = [state for state, d in zip(states.names, nearest, strict=True) if d > cutoff]
+    count = f"{name}: {len(states.names) - len(absent)} of {len(states.names)} states are visited"
+    each = [
+        f"to {state} sample {row} ({distance:.2f} Å)"
+        for state, row, distance in zip(states.names, rows, nearest, strict=True)
+    ]
+    more = ", and so on, see the table" if len(each) > _N_NAMED else ""
+    return [
+        count + (f"; not visited: {', '.join(absent[:_N_NAMED])}." if absent else "."),
+        f"{name}: nearest {', '.join(each[:_N_NAMED])}{more}.",
+    ]
+
+
+def _figures(found: Mapping[str, tuple[States, Float64s]], values: Sequence[Value]) -> list[Figure]:
+    maps = {name: both for name, both in found.items() if len(both[0].names) > 1}
+    labels = "RMSD to the first reference (Å)", "RMSD to the second (Å)"
+    drawn = []
+    if maps:
+        caption = (
+            "Each conformation by its C-alpha RMSD to the first two references of the table, its "
+            "area by its weight. "
+            "Diamonds are the references themselves; a cross marks the nearest sample of each."
+        )
+        map_of = small_multiples(maps, _draw_map, *labels)
+        drawn.append(Figure("states", "Samples between the states", caption, map_of))
+    shares = {n: [v for v in values if v.target == n and v.key == "population"] for n in found}
+    caption = "Share of each state, with its 95% interval; elsewhere is within the cutoff of none."
+    bars = small_multiples(shares, _draw_populations, "population", "")
+    return [*drawn, Figure("populations", "Populations", caption, bars)]
 
 
 def _overlaps(name: str, states: States, cutoff: float) -> list[str]:
@@ -174,11 +209,24 @@ def _draw_map(axes: Axes, item: tuple[States, Float64s]) -> None:
     axes.scatter(x, y, s=size, color="#0072B2", alpha=0.35, linewidths=0)
     for n, name in enumerate(states.names):
         here = states.between[n, 0], states.between[n, 1]
-        axes.plot(*here, marker="D", color="#D55E00", markersize=5)
+        axes.plot(*here, marker="D", color="#D55E00", markersize=5, clip_on=False)
         if len(states.names) <= 6:
             axes.annotate(name, here, xytext=(4, 4), textcoords="offset points", fontsize=7.5)
+    nearest = states.rmsd.argmin(axis=0)
+    axes.scatter(x[nearest], y[nearest], marker="x", s=30.0, color="#1c2430", linewidths=1.0)
     axes.set_xlim(left=0.0)
     axes.set_ylim(bottom=0.0)
+
+
+def _draw_populations(axes: Axes, shares: Sequence[Value]) -> None:
+    """Draw a bar for each state; with its interval."""
+    share = np.array([value.value for value in shares])
+    ends = np.array([value.interval or (value.value, value.value) for value in shares]).T
+    bars: Any = np.maximum([share - ends[0], ends[1] - share], 0.0)
+    axes.barh(range(len(share)), share, xerr=bars, color="#0072B2", alpha=0.75, height=0.6)
+    axes.set_yticks(range(len(share)), [value.item for value in shares])
+    axes.invert_yaxis()
+    axes.set_xlim(0.0, 1.0)
 
 
 STATES: Final = Suite(

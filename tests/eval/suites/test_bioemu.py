@@ -163,6 +163,19 @@ def test_two_gaussians_have_the_errors_of_their_free_energies():
     assert found.mae == pytest.approx(((reference_width / width) ** 2 - 1.0), rel=0.1)
 
 
+def test_the_surface_of_a_gaussian_is_a_paraboloid():
+    """kT r^2 / (2 (1 + 0.25^2)) above the lowest: the width with the noise of the draws."""
+    random = np.random.default_rng(0)
+    x, y, energy = Landscape(random.normal(size=(200_000, 2)), 300.0).surface()
+    x, y = (0.5 * (edges[1:] + edges[:-1]) for edges in (x, y))
+    square = np.add.outer(x**2, y**2)
+    shown = square < 4.0
+    expected = 0.0019872 * 300.0 * square / (2.0 * (1.0 + 0.25**2))
+    assert np.isfinite(energy[shown]).all() and np.isnan(energy[square > 20.0]).all()
+    # bins of 0.2 hold some 1,000 of the million draws: the lowest is a maximum over noise
+    np.testing.assert_allclose(energy[shown] - energy[shown].min(), expected[shown], atol=0.1)
+
+
 def test_torn_and_clashing_conformations_are_left_out():
     whole = np.array([chain()] * 4)
     whole[1, 10:] += np.array([0.0, 0.0, 3.0])  # a break
@@ -221,6 +234,8 @@ def test_a_small_benchmark_runs_from_the_command(tmp_path):
     assert rows["", "domainmotion", "coverage_threshold"] in (0.5, 1.0)
     record = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert record["notes"] == ["domainmotion: 1 of 2 test cases have samples."]
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "least covered are X (" in page and "Coverage of known conformations" in page
 
 
 needs_clone = pytest.mark.skipif(

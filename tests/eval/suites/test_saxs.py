@@ -171,3 +171,7 @@ def test_the_command_finds_the_weights_that_a_curve_was_made_of(demo_data, pepti
         assert any(f"1 of {len(Q) + 1} points" in note for note in record["notes"])
         found.append(next(v["value"] for v in record["values"] if v["key"] == "chi2"))
     assert found[0] < 0.2 and found[1] > 10.0 * found[0]
+    page = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+    assert (
+        f"chi^2 per point {found[1]:.2f} over {len(Q)} points; farthest from measured at q" in page
+    )

@@ -236,6 +236,8 @@ def test_a_suite_of_a_plugin_is_run_and_listed(two_states, monkeypatch, capsys):
     SUITES.register("size")(Suite("size", "How many.", "anything", "1", "none", compute))
     assert evaluate(two_states, "--suite", "size") == 0
     assert float(read(two_states)["", "size"]["value"]) == 50.0
+    page = (two_states / "out" / "report.html").read_text(encoding="utf-8")
+    assert "How many." in page and ">50<" in page  # a table for nothing
     assert run(["suites"]) == 0 and "How many." in capsys.readouterr().out
 
 

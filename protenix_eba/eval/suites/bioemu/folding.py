@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.units import GAS_CONSTANT_KJ_MOL_K, KJ_PER_KCAL
+from protenix_eba.eval.report.figure import Figure
+from protenix_eba.eval.report.plots.agreement import Pairs, agreement_figure
 from protenix_eba.eval.suites.bioemu.data import LICENCE, find_part, test_cases
 from protenix_eba.eval.suites.bioemu.references import Reference, read_reference
 from protenix_eba.eval.suites.bioemu.samples import Sampled, by_test_case, joined
-from protenix_eba.eval.suites.bioemu.summaries import mean_interval
+from protenix_eba.eval.suites.bioemu.summaries import mean_interval, worst
 from protenix_eba.eval.suites.ensembles import bootstrap_interval
 from protenix_eba.eval.suites.registry import Float64s, Outcome, Request, Suite, Value, by_target
 
@@ -151,7 +153,33 @@ def _compute(request: Request) -> Outcome:
     summary = [v for key, each in pairs.items() for v in _agreement(key, each, request.seed)]
     notes = [f"{len(found)} of {len(info)} systems have samples."]
     headline = ("mae", "pearson", "spearman")
-    return Outcome([*summary, *values], failed, notes, {}, headline)
+    off = [Value(n, "", "off", abs(x - float(info[n]["dg_exp"]))) for n, x in found.items()]
+    findings = [f"Folding free energies farthest from measured (kcal/mol): {worst(off, 'off')}."]
+    figures = [_figure(values, info, changes)]
+    return Outcome([*summary, *values], failed, notes, figures, headline, findings)
+
+
+def _figure(
+    values: Sequence[Value],
+    info: Mapping[str, Mapping[str, str]],
+    changes: Mapping[str, tuple[float, float]],
+) -> Figure:
+    """Draw free energies of folding, and of mutations if there are any, beside experiment."""
+    own = [value for value in values if value.key == "dG"]
+    x = np.array([value.value for value in own])
+    measured = np.array([float(info[value.target]["dg_exp"]) for value in own])
+    ends = np.array([value.interval or (value.value, value.value) for value in own]).T
+    names = [value.target for value in own]
+    panels = {"folding": Pairs(names, measured, x, np.abs(x - measured), interval=ends)}
+    if changes:
+        x, measured = np.array(list(changes.values())).T
+        panels["mutations"] = Pairs(list(changes), measured, x, np.abs(x - measured))
+    caption = (
+        "By the share of folded samples against experiment; the line is agreement, the bars are "
+        "95% intervals over samples. The three that are farthest from it are named."
+    )
+    drawing = agreement_figure(panels, "measured (kcal/mol)", "from samples (kcal/mol)")
+    return Figure("free_energies", "Free energies beside experiment", caption, drawing)
 
 
 def _changes(

@@ -63,6 +63,15 @@ class Landscape:
         found, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=self._edges, density=True)
         return np.asarray(found, dtype=np.float64)
 
+    def surface(self) -> tuple[Float64s, Float64s, Float64s]:
+        """Return the edges of its bins, `[51]` each, and free energies above the lowest.
+
+        The energies, `[50, 50]` in kcal/mol, are NaN where the reference has no state.
+        """
+        share = self._density / self._density.max()
+        energy = -self._kt * np.log(np.where(self._states, share, 1.0))
+        return self._edges[0], self._edges[1], np.where(self._states, energy, np.nan)
+
     def errors(
         self, samples: NDArray[np.floating], weights: Float64s | None = None
     ) -> LandscapeErrors:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.units import ANGSTROM_PER_NM
+from protenix_eba.eval.metrics.distributions import evenly
+from protenix_eba.eval.report.figure import Figure
+from protenix_eba.eval.report.plots.style import small_multiples
 from protenix_eba.eval.suites.bioemu.data import LICENCE, find_part, test_cases
 from protenix_eba.eval.suites.bioemu.landscapes import Landscape
 from protenix_eba.eval.suites.bioemu.samples import Sampled, by_test_case, joined
-from protenix_eba.eval.suites.bioemu.summaries import mean_values
+from protenix_eba.eval.suites.bioemu.summaries import mean_values, worst
 from protenix_eba.eval.suites.registry import Outcome, Request, Suite, Value, by_target
 
 __all__ = ["MD", "MdSettings", "contact_features"]
@@ -22,6 +27,7 @@ __all__ = ["MD", "MdSettings", "contact_features"]
 _TRIMMED: Final = 2
 _NEIGHBOURS: Final = 2
 _SCALE_NM: Final = 0.8
+_N_SHOWN: Final = 400
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,8 @@ def _compute(request: Request) -> Outcome:
     known = test_cases(folder)
     cases = by_test_case(request.samples, known)
 
+    shown: dict[str, tuple[Landscape, NDArray[np.floating]]] = {}
+
     def compute(case: str) -> list[Value]:
         mean = _arrays(folder, "projections_mean", case)
         turn = _arrays(folder, "projections_sqrt_inv_cov", case)
@@ -90,6 +98,7 @@ def _compute(request: Request) -> Outcome:
         # Equal weights take the draws of the package.
         given = found.weights if np.ptp(found.weights) > 1e-12 else None
         errors = landscape.errors(found.values, given)
+        shown[case] = landscape, found.values[evenly(len(found.values), _N_SHOWN)]
         return [
             Value(case, "", "mae", errors.mae, "kcal/mol"),
             Value(case, "", "rmse", errors.rmse, "kcal/mol"),
@@ -101,7 +110,32 @@ def _compute(request: Request) -> Outcome:
     means = mean_values(values, ("mae", "rmse", "coverage"), request.seed)
     n_cases = sum(map(len, known.values()))
     notes = [f"{len(cases)} of {n_cases} test cases have samples."]
-    return Outcome([*means, *values], failed, notes, {}, ("mae", "rmse", "coverage"))
+    findings = [
+        f"Largest errors of free energies (kcal/mol): {worst(values, 'mae')}.",
+        f"Least covered: {worst(values, 'coverage', lowest=True)}.",
+    ]
+    keys = ("mae", "rmse", "coverage")
+    return Outcome([*means, *values], failed, notes, [_figure(shown)], keys, findings)
+
+
+def _figure(shown: Mapping[str, tuple[Landscape, NDArray[np.floating]]]) -> Figure:
+    drawing = small_multiples(
+        shown, _draw, "first coordinate", "second coordinate", panel_size=(2.6, 2.6), columns=4
+    )
+    caption = (
+        "Grey: free energy of long MD, darkest at the minimum, up to 4 kcal/mol, where surfaces "
+        f"are compared. Points: up to {_N_SHOWN} samples of equal spacing, whatever their weights."
+    )
+    return Figure("surfaces", "Surfaces of long MD and samples", caption, drawing)
+
+
+def _draw(axes: Axes, item: tuple[Landscape, NDArray[np.floating]]) -> None:
+    landscape, samples = item
+    x, y, energy = landscape.surface()
+    axes.pcolormesh(x, y, energy.T, cmap="Greys_r", vmin=-1.0, vmax=5.0, rasterized=True)
+    dots: dict[str, Any] = {"s": 4.0, "lw": 0, "alpha": 0.6, "rasterized": True}
+    axes.scatter(samples[:, 0], samples[:, 1], color="#0072B2", **dots)
+    axes.grid(visible=False)
 
 
 MD: Final = Suite(

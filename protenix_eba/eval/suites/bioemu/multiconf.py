@@ -7,7 +7,7 @@ expectations of its random draws (`recall`), and atoms are matched by name.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.eval.protocol.alignment import placements
-from protenix_eba.eval.report.plots.style import Drawing, small_multiples
+from protenix_eba.eval.report.figure import Figure
+from protenix_eba.eval.report.plots.style import small_multiples
 from protenix_eba.eval.suites.bioemu.data import LICENCE, find_part, test_cases
 from protenix_eba.eval.suites.bioemu.recall import Summary, summary
 from protenix_eba.eval.suites.bioemu.references import (
@@ -28,7 +29,7 @@ from protenix_eba.eval.suites.bioemu.references import (
     read_references,
 )
 from protenix_eba.eval.suites.bioemu.samples import Sampled, by_test_case, joined
-from protenix_eba.eval.suites.bioemu.summaries import mean_interval
+from protenix_eba.eval.suites.bioemu.summaries import mean_interval, worst
 from protenix_eba.eval.suites.registry import Float64s, Outcome, Request, Suite, Value
 from protenix_eba.eval.suites.superposition import rmsd
 
@@ -256,19 +257,30 @@ def _compute(request: Request) -> Outcome:
         for part in parts
     ]
     headline = ("krecall", "coverage_auc", "coverage_threshold")
-    return Outcome(values, failed, notes, _figures(parts), headline)
+    findings = [
+        f"{item}: least covered are {worst(own, 'coverage_auc', lowest=True)}, area under the "
+        "curve of coverage."
+        for item in dict.fromkeys(v.item for v in values if v.key == "coverage_auc")
+        if (own := [value for value in values if value.item == item])
+    ]
+    return Outcome(values, failed, notes, _figures(parts), headline, findings)
 
 
 def _n_cases(folder: Path) -> int:
     return len({case for cases in test_cases(folder).values() for case in cases})
 
 
-def _figures(parts: Sequence[_Part]) -> Mapping[str, Drawing]:
+def _figures(parts: Sequence[_Part]) -> list[Figure]:
     curves = {item: curve for part in parts for item, curve in part.curves.items()}
     if not curves:
-        return {}
+        return []
     x_label = "threshold: distance (Å), or share of native contacts"
-    return {"coverage": small_multiples(curves, _draw, x_label, "coverage of references")}
+    drawing = small_multiples(curves, _draw, x_label, "coverage of references")
+    caption = (
+        "Share of the reference structures that one of 1,000 samples comes as near to: each test "
+        "case in grey, their mean in blue."
+    )
+    return [Figure("coverage", "Coverage of known conformations", caption, drawing)]
 
 
 def _draw(axes: Axes, found: Summary) -> None:
