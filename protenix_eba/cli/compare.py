@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from protenix_eba.cli.session import plugin_option
+from protenix_eba.cli.suites import compare_suites, is_suite_answer
 
 __all__ = ["compare"]
 
@@ -36,7 +37,13 @@ def compare(
     EVALUATION... are folders that `protenix-eba evaluate` wrote. The models after the first are
     compared with it target by target, and each difference comes with its confidence interval.
     Writes comparison.json, comparison.csv, comparison.tex, report.html and figures.
+
+    Folders that `evaluate --suite` wrote, all of the same suite, stand side by side under the names
+    of their folders, each value with its interval; there is no comparison.tex.
     """
+    if any(map(is_suite_answer, evaluations)):
+        compare_suites(evaluations, out, published)
+        return 0
     from protenix_eba.cli.evaluation_output import write_outputs
     from protenix_eba.eval.models import compare_evaluations
     from protenix_eba.eval.published import published_rows

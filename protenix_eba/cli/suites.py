@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from protenix_eba.cli.session import plugin_option
+from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
+    from protenix_eba.eval.suites.page import Table
     from protenix_eba.eval.suites.registry import Outcome, Suite
 
-__all__ = ["answer", "suites"]
+__all__ = ["answer", "compare_suites", "is_suite_answer", "suites"]
 
 _MAX_ROWS = 40
 
@@ -84,10 +87,69 @@ def answer(
     return bool(outcome.failed)
 
 
+def is_suite_answer(folder: Path) -> bool:
+    """Return whether a folder holds the answer of a suite rather than an evaluation against MD."""
+    try:
+        content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "suite" in content
+
+
+def compare_suites(folders: Sequence[Path], out: Path, published: bool) -> None:
+    """Put answers of one suite side by side, write the files and print the headline.
+
+    Args:
+        folders: Folders that `answer` wrote.
+        out: Folder for the comparison.
+        published: Whether results of papers were asked for, which suites do not have.
+
+    Raises:
+        UserError: Answers of several suites, or files that cannot be used.
+    """
+    from protenix_eba.core.progress import answers
+    from protenix_eba.eval.suites.answers import load_answers
+    from protenix_eba.eval.suites.comparison import compare_answers, side_by_side
+
+    if published:
+        raise UserError("--published: no published results of suites are known", "leave it out")
+    loaded = load_answers(folders)
+    outcome = compare_answers(loaded, out)
+    for table in side_by_side(loaded):
+        if table.main:
+            answers.print(_comparison(table))
+    _print_remarks(outcome, out)
+
+
+def _comparison(found: Table) -> Any:
+    """Lay out one key of the headline: a row for each target and item, a column for each model."""
+    from rich.table import Table as Screen
+    from rich.text import Text
+
+    table = Screen(title=found.title)
+    for title in ("target", "item"):
+        table.add_column(title)
+    for label, _ in found.headings:
+        table.add_column(Text(label), justify="right")
+    for target, item, cells in found.rows[:_MAX_ROWS]:
+        table.add_row(*map(Text, (target, item, *(number for number, _ in cells))))
+    more = len(found.rows) - _MAX_ROWS
+    table.caption = "intervals are in the report"
+    if more > 0:
+        table.caption += f", and {more} more rows"
+    return table
+
+
 def _print(outcome: Outcome, out: Path) -> None:
-    from protenix_eba.core.progress import answers, tell
+    from protenix_eba.core.progress import answers
 
     answers.print(_table(outcome))
+    _print_remarks(outcome, out)
+
+
+def _print_remarks(outcome: Outcome, out: Path) -> None:
+    from protenix_eba.core.progress import answers, tell
+
     for finding in outcome.findings:
         tell(finding, answers)
     for note in outcome.notes:

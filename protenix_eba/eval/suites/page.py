@@ -12,7 +12,7 @@ from protenix_eba.core.files import atomic_path
 from protenix_eba.eval.report.templates import template
 from protenix_eba.eval.suites.registry import Outcome, Value
 
-__all__ = ["Table", "render_outcome", "tables"]
+__all__ = ["Table", "column", "render_outcome", "tables", "write_page"]
 
 # A longer table is folded.
 _MANY_ROWS: Final = 25
@@ -27,11 +27,13 @@ class Table:
         headings: Key and unit of each column; the unit is empty where it differs by row.
         rows: Target, item, and a (number, interval) for each column.
         main: Whether it has a key of the headline.
+        title: What stands above it.
     """
 
     headings: list[tuple[str, str]]
     rows: list[tuple[str, str, list[tuple[str, str]]]]
     main: bool
+    title: str = ""
 
     @property
     def folded(self) -> bool:
@@ -80,30 +82,39 @@ def _rows(values: Sequence[Value]) -> list[dict[str, Value]]:
 
 def _table(rows: Sequence[Mapping[str, Value]], main: bool) -> Table:
     keys = list(rows[0])
-    columns = {key: [row[key] for row in rows if key in row] for key in keys}
-    units = {key: {value.unit for value in columns[key]} for key in keys}
-    shared = {key: units[key].pop() if len(units[key]) == 1 else "" for key in keys}
-    formats = {key: _format(columns[key]) for key in keys}
+    columns = [column([row.get(key) for row in rows]) for key in keys]
+    headings = [(key.replace("_", " "), unit) for key, (unit, _) in zip(keys, columns, strict=True)]
+    cells = zip(*(each for _, each in columns), strict=True)
+    lines = [(*_place(row), list(line)) for row, line in zip(rows, cells, strict=True)]
+    return Table(headings, lines, main)
+
+
+def column(values: Sequence[Value | None]) -> tuple[str, list[tuple[str, str]]]:
+    """Return the unit of values of one key, and the number and the interval of each.
+
+    Where they have several units that is empty, and each number has its own. One that is missing
+    or not defined is a dash.
+    """
+    known = [value for value in values if value is not None]
+    units = {value.unit for value in known}
+    shared, spec = units.pop() if len(units) == 1 else "", _format(known)
 
     def cell(value: Value | None) -> tuple[str, str]:
         if value is None:
             return _DASH, ""
-        own = f" {value.unit}" if value.unit and not shared[value.key] else ""
-        spec = formats[value.key]
-        interval = ""
-        if value.interval and all(map(math.isfinite, value.interval)):
-            interval = " to ".join(_number(end, spec) for end in value.interval)
-        return _number(value.value, spec) + own, interval
+        own = f" {value.unit}" if value.unit and not shared else ""
+        if not value.interval or not all(map(math.isfinite, value.interval)):
+            return _number(value.value, spec) + own, ""
+        ends = (_number(end, spec) for end in value.interval)
+        return _number(value.value, spec) + own, " to ".join(ends)
 
-    headings = [(key.replace("_", " "), shared[key]) for key in keys]
-    lines = [(*_place(row), [cell(row.get(key)) for key in keys]) for row in rows]
-    return Table(headings, lines, main)
+    return shared, [cell(value) for value in values]
 
 
-def _format(column: Sequence[Value]) -> str:
+def _format(values: Sequence[Value]) -> str:
     """Return the format of a column: three decimals, fewer of large numbers, none of counts."""
-    numbers = [abs(value.value) for value in column if math.isfinite(value.value)]
-    if not any(value.interval for value in column) and all(x.is_integer() for x in numbers):
+    numbers = [abs(value.value) for value in values if math.isfinite(value.value)]
+    if not any(value.interval for value in values) and all(x.is_integer() for x in numbers):
         return ".0f"
     largest = max(numbers, default=1.0)
     return ".1f" if largest >= 100.0 else ".3f" if largest >= 0.01 or not largest else ".3g"
@@ -128,13 +139,20 @@ def render_outcome(outcome: Outcome, record: Mapping[str, Any], folder: Path) ->
     Raises:
         UserError: The file cannot be written.
     """
+    return write_page(outcome, tables(outcome.values, outcome.headline), record, folder)
+
+
+def write_page(
+    outcome: Outcome, laid_out: Sequence[Table], record: Mapping[str, Any], folder: Path
+) -> Path:
+    """Write `report.html` with tables that are made already; see `render_outcome`."""
     shown = ("suite", "measures", "versions")
     page = template("suite.html.jinja").render(
         suite=record["suite"],
         measures=record["measures"],
         outcome=outcome,
         n_targets=len({value.target for value in outcome.values} - {""}),
-        tables=tables(outcome.values, outcome.headline),
+        tables=laid_out,
         settings={key: value for key, value in record.items() if key not in shown},
         versions=record["versions"],
     )

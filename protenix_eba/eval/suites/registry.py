@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -72,6 +73,12 @@ class Value:
     value: float
     unit: str = ""
     interval: tuple[float, float] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; what is not defined is null."""
+        known = self.interval and all(map(math.isfinite, self.interval))
+        finite = {"value": self.value if math.isfinite(self.value) else None}
+        return asdict(self) | finite | {"interval": self.interval if known else None}
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path, write_json
@@ -19,10 +19,10 @@ from protenix_eba.eval.weighting import read_weights, refuse_strangers
 from protenix_eba.plugin_api import did_you_mean
 from protenix_eba.structures.sources import find_samples
 
-__all__ = ["changed_settings", "run_suite", "write_outcome"]
+__all__ = ["FORMAT", "changed_settings", "run_suite", "write_csv", "write_outcome"]
 
-_FORMAT = 1
-_COLUMNS = ("target", "item", "key", "value", "low", "high", "unit")
+FORMAT: Final = 1
+_COLUMNS: Final = ("target", "item", "key", "value", "low", "high", "unit")
 
 
 def changed_settings(suite: Suite, words: Sequence[str]) -> Any:
@@ -143,35 +143,32 @@ def write_outcome(outcome: Outcome, record: dict[str, Any], folder: Path) -> Non
         folder: Folder to write to.
     """
     write_figures(folder / "figures", outcome.figures)
-    with (
-        atomic_path(folder / "metrics.csv") as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(_COLUMNS)
-        for value in outcome.values:
-            low, high = value.interval or ("", "")
-            writer.writerow(
-                [value.target, value.item, value.key, _finite(value.value), low, high, value.unit]
-            )
+    write_csv(folder / "metrics.csv", {"": outcome.values})
     content = {
-        "format": _FORMAT,
+        "format": FORMAT,
         **record,
-        "values": [_plain(value) for value in outcome.values],
+        "values": [value.to_json() for value in outcome.values],
         "failed": dict(outcome.failed),
         "notes": list(outcome.notes),
         "findings": list(outcome.findings),
+        "headline": list(outcome.headline),
     }
     write_json(folder / "metrics.json", content)
     render_outcome(outcome, record, folder)
 
 
-def _plain(value: Value) -> dict[str, Any]:
-    plain = dataclasses.asdict(value) | {"value": _finite(value.value)}
-    if value.interval and not all(map(math.isfinite, value.interval)):
-        plain["interval"] = None
-    return plain
+def write_csv(path: Path, values: Mapping[str, Sequence[Value]]) -> None:
+    """Write a row for each value; empty where it is not defined.
 
-
-def _finite(number: float) -> float | None:
-    return number if math.isfinite(number) else None
+    Args:
+        path: The file.
+        values: Model to its values; a single model has no name, and no column `model`.
+    """
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        named = "" not in values
+        writer.writerow(["model"] * named + [*_COLUMNS])
+        for model, own in values.items():
+            for value in map(Value.to_json, own):
+                value["low"], value["high"] = value["interval"] or ("", "")
+                writer.writerow([model] * named + [value[key] for key in _COLUMNS])

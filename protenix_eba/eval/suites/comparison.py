@@ -1,0 +1,149 @@
+"""Answers of one suite for several models, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from protenix_eba.core.files import write_json
+from protenix_eba.eval.report.figure import Figure, write_figures
+from protenix_eba.eval.report.plots.style import label_colours, small_multiples
+from protenix_eba.eval.suites.answers import Answer, Place
+from protenix_eba.eval.suites.page import Table, column, write_page
+from protenix_eba.eval.suites.registry import Outcome
+from protenix_eba.eval.suites.run import write_csv
+
+__all__ = ["compare_answers", "side_by_side"]
+
+# What must be equal for answers to be compared.
+_SAME: Final = ("reference", "settings", "seed")
+# More rows than this are no longer read in a picture; the tables hold all.
+_MAX_DRAWN: Final = 12
+
+
+def side_by_side(answers: Mapping[str, Answer]) -> list[Table]:
+    """Return a table for each key: a row for each target and item, a column for each model."""
+    first = next(iter(answers.values()))
+    headline = first.record["headline"]
+    places = list(dict.fromkeys(place for answer in answers.values() for place in answer.values))
+    made = []
+    for key in dict.fromkeys(place[2] for place in places):
+        own = [place for place in places if place[2] == key]
+        every = [a.values.get(place) for place in own for a in answers.values()]
+        unit, cells = column(every)
+        n = len(answers)
+        rows = [(place[0], place[1], cells[n * row : n * row + n]) for row, place in enumerate(own)]
+        title = key.replace("_", " ") + (f" ({unit})" if unit else "")
+        main = not headline or key in headline
+        made.append(Table([(label, "") for label in answers], rows, main, title))
+    return sorted(made, key=lambda table: not table.main)
+
+
+def compare_answers(answers: Mapping[str, Answer], folder: Path) -> Outcome:
+    """Write `comparison.json`, `comparison.csv`, `report.html` and `figures/`.
+
+    Args:
+        answers: From `load_answers`; the first decides on the order.
+        folder: Folder to write to.
+
+    Returns:
+        What the page shows beside the tables.
+
+    Raises:
+        UserError: The folder cannot be written to.
+    """
+    first = next(iter(answers.values()))
+    failed = {
+        f"{label}: {name}": why
+        for label, answer in answers.items()
+        for name, why in answer.record["failed"].items()
+    }
+    values = [value for answer in answers.values() for value in answer.values.values()]
+    findings = [
+        f"{label}: {finding}"
+        for label, answer in answers.items()
+        for finding in answer.record["findings"]
+    ]
+    outcome = Outcome(
+        values, failed, _notes(answers), _figures(answers), first.record["headline"], findings
+    )
+    write_figures(folder / "figures", outcome.figures)
+    _write_tables(answers, outcome, folder)
+    shown = ("suite", "measures", "versions", "failed", "notes", "findings", "headline", "format")
+    runs = {
+        label: {key: value for key, value in answer.record.items() if key not in shown}
+        for label, answer in answers.items()
+    }
+    record = {key: first.record[key] for key in ("suite", "measures", "versions")}
+    write_page(outcome, side_by_side(answers), record | {"models": runs}, folder)
+    return outcome
+
+
+def _notes(answers: Mapping[str, Answer]) -> list[str]:
+    notes = []
+    for key in _SAME:
+        found = {label: answer.record[key] for label, answer in answers.items()}
+        if len({str(value) for value in found.values()}) > 1:
+            shown = ", ".join(f"{label}: {value}" for label, value in found.items())
+            notes.append(f"The models were evaluated with another {key} each ({shown}).")
+    targets = {label: {place[0] for place in a.values} - {""} for label, a in answers.items()}
+    if len({frozenset(own) for own in targets.values()}) > 1:
+        shown = ", ".join(f"{label}: {len(own)}" for label, own in targets.items())
+        notes.append(
+            f"The models have different targets ({shown}): each mean is over a model's own."
+        )
+    own = [f"{label}: {note}" for label, a in answers.items() for note in a.record["notes"]]
+    return [*notes, *own]
+
+
+def _figures(answers: Mapping[str, Answer]) -> list[Figure]:
+    """Draw the values of the headline, a panel for each key."""
+    headline = next(iter(answers.values())).record["headline"]
+    colours = label_colours(list(answers))
+    panels = {key: found for key in headline if (found := _drawn(answers, key))}
+    if not panels:
+        return []
+
+    def draw(axes: Axes, places: Sequence[Place]) -> None:
+        for n, (label, answer) in enumerate(answers.items()):
+            shift = 0.5 * ((n + 0.5) / len(answers) - 0.5)
+            rows = [row for row, place in enumerate(places) if place in answer.values]
+            own = [answer.values[places[row]] for row in rows]
+            x = np.array([value.value for value in own])
+            ends = np.array([value.interval or (value.value,) * 2 for value in own]).T
+            bars = np.maximum([x - ends[0], ends[1] - x], 0.0) if own else None
+            at = np.array(rows) + shift
+            axes.errorbar(x, at, xerr=bars, fmt="o", ms=4, color=colours[label], label=label)
+        names = [" ".join(word for word in place[:2] if word) or "all" for place in places]
+        axes.set_yticks(range(len(places)), names)
+        axes.invert_yaxis()
+
+    caption = (
+        "The values of each model with their 95% intervals; means over targets where there are "
+        f"any, else the first {_MAX_DRAWN} rows of the table."
+    )
+    tallest = max(map(len, panels.values()))
+    size = (3.3, 1.0 + 0.28 * tallest)
+    drawing = small_multiples(panels, draw, "", "", legend=list(answers), panel_size=size)
+    return [Figure("comparison", "Models side by side", caption, drawing)]
+
+
+def _drawn(answers: Mapping[str, Answer], key: str) -> list[Place]:
+    places = dict.fromkeys(p for a in answers.values() for p in a.values if p[2] == key)
+    return ([p for p in places if not p[0]] or list(places))[:_MAX_DRAWN]
+
+
+def _write_tables(answers: Mapping[str, Answer], outcome: Outcome, folder: Path) -> None:
+    values = {label: list(answer.values.values()) for label, answer in answers.items()}
+    content = {
+        "suite": next(iter(answers.values())).record["suite"],
+        "models": {label: [value.to_json() for value in own] for label, own in values.items()},
+        "failed": dict(outcome.failed),
+        "notes": list(outcome.notes),
+    }
+    write_json(folder / "comparison.json", content)
+    write_csv(folder / "comparison.csv", values)

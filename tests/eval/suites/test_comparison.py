@@ -1,0 +1,110 @@
+"""Answers of one suite for several models, side by side."""
+
+import csv
+import json
+import re
+
+import pytest
+
+from protenix_eba.cli.main import run
+from protenix_eba.eval.suites.answers import load_answers
+from protenix_eba.eval.suites.comparison import side_by_side
+from protenix_eba.eval.suites.registry import Outcome, Value
+from protenix_eba.eval.suites.run import write_outcome
+
+
+def record(**changed):
+    plain = {"suite": "states", "measures": "Which.", "reference": "known", "samples": ["s"]}
+    return {**plain, "settings": {"cutoff": 3.0}, "seed": 0, "versions": {"protenix-eba": "0"},
+            **changed}  # fmt: skip
+
+
+def answer(folder, share, *, targets=("p",), **changed):
+    """Two states of each target, visited with a known share and its interval."""
+    values = [
+        Value(name, state, "population", x, "", (x - 0.1, x + 0.1))
+        for name in targets
+        for state, x in (("apo", share), ("holo", 1.0 - share))
+    ]
+    values.append(Value("p", "apo", "nearest_rmsd", float("nan"), "Å"))
+    values += [Value("p", "", "J", x, "Hz") for x in (1.0, 2.0)]  # two of one name
+    outcome = Outcome(values, {"q": "torn"}, ["a note"], (), ("population",), ["apo is near"])
+    write_outcome(outcome, record(**changed), folder)
+    return folder
+
+
+def compare(out, *folders):
+    return run(["compare", *map(str, folders), "--out", str(out)])
+
+
+@pytest.fixture
+def two(tmp_path):
+    return answer(tmp_path / "sft" / "states", 0.25), answer(tmp_path / "eba" / "states", 0.75)
+
+
+def test_an_answer_is_read_as_it_was_given(two):
+    (found,) = load_answers(two[:1]).values()
+    values = list(found.values.values())
+    assert values[0] == Value("p", "apo", "population", 0.25, "", (0.15, 0.35))
+    assert [value.value for value in values if value.key == "J"] == [1.0, 2.0]
+    assert found.record["notes"] == ["a note"]
+
+
+def test_models_stand_side_by_side_with_their_intervals(two, tmp_path, capsys):
+    assert compare(tmp_path / "out", *two) == 0
+    with open(tmp_path / "out" / "comparison.csv", newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["key"] == "population"]
+    assert [(r["model"], r["item"], float(r["value"]), float(r["low"])) for r in rows] == [
+        ("sft/states", "apo", 0.25, 0.15),
+        ("sft/states", "holo", 0.75, 0.65),
+        ("eba/states", "apo", 0.75, 0.65),
+        ("eba/states", "holo", 0.25, 0.15),
+    ]
+    first, *others = side_by_side(load_answers(two))
+    assert (first.title, first.main) == ("population", True)
+    assert first.headings == [("sft/states", ""), ("eba/states", "")]
+    assert first.rows[0] == (
+        "p", "apo", [("0.250", "0.150 to 0.350"), ("0.750", "0.650 to 0.850")]
+    )  # fmt: skip
+    assert {table.title for table in others} == {"nearest rmsd (Å)", "J (Hz)"}
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "sft/states: apo is near" in page and "Models side by side" in page
+    assert "sft/states: q" in page and "torn" in page
+    assert not re.search(r"\bnan\b|https?:|src=\"(?!data:)", page)
+    assert "0.750" in capsys.readouterr().out
+
+
+def test_what_was_not_the_same_is_said(tmp_path):
+    folders = [
+        answer(tmp_path / "a", 0.5),
+        answer(tmp_path / "b", 0.5, targets=("p", "r"), settings={"cutoff": 2.0}),
+    ]
+    assert compare(tmp_path / "out", *folders) == 0
+    notes = json.loads((tmp_path / "out" / "comparison.json").read_text())["notes"]
+    assert "another settings each (a: {'cutoff': 3.0}, b: {'cutoff': 2.0})" in notes[0]
+    assert "different targets (a: 1, b: 2)" in notes[1]
+    (table, *_) = side_by_side(load_answers(folders))
+    assert table.rows[2][2] == [("\u2013", ""), ("0.500", "0.400 to 0.600")]
+
+
+def test_what_cannot_be_compared_is_refused(two, tmp_path, capsys):
+    def refused(message, *folders, more=()):
+        assert run(["compare", *map(str, folders), "--out", str(tmp_path / "x"), *more]) == 2
+        assert message in capsys.readouterr().err
+
+    refused("a folder is given twice", two[0], two[0])
+    refused("no published results of suites", *two, more=["--published"])
+    refused("expected a file at", two[0], tmp_path / "absent")
+    nmr = answer(tmp_path / "nmr", 0.5, suite="nmr")
+    refused("expected answers of one suite, found states: states, nmr: nmr", two[0], nmr)
+    (tmp_path / "md").mkdir()
+    (tmp_path / "md" / "metrics.json").write_text('{"format": 1, "label": "m", "values": []}')
+    refused("not the answer of a suite of this version", two[0], tmp_path / "md")
+
+
+def test_a_suite_without_a_headline_has_all_its_values_in_front(tmp_path):
+    for name in ("a", "b"):
+        outcome = Outcome([Value("p", "", "size", 3.0)])
+        write_outcome(outcome, record(suite="size"), tmp_path / name)
+    assert compare(tmp_path / "out", tmp_path / "a", tmp_path / "b") == 0
+    assert ">3<" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
