@@ -20,12 +20,13 @@ from protenix_eba.eval.protocol.arrays import shown_frames
 from protenix_eba.eval.protocol.drawn import Drawn
 from protenix_eba.eval.protocol.panel import PROTOCOL_METRICS
 from protenix_eba.eval.published import published_rows
-from protenix_eba.eval.report import viewer
+from protenix_eba.eval.report import scene
 from protenix_eba.eval.report.figures import MAX_DETAILED, detailed_targets
 from protenix_eba.eval.report.plots.curves import loss_figure, rmsf_figure
 from protenix_eba.eval.report.render import render_report
+from protenix_eba.eval.report.scene import viewer_scripts
 from protenix_eba.eval.report.tables import headline, write_csv, write_latex
-from protenix_eba.eval.report.viewer import viewer_data, viewer_scripts
+from protenix_eba.eval.report.viewer import md_scenes
 from protenix_eba.eval.results import Evaluation, load_evaluation
 from protenix_eba.eval.store import target_path, write_target
 from protenix_eba.eval.target_result import TargetResult
@@ -182,7 +183,7 @@ def test_a_browser_shows_the_report_without_complaint(report: Path, tmp_path: Pa
     # MD, SFT and EBA; without MD; the nearest sample of SFT alone; MD stays off
     assert [view["n"] for view in views] == [36, 24, 1, 1, 24]
     distances = made_up("t01", 1, 0.6).arrays["sample_from_md"]
-    assert f"SFT, nearest: sample {20 * distances.argmin()}, 1.00" in found["shown"]
+    assert f"SFT, nearest to MD: sample {20 * distances.argmin()}, 1.00" in found["shown"]
     assert protein["ink"] > without_md["ink"] > nearest["ink"] > trace["ink"] > 300
     assert peptide["ink"] > 1000
 
@@ -240,8 +241,8 @@ def test_figures_repeat_to_the_byte() -> None:
 
 def test_the_view_keeps_shapes_and_hands() -> None:
     one = made_up("a", 0, 0.9)
-    (shown,) = viewer_data({"a": {"m": one}}, ["m"])["targets"]
-    packed = base64.b64decode(shown["groups"][0]["packed"])
+    shown = md_scenes({"a": {"m": one}}, ["m"])[0].to_json()
+    packed = base64.b64decode(shown["layers"][0]["packed"])
     xyz = np.frombuffer(packed, "<i2").reshape(12, 4 * LENGTH, 3) / 100.0
     original = one.arrays["md_frames"].astype(np.float64)
     lengths, expected = (np.linalg.norm(np.diff(x, axis=1), axis=-1) for x in (xyz, original))
@@ -261,9 +262,9 @@ def test_the_view_has_atoms_that_mdtraj_reads_as_they_were(tmp_path: Path) -> No
         one.arrays[key] = one.arrays[key][backwards]
     for key in ("md_frames", "sample_frames"):
         one.arrays[key] = one.arrays[key][:, backwards]
-    (shown,) = viewer_data({"a": {"m": one}}, ["m"])["targets"]
+    shown = md_scenes({"a": {"m": one}}, ["m"])[0].to_json()
     assert shown["styles"] == ["stick", "trace"]
-    xyz = np.frombuffer(base64.b64decode(shown["groups"][1]["packed"]), "<i2").reshape(12, 20, 3)
+    xyz = np.frombuffer(base64.b64decode(shown["layers"][1]["packed"]), "<i2").reshape(12, 20, 3)
     lines = [
         line + "".join(f"{x:8.3f}" for x in place / 100.0)
         for line, place in zip(shown["atoms"], xyz[3], strict=True)
@@ -293,8 +294,25 @@ def test_what_is_drawn_is_what_the_atoms_allow(
         one.arrays[key] = one.arrays[key][kept]
     for key in ("md_frames", "sample_frames"):
         one.arrays[key] = one.arrays[key][:, kept]
-    (shown,) = viewer_data({"a": {"m": one}}, ["m"])["targets"]
+    shown = md_scenes({"a": {"m": one}}, ["m"])[0].to_json()
     assert shown["styles"] == styles and len(shown["atoms"]) == len(names) * length
+
+
+def test_of_a_large_protein_fewer_frames_are_shown_but_the_nearest_and_the_farthest() -> None:
+    one = made_up("a", 0, 0.9, length=700)
+    shown = md_scenes({"a": {"m": one}}, ["m"])[0].to_json()
+    md, samples = shown["layers"]
+    assert md["frames"] == 2 and samples["frames"] <= 4
+    distance, xyz = one.arrays["sample_from_md"], one.arrays["sample_frames"]
+    packed = np.frombuffer(base64.b64decode(samples["packed"]), "<i2").reshape(-1, 2800, 3) / 100.0
+    for (text, place), row in zip(
+        shown["choices"], (distance.argmin(), distance.argmax()), strict=True
+    ):
+        assert f"sample {20 * row}, {distance[row]:.2f} Å" in text
+        # The frame of that name has the shape of that sample.
+        steps = np.linalg.norm(np.diff(packed[int(place.split()[1])], axis=0), axis=1)
+        expected = np.linalg.norm(np.diff(xyz[row], axis=0), axis=1)
+        np.testing.assert_allclose(steps, expected, atol=0.02)
 
 
 def test_the_nearest_and_the_farthest_sample_are_among_those_shown() -> None:
@@ -318,7 +336,7 @@ def test_the_nearest_and_the_farthest_sample_are_among_those_shown() -> None:
 
 
 def test_the_viewer_is_the_release_that_is_named_beside_it() -> None:
-    folder = Path(viewer.__file__).parent / "3dmol"
+    folder = Path(scene.__file__).parent / "3dmol"
     digest = hashlib.sha256((folder / "3Dmol-min.js").read_bytes()).hexdigest()
     assert f"{digest}  3Dmol-min.js" in (folder / "README.md").read_text()
     assert "University of Pittsburgh" in viewer_scripts()

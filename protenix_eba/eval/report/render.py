@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,10 @@ from protenix_eba.eval.report.figures import (
     draw_figures,
     with_arrays,
 )
+from protenix_eba.eval.report.scene import Scene, scenes_json, viewer_scripts
 from protenix_eba.eval.report.tables import FLOOR_NAME, headline, leaderboard, number
 from protenix_eba.eval.report.templates import template
-from protenix_eba.eval.report.viewer import viewer_data, viewer_scripts
+from protenix_eba.eval.report.viewer import md_scenes
 from protenix_eba.eval.results import mean_floor
 
 __all__ = ["render_report"]
@@ -70,7 +70,7 @@ def render_report(
         _section(group, comparison, losses if position == 0 else ())
         for position, group in enumerate(comparison.groups)
     ]
-    viewer = _viewer(comparison.groups[0])
+    viewer = scenes_json(_scenes(comparison.groups[0]))
     shown = {label: dict(e.settings) for label, e in comparison.evaluations.items()}
     page = template("report.html.jinja").render(
         comparison=comparison,
@@ -81,7 +81,6 @@ def render_report(
         bootstrap={"percent": CONFIDENCE_PERCENT, "n": RESAMPLES, "min_targets": MIN_TARGETS},
         floor_name=FLOOR_NAME,
         viewer=viewer,
-        has_viewer=bool(viewer),
         viewer_scripts=viewer_scripts() if viewer else "",
     )  # fmt: skip
     for section in sections:
@@ -138,10 +137,6 @@ def _target_lines(group: Group, metrics: Sequence[Metric]) -> list[_TargetLine]:
     return lines
 
 
-def _viewer(group: Group) -> str:
-    """Return JSON for the 3D view; in it no `<` may end the script element early."""
+def _scenes(group: Group) -> list[Scene]:
     targets = with_arrays(group, detailed_targets(group), *_FRAMES)
-    if not targets:
-        return ""
-    data = viewer_data(targets, list(group.summaries))
-    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    return md_scenes(targets, list(group.summaries))

@@ -1,4 +1,4 @@
-// Ensembles in three dimensions, drawn by 3Dmol.js: MD frames and samples, superposed.
+// Scenes in three dimensions, drawn by 3Dmol.js: layers of conformations, superposed.
 "use strict";
 
 (function () {
@@ -33,15 +33,15 @@
   function load(index) {
     target = data.targets[index];
     viewer.removeAllModels();
-    for (const group of target.groups) {
-      const xyz = decode(group.packed);
+    for (const layer of target.layers) {
+      const xyz = decode(layer.packed);
       const step = 3 * target.atoms.length;
-      group.models = Array.from({ length: group.frames }, (_, frame) =>
+      layer.models = Array.from({ length: layer.frames }, (_, frame) =>
         viewer.addModel(lines(target.atoms, xyz, step * frame).join("\n"), "pdb")
       );
     }
     fill(style, target.styles, (name) => new Option(names[name], name));
-    fill(shown, choices(), ([text, value]) => new Option(text, value));
+    fill(shown, [["all superposed", ""], ...target.choices], ([text, value]) => new Option(text, value));
     showLegend();
     draw();
     fit();
@@ -68,61 +68,45 @@
     select.replaceChildren(...items.map(option));
   }
 
-  // All conformations, or of one model the nearest to the MD or the farthest: "group frame".
-  function choices() {
-    const found = [["all superposed", ""]];
-    target.groups.forEach(({ label, samples }, group) => {
-      if (!samples) return;
-      const distances = samples.from_md;
-      const ends = { nearest: Math.min(...distances), farthest: Math.max(...distances) };
-      for (const [word, distance] of Object.entries(ends)) {
-        const frame = distances.indexOf(distance);
-        const text = `${label}, ${word}: sample ${samples.number[frame]}, ${distance.toFixed(2)} Å`;
-        found.push([text, `${group} ${frame}`]);
-      }
-    });
-    return found;
-  }
-
   function showLegend() {
-    const labels = target.groups.map((group) => {
+    const labels = target.layers.map((layer) => {
       const label = document.createElement("label");
       const box = document.createElement("input");
       const swatch = document.createElement("span");
       box.type = "checkbox";
-      box.checked = !hidden.has(group.label);
+      box.checked = !hidden.has(layer.label);
       box.addEventListener("change", () => {
-        if (box.checked) hidden.delete(group.label);
-        else hidden.add(group.label);
+        if (box.checked) hidden.delete(layer.label);
+        else hidden.add(layer.label);
         draw();
       });
       swatch.className = "swatch";
-      swatch.style.background = group.colour;
-      label.append(box, swatch, ` ${group.label} (${group.frames})`);
+      swatch.style.background = layer.colour;
+      label.append(box, swatch, ` ${layer.label} (${layer.frames})`);
       return label;
     });
     legend.replaceChildren(...labels);
   }
 
-  // A single conformation is thick, in sticks with red oxygen and so on; what lies about it is thin.
-  function drawn(color, single) {
-    if (style.value === "cartoon") return { cartoon: { color, thickness: single ? 0.5 : 0.2 } };
+  // A conformation that stands out is thick, in sticks with red oxygen and so on; others are thin.
+  function drawn(color, thick) {
+    if (style.value === "cartoon") return { cartoon: { color, thickness: thick ? 0.5 : 0.2 } };
     if (style.value === "trace")
-      return { cartoon: { color, style: "trace", thickness: single ? 0.4 : 0.15 } };
-    if (!single) return { stick: { color, radius: 0.06 } };
+      return { cartoon: { color, style: "trace", thickness: thick ? 0.4 : 0.15 } };
+    if (!thick) return { stick: { color, radius: 0.06 } };
     const map = { C: color, N: "#3050f8", O: "#e02020", S: "#c8a000" };
     return { stick: { radius: 0.18, colorscheme: { prop: "elem", map } } };
   }
 
   function draw() {
-    const [group, frame] = shown.value ? shown.value.split(" ").map(Number) : [null, null];
+    const [single, frame] = shown.value ? shown.value.split(" ").map(Number) : [null, null];
     let count = 0;
-    target.groups.forEach(({ label, colour, samples, models }, i) => {
+    target.layers.forEach(({ label, colour, stays, thick, models }, i) => {
       models.forEach((model, j) => {
-        const chosen = i === group && j === frame;
-        const visible = chosen || (!hidden.has(label) && (group === null || !samples));
+        const chosen = i === single && j === frame;
+        const visible = chosen || (!hidden.has(label) && (single === null || stays));
         if (visible) count += 1;
-        model.setStyle({}, visible ? drawn(colour, chosen) : {});
+        model.setStyle({}, visible ? drawn(colour, chosen || thick) : {});
       });
     });
     viewer.render();

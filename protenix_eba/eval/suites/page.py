@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from protenix_eba.core.files import atomic_path
+from protenix_eba.eval.report.scene import scenes_json, viewer_scripts
 from protenix_eba.eval.report.templates import template
 from protenix_eba.eval.suites.registry import Outcome, Value
 
@@ -146,7 +147,7 @@ def write_page(
     outcome: Outcome, laid_out: Sequence[Table], record: Mapping[str, Any], folder: Path
 ) -> Path:
     """Write `report.html` with tables that are made already; see `render_outcome`."""
-    shown = ("suite", "measures", "versions")
+    shown, viewer = ("suite", "measures", "versions"), scenes_json(outcome.scenes)
     page = template("suite.html.jinja").render(
         suite=record["suite"],
         measures=record["measures"],
@@ -155,6 +156,8 @@ def write_page(
         tables=laid_out,
         settings={key: value for key, value in record.items() if key not in shown},
         versions=record["versions"],
+        viewer=viewer,
+        viewer_scripts=viewer_scripts() if viewer else "",
     )
     path = folder / "report.html"
     with atomic_path(path) as temporary:

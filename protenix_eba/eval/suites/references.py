@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.eval.protocol.ensemble import match_atoms
+from protenix_eba.eval.report.scene import Residue
 from protenix_eba.eval.suites.ensembles import ca_topology, coordinates
 from protenix_eba.eval.suites.registry import Float64s
 from protenix_eba.structures.models import CIF_SUFFIXES, PDB_SUFFIXES
@@ -50,11 +51,13 @@ class SharedResidues:
     Attributes:
         samples: `[S, L, 3]` angstrom.
         references: `[R, L, 3]` angstrom.
+        residues: `L` of them, as the samples name them.
         notes: What was left out.
     """
 
     samples: NDArray[np.float32]
     references: Float64s
+    residues: tuple[Residue, ...]
     notes: tuple[str, ...]
 
 
@@ -129,4 +132,6 @@ def shared_residues(samples: Conformations, structures: Sequence[Structure]) -> 
         for structure, match in zip(structures, matches, strict=True)
     ]
     xyz = coordinates(samples, atoms[np.array(shared)])
-    return SharedResidues(xyz, np.array(references, dtype=np.float64), tuple(notes))
+    named = [topology.atom(row).residue for row in shared]
+    residues = tuple(Residue((r.chain.chain_id or "").strip(), r.resSeq, r.name) for r in named)
+    return SharedResidues(xyz, np.array(references, dtype=np.float64), residues, tuple(notes))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.eval.report.figure import Figure
+from protenix_eba.eval.report.scene import Scene
 from protenix_eba.eval.weighting import require_length
 from protenix_eba.plugin_api import Registry
 from protenix_eba.structures.sources import Conformations
@@ -92,6 +93,7 @@ class Outcome:
         figures: What it draws.
         headline: Keys of the values to print; all when empty.
         findings: Sentences with the nearest, the worst and the like, to stand at the top.
+        scenes: Conformations to be turned about.
     """
 
     values: Sequence[Value]
@@ -100,6 +102,7 @@ class Outcome:
     figures: Sequence[Figure] = ()
     headline: Sequence[str] = ()
     findings: Sequence[str] = ()
+    scenes: Sequence[Scene] = ()
 
 
 class Compute(Protocol):

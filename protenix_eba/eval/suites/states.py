@@ -16,11 +16,14 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
+from protenix_eba.eval.metrics.distributions import evenly
 from protenix_eba.eval.metrics.energies import effective_sample_size
+from protenix_eba.eval.protocol.alignment import superpose
 from protenix_eba.eval.report.figure import Figure
-from protenix_eba.eval.report.plots.style import small_multiples
+from protenix_eba.eval.report.plots.style import label_colours, small_multiples
+from protenix_eba.eval.report.scene import BACKGROUND, Choice, Layer, Scene
 from protenix_eba.eval.suites.ensembles import bootstrap_interval
-from protenix_eba.eval.suites.references import find_structures, shared_residues
+from protenix_eba.eval.suites.references import SharedResidues, find_structures, shared_residues
 from protenix_eba.eval.suites.registry import Float64s, Outcome, Request, Suite, Value, by_target
 from protenix_eba.eval.suites.superposition import rmsd, tm_scores
 
@@ -28,6 +31,9 @@ __all__ = ["STATES", "States", "StatesSettings", "populations", "states_of"]
 
 ELSEWHERE: Final = "elsewhere"
 _N_NAMED: Final = 4
+# More structures on top of each other are no longer seen apart.
+_MAX_SHOWN: Final = 12
+_MAX_SCENES: Final = 12
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,7 @@ def _compute(request: Request) -> Outcome:
         )
     found: dict[str, tuple[States, Float64s]] = {}
     notes: list[str] = []
+    scenes: list[Scene] = []
 
     def compute(name: str) -> list[Value]:
         structures = find_structures(request.reference, name, len(request.samples) == 1)
@@ -110,6 +117,8 @@ def _compute(request: Request) -> Outcome:
         states = states_of(names, shared.samples, shared.references, tm_score=settings.tm_score)
         weights = request.weights_of(name)
         found[name] = states, weights
+        if len(scenes) < _MAX_SCENES:
+            scenes.append(_scene(name, states, shared))
         notes.extend(f"{name}: {note}" for note in shared.notes)
         notes.extend(_overlaps(name, states, settings.cutoff_angstrom))
         return _values(name, states, weights, settings.cutoff_angstrom, request.seed)
@@ -121,7 +130,31 @@ def _compute(request: Request) -> Outcome:
         for name, (states, _) in found.items()
         for sentence in _nearest(name, states, settings.cutoff_angstrom)
     ]
-    return Outcome(values, failed, notes, _figures(found, values), headline, findings)
+    return Outcome(values, failed, notes, _figures(found, values), headline, findings, scenes)
+
+
+def _scene(name: str, states: States, shared: SharedResidues) -> Scene:
+    """Return the references, the nearest sample of each, and a few more samples, superposed."""
+    near = states.rmsd.argmin(axis=0)[:_MAX_SHOWN]
+    rows = np.unique([*near, *evenly(len(shared.samples), _MAX_SHOWN)])
+    target = shared.references[0]
+    colours = label_colours(states.names)
+    layers = [Layer("samples", BACKGROUND, superpose(shared.samples[rows], target))]
+    placed = superpose(shared.references[:_MAX_SHOWN], target)
+    layers += [
+        Layer(state, colours[state], xyz[None], stays=True, thick=True)
+        for state, xyz in zip(states.names, placed, strict=False)
+    ]
+    choices = [
+        Choice(
+            f"nearest to {states.names[n]}: sample {row}, {states.rmsd[row, n]:.2f} Å",
+            0,
+            int(np.searchsorted(rows, row)),
+        )
+        for n, row in enumerate(near)
+    ]
+    atoms = [(row, "CA") for row in range(len(shared.residues))]
+    return Scene(name, ["trace"], shared.residues, atoms, layers, choices)
 
 
 def _nearest(name: str, states: States, cutoff: float) -> list[str]:

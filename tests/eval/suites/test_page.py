@@ -1,6 +1,8 @@
 """The page of a suite: tables of any values, and what the suites of this package draw."""
 
+import base64
 import csv
+import json
 import re
 from collections import Counter
 
@@ -138,6 +140,21 @@ def test_the_page_of_states_names_the_nearest_sample_of_each(tmp_path):
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "2 of 2 states are visited" in page
     assert "nearest to long sample 1 (0.09 Å), to short sample 3 (0.09 Å)" in page
+    scene = json.loads(re.search(r'id="ensembles">(.*?)</script>', page)[1])["targets"][0]
+    shown = dict(scene["choices"])
+    assert list(shown) == [
+        "nearest to long: sample 1, 0.09 Å",
+        "nearest to short: sample 3, 0.09 Å",
+    ]
+    layers = {layer["label"]: layer for layer in scene["layers"]}
+    assert {label: layer["frames"] for label, layer in layers.items()} == {
+        "samples": 5, "long": 1, "short": 1
+    }  # fmt: skip
+    # Residues of the sample that is shown are 1.49 times 3.8 angstrom apart.
+    frames = np.frombuffer(base64.b64decode(layers["samples"]["packed"]), "<i2").reshape(5, 8, 3)
+    frame = frames[int(shown["nearest to long: sample 1, 0.09 Å"].split()[1])] / 100.0
+    steps = np.linalg.norm(np.diff(frame, axis=0), axis=1)
+    np.testing.assert_allclose(steps, 1.49 * 3.8, atol=0.03)
     assert {path.name for path in (out / "figures").iterdir()} == {
         f"{name}.{suffix}" for name in ("states", "populations") for suffix in ("svg", "png")
     }
