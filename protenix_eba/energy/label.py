@@ -1,7 +1,7 @@
 """Label every frame of many targets: parallel, resumable, one row for each frame come what may.
 
-The unit of work is a chunk of frames of one replica. A finished chunk is a Parquet file of its own
-in `<out>.parts/`, so that a run that was stopped goes on where it was.
+The unit of work is a chunk of frames of one replica. Its rows are kept one by one in a journal of
+its own in `<out>.parts/`, so that a run that was stopped, or killed, goes on where it was.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = [
     "minimised_energies",
 ]
 
-# Frames in one unit of work: minutes on a CPU for a protein, so that little is lost when stopped.
+# Frames in one unit of work: few enough that all processes have work until the end.
 _CHUNK = 10
 
 
@@ -304,4 +304,4 @@ def minimised_energies(
         path = Path(folder) / "topology.pdb"
         topology.save_pdb(str(path))
         target = TargetEnergy(complete_structure(path, protocol.protonation), protocol, platform)
-    return label_frames(target, np.asarray(xyz_angstrom))
+    return list(label_frames(target, np.asarray(xyz_angstrom)))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from protenix_eba.core.errors import UserError
+from protenix_eba.energy.journal import JOURNAL_SUFFIX, read_journal
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.table import FINISHED, EnergyLabels, labels_from_rows, read_labels
 
@@ -15,7 +16,7 @@ __all__ = ["KnownLabels", "LabelFiles", "merged", "parts_folder"]
 
 
 def parts_folder(out: Path) -> Path:
-    """Return the folder in which a run collects the chunks that are finished."""
+    """Return the folder of the journals of a run that has not finished."""
     return out.with_name(out.name + ".parts")
 
 
@@ -26,7 +27,7 @@ class LabelFiles:
     Attributes:
         table: The final table, if it is there.
         shares: Tables of finished shares, see `energy.shards`.
-        parts: Chunks of runs and of shares that have not finished.
+        parts: Journals of runs and of shares that have not finished, see `energy.journal`.
     """
 
     table: list[Path]
@@ -39,12 +40,14 @@ class LabelFiles:
         name = f"{out.stem}.shard-*-of-*{out.suffix}"
         shares = sorted(out.parent.glob(name))
         folders = [parts_folder(out), *sorted(out.parent.glob(f"{name}.parts"))]
-        parts = [path for folder in folders for path in sorted(folder.glob("[!.]*.parquet"))]
+        parts = [path for folder in folders for path in sorted(folder.glob(f"*{JOURNAL_SUFFIX}"))]
         return cls([out] if out.exists() else [], shares, parts)
 
     def read(self) -> list[EnergyLabels]:
         """Read all tables; raise UserError for one that cannot be read."""
-        return [read_labels(path) for path in (*self.table, *self.shares, *self.parts)]
+        tables = [read_labels(path) for path in (*self.table, *self.shares)]
+        # One that is cut in its first row does not even say how its rows are made.
+        return tables + [found for found in map(read_journal, self.parts) if len(found)]
 
     def remove(self, keep: Path) -> None:
         """Remove these files but `keep`, and the folders that this leaves empty."""

@@ -24,6 +24,7 @@ from protenix_eba.core.files import atomic_path, require_file
 __all__ = [
     "FINISHED",
     "EnergyLabels",
+    "disk_errors",
     "frame_hash",
     "labels_from_rows",
     "read_labels",
@@ -211,21 +212,20 @@ def write_labels(path: Path | str, labels: EnergyLabels) -> None:
         pa.array(getattr(labels, name).tolist(), types[kind])
         for name, (kind, _) in _COLUMNS.items()
     ]
-    with _writing(path) as temporary:
+    with disk_errors(path), atomic_path(path) as temporary:
         pq.write_table(pa.Table.from_arrays(columns, schema=schema), temporary, compression="zstd")
 
 
 @contextmanager
-def _writing(path: Path | str) -> Iterator[Path]:
-    """Write as `atomic_path` does, and tell the user of a full disk or quota."""
-    with atomic_path(path) as temporary:
-        try:
-            yield temporary
-        except OSError as error:
-            raise UserError(
-                f"cannot write {path}: {error.strerror or error}",
-                "make room (disk, quota) and run the same command again: it goes on from here",
-            ) from error
+def disk_errors(path: Path | str) -> Iterator[None]:
+    """Tell the user of a full disk or quota that ends the writing of `path` in this block."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}",
+            "make room (disk, quota) and run the same command again: it goes on from here",
+        ) from error
 
 
 def read_labels(path: Path | str) -> EnergyLabels:
@@ -298,5 +298,5 @@ def write_csv(path: Path | str, labels: EnergyLabels) -> None:
     writer = csv.DictWriter(text, fieldnames=list(_COLUMNS), lineterminator="\n")
     writer.writeheader()
     writer.writerows(labels.rows())
-    with _writing(path) as temporary:
+    with disk_errors(path), atomic_path(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import fingerprint
+from protenix_eba.energy.journal import JOURNAL_SUFFIX, add_to_journal
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.structure import CompleteStructure
 from protenix_eba.energy.system import FrameEnergy, TargetEnergy
-from protenix_eba.energy.table import FINISHED, frame_hash, labels_from_rows, write_labels
+from protenix_eba.energy.table import FINISHED, frame_hash
 
 __all__ = ["Chunk", "Job", "label_chunk", "label_frames", "provenance"]
 
@@ -52,7 +53,7 @@ class Job:
     Attributes:
         protocol: What an energy means.
         platform: Name of the OpenMM platform, or "auto".
-        parts: Folder for finished chunks.
+        parts: Folder for the rows of chunks, see `energy.journal`.
         generated: The frames are a model's, see `TargetEnergy`.
         timeout_s: Time limit for each frame, s; None for no limit.
         prepare: Called in each process before its work.
@@ -67,7 +68,7 @@ class Job:
 
 
 def label_chunk(chunk: Chunk, job: Job) -> tuple[int, int]:
-    """Compute one chunk and write its part; runs in a worker.
+    """Compute one chunk, in a worker, and keep each row as soon as it is there.
 
     Returns:
         Rows, and how many of them have no energy.
@@ -75,29 +76,36 @@ def label_chunk(chunk: Chunk, job: Job) -> tuple[int, int]:
     if job.prepare:
         job.prepare()
     results, platform = _energies(chunk, job)
+    name = f"{chunk.target}-R{chunk.replica}-{fingerprint(chunk.frames.tolist())}{JOURNAL_SUFFIX}"
+    made, without = provenance(job.protocol, platform), 0
+    for row in _rows(chunk, results, job.protocol):
+        add_to_journal(job.parts / name, row, made)
+        without += row["status"] not in FINISHED
+    return len(chunk.frames), without
+
+
+def _rows(
+    chunk: Chunk, results: Iterable[FrameEnergy], protocol: EnergyProtocol
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the label table, each when its energy is there."""
     known = chunk.structure if isinstance(chunk.structure, CompleteStructure) else None
     notes = known.notes if known else ()
-    results = [r._replace(reason="; ".join(filter(None, (r.reason, *notes)))) for r in results]
-    rows = [
-        {
+    for frame, xyz, result in zip(chunk.frames, chunk.xyz_angstrom, results, strict=True):
+        yield {
             "target": chunk.target,
             "replica": chunk.replica,
             "frame": int(frame),
             **result._asdict(),
+            "reason": "; ".join(filter(None, (result.reason, *notes))),
             "n_residues": known.n_residues if known else 0,
             "built_fraction": known.built_fraction if known else np.nan,
             "topology_hash": known.topology_hash if known else "",
-            "protocol_hash": job.protocol.hash,
+            "protocol_hash": protocol.hash,
             "frame_hash": frame_hash(xyz),
         }
-        for frame, xyz, result in zip(chunk.frames, chunk.xyz_angstrom, results, strict=True)
-    ]
-    name = f"{chunk.target}-R{chunk.replica}-{fingerprint(chunk.frames.tolist())}.parquet"
-    write_labels(job.parts / name, labels_from_rows(rows, provenance(job.protocol, platform)))
-    return len(rows), sum(result.status not in FINISHED for result in results)
 
 
-def _energies(chunk: Chunk, job: Job) -> tuple[list[FrameEnergy], str]:
+def _energies(chunk: Chunk, job: Job) -> tuple[Iterable[FrameEnergy], str]:
     """Return results for all frames, and the platform; whatever goes wrong is in the rows."""
     count = len(chunk.frames)
     if not isinstance(chunk.structure, CompleteStructure):
@@ -106,11 +114,12 @@ def _energies(chunk: Chunk, job: Job) -> tuple[list[FrameEnergy], str]:
         target = _target_energy(chunk.structure, job)
     except UserError as error:
         return [FrameEnergy.without("failed", str(error).split("\n")[0])] * count, "none"
-    results = label_frames(target, chunk.xyz_angstrom)
-    named = [
+    named = (
         result._replace(reason=fault) if fault and result.status == "skipped" else result
-        for result, fault in zip(results, chunk.faults, strict=True)
-    ]
+        for result, fault in zip(
+            label_frames(target, chunk.xyz_angstrom), chunk.faults, strict=True
+        )
+    )
     return named, target.platform
 
 
@@ -126,14 +135,16 @@ def _target_energy(structure: CompleteStructure, job: Job) -> TargetEnergy:
     )
 
 
-def label_frames(target: TargetEnergy, xyz_angstrom: NDArray[np.floating]) -> list[FrameEnergy]:
-    """Label frames `[F, N, 3]` whose atoms fill the target's structure."""
+def label_frames(target: TargetEnergy, xyz_angstrom: NDArray[np.floating]) -> Iterator[FrameEnergy]:
+    """Label frames `[F, N, 3]` whose atoms fill the target's structure, one by one."""
     structure = target.structure
     if xyz_angstrom.shape[1] != structure.input_atoms:
         found, expected = xyz_angstrom.shape[1], structure.input_atoms
         reason = f"frame has {found} atoms, its topology {expected}"
-        return [FrameEnergy.without("skipped", reason)] * len(xyz_angstrom)
-    return [target.label(xyz_nm) for xyz_nm in structure.fill(xyz_angstrom)]
+        yield from [FrameEnergy.without("skipped", reason)] * len(xyz_angstrom)
+        return
+    for xyz_nm in structure.fill(xyz_angstrom):
+        yield target.label(xyz_nm)
 
 
 def provenance(protocol: EnergyProtocol, platform: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import openmm
 import pytest
 from click.testing import CliRunner
 from openmm import unit
+from toy_plugin import program_with
 
 from protenix_eba.cli.label import label
 from protenix_eba.core.errors import UserError
@@ -154,16 +154,6 @@ def test_unknown_choices_are_told_with_the_known(
         assert isinstance(result.exception, UserError) and message in str(result.exception)
 
 
-PLUGIN = """
-from protenix_eba.host.environment import Plugin
-
-
-def register():
-    import toy_energy
-
-
-plugin = Plugin("toy", register=register)
-"""
 TOY = '''
 from protenix_eba.energy.functions import ENERGIES, python_system
 
@@ -182,22 +172,10 @@ def test_a_plugin_brings_an_energy_function_to_all_processes(
     tmp_path: Path,
 ) -> None:
     """As installed: in processes of their own, with workers, minimised to the known minimum."""
-    site = tmp_path / "site"
-    (site / "toy_energy-1.0.dist-info").mkdir(parents=True)
-    (site / "toy_energy.py").write_text(TOY)
-    (site / "toy_plugin.py").write_text(PLUGIN)
-    metadata = "Metadata-Version: 2.1\nName: toy-energy\nVersion: 1.0\n"
-    (site / "toy_energy-1.0.dist-info" / "METADATA").write_text(metadata)
-    points = "[protenix.plugins]\ntoy = toy_plugin:plugin\n"
-    (site / "toy_energy-1.0.dist-info" / "entry_points.txt").write_text(points)
-    program = (
-        f"import sys; sys.path.insert(0, {str(site)!r}); "
-        "from protenix_eba.cli.main import run; sys.exit(run(sys.argv[1:]))"
-    )
     out = tmp_path / "l.parquet"
     words = ["label", "--input", str(DEMO / "grgds"), "--out", str(out), "--stride", "150"]
     words += ["--plugin", "toy", "--energy", "harmonic", "--tolerance", "1e-3", "--jobs", "2"]
-    command = [sys.executable, "-c", program, *words]
+    command = [*program_with(tmp_path / "site", TOY), *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     labels = read_labels(out)

@@ -10,7 +10,6 @@ import pickle
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,12 +24,14 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from toy_plugin import program_with
 
 from protenix_eba.cli.label import label
 from protenix_eba.cli.main import run
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.sharding import Shard
 from protenix_eba.energy.functions import ENERGIES, python_system
+from protenix_eba.energy.journal import add_to_journal, read_journal
 from protenix_eba.energy.label import Workers, label_targets
 from protenix_eba.energy.protocol import PROTOCOLS
 from protenix_eba.energy.report import label_quality
@@ -65,7 +66,7 @@ def test_few_frames_are_shared_out_to_all_processes(
         tmp_path, tmp_path / "l.parquet", AS_IS,
         choice=FrameChoice(per_target=5), workers=Workers(jobs=2),
     )  # fmt: skip
-    assert sorted(len(read_labels(path)) for path in parts) == [2, 3]
+    assert sorted(len(read_journal(path)) for path in parts) == [2, 3]
 
 
 def test_a_structure_is_prepared_once_for_all_processes(tmp_path: Path) -> None:
@@ -130,35 +131,78 @@ def test_share_is_read_or_refused(text: str) -> None:
     assert [int(word) for word in text.split("/")] == [shard.index, shard.count]
 
 
+SLOW = '''
+import hashlib
+import os
+import time
+
+from protenix_eba.energy.functions import ENERGIES, python_system
+
+
+@ENERGIES.register("slow")
+def slow(topology, protocol, constrained):
+    """Half k r^2; the file BEGUN gets a line for each evaluation, the same for the same frame."""
+    def compute(xyz_nm):
+        with open(os.environ["BEGUN"], "a") as file:
+            file.write(hashlib.sha256(xyz_nm.tobytes()).hexdigest() + "\\n")
+        time.sleep(0.02)
+        return 50.0 * float((xyz_nm**2).sum()), -100.0 * xyz_nm
+    return python_system(topology, compute)
+'''
+
+
 @pytest.mark.slow
-def test_killed_run_goes_on_to_the_same_table(tmp_path: Path) -> None:
-    """SIGKILL as soon as something is written, at no moment of the program's choosing."""
-    whole = tmp_path / "whole.parquet"
-    words = [
-        "label",
-        "--input",
-        str(DEMO / "grgds"),
-        "--no-minimize",
-        "--jobs",
-        "2",
-        "--stride",
-        "3",
-    ]
-    assert run([*words, "--out", str(whole)]) == 0
-    out = tmp_path / "l.parquet"
-    code = f"from protenix_eba.cli.main import run; run({[*words, '--out', str(out)]!r})"
-    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
-    parts = tmp_path / "l.parquet.parts"
-    while process.poll() is None and not any(parts.glob("[!.]*.parquet")):
+@pytest.mark.skipif(not hasattr(openmm, "PythonForce"), reason="OpenMM without PythonForce")
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_killed_run_loses_a_frame_of_each_process_and_goes_on_to_the_same_table(
+    tmp_path: Path, jobs: int
+) -> None:
+    """SIGKILL at no moment of the program's choosing, within chunks."""
+    program = program_with(tmp_path / "site", SLOW)
+    words = ["label", "--input", str(DEMO / "grgds"), "--no-minimize", "--stride", "5"]
+    words += ["--plugin", "toy", "--energy", "slow", "--jobs", str(jobs)]
+    whole, out, begun = (tmp_path / name for name in ("whole.parquet", "l.parquet", "begun"))
+    environment = {**os.environ, "BEGUN": str(begun)}
+    killed = [*program, *words, "--out", str(out)]
+    process = subprocess.Popen(killed, start_new_session=True, env=environment)
+    while process.poll() is None and not (begun.exists() and len(_lines(begun)) > 26):
         time.sleep(0.01)
-    killed = process.poll() is None
+    assert process.poll() is None
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert killed and not out.exists()
-    result = CliRunner().invoke(label, [*words[1:], "--out", str(out)])
-    assert result.exit_code == 0, result.output
-    assert _text(read_labels(out)) == _text(read_labels(whole))
-    assert not parts.exists()
+    assert not out.exists()
+    kept = sum(map(len, LabelFiles.beside(out).read()))
+    assert 0 <= len(set(_lines(begun))) - kept <= jobs
+    told = [
+        subprocess.run(
+            [*program, *words, "--out", str(path)],
+            env=environment, check=True, capture_output=True, text=True,
+        ).stderr
+        for path in (whole, out)
+    ]  # fmt: skip
+    labels = read_labels(out)
+    assert f"{len(labels) - kept} computed now" in told[1]
+    assert _text(labels) == _text(read_labels(whole))
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().split("\n")[:-1]
+
+
+def test_a_row_that_is_cut_anywhere_is_left_out_and_others_are_not(tmp_path: Path) -> None:
+    rows = _rows(np.array([1.5, math.nan, -2.25]), math.nan, 1)
+    path = tmp_path / "l.jsonl"
+    for row in rows[:2]:
+        add_to_journal(path, row, {"platform": "CPU"})
+    both = path.read_bytes()
+    for end in range(len(both)):
+        path.write_bytes(both[:end])
+        add_to_journal(path, rows[2], {"platform": "CPU"})
+        expected = [rows[2]] if end < both.rindex(b"\n") else [rows[0], rows[2]]
+        found = read_journal(path)
+        assert _text(found) == _text(labels_from_rows(expected, {}))
+        assert found.provenance == {"platform": "CPU"}
 
 
 @pytest.mark.parametrize(("backend", "package"), [("dask", "distributed"), ("ray", "ray")])
