@@ -3,7 +3,7 @@
 98 % of an OpenMM CPU evaluation of CHARMM36 + GBn2 is the CustomGBForce, which interprets its
 formulas pair by pair. `accelerate` replaces it by the C routine `gbn2.c`, and folds the
 Lennard-Jones tables into the NonbondedForce, which is vectorised. Forces and energies stay the
-same (checked against OpenMM on the first structure of each target); only the time changes.
+same (`energy.self_check` compares them with OpenMM's for each target); only the time changes.
 Amber's force fields have no such tables and take the C routine alone.
 """
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from protenix_eba.core.files import sha256_of_file
 
-__all__ = ["accelerate", "c_compiler", "can_accelerate"]
+__all__ = ["accelerate", "c_compiler", "cache_folder", "can_accelerate", "routine_file"]
 
 Compute = Callable[[Any], tuple[float, NDArray[np.float64]]]
 
@@ -45,22 +45,39 @@ def c_compiler() -> str | None:
     return shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
 
+def cache_folder() -> Path:
+    """Return the folder of the compiled routine and of what is known about it."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "protenix-eba"
+
+
 @functools.cache
-def _library() -> ctypes.CDLL | None:
-    """Load the compiled routine, built once for each source version into the user cache."""
+def routine_file() -> Path | None:
+    """Return the compiled routine, built once for each source version; None where it cannot be."""
     compiler = c_compiler()
     source = importlib.resources.files("protenix_eba.energy").joinpath("gbn2.c")
     with importlib.resources.as_file(source) as path:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "protenix-eba"
-        target = cache / f"gbn2-{sha256_of_file(path)[:12]}-{os.uname().nodename}.so"
+        name = f"gbn2-{sha256_of_file(path)[:12]}-{os.uname().nodename}.so"
+        target = cache_folder() / name
         try:
             if not target.is_file():
                 if compiler is None:
                     return None
                 _compile(compiler, path, target)
-            library = ctypes.CDLL(str(target))
         except (OSError, subprocess.SubprocessError):
             return None
+    return target
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    """Load the compiled routine."""
+    path = routine_file()
+    try:
+        library = ctypes.CDLL(str(path)) if path else None
+    except OSError:
+        return None
+    if library is None:
+        return None
     doubles, floats, number = _DOUBLES, _FLOATS, ctypes.c_float
     library.gbn2.argtypes = [
         ctypes.c_int, doubles, floats, _INTS, ctypes.c_int, floats, floats,

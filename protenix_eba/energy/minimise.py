@@ -78,22 +78,20 @@ class SystemInContext:
         Args:
             among: `[M]` the atoms to look at; all when None.
         """
-        norms = np.linalg.norm(self._forces(self.context.getState(getForces=True)), axis=1)
+        norms = np.linalg.norm(self.forces_kj_mol_nm(), axis=1)
         atom = int((norms if among is None else np.where(among, norms, 0.0)).argmax())
         return atom, float(norms[atom]) if among is None or among[atom] else 0.0
 
-    @staticmethod
-    def _forces(state: Any) -> NDArray[np.float64]:
-        """Return the forces `[M, 3]`, kJ/mol/nm."""
+    def forces_kj_mol_nm(self) -> NDArray[np.float64]:
+        """Return the forces `[M, 3]` at the set positions."""
+        state = self.context.getState(getForces=True)
         per_nm = unit.kilojoule_per_mole / unit.nanometer
         return np.array(state.getForces(asNumpy=True).value_in_unit(per_nm))
 
     def rms_force_kj_mol_nm(self) -> float:
         """Root mean square force component at the set positions, less what constraints balance."""
-        state = self.context.getState(getForces=True, getPositions=True)
-        forces = self._forces(state)
-        xyz_nm = np.array(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
-        return float(np.sqrt(np.mean(self._unbalanced(forces, xyz_nm) ** 2)))
+        unbalanced = self._unbalanced(self.forces_kj_mol_nm(), self.positions_nm())
+        return float(np.sqrt(np.mean(unbalanced**2)))
 
     def _unbalanced(
         self, forces: NDArray[np.float64], xyz_nm: NDArray[np.float64]

@@ -23,15 +23,14 @@ from protenix_eba.energy.checks import (
     torn_bond,
 )
 from protenix_eba.energy.functions import FORCE_FIELD, create_system
-from protenix_eba.energy.minimise import Minimiser, OutOfTime, system_in_context
+from protenix_eba.energy.minimise import Minimiser, OutOfTime
 from protenix_eba.energy.protocol import EnergyProtocol
+from protenix_eba.energy.self_check import checked
 from protenix_eba.energy.structure import CompleteStructure
 
 __all__ = ["FrameEnergy", "TargetEnergy"]
 
 _MAX_MOVE_ANGSTROM: Final = 5.0
-# The compiled evaluation must give OpenMM's own energy this closely, kJ/mol.
-_SAME_ENERGY_KJ_MOL: Final = 0.05
 # Starts of repeats differ by what rounding could do; that of the second attempt by enough to
 # leave a place where the minimiser got stuck.
 _ROUNDING_NM: Final = 1e-6
@@ -130,13 +129,13 @@ class TargetEnergy:
         self._undisturbed = structure.undisturbed()
         name = _platform_name(platform)
         rigid = create_system(structure.topology, protocol, constrained=True)
-        accelerated = name == "CPU" and _accelerates(rigid, structure)
-        self.platform = "CPU, gbn2.c" if accelerated else name
+        compiled = checked(rigid, structure, protocol) if name == "CPU" else None
+        self.platform = "CPU, gbn2.c" if compiled is not None else name
         free = None
         if protocol.minimise and protocol.free_stage and rigid.getNumConstraints():
             free = create_system(structure.topology, protocol, constrained=False)
-        if accelerated:
-            rigid = fast.accelerate(rigid)
+        if compiled is not None:
+            rigid = compiled
             free = fast.accelerate(free) if free is not None else None
         self._minimiser = Minimiser(rigid, free, name, protocol)
         self._final = self._minimiser.final
@@ -283,17 +282,3 @@ def _platform_name(platform: str) -> str:
             "use --platform auto, or install OpenMM's plugin for it",
         )
     return platform
-
-
-def _accelerates(system: openmm.System, structure: CompleteStructure) -> bool:
-    """Tell whether the compiled evaluation works and agrees with OpenMM on the reference."""
-    if not fast.can_accelerate():
-        return False
-    try:
-        energies = [
-            system_in_context(candidate, "CPU", 1e-5).energy_kj_mol(structure.reference_nm)
-            for candidate in (system, fast.accelerate(system))
-        ]
-    except (ValueError, openmm.OpenMMException):
-        return False
-    return abs(energies[0] - energies[1]) < _SAME_ENERGY_KJ_MOL
