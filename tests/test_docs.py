@@ -209,6 +209,7 @@ def checked(words: list[str]) -> str:
 
 
 def parse(words: list[str]) -> None:
+    words = [os.path.expandvars(word) for word in words]
     program, rest = words[0], words[1:]
     if program == "protenix-eba":
         parse_eba(rest)
@@ -316,6 +317,7 @@ def session(tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
     # Ours are there before, for what is imported once registers once.
     load_plugins(["protenix_eba"])[0].register()
     for registry in REGISTRIES:  # what a page registers goes with it

@@ -16,10 +16,12 @@ from protenix_eba.cli.session import (
     load_configuration,
     msa_option,
     plugin_option,
+    shard_option,
 )
 from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
+    from protenix_eba.core.sharding import Shard
     from protenix_eba.host.trunk import Trunk
     from protenix_eba.structures.sequences import Protein
     from protenix_eba.training.data.interfaces import Dataset
@@ -57,13 +59,7 @@ Exit status: 0 all targets have embeddings, 2 unusable input or none has, 3 some
     help="Folder to write to; each protein gets a file NAME.safetensors.",
 )
 @msa_option
-@click.option(
-    "--shard",
-    default="1/1",
-    show_default=True,
-    help="Embed only part i of n of the targets, i from 1 to n, for job arrays. All parts may "
-    "write into the same folder.",
-)
+@shard_option("All parts write into the same folder.")
 def embed(
     config_path: Path,
     plugins: tuple[str, ...],
@@ -71,7 +67,7 @@ def embed(
     input_path: Path,
     out: Path,
     msa_path: Path | None,
-    shard: str,
+    shard: Shard | None,
 ) -> None:
     """Run the frozen trunk once for each sequence and keep its embeddings and features.
 
@@ -81,12 +77,12 @@ def embed(
     """
     from protenix_eba.core.files import make_folder
     from protenix_eba.core.progress import tell
-    from protenix_eba.core.sharding import Shard
     from protenix_eba.host.msa import MsaFiles
 
-    part = Shard.parse(shard)
     configs = load_configuration(config_path, plugins)
-    targets = dict(part.of(list(_targets(input_path, configs).items())))
+    targets = _targets(input_path, configs)
+    if shard:
+        targets = dict(shard.of(list(targets.items())))
     msas = MsaFiles(msa_path)
     tell(f"embedding {len(targets)} targets: {msas}")
     from protenix_eba.host.trunk import Trunk

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from protenix_eba.cli.evaluation_output import write_outputs
-from protenix_eba.cli.session import plugin_option
+from protenix_eba.cli.session import exit_with_failures, plugin_option, shard_option
 from protenix_eba.cli.status import SOME_FAILED
 from protenix_eba.cli.suites import answer
 from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
+    from protenix_eba.core.sharding import Shard
     from protenix_eba.energy.table import EnergyLabels
     from protenix_eba.eval.metrics.additions import ModelEnergies
     from protenix_eba.eval.metrics.energies import TargetEnergies
@@ -115,6 +116,7 @@ _PATH = click.Path(path_type=Path)
     help="Folder of the training run that made the model, to plot its curves.",
 )
 @plugin_option
+@shard_option("Afterwards the same command without --shard puts the parts together.")
 def evaluate(
     reference: Path,
     samples: Sequence[Path],
@@ -131,6 +133,7 @@ def evaluate(
     labels: Path | None,
     training: Path | None,
     plugins: tuple[str, ...],
+    shard: Shard | None,
 ) -> int:
     """Compare a model's sampled ensembles with MD, after AlphaFlow's protocol.
 
@@ -146,7 +149,7 @@ def evaluate(
     _refuse_other_results(out, suite_name)
     only_atlas = {
         "--label": label, "--compat": compat, "--labels": labels, "--training": training,
-        "--jobs": jobs if jobs > 1 else None,
+        "--jobs": jobs if jobs > 1 else None, "--shard": shard,
     }  # fmt: skip
     _refuse_given(suite_name, {"--set": changes} if suite_name == ATLAS else only_atlas)
     wanted = _names(targets) if targets else None
@@ -158,6 +161,7 @@ def evaluate(
             "--weights and --labels: the energies of samples are not weighted",
             "give one of them: weights are for the metrics of structures",
         )
+    from protenix_eba.core.progress import tell
     from protenix_eba.eval.evaluate import evaluate as run
     from protenix_eba.eval.models import compare_evaluations
     from protenix_eba.eval.one_target import TargetSettings
@@ -175,7 +179,12 @@ def evaluate(
         jobs=jobs,
         sources={"MD energies": labels, "training": training},
         prepare=partial(use_plugins, plugins),
+        shard=shard,
     )
+    if shard:
+        tell(f"{out}: {len(result.targets)} targets of this part are evaluated")
+        exit_with_failures(result.failed, len(result.targets) + len(result.failed))
+        return 0
     write_outputs(compare_evaluations([result]), out, stem="metrics")
     return SOME_FAILED if result.failed else 0
 

@@ -11,12 +11,13 @@ import click
 from protenix_eba.cli.frame_options import frame_options
 from protenix_eba.cli.label_tables import import_csv, merge, report
 from protenix_eba.cli.numbers import Number, NumberRange
-from protenix_eba.cli.session import plugin_option
+from protenix_eba.cli.session import plugin_option, shard_option
 from protenix_eba.cli.status import SOME_FAILED
 from protenix_eba.energy.choices import BACKENDS
 from protenix_eba.energy.protocol import PROTOCOLS
 
 if TYPE_CHECKING:
+    from protenix_eba.core.sharding import Shard
     from protenix_eba.energy.label import LabelReport
     from protenix_eba.energy.table import EnergyLabels
     from protenix_eba.structures.frame_choice import FrameChoice
@@ -121,12 +122,7 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories fail
               show_default=True, help="Where the processes run: loky on this machine, dask or ray "
                                  "on a cluster.")  # fmt: skip
 @click.option("--scheduler", metavar="ADDRESS", help="Address of a running dask or ray cluster.")
-@click.option(
-    "--shard",
-    metavar="i/n",
-    help="Label only part i of n of the targets, i from 1 to n, for job arrays. Afterwards "
-    "`protenix-eba label merge` puts the parts together.",
-)
+@shard_option("Afterwards `protenix-eba label merge` puts the parts together.")
 @click.option("--platform", default="auto", show_default=True,
               help="OpenMM platform, such as CPU or CUDA; auto takes CUDA where there is one, "
               "else CPU.")  # fmt: skip
@@ -156,7 +152,7 @@ def frames(
     jobs: int,
     backend: str,
     scheduler: str | None,
-    shard: str | None,
+    shard: Shard | None,
     platform: str,
     frame_timeout_s: float,
     choice: FrameChoice,
@@ -166,7 +162,6 @@ def frames(
     **changes: Any,
 ) -> None:
     """Give every frame of MD trajectories a CHARMM36 + GBn2 energy after minimisation."""
-    from protenix_eba.core.sharding import Shard
     from protenix_eba.energy.label import Workers, label_targets
     from protenix_eba.energy.protocol import customised, protocol_by_name
     from protenix_eba.energy.table import read_labels, write_csv
@@ -187,7 +182,7 @@ def frames(
             frame_timeout_s=frame_timeout_s,
             prepare=partial(use_plugins, plugins),
         ),
-        shard=Shard.parse(shard) if shard else None,
+        shard=shard,
         name=name,
     )
     if csv_path:

@@ -17,9 +17,11 @@ from protenix_eba.cli.session import (
     load_configuration,
     msa_option,
     plugin_option,
+    shard_option,
 )
 from protenix_eba.cli.status import SOME_FAILED
 from protenix_eba.core.errors import UserError
+from protenix_eba.core.sharding import Shard
 from protenix_eba.sampling.settings import PRESETS, SamplerSettings
 
 
@@ -36,7 +38,8 @@ Several models, into runs/samples/sft and runs/samples/eba:
     protenix-eba sample ... --out runs/samples \\
         --checkpoint sft=runs/sft/model.pt --checkpoint eba=runs/eba/model.pt
 
-A second run continues where the first was stopped; with a larger -n it adds samples.
+A second run continues where the first was stopped; with a larger -n it adds samples. A job array
+takes a share of the sequences in each job: --shard "$SLURM_ARRAY_TASK_ID/8"
 
 Exit status: 0 all sequences are sampled, 2 unusable input or none is, 3 some failed or have fewer
 samples than asked for."""
@@ -151,6 +154,7 @@ samples than asked for."""
     help="Folder that `protenix-eba embed` wrote. The trunk runs only for proteins that it lacks.",
 )
 @msa_option
+@shard_option("All parts write into the same folder, each protein by itself.")
 @click.option(
     "--split-cif",
     is_flag=True,
@@ -202,6 +206,7 @@ def sample(
     precision: str,
     embeddings: Path | None,
     msa_path: Path | None,
+    shard: Shard | None,
     relax: bool,
     jobs: int,
     head: str | None,
@@ -223,6 +228,8 @@ def sample(
 
     models = _models(checkpoints, out)
     proteins = read_proteins(input_path)
+    if shard:
+        proteins = shard.of(proteins)
     chosen_seed = (read_seed(input_path) or 0) if seed is None else seed
     msas = MsaFiles(msa_path) if msa_path else None
     stored = f"embeddings from {embeddings}, else " if embeddings else ""

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from protenix_eba.cli.status import SOME_FAILED, UNUSABLE_INPUT
+from protenix_eba.core.sharding import Shard
 
 __all__ = [
     "config_option",
@@ -17,6 +18,7 @@ __all__ = [
     "load_configuration",
     "msa_option",
     "plugin_option",
+    "shard_option",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -71,6 +73,20 @@ def msa_option(function: F) -> F:
         "protein, a folder that Protenix's own search wrote (pairing.a3m, non_pairing.a3m), or a "
         "single a3m file.  [default: none]",
     )(function)
+
+
+def shard_option(then: str) -> Callable[[F], F]:
+    """Add the option `--shard i/n`; the command gets it as a `Shard`, or None for all targets.
+
+    Args:
+        then: What becomes of the parts, for the help.
+    """
+    return click.option(
+        "--shard",
+        metavar="i/n",
+        callback=lambda context, option, value: value and Shard.parse(value),
+        help="Take only part i of n of the targets, i from 1 to n, for job arrays. " + then,
+    )
 
 
 def exit_with_failures(failures: Mapping[str, str], n_targets: int) -> None:

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import fingerprint, make_folder
 from protenix_eba.core.progress import track
+from protenix_eba.core.sharding import Shard
 from protenix_eba.eval.catalogue import plugin_metrics
 from protenix_eba.eval.metrics.additions import ModelEnergies, add_energies
 from protenix_eba.eval.one_target import TargetSettings, evaluate_target
@@ -68,6 +69,7 @@ def evaluate(
     targets: Collection[str] | None = None,
     weights: Path | None = None,
     jobs: int = 1,
+    shard: Shard | None = None,
     sources: Mapping[str, Path | None] | None = None,
     prepare: Callable[[], object] | None = None,
 ) -> Evaluation:
@@ -87,6 +89,7 @@ def evaluate(
             them have samples: a reference may hold other splits.
         weights: File of the conformations' weights; of equal weight without it.
         jobs: Processes.
+        shard: Evaluate this share of the targets only, and leave `metrics.json` to a run without.
         sources: Further inputs to name in the settings.
         prepare: Called in each process before its work; it registers what plugins bring.
 
@@ -109,9 +112,14 @@ def evaluate(
     out_dir = Path(out_dir)
     inputs = _Inputs.find(reference, samples, weights)
     wanted, not_evaluated = inputs.wanted(targets)
+    if shard:
+        wanted = shard.of(wanted)
     make_folder(out_dir / "targets")  # before hours of work rather than after
     rest = (settings, energies, out_dir, prepare)
     results, reasons = _evaluate_all(inputs, wanted, jobs, *rest)
+    if not results and not shard:
+        shown = "\n".join(f"{name}: {why}" for name, why in list(reasons.items())[:4])
+        raise UserError(f"no target could be evaluated:\n{shown}")
     evaluation = Evaluation(
         label=label,
         targets=results,
@@ -123,7 +131,8 @@ def evaluate(
         ),
         versions=_versions(),
     )
-    evaluation.write(out_dir)
+    if not shard:
+        evaluation.write(out_dir)
     return evaluation
 
 
@@ -136,11 +145,7 @@ def _evaluate_all(
     out_dir: Path,
     prepare: Callable[[], object] | None,
 ) -> tuple[dict[str, TargetResult], dict[str, str]]:
-    """Evaluate all targets; return the result of each, or why it has none.
-
-    Raises:
-        UserError: Not one target could be evaluated.
-    """
+    """Evaluate all targets; return the result of each, or why it has none."""
     reasons = {name: fault for name in wanted if (fault := inputs.fault(name))}
     tasks = {
         name: _task(
@@ -151,9 +156,6 @@ def _evaluate_all(
     }
     reasons |= _run(tasks, jobs)
     results = {name: require_target(tasks[name].path) for name in wanted if name not in reasons}
-    if not results:
-        shown = "\n".join(f"{name}: {why}" for name, why in list(reasons.items())[:4])
-        raise UserError(f"no target could be evaluated:\n{shown}")
     return results, reasons
 
 
@@ -314,7 +316,7 @@ def _evaluate(task: _Task) -> tuple[str, str]:
 def _notes(results: Mapping[str, TargetResult], failed: Mapping[str, str]) -> list[str]:
     notes = []
     sizes = sorted({int(t.counts["n_samples"]) for t in results.values()})
-    if sizes != [ALPHAFLOW_N_SAMPLES]:
+    if sizes and sizes != [ALPHAFLOW_N_SAMPLES]:
         shown = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
         notes.append(
             f"{shown} conformations for each target. Published tables use {ALPHAFLOW_N_SAMPLES}, "

@@ -188,6 +188,34 @@ def test_processes_change_no_number(found: Any, data: Path, tmp_path: Path) -> N
     assert one == two
 
 
+def test_shards_together_are_the_whole(
+    found: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run that puts them together computes nothing; of five shards of three two are empty."""
+    words = ["evaluate", "--reference", str(data / "md"), "--samples", str(data / "base")]
+    words += ["--label", "m", "--out"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run([*words, str(whole)]) == 0
+    for number in (2, 5, 1, 3, 4):
+        assert run([*words, str(parts), "--shard", f"{number}/5"]) == 0
+        assert [path.name for path in parts.iterdir()] == ["targets"]
+    monkeypatch.setattr(runner, "evaluate_target", None)
+    assert run([*words, str(parts)]) == 0
+    assert written(parts) == written(whole)
+
+
+def test_a_share_without_any_result_has_the_exit_status_of_unusable_input(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "names.txt").write_text("nobody\npep_one\n")
+    words = ["evaluate", "--reference", str(data / "md"), "--samples", str(data / "base")]
+    words += ["--targets", str(tmp_path / "names.txt"), "--out", str(tmp_path / "out"), "--shard"]
+    assert run([*words, "1/2"]) == 2
+    assert "failed: nobody: no samples of this target" in capsys.readouterr().err
+    assert run([*words, "2/2"]) == 0
+    assert run([*words, "1/1"]) == 3
+
+
 def test_a_plugins_metric_reaches_all_processes_and_is_an_input_of_the_results(
     found: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -232,6 +232,20 @@ def test_batch_size_does_not_change_samples_and_a_second_run_keeps_them(command,
     assert (tmp_path / "5/short/short.xtc").stat().st_mtime_ns == before
 
 
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+def test_shards_together_are_the_whole_byte_for_byte(command, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    words = [*command, "-n", "3", "--batch", "2", "--out"]
+    assert run([*words, str(whole)]) == 0
+    for number, names in ((3, set()), (2, {"other"}), (1, {"other", "short"})):
+        assert run([*words, str(parts), "--shard", f"{number}/3"]) == 0  # of three, one is empty
+        assert {path.name for path in parts.iterdir()} == names
+    assert contents(parts) == contents(whole)
+
+
 def test_options_win_over_a_preset_and_the_json_gives_seed_and_copies(command, tmp_path):
     chains = [{"proteinChain": {"sequence": "GAG", "count": 2}}]
     query = tmp_path / "dimer.json"
