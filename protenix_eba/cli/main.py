@@ -82,7 +82,8 @@ def run(argv: Sequence[str]) -> int:
     """
     try:
         with sigterm_interrupts():
-            status = cli.main(list(argv), prog_name="protenix-eba", standalone_mode=False)
+            words = list(argv)  # also for a command that runs itself in several processes
+            status = cli.main(words, prog_name="protenix-eba", standalone_mode=False, obj=argv)
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         return UNUSABLE_INPUT

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from protenix_eba.cli.numbers import Number, NumberRange
+from protenix_eba.cli.processes import in_processes, processes_option
 from protenix_eba.cli.sample_models import Job, Report, sample_with
 from protenix_eba.cli.session import (
     config_option,
@@ -154,6 +155,7 @@ samples than asked for."""
     help="Folder that `protenix-eba embed` wrote. The trunk runs only for proteins that it lacks.",
 )
 @msa_option
+@processes_option
 @shard_option("All parts write into the same folder, each protein by itself.")
 @click.option(
     "--split-cif",
@@ -184,7 +186,7 @@ samples than asked for."""
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="With --relax: number of processes.",
+    help="With --relax: number of processes that minimise, for each of --processes.",
 )
 @click.option(
     "--head",
@@ -207,6 +209,7 @@ def sample(
     embeddings: Path | None,
     msa_path: Path | None,
     shard: Shard | None,
+    processes: int,
     relax: bool,
     jobs: int,
     head: str | None,
@@ -215,7 +218,7 @@ def sample(
     steps: int,
     sampler: str,
     **schedule: float | None,
-) -> None:
+) -> int:
     """Sample ensembles from sequences alone: NAME/NAME.pdb and NAME/NAME.xtc.
 
     NAME/NAME.json says how they were made, and which samples are invalid. Ensembles that are there
@@ -227,6 +230,8 @@ def sample(
     from protenix_eba.structures.sequences import read_proteins, read_seed
 
     models = _models(checkpoints, out)
+    if processes > 1:
+        return in_processes(click.get_current_context().obj, shard, processes)
     proteins = read_proteins(input_path)
     if shard:
         proteins = shard.of(proteins)
@@ -252,6 +257,7 @@ def sample(
     for folder, path in models.items():
         sample_with(job, path, folder, report)
     _exit_with(report, len(proteins) * len(models))
+    return 0
 
 
 def _exit_with(report: Report, n_ensembles: int) -> None:

@@ -36,6 +36,15 @@ class Shard:
             )
         return cls(int(match[1]), int(match[2]))
 
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def split(self, count: int) -> list[Shard]:
+        """Return the shares of this share, each as a share of the whole."""
+        return [
+            Shard(self.index + self.count * number, self.count * count) for number in range(count)
+        ]
+
     def of(self, items: Sequence[T]) -> list[T]:
         """Return every n-th item, so that n jobs share all items, each once."""
         return list(items[self.index - 1 :: self.count])

@@ -246,6 +246,29 @@ def test_shards_together_are_the_whole_byte_for_byte(command, tmp_path):
     assert contents(parts) == contents(whole)
 
 
+@pytest.mark.slow
+def test_two_processes_make_what_one_makes_byte_for_byte(command, tmp_path, capfd):
+    """And within a share of an array of jobs."""
+    words = [*command, "-n", "3", "--batch", "2", "--out"]
+    assert run([*words, str(tmp_path / "one")]) == 0
+    capfd.readouterr()
+    assert run([*words, str(tmp_path / "two"), "--processes", "2"]) == 0
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+    lines = capfd.readouterr().err.splitlines()
+    assert {line[:3] for line in lines} == {"1: ", "2: "}
+    assert run([*words, str(tmp_path / "part"), "--processes", "2", "--shard", "2/2"]) == 0
+    assert [path.name for path in (tmp_path / "part").iterdir()] == ["other"]
+
+
+@pytest.mark.slow
+def test_what_ends_all_processes_has_the_exit_status_of_one(command, tmp_path, capfd):
+    broken = tmp_path / "broken.pt"
+    broken.write_bytes(b"nothing")
+    words = ["--checkpoint", str(broken), "--out", str(tmp_path / "out"), "--processes", "2"]
+    assert run([*command[:5], *command[7:], *words]) == 2
+    assert capfd.readouterr().err.count(f"error: {broken}") == 2
+
+
 def test_options_win_over_a_preset_and_the_json_gives_seed_and_copies(command, tmp_path):
     chains = [{"proteinChain": {"sequence": "GAG", "count": 2}}]
     query = tmp_path / "dimer.json"
