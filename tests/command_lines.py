@@ -38,7 +38,9 @@ def commands(code: str) -> list[list[str]]:
 def parse(words: list[str]) -> None:
     words = [os.path.expandvars(word) for word in words]
     program, rest = words[0], words[1:]
-    if program == "protenix-eba":
+    if words[:2] == ["protenix-eba", "train"]:
+        resolve(["--plugin", "protenix_eba", *words[2:]])
+    elif program == "protenix-eba":
         parse_eba(rest)
     elif program == "protenix-train":
         resolve(rest)

@@ -23,6 +23,7 @@ VERBS: Final = {
     "import": "Bring MD trajectories into the layout that all commands read.",
     "label": "Compute the energies of trajectory frames with a force field.",
     "embed": "Store trunk embeddings, so that training skips the trunk.",
+    "train": "Train: another name for `protenix-train --plugin protenix_eba`.",
     "sample": "Sample ensembles of conformations from sequences.",
     "evaluate": "Compare a model's sampled ensembles with molecular dynamics.",
     "suites": "List the questions that `evaluate --suite` answers, and what each needs.",

@@ -11,16 +11,24 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+import click
+
 from protenix_eba.cli.status import INTERRUPTED, TERMINATED, UNUSABLE_INPUT
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.signals import Terminated, sigterm_interrupts
 from protenix_eba.host.environment import TRAINERS, HookError, Plugin, load_plugins
-from protenix_eba.plugin_api import Arguments, Trainer, installed_plugins, split_args
+from protenix_eba.plugin_api import (
+    Arguments,
+    Trainer,
+    installed_plugins,
+    plugin_names,
+    split_args,
+)
 
 if TYPE_CHECKING:
     from ml_collections.config_dict import ConfigDict
 
-__all__ = ["host_trainer", "leave", "main", "program", "run", "split"]
+__all__ = ["host_trainer", "leave", "main", "program", "run", "split", "train"]
 
 HELP = """\
 Usage: protenix-train [--plugin NAME[,NAME]] [--config FILE.yaml] [--SECTION.KEY VALUE]...
@@ -37,6 +45,8 @@ Train Protenix, or fine-tune it with what a plugin brings.
   --device-memory GIB   with --dry-run: whether a process fits in so much memory (of the GPU, if
                         there is one), or which key to change and the peak after the change
   -h, --help            this text
+
+`protenix-eba train ...` does what `protenix-train --plugin protenix_eba ...` does.
 
 The key `trainer` chooses who trains. The default is "af3", Protenix's own trainer; a plugin adds
 others, and a recipe for it says for example `trainer: eba`.
@@ -113,33 +123,47 @@ def split(argv: Sequence[str]) -> tuple[Arguments, DryRunOptions | None]:
     return arguments, DryRunOptions(memory)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line asks for; turn failures into an exit status and a message.
+
+    Args:
+        argv: The words after the name of the command; those of this process when None.
 
     Raises:
         SystemExit: Status 2 for unusable input, 130 for an interrupt, 143 for SIGTERM.
     """
+    words = sys.argv[1:] if argv is None else argv
     try:
         with sigterm_interrupts():
-            run(sys.argv[1:])
+            run(words)
     except (UserError, HookError, OSError) as error:
         # A full disk, a folder that cannot be written: the operating system's message says which.
         print(f"error: {error}", file=sys.stderr)
         sys.exit(UNUSABLE_INPUT)
     except KeyboardInterrupt as error:
-        kept = "" if "--dry-run" in sys.argv else "; checkpoints that were written are kept"
+        kept = "" if "--dry-run" in words else "; checkpoints that were written are kept"
         print(f"interrupted{kept}", file=sys.stderr)
         sys.exit(TERMINATED if isinstance(error, Terminated) else INTERRUPTED)
 
 
-def program() -> NoReturn:
-    """Run the command: the entry point of the console script."""
+def program(argv: Sequence[str] | None = None) -> NoReturn:
+    """Do as `main` does and end the process: the entry point of the console script."""
     status = 0
     try:
-        main()
+        main(argv)
     except SystemExit as ended:
         status = int(ended.code or 0)
     leave(status)
+
+
+# A word that click does not know is a key of the configuration, and --help that of protenix-train.
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.option("--plugin", default="", help="Plugins to load besides this package.")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[--SECTION.KEY VALUE]...")
+def train(plugin: str, words: tuple[str, ...]) -> NoReturn:
+    """Do what `protenix-train --plugin protenix_eba` does with the same words."""
+    names = dict.fromkeys(["protenix_eba", *plugin_names(plugin)])
+    program(["--plugin", ",".join(names), *words])
 
 
 def leave(status: int) -> NoReturn:

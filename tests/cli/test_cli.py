@@ -1,6 +1,9 @@
+import os
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import click
@@ -165,6 +168,45 @@ def test_train_prints_errors(call_train, argv, message):
     status, _, err = call_train(*argv)
     assert status == 2
     assert err.startswith(message)
+
+
+def test_train_has_the_other_name_protenix_eba_train():
+    """The same words give the same configuration, with a plugin more and a value that is no key."""
+    words = ["--print-config", "--run_name", "-1", "--eba.n_noise=3"]
+    commands = (
+        ["main", "train", *words],
+        ["main", "train", *words, "--plugin", "protenix_eba"],
+        ["train", "--plugin", "protenix_eba", *words],
+    )
+    printed = [
+        subprocess.run(
+            [sys.executable, "-m", f"protenix_eba.cli.{module}", *rest],
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for module, *rest in commands
+    ]  # fmt: skip
+    assert yaml.safe_load(printed[0])["eba"]["n_noise"] == 3
+    assert printed[0] == printed[1] == printed[2]
+
+
+def test_the_line_of_the_install_page_completes_verbs_and_options():
+    """As bash does it when Tab is pressed."""
+    page = (Path(__file__).parents[2] / "docs" / "install.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^eval .*$", page, re.MULTILINE)
+    script = f"""{line}
+        COMP_WORDS=(protenix-eba "$1" "$2"); COMP_CWORD=$3
+        _protenix_eba_completion protenix-eba
+        echo "${{COMPREPLY[@]}}" """
+    bin_folder = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}"}
+
+    def completed(*words):
+        command = ["bash", "-c", script, "bash", *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    assert completed("la", "", "1") == ["label"]
+    assert completed("sample", "--sh", "2") == ["--shard"]
 
 
 def test_train_runs_the_trainer_that_was_chosen(call_train, monkeypatch):
