@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import click
 
 from protenix_eba.cli.numbers import Number, NumberRange
 from protenix_eba.cli.processes import in_processes, processes_option
-from protenix_eba.cli.sample_models import Job, Report, sample_with
+from protenix_eba.cli.sample_models import Job, Report, model_folders, sample_with
 from protenix_eba.cli.session import (
     config_option,
     exit_with_failures,
@@ -229,7 +228,7 @@ def sample(
     from protenix_eba.host.msa import MsaFiles
     from protenix_eba.structures.sequences import read_proteins, read_seed
 
-    models = _models(checkpoints, out)
+    models = model_folders(checkpoints, out)
     if processes > 1:
         return in_processes(click.get_current_context().obj, shard, processes)
     proteins = read_proteins(input_path)
@@ -269,29 +268,6 @@ def _exit_with(report: Report, n_ensembles: int) -> None:
     exit_with_failures(report.failures, n_ensembles)
     if report.problems:
         raise click.exceptions.Exit(SOME_FAILED)
-
-
-def _models(checkpoints: Sequence[str], out: Path) -> dict[Path, Path]:
-    """Return the output folder of each checkpoint, with the checkpoint's path."""
-    from protenix_eba.core.files import require_file
-
-    if len(checkpoints) == 1 and Path(checkpoints[0]).is_file():
-        return {out: Path(checkpoints[0])}
-    models: dict[Path, Path] = {}
-    for word in checkpoints:
-        has_name = "=" in word and not Path(word).is_file()
-        name, path = word.split("=", 1) if has_name else (Path(word).stem, word)
-        if not name or "/" in name or name.startswith("."):
-            raise UserError(
-                f"--checkpoint {word}: {name!r} cannot name a folder", "write NAME=PATH"
-            )
-        if out / name in models:
-            raise UserError(
-                f"two checkpoints are called {name}: {models[out / name]} and {path}",
-                "name them: --checkpoint NAME=PATH",
-            )
-        models[out / name] = require_file(path, "checkpoint")
-    return models
 
 
 def _settings(

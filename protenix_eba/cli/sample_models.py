@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from protenix_eba.sampling.run import Ensemble, Plan, SamplingRun
     from protenix_eba.structures.sequences import Protein
 
-__all__ = ["Job", "Report", "sample_with"]
+__all__ = ["Job", "Report", "model_folders", "sample_with"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,37 @@ class Report:
 
     failures: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+
+
+def model_folders(checkpoints: Sequence[str], out: Path) -> dict[Path, Path]:
+    """Return the output folder of each checkpoint, with the checkpoint's path.
+
+    Args:
+        checkpoints: Words `PATH` or `NAME=PATH`; a single path alone has `out` itself.
+        out: Folder of them all.
+
+    Raises:
+        UserError: No such file, a name that cannot be a folder's, or two of one name.
+    """
+    from protenix_eba.core.files import require_file
+
+    if len(checkpoints) == 1 and Path(checkpoints[0]).is_file():
+        return {out: Path(checkpoints[0])}
+    models: dict[Path, Path] = {}
+    for word in checkpoints:
+        has_name = "=" in word and not Path(word).is_file()
+        name, path = word.split("=", 1) if has_name else (Path(word).stem, word)
+        if not name or "/" in name or name.startswith("."):
+            raise UserError(
+                f"--checkpoint {word}: {name!r} cannot name a folder", "write NAME=PATH"
+            )
+        if out / name in models:
+            raise UserError(
+                f"two checkpoints are called {name}: {models[out / name]} and {path}",
+                "name them: --checkpoint NAME=PATH",
+            )
+        models[out / name] = require_file(path, "checkpoint")
+    return models
 
 
 def sample_with(job: Job, checkpoint: Path, out: Path, report: Report) -> None:
