@@ -1,8 +1,9 @@
 """The replay buffer on disk: a folder for each refresh, with ordinary ensembles and labels.
 
 `step_0000100/NAME/` is what `protenix-eba sample` writes, `step_0000100/labels.parquet` what
-`protenix-eba label` does, `step_0000100/refresh.json` says that both are whole. `current.json`
-names the refresh that training stands at: a resumed run does not see what its future had left.
+`protenix-eba label` does, `step_0000100/sampled.json` says that the first are whole, `refresh.json`
+that both are. `current.json` names the refresh that training stands at: a resumed run does not see
+what its future had left.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from protenix_eba.energy.table import EnergyLabels, labels_from_rows, read_label
 from protenix_eba.structures.trajectories import Target
 from protenix_eba.training.data.conformers import labels_by_target
 
-__all__ = ["LABELS", "RECORD", "Buffer", "Drawn"]
+__all__ = ["LABELS", "RECORD", "SAMPLED", "Buffer", "Drawn"]
 
 RECORD: Final = "refresh.json"
+SAMPLED: Final = "sampled.json"
 LABELS: Final = "labels.parquet"
 _CURRENT: Final = "current.json"
 _PREFIX: Final = "step_"

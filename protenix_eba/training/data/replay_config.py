@@ -26,6 +26,9 @@ class ReplayConfig(Ranged):
         new_samples: Number of new samples of each target that is sampled.
         targets_per_refresh: How many targets are sampled, those whose samples are oldest first; 0
             for all. Before the first step it is all.
+        asynchronous: Whether samples are labelled by another process while training goes on. They
+            are then trained on one refresh later than without, but for the first ones; training
+            waits at a refresh for the labels of the one before, where they are not done yet.
         max_samples: Size of a target's buffer: the newest so many samples are trained on.
         max_age: Samples that are older than this many optimizer steps are not trained on, but the
             newest ones of each target are; 0 for no limit.
@@ -46,7 +49,7 @@ class ReplayConfig(Ranged):
         protocol: Energy protocol of the samples, a preset of `protenix-eba label`; where MD has a
             share it is that of the MD's labels, whatever stands here.
         energy_function: Registered energy function in the place of a force field; one of a plugin
-            needs `jobs` 1.
+            needs `jobs` 1 and `asynchronous` false.
         force_field: Other force field than the preset's, as for `label`.
         solvent: Likewise.
         jobs: Processes for the energies.
@@ -72,6 +75,7 @@ class ReplayConfig(Ranged):
     refresh_steps: int = 100
     new_samples: int = 16
     targets_per_refresh: int = 0
+    asynchronous: bool = False
     max_samples: int = 64
     max_age: int = 0
     md_share: float = 0.5
@@ -114,8 +118,10 @@ class ReplayConfig(Ranged):
         )
         alike = self.energy != "short" or self.md_share == 0
         self._require("energy", alike, "minimised or strained, as MD is labelled, or md_share 0")
-        alone = not self.energy_function or self.jobs == 1
-        self._require("jobs", alone, "1 with an energy function of a plugin")
+        if self.energy_function:  # which only the process has that loaded the plugin
+            self._require("jobs", self.jobs == 1, "1 with an energy function of a plugin")
+            here = not self.asynchronous
+            self._require("asynchronous", here, "false with an energy function of a plugin")
 
 
 def replay_config(config: EBAConfig) -> ReplayConfig:

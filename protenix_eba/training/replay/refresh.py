@@ -1,4 +1,4 @@
-"""One refresh of the replay buffer: sample, check, label and record; it resumes after a stop."""
+"""Refreshes of the replay buffer: sample, check, label and record; they resume after a stop."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,9 +30,10 @@ from protenix_eba.sampling.run import Plan, SamplingRun
 from protenix_eba.sampling.samplers import DIFFUSION_SAMPLERS
 from protenix_eba.sampling.settings import PRESETS, SamplerSettings
 from protenix_eba.structures.sequences import Protein
-from protenix_eba.training.data.buffer import LABELS, RECORD
+from protenix_eba.training.data.buffer import LABELS, RECORD, SAMPLED
 from protenix_eba.training.data.replay import ReplayDataset
 from protenix_eba.training.model import trained_digest
+from protenix_eba.training.replay.background import Background
 from protenix_eba.training.replay.record import measure
 
 __all__ = ["Refresher", "energy_protocol", "sampler_settings"]
@@ -39,6 +41,7 @@ __all__ = ["Refresher", "energy_protocol", "sampler_settings"]
 # Iterations of "short": what strains is gone, and the conformation is still the sample's own.
 _SHORT: Final = 50
 _BEGUN: Final = "begun.json"
+_LOG: Final = "label.log"
 # Streams of a run's samples, apart from those of its items.
 _STREAM: Final = 2**43
 
@@ -95,9 +98,10 @@ def sampler_settings(dataset: ReplayDataset, sigma_data: float) -> SamplerSettin
 class Refresher:
     """Fills the buffer of a dataset from the model that is trained.
 
-    Each process samples its share of the targets; the first one labels them. What is made depends
-    on the weights, the seed and the step only. A refresh that was killed goes on from what is
-    there, and one that is whole is kept, if it is of the same weights.
+    Each process samples its share of the targets; the first one labels them, in another process if
+    `replay.asynchronous`. What is made depends on the weights, the seed and the step only. A
+    refresh that was killed goes on from what is there, and samples that are whole are kept, if
+    they are of the same weights. All processes call all methods but `close`.
 
     Args:
         config: The section `eba`.
@@ -125,35 +129,60 @@ class Refresher:
         self._protocol = energy_protocol(config, dataset)
         self._settings = sampler_settings(dataset, configs.sigma_data)
         self._sampler = DIFFUSION_SAMPLERS.get(dataset.settings.sampler)(configs)
+        self._labels = Background()
 
-    def refresh(self, model: ConformerDenoiser, step: int) -> dict[str, Any]:
-        """Make the samples before a step, or find them made already; all processes call it.
+    def sample(self, model: ConformerDenoiser, step: int) -> None:
+        """Make the samples before a step, or find them made already.
 
         Args:
             model: Model with the weights to sample from, in evaluation mode.
             step: Optimizer steps done.
 
-        Returns:
-            The record of the refresh.
-
         Raises:
-            UserError: A target cannot be sampled or labelled.
+            UserError: A target cannot be sampled.
         """
         buffer, settings = self._dataset.buffer, self._dataset.settings
         facts = self._facts(model, step)
-        self._on_all(lambda: self._discard_stale(step, facts))
-        if not buffer.record(step):
+        self._on_first(lambda: self._discard_stale(step, facts))
+        if not (buffer.path(step) / SAMPLED).is_file():
             names = buffer.oldest(self._dataset.trained(), settings.targets_per_refresh)
             plan = Plan(settings.new_samples, self._settings, facts["seed"], self._chunk)
             started = time.monotonic()
             self._on_all(lambda: self._sample(model, plan, names, buffer.path(step), facts))
-            sampled = time.monotonic()
-            self._on_first(lambda: self._label(buffer.path(step), names))
-            labelled = time.monotonic()
-            seconds = {"sampling": sampled - started, "labelling": labelled - sampled}
-            self._on_first(lambda: self._finish(step, names, facts | {"seconds": seconds}))
-        self._on_first(lambda: buffer.set_current(step))
-        return buffer.record(step)
+            seconds = time.monotonic() - started
+            done = {"targets": names, "sampling_seconds": seconds}
+            self._on_first(lambda: write_json(buffer.path(step) / SAMPLED, done))
+
+    def begin_labels(self, step: int) -> None:
+        """Label the samples before a step in the background, unless they are labelled.
+
+        Args:
+            step: A step for which there are samples.
+        """
+        self._on_first(lambda: self._begin_labels(step))
+
+    def finish(self, step: int) -> dict[str, Any]:
+        """Wait until the samples before a step are labelled, and record them.
+
+        Args:
+            step: A step for which there are samples.
+
+        Returns:
+            The record of the refresh.
+
+        Raises:
+            UserError: A target cannot be labelled.
+        """
+        self._on_first(lambda: self._finish(step))
+        return self._dataset.buffer.record(step)
+
+    def show(self, step: int) -> None:
+        """Let training see the refreshes before this step or earlier ones, and no later one."""
+        self._on_first(lambda: self._dataset.buffer.set_current(step))
+
+    def close(self) -> None:
+        """End what is done in the background; labels that are there stay."""
+        self._labels.stop()
 
     def _facts(self, model: ConformerDenoiser, step: int) -> dict[str, Any]:
         """Return what the samples depend on."""
@@ -169,12 +198,10 @@ class Refresher:
     def _discard_stale(self, step: int, facts: dict[str, Any]) -> None:
         """Remove samples that other weights or settings have left at this step."""
         folder = self._dataset.buffer.path(step)
-        if dist.get_rank() == 0:
-            begun = folder / _BEGUN
-            if not begun.is_file() or read_json(begun) != facts:
-                shutil.rmtree(folder, ignore_errors=True)
-                write_json(begun, facts)
-            self._dataset.buffer.set_current(step - 1)
+        begun = folder / _BEGUN
+        if not begun.is_file() or read_json(begun) != facts:
+            shutil.rmtree(folder, ignore_errors=True)
+            write_json(begun, facts)
 
     def _sample(
         self,
@@ -197,16 +224,24 @@ class Refresher:
         embeddings = self._embeddings(protein).to(self._device)
         return replace(compact, features=features), embeddings
 
-    def _label(self, folder: Path, names: list[str]) -> None:
+    def _begin_labels(self, step: int) -> None:
+        folder = self._dataset.buffer.path(step)
+        if not (folder / RECORD).is_file():
+            self._labels.begin(self._labelling(folder), folder / _LOG)
+
+    def _labelling(self, folder: Path) -> Callable[[], object]:
         settings = self._dataset.settings
-        workers = Workers(jobs=settings.jobs, platform=settings.platform)
         reference = (
             Path(self._config.data_dir)
             if self._config.data_dir
             else self._reference_samples(folder)
         )
-        label_targets(
-            folder, folder / LABELS, self._protocol, reference_dir=reference, workers=workers
+        workers = Workers(jobs=settings.jobs, platform=settings.platform)
+        return partial(
+            label_targets,
+            *(folder, folder / LABELS, self._protocol),
+            reference_dir=reference,
+            workers=workers,
         )
 
     def _reference_samples(self, folder: Path) -> Path:
@@ -221,11 +256,30 @@ class Refresher:
                     shutil.copytree(found, temporary)
         return reference
 
-    def _finish(self, step: int, names: list[str], facts: dict[str, Any]) -> None:
-        folder = self._dataset.buffer.path(step)
-        features = [self._embeddings.features(self._dataset.protein(name)) for name in names]
-        targets = measure(folder, features, self._dataset.buffer)
-        write_json(folder / RECORD, facts | {"targets": targets})
+    def _finish(self, step: int) -> None:
+        buffer = self._dataset.buffer
+        folder = buffer.path(step)
+        if buffer.record(step):
+            return
+        sampled, started = read_json(folder / SAMPLED), time.monotonic()
+        if self._labels.busy:
+            labelling = self._labels.wait()
+            waiting = time.monotonic() - started
+        else:
+            self._labelling(folder)()
+            labelling = waiting = time.monotonic() - started
+        buffer.set_current(step - 1)  # what is measured is compared with what was before
+        features = [
+            self._embeddings.features(self._dataset.protein(name)) for name in sampled["targets"]
+        ]
+        seconds = {
+            "sampling": sampled["sampling_seconds"],
+            "labelling": labelling,
+            "waiting": waiting,
+        }
+        targets = measure(folder, features, buffer)
+        facts = read_json(folder / _BEGUN)
+        write_json(folder / RECORD, facts | {"seconds": seconds, "targets": targets})
 
     def _on_first(self, action: Callable[[], None]) -> None:
         self._on_all(lambda: action() if dist.get_rank() == 0 else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from protenix.utils.distributed import DIST_WRAPPER
 from protenix_eba.core.errors import UserError
 from protenix_eba.host.embeddings import EmbeddingFolder
 from protenix_eba.host.environment import DATASETS, TRAINERS
+from protenix_eba.training.data.buffer import RECORD, SAMPLED
 from protenix_eba.training.data.item import Item
 from protenix_eba.training.data.replay import ReplayDataset
 from protenix_eba.training.engine import zero_stage
@@ -36,7 +38,8 @@ class OnPolicyTrainer(EBATrainer):
 
     A refresh comes before each step that is a multiple of `replay.refresh_steps`. The items of the
     steps up to the next one depend on the buffer as it is then, the seed and their numbers, so that
-    a run that was killed goes on to the same result.
+    a run that was killed goes on to the same result; with `replay.asynchronous` too, since samples
+    join the buffer exactly one refresh after they were made.
 
     Args:
         configs: Resolved configuration with the sections `eba`, `replay` and `deepspeed`.
@@ -95,47 +98,72 @@ class OnPolicyTrainer(EBATrainer):
                 raise UserError(f"the trainer on_policy: {found}", hint)
 
     def items_of(self, steps: range) -> Generator[tuple[int, Item], None, None]:
-        """See `TrainingLoop`: each round from the buffer as its refresh has left it."""
+        """See `TrainingLoop`: each round from the buffer as it is at its start."""
         length = self.dataset.settings.refresh_steps
-        for part in rounds(steps, length):
-            if part.start % length == 0:
-                self._refresh(part.start)
-            else:
-                self._resume_round(part.start - part.start % length)
-            self.loader = self.make_loader(held_out=False)
-            yield from super().items_of(part)
+        with contextlib.closing(self.refresher):
+            for part in rounds(steps, length):
+                if part.start % length == 0:
+                    self._refresh(part.start)
+                else:
+                    self._resume_round(part.start - part.start % length)
+                self.loader = self.make_loader(held_out=False)
+                yield from super().items_of(part)
+
+    def _newest(self, step: int) -> int:
+        """Return the refresh whose samples are the newest in the round that begins at a step."""
+        settings = self.dataset.settings
+        return max(0, step - settings.refresh_steps) if settings.asynchronous else step
+
+    def _refresh(self, step: int) -> None:
+        """Begin a round: new samples, and labels for those that the round is to train on."""
+        newest = self._newest(step)
+        if 0 < newest < step:
+            self._finish(newest)
+        self.refresher.show(min(newest, step - 1))
+        self._sample(step)
+        if newest == step:
+            self._finish(step)
+        self.refresher.show(newest)
+        self._begin_labels(step)
 
     @torch.no_grad()
-    def _refresh(self, step: int) -> None:
+    def _sample(self, step: int) -> None:
         self._refuse_drift()
         self.engine.eval()
-        if self.ema is None:
-            record = self.refresher.refresh(self.raw_model, step)
-        else:
-            with self.ema.applied():
-                record = self.refresher.refresh(self.raw_model, step)
+        with self.ema.applied() if self.ema else contextlib.nullcontext():
+            self.refresher.sample(self.raw_model, step)
         self.engine.train()
+
+    def _finish(self, step: int) -> None:
+        record = self.refresher.finish(step)
+        self.refresher.show(step)
         self._report(record)
         refuse_ruin(record, self.dataset.settings, self.dataset.buffer.folder)
 
+    def _begin_labels(self, step: int) -> None:
+        """Label samples in the background, if a later round will train on them."""
+        later = step + self.dataset.settings.refresh_steps
+        if self._newest(step) < step and later < self.configs.max_steps:
+            self.refresher.begin_labels(step)
+
     def _resume_round(self, step: int) -> None:
         """Go back to the samples of the present round, made before the run was stopped."""
-        buffer = self.dataset.buffer
-        if not buffer.record(step):
-            raise UserError(
-                f"{buffer.path(step)}: expected the samples that this run made before step {step}, "
-                "found none",
-                "restore the folder, or choose another --run_name to start again",
-            )
-        if DIST_WRAPPER.rank == 0:
-            buffer.set_current(step)
-        torch.distributed.barrier()
+        buffer, newest = self.dataset.buffer, self._newest(step)
+        for path in (buffer.path(newest) / RECORD, buffer.path(step) / SAMPLED):
+            if not path.is_file():
+                raise UserError(
+                    f"{path}: expected what this run wrote before step {self.step}, found nothing",
+                    "restore the folder, or choose another --run_name to start again",
+                )
+        self.refresher.show(newest)
+        self._begin_labels(step)
 
     def _report(self, record: dict[str, Any]) -> None:
         line = summary(record)
         self.print(
             f"step {record['step']}: sampled {line['targets']:.0f} targets in "
-            f"{line['sampling_seconds']:.0f} s, labelled in {line['labelling_seconds']:.0f} s; "
+            f"{line['sampling_seconds']:.0f} s, labelled in {line['labelling_seconds']:.0f} s "
+            f"(waited {line['waiting_seconds']:.0f} s); "
             f"{100 * line['valid']:.0f}% valid, RMSF {line['rmsf_angstrom']:.2f} angstrom, "
             f"{line['above_first_kj_mol']:+.1f} kJ/mol from the first"
         )

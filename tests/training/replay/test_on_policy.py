@@ -34,6 +34,7 @@ from protenix_eba.training.replay.trainer import rounds
         ({"energy": "short"}, "md_share 0"),
         ({"invalid": "first"}, "invalid"),
         ({"energy_function": "saxs", "jobs": 2}, "jobs"),
+        ({"energy_function": "saxs", "asynchronous": True}, "asynchronous"),
     ],
 )
 def test_a_value_outside_its_range_is_refused_by_name(values, named):
@@ -234,6 +235,40 @@ def test_a_run_that_is_killed_in_a_refresh_goes_on_with_it(
         assert (run / path.relative_to(whole)).read_bytes() == path.read_bytes()
     assert labels_of(run, 4) == labels_of(whole, 4)
     assert read_log(run / "log.csv") == read_log(whole / "log.csv")
+
+
+ASYNCHRONOUS = ("--replay.asynchronous", "true")
+
+
+@pytest.fixture(scope="module")
+def whole_asynchronous(on_policy, tmp_path_factory):
+    base = tmp_path_factory.mktemp("whole_asynchronous")
+    finish(on_policy(base, *ASYNCHRONOUS, max_steps=11))
+    return base / "run"
+
+
+@pytest.mark.slow
+def test_asynchronous_samples_are_trained_on_one_refresh_later(whole, whole_asynchronous, read_log):
+    """The first round is that of the synchronous run, and so are what it samples and its labels."""
+    ours, theirs = (read_log(run / "log.csv") for run in (whole_asynchronous, whole))
+    assert ours[:4] == theirs[:4] and ours[4] != theirs[4]
+    for step in (0, 4):
+        assert labels_of(whole_asynchronous, step) == labels_of(whole, step)
+    rows = (whole_asynchronous / "replay.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "0", "4"]  # none needs those of step 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["sampled.json", "label.log"])
+def test_an_asynchronous_run_that_is_killed_goes_on_to_the_same_result(
+    moment, on_policy, whole_asynchronous, tmp_path, read_log
+):
+    run = tmp_path / "run"
+    kill_at(on_policy(tmp_path, *ASYNCHRONOUS, max_steps=11), run / "replay/step_0000004" / moment)
+    finish(on_policy(tmp_path, *ASYNCHRONOUS, max_steps=11))
+    for step in (0, 4):
+        assert labels_of(run, step) == labels_of(whole_asynchronous, step)
+    assert read_log(run / "log.csv") == read_log(whole_asynchronous / "log.csv")
 
 
 @pytest.mark.slow
