@@ -138,6 +138,25 @@ class ReplayDataset:
             return self._conformers(features, drawn, np.empty(0))
         return self._mixed(self._md.conformers(target, features, replicas), features, drawn)
 
+    def md_alpha_carbons(self, features: ProteinFeatures, count: int) -> NDArray[np.float32] | None:
+        """Return evenly chosen frames of a target's MD.
+
+        Args:
+            features: Features of its protein.
+            count: How many at most.
+
+        Returns:
+            C-alpha atoms `[count, N_token, 3]`, angstrom; None where there is no MD.
+        """
+        if self._md is None:
+            return None
+        name = features.protein.name
+        held_out = self._config.validation_replicas
+        replicas = [r for r in self.replicas()[name] if r not in held_out]
+        md = self._md.conformers(name, features, replicas)
+        rows = np.unique(np.linspace(0, len(md) - 1, count).round().astype(int))
+        return md.coordinates(rows.tolist())[:, features.alpha_carbons].numpy()
+
     def _mixed(
         self, md: LabelledConformers, features: ProteinFeatures, drawn: Drawn
     ) -> LabelledConformers:

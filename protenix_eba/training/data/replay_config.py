@@ -62,6 +62,10 @@ class ReplayConfig(Ranged):
         valid_floor: The run stops when fewer of the fresh samples than this share are valid.
         rmsf_floor: The run stops when the C-alpha RMSF of the fresh samples, over that of the
             first ones of the same target, is on average below this: the ensemble collapses.
+        clusters_floor: The run stops when the effective number of clusters among the fresh samples,
+            over that of the first ones of the same target, is on average below this.
+        coverage_floor: The run stops when the fresh samples visit clusters that hold less than this
+            share of the MD, or of the first samples where there is no MD, on average.
         drift_limit: The run stops when what it was trained on since the last refresh has become so
             many nats likelier than it is for the start, on average; for objectives with a
             reference. 0 for no limit.
@@ -98,6 +102,8 @@ class ReplayConfig(Ranged):
     s_min: float = 4e-4
     valid_floor: float = 0.1
     rmsf_floor: float = 0.2
+    clusters_floor: float = 0.2
+    coverage_floor: float = 0.0
     drift_limit: float = 0.0
 
     def __post_init__(self) -> None:
@@ -108,7 +114,7 @@ class ReplayConfig(Ranged):
         ):
             self._require(key, getattr(self, key) >= lowest, f"at least {lowest}")
         self._require("md_share", 0 <= self.md_share < 1, "a share from 0 to below 1")
-        for key in ("valid_floor", "rmsf_floor"):
+        for key in ("valid_floor", "rmsf_floor", "clusters_floor", "coverage_floor"):
             self._require(key, 0 <= getattr(self, key) <= 1, "a share, 0 to 1")
         for key in ("strain_kj_mol_A2", "drift_limit"):
             self._require(key, 0 <= getattr(self, key) < math.inf, "0 or above")

@@ -2,55 +2,98 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
+from protenix_eba.core.run_folder import read_json
 from protenix_eba.energy.table import EnergyLabels, read_labels
 from protenix_eba.host.features import ProteinFeatures
-from protenix_eba.structures.trajectories import find_targets, read_frames
+from protenix_eba.structures.trajectories import Target, find_targets, read_frames
 from protenix_eba.training.data.buffer import LABELS, Buffer
 from protenix_eba.training.data.conformers import match_atoms
+from protenix_eba.training.data.replay import ReplayDataset
 from protenix_eba.training.data.replay_config import ReplayConfig
+from protenix_eba.training.replay.collapse import clusters_visited
 from protenix_eba.training.validation import fluctuations
 
 __all__ = ["measure", "refuse_ruin", "summary"]
 
 Row = dict[str, Any]
 
+# Frames of MD that its clusters are made of.
+_REFERENCE: Final = 256
+_MEANS: Final = (
+    *("valid", "labelled", "above_first_kj_mol", "moved_angstrom", "rmsf_angstrom", "rmsf_ratio"),
+    *("clusters", "clusters_ratio", "coverage"),
+)
+# What must not fall below its floor in the settings, `X_floor` for `X` and `X_ratio`.
+_GUARDED: Final = {
+    "valid": "a share of {:.2f} of the fresh samples is valid",
+    "rmsf_ratio": "the RMSF of the fresh samples is {:.2f} times that of the first ones",
+    "clusters_ratio": "the fresh samples are in {:.2f} times as many clusters as the first ones",
+    "coverage": "the fresh samples visit clusters with a share of {:.2f} of the reference",
+}
 
-def measure(folder: Path, proteins: Sequence[ProteinFeatures], buffer: Buffer) -> dict[str, Row]:
+
+def measure(
+    folder: Path, proteins: Sequence[ProteinFeatures], dataset: ReplayDataset
+) -> dict[str, Row]:
     """Measure the samples of a refresh.
 
     Args:
         folder: Folder of the refresh, whose samples are labelled.
         proteins: Proteins of its targets.
-        buffer: Buffer with the refreshes before it.
+        dataset: Dataset with the MD, and a buffer with the refreshes before it.
 
     Returns:
         For each target `attempts`; `valid`, the share of valid ones; `labelled`, the share with an
         energy; `energy_kj_mol`, the median after minimisation (None if none has one);
         `above_first_kj_mol`, how far that is above the first refresh's; `moved_angstrom`, the
-        median RMSD of the minimisation; `rmsf_angstrom`, the mean over C-alpha atoms; and
-        `rmsf_ratio`, its ratio to the first refresh's.
+        median RMSD of the minimisation; `rmsf_angstrom`, the mean over C-alpha atoms; `clusters`,
+        the effective number of clusters; `rmsf_ratio` and `clusters_ratio`, their ratios to the
+        first refresh's; and `coverage`, the share of the MD in clusters that are visited. Without
+        MD the samples of the first refresh stand for it.
     """
     labels = read_labels(folder / LABELS)
     found = {target.name: target for target in find_targets(folder)}
     rows = {}
     for protein in proteins:
         name = protein.protein.name
-        target = found[name]
-        columns = match_atoms(target, protein)[protein.alpha_carbons.numpy()]
-        width = float(fluctuations(read_frames(target, 1)[:, columns]).mean())
-        record = json.loads((folder / name / f"{name}.json").read_text(encoding="utf-8"))
-        row = _energies(labels.for_target(name), record["attempts"])
-        row |= {"valid": 1 - len(record["invalid"]) / record["attempts"], "rmsf_angstrom": width}
-        rows[name] = row | _changes(row, _first(buffer, name))
+        xyz = _alpha_carbons(found[name], protein)
+        clusters, coverage = clusters_visited(_reference(xyz, protein, dataset), xyz)
+        record = read_json(folder / name / f"{name}.json")
+        row = _energies(labels.for_target(name), record["attempts"]) | {
+            "valid": 1 - len(record["invalid"]) / record["attempts"],
+            "rmsf_angstrom": float(fluctuations(xyz).mean()),
+            "clusters": clusters,
+            "coverage": coverage,
+        }
+        rows[name] = row | _changes(row, _first(dataset.buffer, name)[1])
     return rows
+
+
+def _alpha_carbons(target: Target, protein: ProteinFeatures) -> NDArray[np.float32]:
+    return read_frames(target, 1)[:, match_atoms(target, protein)[protein.alpha_carbons.numpy()]]
+
+
+def _reference(
+    xyz: NDArray[np.float32], protein: ProteinFeatures, dataset: ReplayDataset
+) -> NDArray[np.float32]:
+    """Return what samples should cover: MD, or the first ones, which may be these."""
+    md = dataset.md_alpha_carbons(protein, _REFERENCE)
+    if md is not None:
+        return md
+    buffer, name = dataset.buffer, protein.protein.name
+    first, _ = _first(buffer, name)
+    if first < 0:
+        return xyz
+    [target] = [target for target in find_targets(buffer.path(first)) if target.name == name]
+    return _alpha_carbons(target, protein)
 
 
 def _energies(labels: EnergyLabels, attempts: int) -> Row:
@@ -68,26 +111,25 @@ def _median(values: Any) -> float | None:
     return float(np.median(values)) if len(values) else None
 
 
-def _first(buffer: Buffer, name: str) -> Row:
-    records = (buffer.record(step)["targets"] for step in reversed(buffer.steps()))
-    return next((targets[name] for targets in records if name in targets), {})
+def _first(buffer: Buffer, name: str) -> tuple[int, Row]:
+    """Return the step of a target's first refresh and its row; -1 and nothing if there is none."""
+    records = ((step, buffer.record(step)["targets"]) for step in reversed(buffer.steps()))
+    return next(((step, rows[name]) for step, rows in records if name in rows), (-1, {}))
 
 
 def _changes(row: Row, first: Row) -> Row:
-    before, now = (values.get("energy_kj_mol") for values in (first or row, row))
-    above = None if before is None or now is None else now - before
-    width = (first or row)["rmsf_angstrom"]
-    return {
-        "above_first_kj_mol": above,
-        "rmsf_ratio": row["rmsf_angstrom"] / width if width > 0 else 1.0,
-    }
+    first = first or row
+    before, now = (values["energy_kj_mol"] for values in (first, row))
+    changes = {"above_first_kj_mol": None if before is None or now is None else now - before}
+    for ratio, name in (("rmsf_ratio", "rmsf_angstrom"), ("clusters_ratio", "clusters")):
+        changes[ratio] = row[name] / first[name] if first[name] > 0 else 1.0
+    return changes
 
 
 def summary(record: Row) -> dict[str, float]:
     """Return a line of `replay.csv`: means over the targets of a refresh."""
     rows = list(record["targets"].values())
-    names = ("valid", "labelled", "above_first_kj_mol", "moved_angstrom", "rmsf_angstrom")
-    means = {name: _mean(row[name] for row in rows) for name in (*names, "rmsf_ratio")}
+    means = {name: _mean(row[name] for row in rows) for name in _MEANS}
     seconds = {f"{name}_seconds": value for name, value in record["seconds"].items()}
     return {"step": record["step"], "targets": len(rows), **means, **seconds}
 
@@ -109,16 +151,14 @@ def refuse_ruin(record: Row, settings: ReplayConfig, folder: Path) -> None:
         UserError: Too few samples are valid, or the samples have become too much alike.
     """
     means = summary(record)
-    for key, what in (
-        ("valid", "a share of {:.2f} of the fresh samples is valid"),
-        ("rmsf_ratio", "the RMSF of the fresh samples is {:.2f} times that of the first ones"),
-    ):
-        floor = {"valid": settings.valid_floor, "rmsf_ratio": settings.rmsf_floor}[key]
-        name = {"valid": "valid_floor", "rmsf_ratio": "rmsf_floor"}[key]
+    for key, what in _GUARDED.items():
+        floor_name = f"{key.removesuffix('_ratio')}_floor"
+        floor = getattr(settings, floor_name)
         if means[key] < floor:
             raise UserError(
-                f"before step {record['step']} {what.format(means[key])}, below replay.{name} = "
-                f"{floor:g}: the ensemble is being ruined; the samples are in {folder}",
+                f"before step {record['step']} {what.format(means[key])}, below replay."
+                f"{floor_name} = {floor:g}: the ensemble is being ruined; the samples are in "
+                f"{folder}",
                 "take the weights of an earlier checkpoint or best.pt; then a lower lr, more of MD "
-                f"(replay.md_share), eba.eba_with_ref, or another replay.{name}",
+                f"(replay.md_share), eba.eba_with_ref, or another replay.{floor_name}",
             )

@@ -277,7 +277,7 @@ class Refresher:
             "labelling": labelling,
             "waiting": waiting,
         }
-        targets = measure(folder, features, buffer)
+        targets = measure(folder, features, self._dataset)
         facts = read_json(folder / _BEGUN)
         write_json(folder / RECORD, facts | {"seconds": seconds, "targets": targets})
 

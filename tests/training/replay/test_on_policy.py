@@ -112,19 +112,29 @@ def test_pooled_conformers_are_those_of_their_parts(demo_data):
 
 ROW = {
     "valid": 0.9, "labelled": 1.0, "above_first_kj_mol": None, "moved_angstrom": 1.0,
-    "rmsf_angstrom": 1.0, "rmsf_ratio": 0.9,
+    "rmsf_angstrom": 1.0, "rmsf_ratio": 0.9, "clusters": 5.0, "clusters_ratio": 0.8,
+    "coverage": 0.9,
 }  # fmt: skip
 
 
+FLOORS = {"valid_floor": 0.1, "rmsf_floor": 0.2, "clusters_floor": 0.2, "coverage_floor": 0.5}
+
+
 @pytest.mark.parametrize(
-    ("change", "floor"), [({"valid": 0.05}, "valid_floor"), ({"rmsf_ratio": 0.1}, "rmsf_floor")]
+    ("change", "floor"),
+    [
+        ({"valid": 0.05}, "valid_floor"),
+        ({"rmsf_ratio": 0.1}, "rmsf_floor"),
+        ({"clusters_ratio": 0.1}, "clusters_floor"),
+        ({"coverage": 0.4}, "coverage_floor"),
+    ],
 )
 def test_a_run_stops_before_the_ensemble_is_ruined(change, floor, tmp_path):
     record = {"step": 4, "targets": {"a": ROW}, "seconds": {}}
-    refuse_ruin(record, ReplayConfig(), tmp_path)
+    refuse_ruin(record, ReplayConfig(**FLOORS), tmp_path)
     with pytest.raises(UserError, match=floor):
-        refuse_ruin(record | {"targets": {"a": ROW | change}}, ReplayConfig(), tmp_path)
-    off = {"valid_floor": 0.0, "rmsf_floor": 0.0}
+        refuse_ruin(record | {"targets": {"a": ROW | change}}, ReplayConfig(**FLOORS), tmp_path)
+    off = dict.fromkeys(FLOORS, 0.0)
     refuse_ruin(record | {"targets": {"a": ROW | change}}, ReplayConfig(**off), tmp_path)
 
 
