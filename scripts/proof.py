@@ -28,6 +28,7 @@ import mdtraj
 import numpy as np
 from joblib import Parallel, delayed
 
+import glycine_bias
 import proof_report
 from make_glycine_md import SETS, glycines
 from make_glycine_md import run as simulate
@@ -36,6 +37,7 @@ from protenix_eba.core.files import atomic_path
 from protenix_eba.core.progress import console
 from protenix_eba.energy.bias import write_bias_csv
 from protenix_eba.eval.metrics.features import torsions_of
+from protenix_eba.plugin_api import ENTRY_POINT_GROUP
 from protenix_eba.protein.chain_ends import end_distance
 from protenix_eba.protein.validity import Checker
 from protenix_eba.structures.trajectories import Target, find_targets, frame_count, read_frames
@@ -87,7 +89,10 @@ class Arm:
         title: In tables.
         options: Keys of the configuration, over those of the recipe.
         systems: Where it is tried.
-        minimised: Whether its labels are minimised energies, as in the paper.
+        labels: Kind of its labels: "bias", the energies -V that were imported; "energies",
+            minimised ones, as in the paper; "computed", -V from an energy function, which samples
+            can be given too.
+        keys: Keys of the configuration outside the section `eba`.
         default_sampler: Whether it is judged under the default sampler as well.
         steps: Of training, where not the recipe's.
     """
@@ -95,9 +100,10 @@ class Arm:
     title: str
     options: dict[str, str] = field(default_factory=dict)
     systems: tuple[str, ...] = ("biased",)
-    minimised: bool = False
+    labels: str = "bias"
     default_sampler: bool = False
     steps: str | None = None
+    keys: dict[str, str] = field(default_factory=dict)
 
 
 EVERYWHERE = ("biased", "strong", "hot")
@@ -110,6 +116,21 @@ CUSTOM = {
 }
 # Rewards are -T / 2 times the error: T = 2 takes the model for what it is.
 REWARD = {"diffusion_temperature": "2"}
+# Samples get -V as they are: it is defined for each conformation.
+ON_POLICY = {"dataset": "replay"}
+SAMPLED = {
+    "trainer": "on_policy",
+    "ema_decay": "0.9",
+    "replay.refresh_steps": "50",
+    "replay.new_samples": "128",
+    "replay.max_samples": "256",
+    "replay.energy": "initial",
+    "replay.energy_function": glycine_bias.NAME,
+    "replay.preset": "exact",
+    "replay.sampler_steps": "20",
+    "replay.s_max": "4",
+    "replay.s_min": "0.001",
+}
 ARMS = {
     "plain": Arm(
         "plain fine-tuning, as long", {"objective": "denoising", "sampling_temperature_K": "0"}
@@ -144,7 +165,15 @@ ARMS = {
     "paper": Arm(
         "EBA with the paper's weights",
         {"eba_with_ref": "false", "length_exponent": "0.5", "sampling_temperature_K": "0"},
-        minimised=True,
+        labels="energies",
+    ),
+    "on_policy": Arm(
+        "EBA on policy", ON_POLICY | {"sft_weight": "0"}, labels="computed",
+        keys=SAMPLED | {"replay.md_share": "0"},
+    ),
+    "mixture": Arm(
+        "EBA, half on policy", ON_POLICY, labels="computed",
+        keys=SAMPLED | {"replay.md_share": "0.5"},
     ),
 }  # fmt: skip
 
@@ -169,6 +198,7 @@ class Proof:
         log.parent.mkdir(parents=True, exist_ok=True)
         program = Path(sys.executable).parent / line[0]
         env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        env["PYTHONPATH"] = os.pathsep.join([str(self.plugin()), *filter(None, sys.path)])
         with log.open("w", encoding="utf-8") as handle:
             done = subprocess.run(
                 [program, *line[1:]], stdout=handle, stderr=subprocess.STDOUT, env=env, check=False
@@ -179,13 +209,24 @@ class Proof:
                 f"exit status {done.returncode}: {' '.join(line)}\n{tail}", f"see {log}"
             )
 
+    def plugin(self) -> Path:
+        """Return the folder that says where the plugin `glycine_bias` is, made if missing."""
+        name = glycine_bias.__name__
+        folder = self.out / "plugin"
+        about = folder / f"{name}-1.dist-info"
+        about.mkdir(parents=True, exist_ok=True)
+        points = f"[{ENTRY_POINT_GROUP}]\n{name} = {name}:plugin\n"
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        (about / "entry_points.txt").write_text(points)
+        return folder
+
     def md(self, name: str) -> Path:
         """Return the folder of the MD of one set."""
         return self.out / "md" / name
 
-    def labels(self, system: str, *, minimised: bool = False) -> Path:
+    def labels(self, system: str, kind: str = "bias") -> Path:
         """Return the path of a system's label table."""
-        kind = "energies" if minimised or SYSTEMS[system].energies else "bias"
+        kind = "energies" if SYSTEMS[system].energies else kind
         return self.out / "labels" / f"{system}_{kind}.parquet"
 
     def data(self, system: str) -> Path:
@@ -199,14 +240,14 @@ class Proof:
         return self.out / "runs" / f"{system}_sft" / "model.pt"
 
 
-def prepare(proof: Proof, systems: Sequence[str], jobs: int, *, minimised: bool) -> None:
+def prepare(proof: Proof, systems: Sequence[str], jobs: int, kinds: set[str]) -> None:
     """Make MD, labels, start, embeddings, and the supervised models.
 
     Args:
         proof: The experiment.
         systems: Which.
         jobs: Processes.
-        minimised: Whether an arm needs minimised energies of the biased MD.
+        kinds: Kinds of labels that arms need, see `Arm`.
     """
     wanted = [*systems, "unbiased"]
     for name in wanted:
@@ -215,8 +256,10 @@ def prepare(proof: Proof, systems: Sequence[str], jobs: int, *, minimised: bool)
     for system in systems:
         link_data(proof, system)
         label(proof, system, jobs)
-    if "biased" in systems and minimised:
+    if "biased" in systems and "energies" in kinds:
         label_minimised(proof, "biased", jobs)
+    if "biased" in systems and "computed" in kinds:
+        label_computed(proof, "biased")
     if not (proof.out / "start.pt").is_file():
         words = ("protenix-eba", "init", "--config", CONFIG, "--start", "glycine", "--out")
         proof.run(*words, proof.out / "start.pt", log=proof.out / "logs" / "init.log")
@@ -230,8 +273,8 @@ def prepare(proof: Proof, systems: Sequence[str], jobs: int, *, minimised: bool)
     for system in systems:
         if SYSTEMS[system].sft_steps and not proof.base(system).is_file():
             options = {"objective": "denoising", "sft_weight": "0"}
-            steps = str(SYSTEMS[system].sft_steps)
-            train(proof, system, f"{system}_sft", proof.out / "start.pt", options, 0, steps)
+            first = Arm("", options, steps=str(SYSTEMS[system].sft_steps))
+            train(proof, system, f"{system}_sft", proof.out / "start.pt", first, 0)
 
 
 def link_data(proof: Proof, system: str) -> None:
@@ -264,7 +307,7 @@ def label(proof: Proof, system: str, jobs: int) -> None:
 
 def label_minimised(proof: Proof, system: str, jobs: int) -> None:
     """Label 200 frames of each chain by minimisation in the MD's own force field."""
-    out = proof.labels(system, minimised=True)
+    out = proof.labels(system, "energies")
     if not out.is_file():
         proof.run(
             "protenix-eba", "label", "--input", proof.data(system), "--out", out,
@@ -274,29 +317,33 @@ def label_minimised(proof: Proof, system: str, jobs: int) -> None:
         )  # fmt: skip
 
 
-def train(
-    proof: Proof,
-    system: str,
-    name: str,
-    start: Path,
-    options: dict[str, str],
-    seed: int,
-    steps: str | None = None,
-    minimised: bool = False,
-) -> None:
+def label_computed(proof: Proof, system: str) -> None:
+    """Compute -V of each frame by the energy function that samples get theirs from."""
+    out = proof.labels(system, "computed")
+    if not out.is_file():
+        proof.run(
+            "protenix-eba", "label", "--input", proof.data(system), "--out", out, "--plugin",
+            glycine_bias.__name__, "--energy", glycine_bias.NAME, "--no-minimize",
+            log=proof.out / "logs" / f"computed_{system}.log",
+        )  # fmt: skip
+
+
+def train(proof: Proof, system: str, name: str, start: Path, arm: Arm, seed: int) -> None:
     """Run protenix-train once."""
     keys = {
         "temperature_K": str(SYSTEMS[system].temperature_K),
         "data_dir": str(proof.data(system)),
-        "labels": str(proof.labels(system, minimised=minimised)),
+        "labels": str(proof.labels(system, arm.labels)),
         "embeddings": str(proof.out / "embeddings"),
-        **options,
+        **arm.options,
     }
-    words = [word for key, value in keys.items() for word in (f"--eba.{key}", value)]
+    steps = {"max_steps": arm.steps} if arm.steps else {}
+    keys = {f"eba.{key}": value for key, value in keys.items()} | steps | arm.keys
+    words = [word for key, value in keys.items() for word in (f"--{key}", value)]
     proof.run(
-        "protenix-train", "--plugin", "protenix_eba", "--config", CONFIG,
+        "protenix-train", "--plugin", f"protenix_eba,{glycine_bias.__name__}", "--config", CONFIG,
         "--base_dir", proof.out / "runs", "--run_name", name, "--load_checkpoint_path", start,
-        "--seed", str(seed), *(("--max_steps", steps) if steps else ()), *words,
+        "--seed", str(seed), *words,
         log=proof.out / "logs" / f"{name}.log",
     )  # fmt: skip
 
@@ -308,10 +355,7 @@ def one_run(proof: Proof, system: str, arm: str, seed: int) -> None:
     if results.is_file():
         return
     chosen = ARMS[arm]
-    train(
-        proof, system, name, proof.base(system), chosen.options, seed + 1, chosen.steps,
-        minimised=chosen.minimised,
-    )  # fmt: skip
+    train(proof, system, name, proof.base(system), chosen, seed + 1)
     folder = proof.out / "runs" / name
     samplers = list(SAMPLERS) if chosen.default_sampler else ["exact"]
     rows = sampled(proof, folder / "model.pt", name, seed, samplers)
@@ -478,8 +522,8 @@ def main() -> int:
 def run(options: argparse.Namespace) -> int:
     """Make what is missing, then the document; return status 0."""
     proof = Proof(options.out.resolve())
-    minimised = any(ARMS[arm].minimised for arm in options.arms)
-    prepare(proof, options.systems, options.jobs, minimised=minimised)
+    kinds = {ARMS[arm].labels for arm in options.arms}
+    prepare(proof, options.systems, options.jobs, kinds)
     references(proof, options.systems)
     runs = all_runs(options.arms, options.systems, options.seeds)
     made = Parallel(n_jobs=options.jobs, backend="threading", return_as="generator_unordered")(

@@ -289,6 +289,14 @@ def test_two_processes_make_the_samples_of_one(on_policy, whole, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_wait_for_labels_in_the_background(on_policy, tmp_path):
+    finish(on_policy(tmp_path, *ASYNCHRONOUS, processes=2, max_steps=9))
+    rows = (tmp_path / "run/replay.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "0", "4"]
+    assert len(read_labels(tmp_path / "run/replay/step_0000004/labels.parquet")) == 8
+
+
+@pytest.mark.slow
 def test_any_objective_trains_on_samples_beside_md(train, small_run, tmp_path):
     words = (
         "--trainer", "on_policy", "--eba.dataset", "replay", "--eba.objective", "denoising",
