@@ -257,7 +257,7 @@ def our_step(setting: Setting, low_memory: bool):
         setting.features, setting.embeddings, setting.noisy, setting.target, setting.mask
     )
     keep = torch.ones(len(setting.target), dtype=torch.bool)
-    denoised = step.denoise_noisy(item, setting.energy, setting.n_residues, keep)
+    denoised = step.denoise_noisy(item, setting.energy, setting.n_residues, keep, ~keep)
     loss = step.loss(denoised)
     return loss.detach(), (term / step.n_backwards for term in step.backward_terms(denoised, loss))
 

@@ -168,8 +168,8 @@ ARMS = {
         labels="energies",
     ),
     "on_policy": Arm(
-        "EBA on policy", ON_POLICY | {"sft_weight": "0"}, labels="computed",
-        keys=SAMPLED | {"replay.md_share": "0"},
+        "EBA on policy, lr 1e-4", ON_POLICY, labels="computed",
+        keys=SAMPLED | {"replay.md_share": "0", "lr": "0.0001"},
     ),
     "mixture": Arm(
         "EBA, half on policy", ON_POLICY, labels="computed",

@@ -100,7 +100,8 @@ class EBAConfig(Ranged):
         outlier_z: Conformers whose energy lies more than this many robust standard deviations
             from their target's median are left out of the objective; 0 keeps all.
         sft_weight: Weight of the mean denoising error added to the objectives that compare errors,
-            which do not hold their size; 0, as in the paper, adds none.
+            which do not hold their size; 0, as in the paper, adds none. The model's own samples
+            have no part in it.
         error_weights: Weights of the denoising error's terms: "paper"; "upstream"; "likelihood",
             with which the mean error is -log p up to a constant, so that T is 1 (take `expectation`
             "official"); or "custom" for the six that follow.

@@ -40,6 +40,7 @@ class ObjectiveInput:
         energy_kj_mol: `[K]` float64.
         n_residues: N.
         keep: `[K]` bool, false for conformers to be left out, as those of outlying energy.
+        sampled: `[K]` bool, true for the model's own samples, whose density is not known.
     """
 
     errors: Tensor
@@ -47,16 +48,25 @@ class ObjectiveInput:
     energy_kj_mol: Tensor
     n_residues: int
     keep: Tensor
+    sampled: Tensor
 
     def kept(self) -> ObjectiveInput:
         """Return the item as if the conformers that are left out had not been drawn."""
+        return self._only(self.keep)
+
+    def of_known_density(self) -> ObjectiveInput:
+        """Return the item without the model's own samples."""
+        return self._only(~self.sampled)
+
+    def _only(self, rows: Tensor) -> ObjectiveInput:
         reference = self.reference_errors
         return ObjectiveInput(
-            errors=self.errors[self.keep],
-            reference_errors=None if reference is None else reference[self.keep],
-            energy_kj_mol=self.energy_kj_mol[self.keep],
+            errors=self.errors[rows],
+            reference_errors=None if reference is None else reference[rows],
+            energy_kj_mol=self.energy_kj_mol[rows],
             n_residues=self.n_residues,
-            keep=self.keep[self.keep],
+            keep=self.keep[rows],
+            sampled=self.sampled[rows],
         )
 
 
@@ -205,7 +215,11 @@ def _objective(
     needs_reference: bool,
     temperature_factor: float = 1.0,
 ) -> Objective:
-    """Build an objective: a comparison of conformers, and `sft_weight` times their mean error."""
+    """Build an objective: a comparison of conformers, and `sft_weight` times their mean error.
+
+    The model's own samples have no part in the second term: its minimum is the density that the
+    conformers were drawn from, which would be that of the model.
+    """
     if config.n_conformers < 2:
         raise UserError(
             f"the objective {config.objective} compares conformers, found {config.n_conformers}",
@@ -216,7 +230,7 @@ def _objective(
         kept = item.kept()
         compared = term(kept) if len(kept.errors) > 1 else kept.errors.new_zeros(())
         # The second term ties the loss to the model, with a gradient of 0 if need be.
-        return compared + config.sft_weight * _denoising(config, kept)
+        return compared + config.sft_weight * _denoising(config, kept.of_known_density())
 
     return Objective(loss, needs_reference, temperature_factor)
 

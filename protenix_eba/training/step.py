@@ -141,11 +141,18 @@ class ItemStep:
             levels: `[S]` noise levels instead of drawn ones.
         """
         noisy = self._with_noise(item, generator, levels)
-        energy, keep = item.energy_kj_mol.to(self._device), item.keep.to(self._device)
-        return self.denoise_noisy(noisy, energy, item.n_residues, keep)
+        energy, keep, sampled = (
+            values.to(self._device) for values in (item.energy_kj_mol, item.keep, item.sampled)
+        )
+        return self.denoise_noisy(noisy, energy, item.n_residues, keep, sampled)
 
     def denoise_noisy(
-        self, item: NoisyItem, energy_kj_mol: Tensor, n_residues: int, keep: Tensor
+        self,
+        item: NoisyItem,
+        energy_kj_mol: Tensor,
+        n_residues: int,
+        keep: Tensor,
+        sampled: Tensor,
     ) -> DenoisedItem:
         """Denoise an item that has its noise, see `denoise`.
 
@@ -154,6 +161,7 @@ class ItemStep:
             energy_kj_mol: `[K]` float64.
             n_residues: N of the whole protein.
             keep: `[K]` false for conformers that the objective leaves out.
+            sampled: `[K]` true for the model's own samples.
         """
         split = self._config.low_memory
         with torch.set_grad_enabled(torch.is_grad_enabled() and not split):
@@ -165,7 +173,7 @@ class ItemStep:
                 reference = self._total(self._errors(self._reference, item, split))
         if split:
             total.requires_grad_(torch.is_grad_enabled())
-        objective_input = ObjectiveInput(total, reference, energy_kj_mol, n_residues, keep)
+        objective_input = ObjectiveInput(total, reference, energy_kj_mol, n_residues, keep, sampled)
         return DenoisedItem(item, errors, objective_input)
 
     def loss(self, denoised: DenoisedItem) -> Tensor:

@@ -311,7 +311,7 @@ def test_the_recipe_without_the_bias_uses_the_weights_of_reweighting():
     assert section.outlier_z == 0.0
     # A proposal that is flat in energy: importance weights are those of the target, to 1e-6.
     energy = torch.tensor([7.5, 3.0, 0.0], dtype=torch.float64)
-    seen = ObjectiveInput(torch.zeros(3, 2), torch.zeros(3, 2), energy, 4, energy >= 0)
+    seen = ObjectiveInput(torch.zeros(3, 2), torch.zeros(3, 2), energy, 4, energy >= 0, energy < 0)
     weights = torch.softmax(-energy / thermal_energy_kj_mol(300.0), dim=0)
     found = alignment_metrics(section, seen)["effective_energy"]
     assert found == pytest.approx(effective_number(weights).item(), rel=1e-5)

@@ -49,6 +49,7 @@ def item(k, s=S, seed=0, energies=None, dtype=torch.float64):
         ),
         n_residues=N_RESIDUES,
         keep=torch.ones(k, dtype=torch.bool),
+        sampled=torch.zeros(k, dtype=torch.bool),
     )
 
 
@@ -67,6 +68,7 @@ def with_left_out(view, places, error, energy):
         reference_errors=reference,
         energy_kj_mol=energies,
         keep=keep,
+        sampled=torch.zeros(k, dtype=torch.bool),
     )
 
 
@@ -383,12 +385,26 @@ def test_accuracy_and_margin_are_over_pairs_that_differ_in_energy():
         energy_kj_mol=torch.tensor([0.0, 1.0, 1.0, 2.0]).double(),
         n_residues=N_RESIDUES,
         keep=torch.ones(K, dtype=torch.bool),
+        sampled=torch.zeros(K, dtype=torch.bool),
     )
     metrics = alignment_metrics(config, view)
     # Pairs 01 02 03 13 23: +1 +1 +2 +1 +1 at the first noise sample, -1 -3 0 +1 +3 at the second.
     assert metrics["accuracy"] == pytest.approx((5 + 2 + 0.5) / 10)
     assert metrics["margin"] == pytest.approx(6 / 10)
     assert metrics["drift"] == pytest.approx(-reward.mean().item() / 10)
+
+
+@pytest.mark.parametrize("name", ["eba", "eba_dpo", "plackett_luce"])
+def test_own_samples_have_no_part_in_the_supervised_term(name):
+    """It is the mean error of the MD, as if the samples had not been drawn."""
+    _, objective, k = setup(name, sft_weight=0.0)
+    _, with_term, _ = setup(name, sft_weight=3.0)
+    sampled = torch.arange(k) > 0
+    view = replace(item(k), sampled=sampled)
+    added = with_term.loss(view) - objective.loss(view)
+    assert added.item() == pytest.approx(3 * view.errors[~sampled].mean().item(), rel=1e-9)
+    own = replace(view, sampled=torch.ones(k, dtype=torch.bool))
+    assert with_term.loss(own).item() == pytest.approx(objective.loss(own).item(), rel=1e-12)
 
 
 def test_training_on_a_preference_raises_accuracy_and_margin():

@@ -39,6 +39,7 @@ def parts(awake):
         energy_kj_mol=torch.tensor([-30.0, -35.0, -28.0], dtype=torch.float64),
         n_residues=3,
         keep=torch.ones(K, dtype=torch.bool),
+        sampled=torch.zeros(K, dtype=torch.bool),
         n_tokens=3,
         partners=symmetric_partners(protein.atoms, protein.protein.chains),
     )
@@ -72,7 +73,8 @@ def gradients(parts, **options):
     model, step = make(parts, **options)
     item = parts[2]
     if options.get("n_conformers", K) == 2:
-        first = {n: getattr(item, n)[:2] for n in ("coordinates", "mask", "energy_kj_mol", "keep")}
+        names = ("coordinates", "mask", "energy_kj_mol", "keep", "sampled")
+        first = {name: getattr(item, name)[:2] for name in names}
         item = type(item)(**{**item.__dict__, **first})
     denoised = step.denoise(item, torch.Generator().manual_seed(1))
     loss = step.loss(denoised)

@@ -40,6 +40,7 @@ class Conformers:
         replica: `[F]`.
         frame: `[F]` index within the replica.
         frame_hash: `[F]` of the coordinates that were labelled.
+        generated: Whether they are samples of the model that is trained, and no MD.
     """
 
     protein: ProteinFeatures
@@ -49,9 +50,15 @@ class Conformers:
     replica: Tensor
     frame: Tensor
     frame_hash: NDArray[np.str_]
+    generated: bool = False
 
     def __len__(self) -> int:
         return len(self.energy_kj_mol)
+
+    @property
+    def sampled(self) -> Tensor:
+        """Return `[F]`, all true or all false."""
+        return torch.full((len(self),), self.generated)
 
     @cached_property
     def mask(self) -> Tensor:

@@ -44,6 +44,10 @@ class LabelledConformers(Protocol):
         """Return the frames within the replicas, `[F]` integers."""
 
     @property
+    def sampled(self) -> Tensor:
+        """Return `[F]` bool, true for a model's own samples, whose density is not known."""
+
+    @property
     def mask(self) -> Tensor:
         """Return a mask, `[N_atom]` float32, 1 where the conformers have the atom."""
 

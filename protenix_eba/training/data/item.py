@@ -26,6 +26,7 @@ class Item:
         mask: `[K, N_atom]`.
         energy_kj_mol: `[K]` float64, of the whole protein.
         keep: `[K]` bool, false where the energy is an outlier of its target's.
+        sampled: `[K]` bool, true for the model's own samples, false for MD.
         n_residues: N of the whole protein, which the energies are of.
         n_tokens: Number of tokens of the crop.
         partners: `[N_atom]` of each atom that with which it may change places
@@ -42,6 +43,7 @@ class Item:
     mask: Tensor
     energy_kj_mol: Tensor
     keep: Tensor
+    sampled: Tensor
     n_residues: int
     n_tokens: int
     partners: Tensor | None = None

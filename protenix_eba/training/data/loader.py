@@ -187,6 +187,7 @@ class SequenceCoupledLoader:
             mask=source.mask.expand(len(rows), -1),
             energy_kj_mol=source.energy_kj_mol[rows],
             keep=self._keep[which][rows],
+            sampled=source.sampled[rows],
             n_residues=n_residues,
             n_tokens=n_residues,
             partners=source.partners,

@@ -65,6 +65,11 @@ class Pooled:
         return self._chosen([part.frame for part in self.parts])
 
     @cached_property
+    def sampled(self) -> Tensor:
+        """Return `[F]`, false for MD."""
+        return self._chosen([part.sampled for part in self.parts])
+
+    @cached_property
     def mask(self) -> Tensor:
         """Return a mask `[N_atom]`, 1 where all parts have the atom."""
         return torch.stack([part.mask for part in self.parts]).amin(dim=0)
@@ -188,6 +193,7 @@ class ReplayDataset:
             torch.from_numpy(labels.replica),
             torch.from_numpy(labels.frame),
             labels.frame_hash,
+            generated=True,
         )
 
     def _energies(self, labels: EnergyLabels, features: ProteinFeatures) -> NDArray[np.float64]:
