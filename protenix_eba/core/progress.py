@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -33,9 +34,12 @@ LINE_INTERVAL_S = 30.0
 # Rates are those of the last so many seconds: longer than a slow training step.
 RATE_WINDOW_S: Final = 600.0
 
+# A notebook gets plain lines: rich's own bars for it need ipywidgets, and warn at each change
+# without them; those of a terminal, which a notebook claims to be, are a line for each change.
+_IS_TERMINAL: Final = False if "ipykernel" in sys.modules else None
 # Messages and bars go to stderr, so that a command's result on stdout can be piped.
-console = Console(stderr=True, highlight=False)
-answers = Console(highlight=False)
+console = Console(stderr=True, highlight=False, force_jupyter=False, force_terminal=_IS_TERMINAL)
+answers = Console(highlight=False, force_jupyter=False, force_terminal=_IS_TERMINAL)
 
 
 def tell(message: str, on: Console = console) -> None:
@@ -135,8 +139,7 @@ def progress_bar() -> Iterator[Progress]:
         for task in set(_shown[0].task_ids) - outer:
             _shown[0].remove_task(task)
         return
-    shows_bars = console.is_terminal or console.is_jupyter
-    with _bar() if shows_bars else _PlainLines() as progress:
+    with _bar() if console.is_terminal else _PlainLines() as progress:
         _shown.append(progress)
         try:
             yield progress
