@@ -167,6 +167,8 @@ ARMS = {
         {"eba_with_ref": "false", "length_exponent": "0.5", "sampling_temperature_K": "0"},
         labels="energies",
     ),
+    # Beside the next: without MD to hold the molecules the recipe's rate breaks them.
+    "eba_slow": Arm("EBA, lr 1e-4", keys={"lr": "0.0001"}),
     "on_policy": Arm(
         "EBA on policy, lr 1e-4", ON_POLICY, labels="computed",
         keys=SAMPLED | {"replay.md_share": "0", "lr": "0.0001"},

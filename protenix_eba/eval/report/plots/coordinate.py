@@ -22,8 +22,8 @@ __all__ = ["profile_figure", "shifts_figure"]
 
 Floats = NDArray[np.floating]
 
-# More models than colours: those of the second round have other markers.
-_MARKERS: Final = ("o", "s", "^")
+# More models than colours: those of the next rounds have other markers.
+_MARKERS: Final = ("o", "s", "^", "v")
 
 
 def profile_figure(ensembles: Mapping[str, Sample]) -> Drawing:
