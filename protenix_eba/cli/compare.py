@@ -9,6 +9,7 @@ import click
 
 from protenix_eba.cli.session import plugin_option
 from protenix_eba.cli.suites import compare_suites, is_suite_answer
+from protenix_eba.core.errors import UserError
 
 __all__ = ["compare"]
 
@@ -41,6 +42,11 @@ def compare(
     Folders that `evaluate --suite` wrote, all of the same suite, stand side by side under the names
     of their folders, each value with its interval; there is no comparison.tex.
     """
+    if out.resolve() in [folder.resolve() for folder in evaluations]:
+        raise UserError(
+            f"--out {out} is one of the evaluations that are compared: its report would be lost",
+            "choose another folder",
+        )
     if any(map(is_suite_answer, evaluations)):
         compare_suites(evaluations, out, published)
         return 0

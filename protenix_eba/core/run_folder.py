@@ -35,6 +35,7 @@ _MAY_CHANGE = (
         # Who computes energies, and when to stop.
         *("replay.jobs", "replay.platform"),
         *("replay.valid_floor", "replay.rmsf_floor", "replay.drift_limit"),
+        *("replay.clusters_floor", "replay.coverage_floor"),
     ),
 )
 # Values of keys that runs from before they existed do not name.

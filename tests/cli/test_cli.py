@@ -73,6 +73,11 @@ def test_help_imports_nothing_slow(command, words):
     assert not imported_by(statement) & SLOW_MODULES
 
 
+def test_a_comparison_does_not_take_the_place_of_what_it_compares(tmp_path, capsys):
+    assert verbs.run(["compare", str(tmp_path), "--out", str(tmp_path / "." / "")]) == 2
+    assert "would be lost" in capsys.readouterr().err
+
+
 def test_print_config_does_not_import_torch():
     statement = "from protenix_eba.cli import train\ntrain.run(['--print-config'])"
     assert not imported_by(statement) & (SLOW_MODULES - {"protenix.config"})

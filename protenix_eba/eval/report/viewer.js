@@ -91,14 +91,31 @@
   // A conformation that stands out is thick, in sticks with red oxygen and so on; others are thin.
   function drawn(color, thick) {
     if (style.value === "cartoon") return { cartoon: { color, thickness: thick ? 0.5 : 0.2 } };
-    if (style.value === "trace")
-      return { cartoon: { color, style: "trace", thickness: thick ? 0.4 : 0.15 } };
+    if (style.value === "trace") return {};
     if (!thick) return { stick: { color, radius: 0.06 } };
     const map = { C: color, N: "#3050f8", O: "#e02020", S: "#c8a000" };
     return { stick: { radius: 0.18, colorscheme: { prop: "elem", map } } };
   }
 
+  // 3Dmol.js' own trace leaves out what is more than 4 angstrom apart, as whole chains may be.
+  function trace(model, color, thick) {
+    let points = [];
+    const finish = () => {
+      const radius = thick ? 0.25 : 0.1;
+      if (points.length > 1) viewer.addCurve({ points, radius, color });
+      points = [];
+    };
+    for (const { x, y, z, chain } of model.selectedAtoms({ atom: "CA" })) {
+      const last = points[points.length - 1];
+      if (last && (last.chain !== chain || Math.hypot(x - last.x, y - last.y, z - last.z) > 4.5))
+        finish();
+      points.push({ x, y, z, chain });
+    }
+    finish();
+  }
+
   function draw() {
+    viewer.removeAllShapes();
     const [single, frame] = shown.value ? shown.value.split(" ").map(Number) : [null, null];
     let count = 0;
     target.layers.forEach(({ label, colour, stays, thick, models }, i) => {
@@ -107,6 +124,7 @@
         const visible = chosen || (!hidden.has(label) && (single === null || stays));
         if (visible) count += 1;
         model.setStyle({}, visible ? drawn(colour, chosen || thick) : {});
+        if (visible && style.value === "trace") trace(model, colour, chosen || thick);
       });
     });
     viewer.render();

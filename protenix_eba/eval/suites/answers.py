@@ -80,8 +80,9 @@ def _load(folder: Path) -> Answer:
                 count += 1
             values[*place, count] = value
     except (ValueError, KeyError, TypeError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else error
         raise UserError(
-            f"{path}: not the answer of a suite of this version: {error}", _AGAIN
+            f"{path}: not the answer of a suite of this version: {reason}", _AGAIN
         ) from error
     return Answer(values, record)
 

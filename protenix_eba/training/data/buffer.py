@@ -8,7 +8,6 @@ what its future had left.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,11 +18,12 @@ from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import write_json
+from protenix_eba.core.run_folder import read_json
 from protenix_eba.energy.table import EnergyLabels, labels_from_rows, read_labels
 from protenix_eba.structures.trajectories import Target
 from protenix_eba.training.data.conformers import labels_by_target
 
-__all__ = ["LABELS", "RECORD", "SAMPLED", "Buffer", "Drawn"]
+__all__ = ["LABELS", "RECORD", "SAMPLED", "Buffer", "Drawn", "require_made"]
 
 RECORD: Final = "refresh.json"
 SAMPLED: Final = "sampled.json"
@@ -78,7 +78,7 @@ class Buffer:
     def current(self) -> int:
         """Return the step of the last refresh that counts; -1 if there is none."""
         path = self.folder / _CURRENT
-        return int(json.loads(path.read_text(encoding="utf-8"))["step"]) if path.is_file() else -1
+        return int(read_json(path)["step"]) if path.is_file() else -1
 
     def steps(self) -> list[int]:
         """Return the steps of the whole refreshes that count, newest first."""
@@ -89,10 +89,7 @@ class Buffer:
     def record(self, step: int) -> dict[str, Any]:
         """Return the record of a refresh; empty if it is not whole."""
         path = self.path(step) / RECORD
-        if not path.is_file():
-            return {}
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return content
+        return read_json(path) if path.is_file() else {}
 
     def oldest(self, names: list[str], count: int) -> list[str]:
         """Return the targets to sample next.
@@ -144,10 +141,22 @@ class Buffer:
 
     def _invalid(self, name: str, step: int, frames: NDArray[np.int64]) -> list[bool]:
         """From the record of the ensemble, which goes by the numbers of samples."""
-        path = self.path(step) / name / f"{name}.json"
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(self.path(step) / name / f"{name}.json")
         numbers = np.array(record["numbers"])[frames].tolist()
         return [str(number) in record["invalid"] for number in numbers]
+
+
+def require_made(path: Path) -> None:
+    """Make sure that a file of the buffer is there.
+
+    Raises:
+        UserError: It is not.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"{path}: expected what this run has written, found nothing",
+            "restore it, or choose another --run_name to start again",
+        )
 
 
 @lru_cache(maxsize=256)

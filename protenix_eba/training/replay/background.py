@@ -7,31 +7,36 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout, suppress
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.core.signals import sigterm_interrupts
 
 __all__ = ["Background"]
 
 # So that OpenMM, torch and the interpreter's lock of the training process stay out of it.
 _SPAWN: Final = multiprocessing.get_context("spawn")
+# Ends the work in its process, which starts it by itself.
+_END: Final = signal.SIGUSR1
+# For a process that is busy in a library to notice, in seconds.
+_PATIENCE_S: Final = 5.0
 
 
 class Background:
     """One piece of work at a time in another process.
 
-    The process ends with this one, however that ends. What it prints goes to a log file.
+    The process ends with this one, however that ends. Signals that a terminal or a queue sends to
+    all processes of a run are for this one alone. What the other prints goes to a log file.
     """
 
     def __init__(self) -> None:
         self._process: BaseProcess | None = None
-        self._outcome: Connection | None = None
+        self._pipe: Connection | None = None
         self._log = Path()
 
     @property
@@ -47,11 +52,12 @@ class Background:
                 function.
             log: File to which its output is appended.
         """
-        outcome, theirs = _SPAWN.Pipe(duplex=False)
+        ours, theirs = _SPAWN.Pipe()
         process = _SPAWN.Process(target=_work, args=(work, log, theirs), name="labels")
-        process.start()
+        with _unheard():
+            process.start()
         theirs.close()  # so that its end is the end of the pipe
-        self._process, self._outcome, self._log = process, outcome, log
+        self._process, self._pipe, self._log = process, ours, log
 
     def wait(self) -> float:
         """Wait until the work that was begun is done.
@@ -62,16 +68,13 @@ class Background:
         Raises:
             UserError: It failed, or its process was killed.
         """
-        if self._process is None or self._outcome is None:
+        if self._process is None or self._pipe is None:
             raise ValueError("nothing was begun")
         try:
-            outcome: float | UserError = self._outcome.recv()
+            outcome: float | UserError = self._pipe.recv()
         except EOFError:
             self._process.join()
-            outcome = UserError(
-                f"the process that labels samples ended with status {self._process.exitcode}",
-                f"its output is in {self._log}; the same command goes on where it was",
-            )
+            outcome = _died(self._process.exitcode or 0, self._log)
         self.stop()
         if isinstance(outcome, UserError):
             raise outcome
@@ -79,34 +82,77 @@ class Background:
 
     def stop(self) -> None:
         """End the work if it is not done; what it has written stays."""
-        if self._process is not None and self._outcome is not None:
-            self._process.terminate()
+        if self._process is not None and self._pipe is not None:
+            self._pipe.close()  # which tells it to end
+            self._process.join(_PATIENCE_S)
+            self._process.kill()
             self._process.join()
-            self._outcome.close()
-        self._process = self._outcome = None
+        self._process = self._pipe = None
 
 
-def _work(work: Callable[[], object], log: Path, outcome: Connection) -> None:
+def _died(status: int, log: Path) -> UserError:
+    """What to say of a process that has sent no outcome."""
+    by = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+    return UserError(
+        f"the process that labels samples ended {by}, without a result",
+        f"look at {log} and, if it was killed, at the memory that is left; the same command goes "
+        "on from the last checkpoint, and keeps the labels that are there",
+    )
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Let a process that is started in the block hear of no signal that is sent to the run."""
+    if threading.current_thread() is not threading.main_thread():  # which alone has handlers
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _work(work: Callable[[], object], log: Path, pipe: Connection) -> None:
     """Do the work in its process, and send how long it took or why it failed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training, which ends this
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
     started = time.monotonic()
     with (
         suppress(KeyboardInterrupt),
-        sigterm_interrupts(),
+        _ended_by(_END),
         log.open("a", encoding="utf-8") as file,
         redirect_stdout(file),
         redirect_stderr(file),
     ):
         try:
             work()
-            outcome.send(time.monotonic() - started)
+            pipe.send(time.monotonic() - started)
         except UserError as error:
-            outcome.send(error)
+            pipe.send(error)
+        except Exception:
+            traceback.print_exc()
+            raise
 
 
-def _end_with_parent() -> None:
+@contextmanager
+def _ended_by(number: signal.Signals) -> Iterator[None]:
+    """Let a signal raise KeyboardInterrupt within the block."""
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def _end_with_parent(pipe: Connection) -> None:
+    """End the work when the parent closes its side of the pipe, or is gone."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
+        wait([parent.sentinel, pipe])
+        os.kill(os.getpid(), _END)

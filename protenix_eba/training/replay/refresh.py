@@ -30,7 +30,7 @@ from protenix_eba.sampling.run import Plan, SamplingRun
 from protenix_eba.sampling.samplers import DIFFUSION_SAMPLERS
 from protenix_eba.sampling.settings import PRESETS, SamplerSettings
 from protenix_eba.structures.sequences import Protein
-from protenix_eba.training.data.buffer import LABELS, RECORD, SAMPLED
+from protenix_eba.training.data.buffer import LABELS, RECORD, SAMPLED, require_made
 from protenix_eba.training.data.replay import ReplayDataset
 from protenix_eba.training.model import trained_digest
 from protenix_eba.training.replay.background import Background
@@ -261,6 +261,7 @@ class Refresher:
         folder = buffer.path(step)
         if buffer.record(step):
             return
+        require_made(folder / SAMPLED)
         sampled, started = read_json(folder / SAMPLED), time.monotonic()
         if self._labels.busy:
             labelling = self._labels.wait()

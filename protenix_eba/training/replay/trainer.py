@@ -12,7 +12,7 @@ from protenix.utils.distributed import DIST_WRAPPER
 from protenix_eba.core.errors import UserError
 from protenix_eba.host.embeddings import EmbeddingFolder
 from protenix_eba.host.environment import DATASETS, TRAINERS
-from protenix_eba.training.data.buffer import RECORD, SAMPLED
+from protenix_eba.training.data.buffer import RECORD, SAMPLED, require_made
 from protenix_eba.training.data.item import Item
 from protenix_eba.training.data.replay import ReplayDataset
 from protenix_eba.training.engine import zero_stage
@@ -149,12 +149,9 @@ class OnPolicyTrainer(EBATrainer):
     def _resume_round(self, step: int) -> None:
         """Go back to the samples of the present round, made before the run was stopped."""
         buffer, newest = self.dataset.buffer, self._newest(step)
-        for path in (buffer.path(newest) / RECORD, buffer.path(step) / SAMPLED):
-            if not path.is_file():
-                raise UserError(
-                    f"{path}: expected what this run wrote before step {self.step}, found nothing",
-                    "restore the folder, or choose another --run_name to start again",
-                )
+        whole = range(0, newest + 1, self.dataset.settings.refresh_steps)
+        for path in (*(buffer.path(s) / RECORD for s in whole), buffer.path(step) / SAMPLED):
+            require_made(path)
         self.refresher.show(newest)
         self._begin_labels(step)
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from background_work import end_at_once, note_and_sleep, refuse, write
+from background_work import end_at_once, note_and_sleep, refuse, wait_and_write, write
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.training.replay.background import Background
@@ -38,7 +38,7 @@ def test_an_error_of_the_input_arrives_with_what_to_do(background, tmp_path):
 
 def test_a_process_that_dies_is_said_to_have(background, tmp_path):
     background.begin(end_at_once, tmp_path / "log")
-    with pytest.raises(UserError, match=r"status 7\n.*log"):
+    with pytest.raises(UserError, match=r"status 7, .*\n.*log"):
         background.wait()
 
 
@@ -47,6 +47,15 @@ def test_work_that_is_not_wanted_any_more_ends(background, tmp_path):
     wait_until((tmp_path / "pid").is_file)
     background.stop()
     assert not background.busy and is_gone(tmp_path / "pid")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_to_the_whole_run_are_not_for_the_work(number, background, tmp_path):
+    background.begin(partial(wait_and_write, tmp_path / "pid", tmp_path / "go"), tmp_path / "log")
+    wait_until((tmp_path / "pid").is_file)
+    os.kill(int((tmp_path / "pid").read_text()), number)
+    (tmp_path / "go").touch()
+    assert background.wait() >= 0
 
 
 def test_the_work_ends_with_the_process_that_began_it(tmp_path):

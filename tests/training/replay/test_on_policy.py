@@ -232,6 +232,19 @@ def test_a_run_that_lost_its_last_checkpoints_uses_its_samples_again_to_the_last
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("lost", ["step_0000000/refresh.json", "step_0000004/sampled.json"])
+def test_a_run_whose_samples_are_lost_does_not_go_on_without_them(lost, on_policy, whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    (run / "finished.json").unlink()
+    shutil.rmtree(run / "checkpoints/step_0000008")
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace(str(whole.parent), str(tmp_path)))
+    (run / "replay" / lost).unlink()
+    assert "what this run has written" in finish(on_policy(tmp_path), 2)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["begun.json", "gly3/gly3.json"])
 def test_a_run_that_is_killed_in_a_refresh_goes_on_with_it(
     moment, on_policy, whole, tmp_path, read_log
