@@ -117,6 +117,7 @@ class OnPolicyTrainer(EBATrainer):
     def _refresh(self, step: int) -> None:
         """Begin a round: new samples, and labels for those that the round is to train on."""
         newest = self._newest(step)
+        self._require_refreshes(newest)
         if 0 < newest < step:
             self._finish(newest)
         self.refresher.show(min(newest, step - 1))
@@ -148,12 +149,16 @@ class OnPolicyTrainer(EBATrainer):
 
     def _resume_round(self, step: int) -> None:
         """Go back to the samples of the present round, made before the run was stopped."""
-        buffer, newest = self.dataset.buffer, self._newest(step)
-        whole = range(0, newest + 1, self.dataset.settings.refresh_steps)
-        for path in (*(buffer.path(s) / RECORD for s in whole), buffer.path(step) / SAMPLED):
-            require_made(path)
+        newest = self._newest(step)
+        self._require_refreshes(newest + 1)
+        require_made(self.dataset.buffer.path(step) / SAMPLED)
         self.refresher.show(newest)
         self._begin_labels(step)
+
+    def _require_refreshes(self, end: int) -> None:
+        """Make sure that all refreshes before a step are there: a lost one would be left out."""
+        for step in range(0, end, self.dataset.settings.refresh_steps):
+            require_made(self.dataset.buffer.path(step) / RECORD)
 
     def _report(self, record: dict[str, Any]) -> None:
         line = summary(record)
