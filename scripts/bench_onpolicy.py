@@ -83,7 +83,7 @@ def prepare(folder: Path, threads: int) -> None:
 
 def measured(folder: Path, jobs: int, asynchronous: bool, options: argparse.Namespace) -> dict:
     """Train once and return the seconds of each part."""
-    name = f"{'background' if asynchronous else 'in turn'} {jobs}".replace(" ", "_")
+    name = f"{'background' if asynchronous else 'in_turn'}_{jobs}"
     keys = {
         "base_dir": folder,
         "run_name": name,
@@ -111,7 +111,7 @@ def measured(folder: Path, jobs: int, asynchronous: bool, options: argparse.Name
     return seconds | {
         "training": training,
         "hidden": 1 - waiting / labelling,
-        "per_refresh": (seconds["labelling"]) / len(refreshes),
+        "per_refresh": seconds["labelling"] / len(refreshes),
         "refreshes": len(refreshes),
     }
 

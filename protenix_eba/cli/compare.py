@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from protenix_eba.cli.session import plugin_option
-from protenix_eba.cli.suites import compare_suites, is_suite_answer
+from protenix_eba.cli.suites import ATLAS, compare_suites, suite_of
 from protenix_eba.core.errors import UserError
 
 __all__ = ["compare"]
@@ -47,7 +47,7 @@ def compare(
             f"--out {out} is one of the evaluations that are compared: its report would be lost",
             "choose another folder",
         )
-    if any(map(is_suite_answer, evaluations)):
+    if {*map(suite_of, evaluations)} - {ATLAS, None}:
         compare_suites(evaluations, out, published)
         return 0
     from protenix_eba.cli.evaluation_output import write_outputs

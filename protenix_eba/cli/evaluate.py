@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 from protenix_eba.cli.evaluation_output import write_outputs
 from protenix_eba.cli.session import exit_with_failures, plugin_option, shard_option
 from protenix_eba.cli.status import SOME_FAILED
-from protenix_eba.cli.suites import answer
+from protenix_eba.cli.suites import ATLAS, answer, suite_of
 from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 SAMPLE_LABELS: Final = "energies.parquet"
-ATLAS: Final = "atlas"
 _PATH = click.Path(path_type=Path)
 
 
@@ -191,15 +189,8 @@ def evaluate(
 
 def _refuse_other_results(out: Path, suite: str) -> None:
     """Refuse a folder that holds the results of another suite, which would be overwritten."""
-    path = out / "metrics.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError:  # damaged: nothing to lose
-        return
-    if not isinstance(content, dict) or not content:
-        return
-    found = content.get("suite", ATLAS)
-    if found != suite:
+    found = suite_of(out)
+    if found not in (suite, None):
         raise UserError(
             f"--out {out}: it holds the results of the suite {found}, not of {suite}",
             "choose another folder",

@@ -12,7 +12,7 @@ import click
 
 from protenix_eba.cli.status import INTERRUPTED, TERMINATED, UNUSABLE_INPUT
 from protenix_eba.core.errors import UserError
-from protenix_eba.core.signals import Terminated, sigterm_interrupts
+from protenix_eba.core.signals import Terminated, signal_interrupts
 
 __all__ = ["cli", "main", "run"]
 
@@ -82,7 +82,7 @@ def run(argv: Sequence[str]) -> int:
         by SIGTERM.
     """
     try:
-        with sigterm_interrupts():
+        with signal_interrupts():
             words = list(argv)  # also for a command that runs itself in several processes
             status = cli.main(words, prog_name="protenix-eba", standalone_mode=False, obj=argv)
     except UserError as error:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from protenix_eba.eval.suites.page import Table
     from protenix_eba.eval.suites.registry import Outcome, Suite
 
-__all__ = ["answer", "compare_suites", "is_suite_answer", "suites"]
+__all__ = ["ATLAS", "answer", "compare_suites", "suite_of", "suites"]
 
+# What `evaluate` answers without --suite; its files name no suite.
+ATLAS: Final = "atlas"
 _MAX_ROWS = 40
 
 
@@ -87,13 +89,13 @@ def answer(
     return bool(outcome.failed)
 
 
-def is_suite_answer(folder: Path) -> bool:
-    """Return whether a folder holds the answer of a suite rather than an evaluation against MD."""
+def suite_of(folder: Path) -> str | None:
+    """Return the suite whose results a folder holds; None if it holds none, or they are damaged."""
     try:
         content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and "suite" in content
+        return None
+    return str(content.get("suite", ATLAS)) if isinstance(content, dict) and content else None
 
 
 def compare_suites(folders: Sequence[Path], out: Path, published: bool) -> None:

@@ -15,7 +15,7 @@ import click
 
 from protenix_eba.cli.status import INTERRUPTED, TERMINATED, UNUSABLE_INPUT
 from protenix_eba.core.errors import UserError
-from protenix_eba.core.signals import Terminated, sigterm_interrupts
+from protenix_eba.core.signals import Terminated, signal_interrupts
 from protenix_eba.host.environment import TRAINERS, HookError, Plugin, load_plugins
 from protenix_eba.plugin_api import (
     Arguments,
@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     words = sys.argv[1:] if argv is None else argv
     try:
-        with sigterm_interrupts():
+        with signal_interrupts():
             run(words)
     except (UserError, HookError, OSError) as error:
         # A full disk, a folder that cannot be written: the operating system's message says which.

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["StopSignals", "Terminated", "sigterm_interrupts"]
+__all__ = ["StopSignals", "Terminated", "signal_interrupts"]
 
 
 class Terminated(KeyboardInterrupt):
@@ -18,8 +18,8 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM raise `Terminated` within the block, so that files are closed.
+def signal_interrupts(number: int = signal.SIGTERM) -> Iterator[None]:
+    """Let a signal raise `Terminated` within the block, so that files are closed.
 
     Processes that are forked within it die of the signal as they would without.
     """
@@ -34,11 +34,11 @@ def sigterm_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # which alone gets signals
         yield
         return
-    before = signal.signal(signal.SIGTERM, end)
+    before = signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
 
 
 class StopSignals:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from protenix_eba.core.errors import UserError
+from protenix_eba.core.signals import signal_interrupts
 
 __all__ = ["Background"]
 
@@ -121,7 +122,7 @@ def _work(work: Callable[[], object], log: Path, pipe: Connection) -> None:
     started = time.monotonic()
     with (
         suppress(KeyboardInterrupt),
-        _ended_by(_END),
+        signal_interrupts(_END),
         log.open("a", encoding="utf-8") as file,
         redirect_stdout(file),
         redirect_stderr(file),
@@ -134,20 +135,6 @@ def _work(work: Callable[[], object], log: Path, pipe: Connection) -> None:
         except Exception:
             traceback.print_exc()
             raise
-
-
-@contextmanager
-def _ended_by(number: signal.Signals) -> Iterator[None]:
-    """Let a signal raise KeyboardInterrupt within the block."""
-
-    def end(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(number, end)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
 
 
 def _end_with_parent(pipe: Connection) -> None:

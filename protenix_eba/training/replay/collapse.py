@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -9,36 +10,44 @@ from numpy.typing import NDArray
 
 from protenix_eba.training.data.clusters import k_medoids, rmsd_matrix
 
-__all__ = ["clusters_visited"]
+__all__ = ["Clusters"]
 
 # Enough to see the states of a small protein go, and few beside the samples of a refresh.
 _CLUSTERS: Final = 8
 
 
-def clusters_visited(
-    reference: NDArray[np.float32], samples: NDArray[np.float32]
-) -> tuple[float, float]:
-    """Sort samples into the clusters of a reference.
+@dataclass(frozen=True)
+class Clusters:
+    """Clusters of a reference around medoids by RMSD.
 
-    Clusters are those around medoids by RMSD, eight, or one for two conformations of the reference
-    where it has fewer than 16.
+    There are eight, or one for two conformations of the reference where it has fewer than 16.
 
-    Args:
-        reference: Conformations `[F, N, 3]`, F at least 1, such as MD's C-alpha atoms, angstrom.
-        samples: Conformations `[G, N, 3]`, G at least 1.
-
-    Returns:
-        The effective number of clusters among the samples, the exponential of the entropy of their
-        populations; and the share of the reference in clusters that the samples visit.
+    Attributes:
+        medoids: `[K, N, 3]`.
+        populations: `[K]`, share of the reference in each.
     """
-    count = max(1, min(_CLUSTERS, len(reference) // 2))
-    theirs = rmsd_matrix(reference)
-    medoids = k_medoids(theirs, count)
-    visits = _shares(rmsd_matrix(samples, reference[medoids]))
-    populations = _shares(theirs[:, medoids])
-    visited = visits > 0
-    entropy = -(visits[visited] * np.log(visits[visited])).sum()
-    return float(np.exp(entropy)), float(populations[visited].sum())
+
+    medoids: NDArray[np.float32]
+    populations: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, reference: NDArray[np.float32]) -> Clusters:
+        """Find the clusters of `[F, N, 3]`, F at least 1, such as MD's C-alpha atoms, angstrom."""
+        distance = rmsd_matrix(reference)
+        medoids = k_medoids(distance, max(1, min(_CLUSTERS, len(reference) // 2)))
+        return cls(reference[medoids], _shares(distance[:, medoids]))
+
+    def visited(self, samples: NDArray[np.float32]) -> tuple[float, float]:
+        """Sort samples `[G, N, 3]`, G at least 1, into the clusters.
+
+        Returns:
+            The effective number of clusters among the samples, the exponential of the entropy of
+            their populations; and the share of the reference in clusters that they visit.
+        """
+        visits = _shares(rmsd_matrix(samples, self.medoids))
+        there = visits > 0
+        entropy = -(visits[there] * np.log(visits[there])).sum()
+        return float(np.exp(entropy)), float(self.populations[there].sum())
 
 
 def _shares(distance: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from protenix_eba.training.data.buffer import LABELS, Buffer
 from protenix_eba.training.data.conformers import match_atoms
 from protenix_eba.training.data.replay import ReplayDataset
 from protenix_eba.training.data.replay_config import ReplayConfig
-from protenix_eba.training.replay.collapse import clusters_visited
+from protenix_eba.training.replay.collapse import Clusters
 from protenix_eba.training.validation import fluctuations
 
 __all__ = ["measure", "refuse_ruin", "summary"]
@@ -41,7 +41,10 @@ _GUARDED: Final = {
 
 
 def measure(
-    folder: Path, proteins: Sequence[ProteinFeatures], dataset: ReplayDataset
+    folder: Path,
+    proteins: Sequence[ProteinFeatures],
+    dataset: ReplayDataset,
+    clusters: dict[str, Clusters],
 ) -> dict[str, Row]:
     """Measure the samples of a refresh.
 
@@ -49,6 +52,7 @@ def measure(
         folder: Folder of the refresh, whose samples are labelled.
         proteins: Proteins of its targets.
         dataset: Dataset with the MD, and a buffer with the refreshes before it.
+        clusters: Clusters of each target's reference as far as they are known; others are added.
 
     Returns:
         For each target `attempts`; `valid`, the share of valid ones; `labelled`, the share with an
@@ -65,12 +69,14 @@ def measure(
     for protein in proteins:
         name = protein.protein.name
         xyz = _alpha_carbons(found[name], protein)
-        clusters, coverage = clusters_visited(_reference(xyz, protein, dataset), xyz)
+        if name not in clusters:
+            clusters[name] = Clusters.of(_reference(xyz, protein, dataset))
+        visited, coverage = clusters[name].visited(xyz)
         record = read_json(folder / name / f"{name}.json")
         row = _energies(labels.for_target(name), record["attempts"]) | {
             "valid": 1 - len(record["invalid"]) / record["attempts"],
             "rmsf_angstrom": float(fluctuations(xyz).mean()),
-            "clusters": clusters,
+            "clusters": visited,
             "coverage": coverage,
         }
         rows[name] = row | _changes(row, _first(dataset.buffer, name)[1])

@@ -34,6 +34,7 @@ from protenix_eba.training.data.buffer import LABELS, RECORD, SAMPLED, require_m
 from protenix_eba.training.data.replay import ReplayDataset
 from protenix_eba.training.model import trained_digest
 from protenix_eba.training.replay.background import Background
+from protenix_eba.training.replay.collapse import Clusters
 from protenix_eba.training.replay.record import measure
 
 __all__ = ["Refresher", "energy_protocol", "sampler_settings"]
@@ -130,6 +131,7 @@ class Refresher:
         self._settings = sampler_settings(dataset, configs.sigma_data)
         self._sampler = DIFFUSION_SAMPLERS.get(dataset.settings.sampler)(configs)
         self._labels = Background()
+        self._clusters: dict[str, Clusters] = {}
 
     def sample(self, model: ConformerDenoiser, step: int) -> None:
         """Make the samples before a step, or find them made already.
@@ -278,7 +280,7 @@ class Refresher:
             "labelling": labelling,
             "waiting": waiting,
         }
-        targets = measure(folder, features, self._dataset)
+        targets = measure(folder, features, self._dataset, self._clusters)
         facts = read_json(folder / _BEGUN)
         write_json(folder / RECORD, facts | {"seconds": seconds, "targets": targets})
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from protenix_eba.training.replay.collapse import clusters_visited
+from protenix_eba.training.replay.collapse import Clusters
 
 
 def states(counts, rng):
@@ -28,10 +28,10 @@ def states(counts, rng):
 )
 def test_the_clusters_of_eight_equal_states_are_the_states(counts, effective, covered):
     rng = np.random.default_rng(0)
-    found = clusters_visited(states([16] * 8, rng), states(counts, rng))
+    found = Clusters.of(states([16] * 8, rng)).visited(states(counts, rng))
     assert found == pytest.approx((effective, covered), abs=1e-9)
 
 
 def test_a_reference_of_one_conformation_is_one_cluster():
     rng = np.random.default_rng(0)
-    assert clusters_visited(states([1], rng), states([1, 2], rng)) == (1.0, 1.0)
+    assert Clusters.of(states([1], rng)).visited(states([1, 2], rng)) == (1.0, 1.0)
