@@ -33,14 +33,15 @@ def write_outputs(comparison: Comparison, out: Path, *, stem: str) -> None:
 
 
 def _training(comparison: Comparison) -> dict[str, Any]:
-    """Return findings, curves and settings of the training runs that still exist."""
-    from protenix_eba.eval.report.findings import findings, loss_curves, training_settings
+    """Return findings, figures and settings of the training runs that still exist."""
+    from protenix_eba.eval.report.findings import findings, training_settings
+    from protenix_eba.eval.report.training import training_figures
 
     named = {label: e.settings.get("training") for label, e in comparison.evaluations.items()}
     runs = {label: Path(run) for label, run in named.items() if run and Path(run).is_dir()}
     return {
         "findings": findings(comparison.groups[0].summaries, runs),
-        "losses": loss_curves(runs),
+        "training": training_figures(runs),
         "settings": training_settings(runs),
     }
 

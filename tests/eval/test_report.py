@@ -22,10 +22,12 @@ from protenix_eba.eval.protocol.panel import PROTOCOL_METRICS
 from protenix_eba.eval.published import published_rows
 from protenix_eba.eval.report import scene
 from protenix_eba.eval.report.figures import MAX_DETAILED, detailed_targets
-from protenix_eba.eval.report.plots.curves import loss_figure, rmsf_figure
+from protenix_eba.eval.report.plots.curves import rmsf_figure
+from protenix_eba.eval.report.plots.training import loss_figure
 from protenix_eba.eval.report.render import render_report
 from protenix_eba.eval.report.scene import viewer_scripts
 from protenix_eba.eval.report.tables import headline, write_csv, write_latex
+from protenix_eba.eval.report.training import training_figures
 from protenix_eba.eval.report.viewer import md_scenes
 from protenix_eba.eval.results import Evaluation, load_evaluation
 from protenix_eba.eval.store import target_path, write_target
@@ -109,12 +111,15 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for one, quality in zip(models, (0.6, 0.9), strict=True):
         one.targets["peptide"] = made_up("peptide", 9, quality, length=5)
     found = compare_evaluations(models, published_rows())
-    losses = [{"name": "SFT", "step": [1, 2, 3], "loss": [3.0, 2.0, 1.0]}]
+    run = folder / "run"
+    run.mkdir()
+    (run / "log.csv").write_text("step,loss\n1,3\n2,2\n3,1\n")
+    (run / "replay.csv").write_text("step,valid,coverage\n0,0.5,nan\n50,0.75,nan\n")
     render_report(
         found,
         folder,
         findings=["Alignment lowers energies <by half>."],
-        losses=losses,
+        training=training_figures({"SFT": run}),
         settings={"alignment": {"n_conformers": 3}, "seeds": [1, 2]},
     )
     write_csv(folder / "comparison.csv", found)
@@ -134,7 +139,7 @@ def test_report_stands_alone(report: Path) -> None:
 def test_every_figure_is_a_file_too(report: Path) -> None:
     page = (report / "report.html").read_text()
     names = {path.stem for path in (report / "figures").iterdir()}
-    assert names == {"overview", "rmsf", "pca", "contacts", "exposure", "training"}
+    assert names == {"overview", "rmsf", "pca", "contacts", "exposure", "training", "replay"}
     assert page.count("data:image/svg+xml;base64,") == len(names)
     for name in names:
         assert (report / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -177,7 +182,7 @@ PROBE = """
 def test_a_browser_shows_the_report_without_complaint(report: Path, tmp_path: Path) -> None:
     found, n_pictures = look(report / "report.html", PROBE, tmp_path)
     views = found["views"]
-    assert (n_pictures, found["labels"]) == (6, 3)
+    assert (n_pictures, found["labels"]) == (7, 3)
     protein, without_md, nearest, trace, peptide = views
     assert (protein["name"], protein["style"], peptide["style"]) == ("t01", "cartoon", "stick")
     # MD, SFT and EBA; without MD; the nearest sample of SFT alone; MD stays off
@@ -236,7 +241,7 @@ def test_figures_repeat_to_the_byte() -> None:
     targets = {"a": {"m": made_up("a", 0, 0.8)}}
     assert rmsf_figure(targets, ["m"]) == rmsf_figure(targets, ["m"])
     loss = [1.0, float("nan"), *np.linspace(1.0, 0.1, 100)]
-    assert b"<svg" in loss_figure([{"name": "SFT", "step": range(102), "loss": loss}]).svg
+    assert b"<svg" in loss_figure({"SFT": {"step": range(102), "loss": loss}}).svg
 
 
 def test_the_view_keeps_shapes_and_hands() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from protenix_eba.eval.report.plots.curves import (
     distribution_figure,
     energy_figure,
     exposure_figure,
-    loss_figure,
     profile_figure,
     rmsf_figure,
 )
@@ -77,12 +76,11 @@ def with_arrays(
     return {name: results for name, results in found.items() if results}
 
 
-def draw_figures(group: Group, losses: Sequence[Mapping[str, Any]] = ()) -> list[Figure]:
+def draw_figures(group: Group) -> list[Figure]:
     """Draw every figure that the data allow.
 
     Args:
         group: Models over the same targets.
-        losses: Training curves: mappings with `name`, `step` `[n]` and `loss` `[n]`.
     """
     labels, names = list(group.summaries), detailed_targets(group)
     n_all = len(group.targets)
@@ -103,9 +101,6 @@ def draw_figures(group: Group, losses: Sequence[Mapping[str, Any]] = ()) -> list
             targets = {k: v for k, v in targets.items() if _has_some(_SPARSE[name], v)}
         if targets:
             figures.append(Figure(name, title, caption + limit, draw(targets, labels)))
-    if losses:
-        caption = "Loss at each training step. The series have scales of their own."
-        figures.append(Figure("training", "Training", caption, loss_figure(losses)))
     return figures
 
 

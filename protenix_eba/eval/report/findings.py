@@ -12,7 +12,7 @@ import yaml
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import require_file
 
-__all__ = ["Findable", "findings", "loss_curves", "read_curve", "training_settings"]
+__all__ = ["Findable", "findings", "read_curve", "training_settings"]
 
 _STRUCTURE: Final = {"rmwd": "RMWD", "md_pca_w2": "MD PCA W2"}
 _SHOWN: Final = ("model_name", "max_steps", "lr", "seed", "load_checkpoint_path", "eba")
@@ -31,7 +31,7 @@ class Findable(Protocol):
 
 
 def read_curve(path: Path) -> dict[str, list[float]]:
-    """Read a run's log.csv or validation.csv, by column.
+    """Read a run's log.csv, validation.csv or replay.csv, by column.
 
     Raises:
         UserError: No such file, or not a table of numbers.
@@ -42,15 +42,6 @@ def read_curve(path: Path) -> dict[str, list[float]]:
         return {key: [float(row[key]) for row in rows] for key in (rows[0] if rows else {})}
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: expected numbers: {error}", "is it the log of a run?") from error
-
-
-def loss_curves(runs: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Return loss against step of each run, for the report."""
-    curves = []
-    for label, folder in runs.items():
-        log = read_curve(folder / "log.csv")
-        curves.append({"name": label, "step": log["step"], "loss": log["loss"]})
-    return curves
 
 
 def training_settings(runs: Mapping[str, Path]) -> dict[str, Any]:

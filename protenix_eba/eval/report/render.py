@@ -12,7 +12,7 @@ from protenix_eba.eval.aggregate import CONFIDENCE_PERCENT, MIN_TARGETS, RESAMPL
 from protenix_eba.eval.catalogue import target_metrics
 from protenix_eba.eval.definitions import Metric
 from protenix_eba.eval.models import Comparison, Group
-from protenix_eba.eval.report.figure import write_figures
+from protenix_eba.eval.report.figure import Figure, write_figures
 from protenix_eba.eval.report.figures import (
     detailed_targets,
     draw_figures,
@@ -48,7 +48,7 @@ def render_report(
     folder: Path,
     *,
     findings: Sequence[str] = (),
-    losses: Sequence[Mapping[str, Any]] = (),
+    training: Sequence[Figure] = (),
     settings: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write `report.html` and `figures/`.
@@ -57,7 +57,7 @@ def render_report(
         comparison: One model or several.
         folder: Folder to write to.
         findings: Plain sentences to stand at the top.
-        losses: Training curves: mappings with `name`, `step` `[n]` and `loss` `[n]`.
+        training: Figures of the runs that made the models.
         settings: More of what was run, nested as it likes.
 
     Returns:
@@ -66,10 +66,8 @@ def render_report(
     Raises:
         UserError: A file cannot be written.
     """
-    sections = [
-        _section(group, comparison, losses if position == 0 else ())
-        for position, group in enumerate(comparison.groups)
-    ]
+    sections = [_section(group, comparison) for group in comparison.groups]
+    sections[0]["figures"] += training
     viewer = scenes_json(_scenes(comparison.groups[0]))
     shown = {label: dict(e.settings) for label, e in comparison.evaluations.items()}
     page = template("report.html.jinja").render(
@@ -91,9 +89,7 @@ def render_report(
     return path
 
 
-def _section(
-    group: Group, comparison: Comparison, losses: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def _section(group: Group, comparison: Comparison) -> dict[str, Any]:
     columns, rows = headline(group)
     metrics, lines, cells = leaderboard(group, comparison.published)
     target_metrics = _target_metrics(group)
@@ -108,7 +104,7 @@ def _section(
         },
         "board": (metrics, list(zip(lines, cells, strict=True))) if comparison.published else None,
         "sources": dict.fromkeys((r.label, r.cite, r.caveat) for r in comparison.published),
-        "figures": draw_figures(group, losses),
+        "figures": draw_figures(group),
         "target_metrics": target_metrics,
         "targets": _target_lines(group, target_metrics),
     }

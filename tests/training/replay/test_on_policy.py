@@ -11,6 +11,8 @@ from warm import finish, kill_at
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.run_folder import RunFolder
 from protenix_eba.energy.table import read_labels
+from protenix_eba.eval.report.plots.training import REPLAY_COLUMNS
+from protenix_eba.eval.report.training import training_figures
 from protenix_eba.host.config import EBAConfig
 from protenix_eba.host.features import protein_features
 from protenix_eba.host.weights import load_checkpoint
@@ -200,6 +202,8 @@ def test_sequences_alone_are_aligned_and_the_buffer_is_ensembles_and_labels(whol
         assert record["step"] == step and record["weights"] and record["seed"]
     rows = (whole / "replay.csv").read_text().splitlines()
     assert rows[0].startswith("step,targets,valid") and len(rows) == 3
+    assert {"Training", "Own samples"} == {drawn.title for drawn in training_figures({"x": whole})}
+    assert set(REPLAY_COLUMNS) <= set(rows[0].split(","))
 
 
 def earlier(whole, base):

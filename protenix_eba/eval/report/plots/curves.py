@@ -1,4 +1,4 @@
-"""Curves and histograms, a panel for each target: fluctuations, exposure, energies, losses."""
+"""Curves and histograms, a panel for each target: fluctuations, exposure, energies."""
 
 from __future__ import annotations
 
@@ -26,14 +26,12 @@ __all__ = [
     "distribution_figure",
     "energy_figure",
     "exposure_figure",
-    "loss_figure",
     "profile_figure",
     "rmsf_figure",
 ]
 
 _FEW_RESIDUES: Final = 25
 _N_BINS: Final = 24
-_N_SMOOTH: Final = 25
 
 Float64s = NDArray[np.float64]
 Results = Mapping[str, TargetResult]
@@ -198,29 +196,3 @@ def _bins(values: Sequence[Float64s], lowest: float, highest: float) -> Float64s
     high = max(float(np.percentile(side, highest)) for side in filled)
     margin = 0.05 * max(high - low, 1e-3)
     return np.linspace(low - margin, high + margin, _N_BINS + 1)
-
-
-def loss_figure(losses: Sequence[Mapping[str, Any]]) -> Drawing:
-    """Draw training losses, a panel for each series: their scales cannot be compared.
-
-    Args:
-        losses: Mappings with `name`, `step` `[n]` and `loss` `[n]`; values that are not finite
-            are left out.
-    """
-    colours = label_colours([str(series["name"]) for series in losses])
-
-    def draw(axes: Axes, series: Mapping[str, Any]) -> None:
-        loss = np.asarray(series["loss"], dtype=np.float64)
-        step = np.asarray(series["step"], dtype=np.float64)[np.isfinite(loss)]
-        loss = loss[np.isfinite(loss)]
-        colour = colours[str(series["name"])]
-        window = max(len(loss) // _N_SMOOTH, 1)
-        axes.plot(step, loss, color=colour, alpha=0.3 if window > 1 else 1.0, lw=1.0)
-        if window > 1:
-            smooth = np.convolve(loss, np.full(window, 1.0 / window), mode="valid")
-            axes.plot(step[window - 1 :], smooth, color=colour, lw=2.0)
-            axes.set_title(f"mean of {window} steps", loc="right", fontsize=8, fontweight="normal")
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-
-    by_name = {str(series["name"]): series for series in losses}
-    return small_multiples(by_name, draw, "Step", "Loss")
