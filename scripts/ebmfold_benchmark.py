@@ -25,7 +25,7 @@ from protenix_eba.ebmfold.fold import Decoys, decoy_generators, fold, fold_by_pe
 from protenix_eba.ebmfold.handedness import is_mirrored
 from protenix_eba.ebmfold.metrics import gdt_ts, lddt_ca, tm_score
 from protenix_eba.ebmfold.network import ScoreNetwork
-from protenix_eba.ebmfold.predictions import read_predictions
+from protenix_eba.ebmfold.prediction_files import read_predictions
 from protenix_eba.ebmfold.refine import refining_sampler
 from protenix_eba.ebmfold.sampling import SAMPLERS, anneal
 from protenix_eba.ebmfold.standin import standin_predictions

@@ -75,7 +75,7 @@ def read_target(
     Raises:
         UserError: The file cannot be used, or does not fit the chains.
     """
-    from protenix_eba.ebmfold.predictions import read_predictions
+    from protenix_eba.ebmfold.prediction_files import read_predictions
     from protenix_eba.ebmfold.structures import check_sizes, whole_numbers
     from protenix_eba.ebmfold.target import Target
 
@@ -87,7 +87,7 @@ def read_target(
 
 def _from_file(source: FileChoice) -> tuple[dict[str, Any], _Load]:
     from protenix_eba.core.files import require_file, sha256_of_file
-    from protenix_eba.ebmfold.predictions import read_chains
+    from protenix_eba.ebmfold.prediction_files import read_chains
 
     path = require_file(source.predictions, "predictions")
     if source.fasta is None:
@@ -114,7 +114,7 @@ def _single_protein(path: Path) -> Protein:
 def _from_model(source: ModelChoice) -> tuple[dict[str, Any], _Load]:
     from protenix_eba.core.files import require_file, sha256_of_file
     from protenix_eba.core.progress import tell
-    from protenix_eba.ebmfold.predictions import read_chains
+    from protenix_eba.ebmfold.prediction_files import read_chains
     from protenix_eba.host.msa import MsaFiles
 
     msas = MsaFiles(source.msa_path) if source.msa_path else None
@@ -154,7 +154,7 @@ def keep_predictions(
         made: What the predictions depend on.
         make: Function that gives the predictions and the sequence of each chain.
     """
-    from protenix_eba.ebmfold.predictions import read_source, write_predictions
+    from protenix_eba.ebmfold.prediction_files import read_source, write_predictions
 
     made_from, before = json.dumps(made, sort_keys=True), None
     with contextlib.suppress(UserError):

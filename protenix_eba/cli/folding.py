@@ -91,8 +91,9 @@ _TARGET_OPTIONS: Final = (
     click.option(
         "--predictions",
         type=_PATH,
-        help="Predicted distances and orientations: an npz file of trRosetta (dist, "
-        "omega, theta, phi), or one with Protenix's 64 distance bins as dist.",
+        help="Predicted distances and orientations: an npz or JSON file of trRosetta or "
+        "RoseTTAFold (dist, omega, theta, phi), Protenix (dist with 64 bins) or AlphaFold 2 "
+        "(logits, bin_edges).",
     ),
     click.option(
         "--checkpoint",

@@ -22,7 +22,7 @@ from protenix_eba.ebmfold.checkpoint import SHIPPED_WEIGHTS, load_network
 from protenix_eba.ebmfold.config import PEER, EBMFoldConfig
 from protenix_eba.ebmfold.fold import Decoys, fold, fold_by_peer
 from protenix_eba.ebmfold.network import ScoreNetwork
-from protenix_eba.ebmfold.predictions import HOST_EDGES, Predictions, rebin_host_distogram
+from protenix_eba.ebmfold.predictions import HOST_EDGES, Predictions, rebin_distogram
 from protenix_eba.ebmfold.refine import refining_sampler
 from protenix_eba.ebmfold.sampling import SAMPLERS
 from protenix_eba.ebmfold.structures import check_sizes, joined_numbers
@@ -159,8 +159,7 @@ def host_predictions(logits: Tensor, tokens: Tensor | None = None) -> Prediction
     chosen = slice(None) if tokens is None else tokens.to(logits.device)
     # One row at a time: the softmax of a long protein in float32 is larger than the logits.
     rows = [
-        rebin_host_distogram(row[chosen].float().softmax(-1).cpu().numpy())
-        for row in logits[chosen]
+        rebin_distogram(row[chosen].float().softmax(-1).cpu().numpy()) for row in logits[chosen]
     ]
     distance = np.stack(rows)
     if not np.isfinite(distance).all():

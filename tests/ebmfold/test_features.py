@@ -1,10 +1,6 @@
-from pathlib import Path
-
-import mdtraj
 import numpy as np
 import pytest
 import torch
-from scipy.spatial.distance import cdist
 from scipy.stats import norm
 
 from protenix_eba.core.errors import UserError
@@ -12,31 +8,14 @@ from protenix_eba.ebmfold.predictions import (
     DISTANCE_EDGES,
     HOST_EDGES,
     Predictions,
-    read_predictions,
-    rebin_host_distogram,
+    rebin_distogram,
 )
 from protenix_eba.ebmfold.standin import background, orientations, standin_predictions
 from protenix_eba.ebmfold.target import Target, pair_features, positional_encoding
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "trrosetta_T1008" / "T1008.npz"
-
 
 def uniform(n, bins):
     return np.full((n, n, bins), 1 / bins, dtype=np.float32)
-
-
-def distances(n):
-    """Neighbours at 5.25 angstrom, others anywhere, in trRosetta's bins."""
-    made = np.full((n, n, 37), 1 / 36, dtype=np.float32)
-    made[..., 1] = 0  # nothing is so near
-    for i in range(n - 1):
-        made[i, i + 1] = made[i + 1, i] = np.eye(37)[7]
-    return made
-
-
-def save(path, **arrays):
-    np.savez(path, **arrays)
-    return path
 
 
 def binned(edges, mean, width, open_first):
@@ -49,20 +28,20 @@ def binned(edges, mean, width, open_first):
 
 def test_rebinning_conserves_mass():
     share = np.random.default_rng(0).dirichlet(np.ones(64), size=50).astype(np.float32)
-    np.testing.assert_allclose(rebin_host_distogram(share).sum(-1), 1.0, atol=1e-5)
+    np.testing.assert_allclose(rebin_distogram(share).sum(-1), 1.0, atol=1e-5)
 
 
 def test_rebinning_comes_near_to_binning_directly():
     mean = np.random.default_rng(0).uniform(3, 19, size=200)
     host = binned(HOST_EDGES, mean, 1.0, True).astype(np.float32)
     direct = binned(DISTANCE_EDGES, mean, 1.0, False)
-    assert np.abs(rebin_host_distogram(host) - direct).sum(-1).max() / 2 < 0.02
+    assert np.abs(rebin_distogram(host) - direct).sum(-1).max() / 2 < 0.02
 
 
 def test_distances_beyond_both_ends_go_to_the_first_bin_and_to_channel_0():
     ends = np.zeros((2, 64), dtype=np.float32)
     ends[0, 0] = ends[1, 63] = 1
-    rebinned = rebin_host_distogram(ends)
+    rebinned = rebin_distogram(ends)
     assert rebinned[0, 1] == 1 and rebinned[1, 0] == 1
 
 
@@ -71,101 +50,7 @@ def test_a_bin_across_20_angstrom_is_divided_there():
     across = int(np.searchsorted(HOST_EDGES, 20.0))
     beyond = (HOST_EDGES[across] - 20.0) / (HOST_EDGES[1] - HOST_EDGES[0])
     assert 0 < beyond < 1
-    assert rebin_host_distogram(share)[across, 0] == pytest.approx(beyond)
-
-
-def test_a_file_of_trrosetta_is_read_as_it_is(tmp_path):
-    arrays = {"dist": distances(5), "omega": uniform(5, 25), "theta": uniform(5, 25)}
-    read = read_predictions(save(tmp_path / "a.npz", **arrays, phi=uniform(5, 13), other=3))
-    assert read.has_orientations
-    np.testing.assert_array_equal(read.distance, arrays["dist"])
-
-
-def test_a_distogram_of_the_host_is_rebinned_when_it_is_read(tmp_path):
-    read = read_predictions(save(tmp_path / "a.npz", dist=uniform(5, 64)))
-    assert read.distance.shape == (5, 5, 37) and not read.has_orientations
-
-
-@pytest.mark.parametrize(
-    ("arrays", "said"),
-    [
-        ({"other": uniform(5, 37)}, "expected an array `dist`"),
-        ({"dist": uniform(5, 36)}, "shape"),
-        ({"dist": uniform(5, 37)[:4]}, "shape"),
-        ({"dist": 3 * uniform(5, 37)}, "sum"),
-        ({"dist": -uniform(5, 37)}, "negative"),
-        ({"dist": np.nan * uniform(5, 37)}, "NaN"),
-        ({"dist": uniform(0, 37)}, "shape"),
-        ({"dist": distances(5), "omega": uniform(5, 25)}, "missing theta, phi"),
-        ({"dist": uniform(5, 37).astype(str)}, "numbers"),
-        ({"dist": np.array([{}])}, "cannot read"),
-        ({"dist": uniform(5, 37)}, "neighbours in the sequence would be 11.* angstrom apart"),
-        ({"dist": distances(5)[..., ::-1]}, "the bins have another order or width"),
-        ({"dist": np.full((5, 5, 37), np.eye(37)[7])}, "the first and the last channel are empty"),
-    ],
-)
-def test_what_is_not_a_prediction_is_refused_by_name(tmp_path, arrays, said):
-    with pytest.raises(UserError, match=said) as caught:
-        read_predictions(save(tmp_path / "a.npz", **arrays))
-    assert "a.npz" in str(caught.value)
-
-
-def test_a_file_of_rosettafold_is_brought_into_trrosettas_bins(tmp_path):
-    """Where everything is sharp, the bins are known: "no contact" last, angles by 10 degrees."""
-    dist = np.roll(distances(5), -1, axis=-1)
-    angles = {name: np.zeros((5, 5, n), np.float32) for name, n in
-              (("omega", 37), ("theta", 37), ("phi", 19))}  # fmt: skip
-    angles["omega"][..., -1] = 1
-    angles["theta"][..., 3] = 1  # -150 to -140 degrees: the third bin of 15
-    angles["phi"][..., 1] = 1  # 10 to 20 degrees: half in the first bin, half in the second
-    read = read_predictions(save(tmp_path / "a.npz", dist=dist, **angles))
-    np.testing.assert_array_equal(read.distance, distances(5))
-    assert (read.omega[..., 0] == 1).all() and (read.theta[..., 3] == 1).all()
-    np.testing.assert_allclose(read.phi[..., 1:3], 0.5, atol=1e-6)
-
-
-ROSETTAFOLD = Path(__file__).parents[3] / "shared" / "data" / "rosettafold_T1078"
-
-
-@pytest.mark.skipif(
-    not ROSETTAFOLD.is_dir(),
-    reason="needs a RoseTTAFold prediction in shared/data, see docs/checks.md",
-)
-def test_rosettafolds_own_model_has_the_distances_that_are_read():
-    read = read_predictions(ROSETTAFOLD / "t000.npz")
-    model = mdtraj.load(str(ROSETTAFOLD / "e2e.pdb"))
-    n, ca, c = (10 * model.xyz[0, model.topology.select(f"name {x}")] for x in ("N", "CA", "C"))
-    b, d = ca - n, c - ca
-    cb = ca - 0.5827 * np.cross(b, d) + 0.5680 * b - 0.5407 * d
-    near = cdist(cb, cb)
-    sure = (read.distance[..., 1:].max(-1) > 0.5) & ~np.eye(read.n_residues, dtype=bool)
-    middle = 1.75 + 0.5 * read.distance.argmax(-1)
-    assert sure.sum() > 300
-    assert abs(np.median(near[sure] - middle[sure])) < 0.25  # half a bin
-
-
-def test_distances_alone_do_not_look_at_the_orientations(tmp_path):
-    path = save(tmp_path / "a.npz", dist=distances(5), omega=uniform(3, 99))
-    assert not read_predictions(path, orientations=False).has_orientations
-
-
-def test_a_truncated_file_and_one_that_is_no_archive_are_refused(tmp_path):
-    whole = save(tmp_path / "a.npz", dist=uniform(5, 37)).read_bytes()
-    for name, content in {"cut": whole[:500], "text": b"hello", "empty": b""}.items():
-        (tmp_path / f"{name}.npz").write_bytes(content)
-        with pytest.raises(UserError, match="cannot read"):
-            read_predictions(tmp_path / f"{name}.npz")
-    np.save(tmp_path / "single.npy", uniform(5, 37))
-    with pytest.raises(UserError, match="not an npz"):
-        read_predictions(tmp_path / "single.npy")
-
-
-@pytest.mark.skipif(
-    not REAL.is_file(), reason="needs a trRosetta prediction in shared/data, see docs/checks.md"
-)
-def test_a_real_prediction_is_read():
-    read = read_predictions(REAL)
-    assert read.n_residues == 80 and read.has_orientations
+    assert rebin_distogram(share)[across, 0] == pytest.approx(beyond)
 
 
 def test_the_positional_encoding_has_24_channels_and_tells_residues_apart():

@@ -15,13 +15,13 @@ from protenix_eba.ebmfold.likelihood import PairLikelihood
 from protenix_eba.ebmfold.metrics import ca_rmsd, lddt_ca
 from protenix_eba.ebmfold.network import ScoreNetwork
 from protenix_eba.ebmfold.peer import PeerFolder, classical_scaling, completed_distances
-from protenix_eba.ebmfold.predictions import (
-    Predictions,
+from protenix_eba.ebmfold.prediction_files import (
     read_chains,
     read_predictions,
     read_source,
     write_predictions,
 )
+from protenix_eba.ebmfold.predictions import Predictions
 from protenix_eba.ebmfold.refine import starting_level
 from protenix_eba.ebmfold.sampling import SAMPLERS
 from protenix_eba.ebmfold.standin import orientations, standin_predictions

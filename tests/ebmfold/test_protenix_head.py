@@ -8,7 +8,8 @@ from protenix_eba.cli.main import run
 from protenix_eba.cli.session import load_configuration
 from protenix_eba.core.errors import UserError
 from protenix_eba.ebmfold.conformations import find_conformations
-from protenix_eba.ebmfold.predictions import HOST_EDGES, read_predictions
+from protenix_eba.ebmfold.prediction_files import read_predictions
+from protenix_eba.ebmfold.predictions import HOST_EDGES
 from protenix_eba.ebmfold.protenix_head import (
     EBMFoldHead,
     ProteinTokens,
