@@ -173,6 +173,19 @@ ARMS = {
         "EBA on policy, lr 1e-4", ON_POLICY, labels="computed",
         keys=SAMPLED | {"replay.md_share": "0", "lr": "0.0001"},
     ),
+    # What a refresh is worth: never again, and twice as often.
+    "on_policy_once": Arm(
+        "EBA on policy, sampled once", ON_POLICY, labels="computed",
+        keys=SAMPLED | {"replay.md_share": "0", "lr": "0.0001", "replay.refresh_steps": "300"},
+    ),
+    "on_policy_25": Arm(
+        "EBA on policy, sampled every 25 steps", ON_POLICY, labels="computed",
+        keys=SAMPLED | {"replay.md_share": "0", "lr": "0.0001", "replay.refresh_steps": "25"},
+    ),
+    "on_policy_900": Arm(
+        "EBA on policy, lr 1e-4, 900 steps", ON_POLICY, labels="computed", steps="900",
+        keys=SAMPLED | {"replay.md_share": "0", "lr": "0.0001"},
+    ),
     "mixture": Arm(
         "EBA, half on policy", ON_POLICY, labels="computed",
         keys=SAMPLED | {"replay.md_share": "0.5"},

@@ -40,7 +40,8 @@ def compare(
     Writes comparison.json, comparison.csv, comparison.tex, report.html and figures.
 
     Folders that `evaluate --suite` wrote, all of the same suite, stand side by side under the names
-    of their folders, each value with its interval; there is no comparison.tex.
+    of their folders, each value with its interval; so do the differences from the first one where
+    at least three targets have a value in both. There is no comparison.tex.
     """
     if out.resolve() in [folder.resolve() for folder in evaluations]:
         raise UserError(

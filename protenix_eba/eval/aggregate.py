@@ -26,6 +26,7 @@ __all__ = [
     "differences",
     "floor_aggregate",
     "intervals",
+    "percentiles",
     "resamples",
     "sample_table",
 ]
@@ -202,10 +203,11 @@ def intervals(table: TargetTable, seed: int) -> dict[str, tuple[float, float]]:
     if len(table) < MIN_TARGETS:
         return {}
     found = table.statistics(resamples(len(table), seed))
-    return {key: bounds for key, value in found.items() if (bounds := _percentiles(value))}
+    return {key: bounds for key, value in found.items() if (bounds := percentiles(value))}
 
 
-def _percentiles(values: Float64s) -> tuple[float, float] | None:
+def percentiles(values: Float64s) -> tuple[float, float] | None:
+    """Return the interval of bootstrap draws; None if none of them is finite."""
     finite = values[np.isfinite(values)]
     if not len(finite):
         return None
@@ -242,7 +244,7 @@ def differences(
     if len(first) >= MIN_TARGETS:
         drawn = resamples(len(first), seed)
         spread = _subtract(second.statistics(drawn), first.statistics(drawn))
-        bounds = {key: _percentiles(values) for key, values in spread.items()}
+        bounds = {key: percentiles(values) for key, values in spread.items()}
     return {
         key: (float(v[0]), *(bounds.get(key) or (None, None)))
         for key, v in value.items()

@@ -13,7 +13,8 @@ from protenix_eba.core.files import write_json
 from protenix_eba.eval.report.figure import Figure, write_figures
 from protenix_eba.eval.report.plots.style import label_colours, small_multiples
 from protenix_eba.eval.suites.answers import Answer, Place
-from protenix_eba.eval.suites.page import Table, column, write_page
+from protenix_eba.eval.suites.differences import difference_tables, paired_differences
+from protenix_eba.eval.suites.page import Table, column, named, write_page
 from protenix_eba.eval.suites.registry import Outcome
 from protenix_eba.eval.suites.run import write_csv
 
@@ -23,10 +24,14 @@ __all__ = ["compare_answers", "side_by_side"]
 _SAME: Final = ("reference", "settings", "seed")
 # More rows than this are no longer read in a picture; the tables hold all.
 _MAX_DRAWN: Final = 12
+_MAX_LETTERS: Final = 24
 
 
 def side_by_side(answers: Mapping[str, Answer]) -> list[Table]:
-    """Return a table for each key: a row for each target and item, a column for each model."""
+    """Return a table for each key: a row for each target and item, a column for each model.
+
+    Then the same for the differences from the first model, where targets suffice.
+    """
     first = next(iter(answers.values()))
     headline = first.record["headline"]
     places = list(dict.fromkeys(place for answer in answers.values() for place in answer.values))
@@ -37,10 +42,9 @@ def side_by_side(answers: Mapping[str, Answer]) -> list[Table]:
         unit, cells = column(every)
         n = len(answers)
         rows = [(place[0], place[1], cells[n * row : n * row + n]) for row, place in enumerate(own)]
-        title = key.replace("_", " ") + (f" ({unit})" if unit else "")
         main = not headline or key in headline
-        made.append(Table([(label, "") for label in answers], rows, main, title))
-    return sorted(made, key=lambda table: not table.main)
+        made.append(Table([(label, "") for label in answers], rows, main, named(key, unit)))
+    return sorted([*made, *difference_tables(answers)], key=lambda table: not table.main)
 
 
 def compare_answers(answers: Mapping[str, Answer], folder: Path) -> Outcome:
@@ -118,7 +122,7 @@ def _figures(answers: Mapping[str, Answer]) -> list[Figure]:
             bars = np.maximum([x - ends[0], ends[1] - x], 0.0) if own else None
             at = np.array(rows) + shift
             axes.errorbar(x, at, xerr=bars, fmt="o", ms=4, color=colours[label], label=label)
-        names = [" ".join(word for word in place[:2] if word) or "all" for place in places]
+        names = [_short(" ".join(filter(None, place[:2]))) for place in places]
         axes.set_yticks(range(len(places)), names)
         axes.invert_yaxis()
 
@@ -132,6 +136,14 @@ def _figures(answers: Mapping[str, Answer]) -> list[Figure]:
     return [Figure("comparison", "Models side by side", caption, drawing)]
 
 
+def _short(name: str) -> str:
+    """Return a name that fits beside a panel; of a long one its ends, which tell items apart."""
+    if len(name) <= _MAX_LETTERS:
+        return name or "all"
+    half = _MAX_LETTERS // 2
+    return f"{name[:half]}\u2026{name[-half:]}"
+
+
 def _drawn(answers: Mapping[str, Answer], key: str) -> list[Place]:
     places = dict.fromkeys(p for a in answers.values() for p in a.values if p[2] == key)
     return ([p for p in places if not p[0]] or list(places))[:_MAX_DRAWN]
@@ -142,6 +154,10 @@ def _write_tables(answers: Mapping[str, Answer], outcome: Outcome, folder: Path)
     content = {
         "suite": next(iter(answers.values())).record["suite"],
         "models": {label: [value.to_json() for value in own] for label, own in values.items()},
+        "differences": {
+            label: [value.to_json() for value in own.values()]
+            for label, own in paired_differences(answers).items()
+        },
         "failed": dict(outcome.failed),
         "notes": list(outcome.notes),
     }

@@ -13,7 +13,7 @@ from protenix_eba.eval.report.scene import scenes_json, viewer_scripts
 from protenix_eba.eval.report.templates import template
 from protenix_eba.eval.suites.registry import Outcome, Value
 
-__all__ = ["Table", "column", "render_outcome", "tables", "write_page"]
+__all__ = ["Table", "column", "named", "render_outcome", "tables", "write_page"]
 
 # A longer table is folded.
 _MANY_ROWS: Final = 25
@@ -110,6 +110,11 @@ def column(values: Sequence[Value | None]) -> tuple[str, list[tuple[str, str]]]:
         return _number(value.value, spec) + own, " to ".join(ends)
 
     return shared, [cell(value) for value in values]
+
+
+def named(key: str, unit: str) -> str:
+    """Return a key as a title, with its unit if it has one."""
+    return key.replace("_", " ") + (f" ({unit})" if unit else "")
 
 
 def _format(values: Sequence[Value]) -> str:

@@ -9,6 +9,7 @@ import pytest
 from protenix_eba.cli.main import run
 from protenix_eba.eval.suites.answers import load_answers
 from protenix_eba.eval.suites.comparison import side_by_side
+from protenix_eba.eval.suites.differences import paired_differences
 from protenix_eba.eval.suites.registry import Outcome, Value
 from protenix_eba.eval.suites.run import write_outcome
 
@@ -72,6 +73,28 @@ def test_models_stand_side_by_side_with_their_intervals(two, tmp_path, capsys):
     assert "sft/states: q" in page and "torn" in page
     assert not re.search(r"\bnan\b|https?:|src=\"(?!data:)", page)
     assert "0.750" in capsys.readouterr().out
+
+
+def test_differences_are_taken_target_by_target(tmp_path, capsys):
+    """Targets differ by tens, models by exactly 0.5: in pairs the interval has no width."""
+    for name, shift in (("a", 0.0), ("b", 0.5)):
+        values = [Value(f"p{n}", "", "rmsd", 10.0 * n + shift, "Å") for n in range(4)]
+        values += [Value(f"p{n}", "apo", "rmsd", n + shift * n, "Å") for n in range(4)]
+        outcome = Outcome(values, headline=("rmsd",))
+        write_outcome(outcome, record(), tmp_path / name)
+    assert compare(tmp_path / "out", tmp_path / "a", tmp_path / "b") == 0
+    made = json.loads((tmp_path / "out" / "comparison.json").read_text())["differences"]
+    assert list(made) == ["b"]
+    whole, apo = made["b"]
+    assert (whole["item"], whole["value"], whole["interval"]) == ("", 0.5, [0.5, 0.5])
+    assert apo["value"] == 0.75 and apo["interval"][0] < 0.75 < apo["interval"][1]
+    said = "rmsd (Å): difference from a, mean over targets in pairs"
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert said in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_difference_needs_three_targets_and_one_value_of_its_name_in_both(two):
+    assert paired_differences(load_answers(two)) == {"eba/states": {}}
 
 
 def test_what_was_not_the_same_is_said(tmp_path):
