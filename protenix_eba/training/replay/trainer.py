@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from protenix_eba.host.environment import DATASETS, TRAINERS
 from protenix_eba.training.data.buffer import RECORD, SAMPLED, require_made
 from protenix_eba.training.data.item import Item
 from protenix_eba.training.data.replay import ReplayDataset
-from protenix_eba.training.engine import zero_stage
+from protenix_eba.training.engine import gathered, zero_stage
 from protenix_eba.training.replay.record import refuse_ruin, summary
 from protenix_eba.training.replay.refresh import Refresher
 from protenix_eba.training.trainer import EBATrainer
@@ -57,6 +58,9 @@ class OnPolicyTrainer(EBATrainer):
         chunk = self.eba.n_conformers * self.eba.n_noise
         self.refresher = Refresher(self.eba, self.dataset, embeddings, self.device, chunk)
         self._drift: list[float] = []
+        # Processes sample different targets, for which each needs all weights.
+        split = zero_stage(self.deepspeed) == 3
+        self._sampled = copy.deepcopy(self.raw_model).eval() if split else self.raw_model
 
     def hold_out(self) -> None:
         """Make the loader of what is held out; without MD nothing is."""
@@ -87,11 +91,6 @@ class OnPolicyTrainer(EBATrainer):
                 "eba.diffusion_temperature is auto",
                 "before the first samples there is nothing to measure: set a number, such as 1 "
                 "with eba.error_weights likelihood",
-            ),
-            (
-                zero_stage(self.deepspeed) == 3,
-                "deepspeed.zero_optimization.stage is 3",
-                "processes sample different targets, for which each needs all weights: take 2",
             ),
         ):
             if wrong:
@@ -132,8 +131,17 @@ class OnPolicyTrainer(EBATrainer):
         self._refuse_drift()
         self.engine.eval()
         with self.ema.applied() if self.ema else contextlib.nullcontext():
-            self.refresher.sample(self.raw_model, step)
+            self._make_whole()
+            self.refresher.sample(self._sampled, step)
         self.engine.train()
+
+    def _make_whole(self) -> None:
+        """Copy the weights into the model that is sampled, if ZeRO 3 splits those of training."""
+        if self._sampled is not self.raw_model:
+            with gathered(self.raw_model):
+                named = dict(self.raw_model.named_parameters())
+                for name, parameter in self._sampled.named_parameters():
+                    parameter.copy_(named[name])
 
     def _finish(self, step: int) -> None:
         record = self.refresher.finish(step)

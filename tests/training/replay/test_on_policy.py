@@ -299,8 +299,13 @@ def test_an_asynchronous_run_that_is_killed_goes_on_to_the_same_result(
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_samples_of_one(on_policy, whole, tmp_path):
-    finish(on_policy(tmp_path, processes=2, max_steps=2))
+@pytest.mark.parametrize("stage", ["0", "3"])
+def test_two_processes_make_the_samples_of_one(stage, on_policy, whole, tmp_path):
+    """Also where each has a part of the weights, small ones too."""
+    words = ("--deepspeed.zero_optimization.stage", stage)
+    words += ("--deepspeed.zero_optimization.stage3_param_persistence_threshold", "0")
+    finish(on_policy(tmp_path, *words, processes=2, max_steps=6))
+    assert (tmp_path / "run/replay/step_0000004/refresh.json").is_file()
     for path in sorted(whole.glob("replay/step_0000000/*/*.xtc")):
         assert (tmp_path / "run" / path.relative_to(whole)).read_bytes() == path.read_bytes()
 
