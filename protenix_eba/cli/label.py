@@ -106,8 +106,8 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories fail
     "--energy",
     "function",
     metavar="NAME",
-    help="Use the energy function that a plugin registers under this name, instead of a force "
-    "field.",
+    help="Use this energy function instead of a force field: gfn2-xtb or gfn1-xtb, quantum "
+    "chemistry in ALPB water (needs the extra xtb), or one that a plugin registers.",
 )
 @plugin_option
 @click.option("--protonation", multiple=True, metavar="CHOICE",

@@ -11,7 +11,7 @@ import openmm
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.energy import fast, md_energy  # noqa: F401  registers its energy function
+from protenix_eba.energy import fast, md_energy, xtb  # noqa: F401  register energy functions
 from protenix_eba.energy.checks import (
     Geometry,
     absurd_energy,
