@@ -86,7 +86,16 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories fail
     "--force-field",
     help="Protein force field: charmm36, charmm36m or amber14.  [default: charmm36]",
 )
-@click.option("--solvent", help="Implicit solvent: gbn2 or obc2.  [default: gbn2]")
+@click.option("--system", type=click.Path(path_type=Path),
+              help="The MD's own force field instead: an Amber prmtop, a GROMACS top, a CHARMM PSF "
+              "with its parameter files beside it, or a System that OpenMM wrote (XML) with a PDB "
+              "file of its atoms beside it. If there are several targets, a folder of such files "
+              "named by target.")  # fmt: skip
+@click.option(
+    "--solvent",
+    help="Implicit solvent: gbn2, obc2 or none. It takes the place of the water of --system.  "
+    "[default: gbn2]",
+)
 @click.option("--salt-mM", "salt_mM", type=Number(),
               help="Concentration of monovalent salt in the implicit solvent, in mmol/l.  "
               "[default: that of --protocol]")  # fmt: skip
@@ -97,8 +106,8 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories fail
     "--energy",
     "function",
     metavar="NAME",
-    help="Use the energy function that a plugin registers under this name, instead of a force "
-    "field.",
+    help="Use this energy function instead of a force field: gfn2-xtb or gfn1-xtb, quantum "
+    "chemistry in ALPB water (needs the extra xtb), or one that a plugin registers.",
 )
 @plugin_option
 @click.option("--protonation", multiple=True, metavar="CHOICE",
@@ -147,6 +156,7 @@ def frames(
     out: Path,
     name: str | None,
     reference_dir: Path | None,
+    system: Path | None,
     protocol: str,
     plugins: tuple[str, ...],
     jobs: int,
@@ -163,15 +173,19 @@ def frames(
 ) -> None:
     """Give every frame of MD trajectories a CHARMM36 + GBn2 energy after minimisation."""
     from protenix_eba.energy.label import Workers, label_targets
+    from protenix_eba.energy.md_files import MdFiles
     from protenix_eba.energy.protocol import customised, protocol_by_name
     from protenix_eba.energy.table import read_labels, write_csv
     from protenix_eba.host.environment import use_plugins
 
     other = read_labels(compare) if compare else None
+    systems = MdFiles.find(system) if system else None
+    changes["system"] = systems.digests() if systems else ()
     report = label_targets(
         [*inputs, *more],
         out,
         customised(protocol_by_name(protocol, minimise=not no_minimize), **changes),
+        systems=systems,
         reference_dir=reference_dir,
         choice=choice,
         workers=Workers(

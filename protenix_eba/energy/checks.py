@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from protenix_eba.core.units import ANGSTROM_PER_NM
+from protenix_eba.protein.residue_names import standard_residue
 from protenix_eba.protein.stereo import CENTRE, is_inverted
 from protenix_eba.protein.validity import MAX_PEPTIDE_BOND
 
@@ -63,7 +64,8 @@ class Geometry(NamedTuple):
         centres, names = [], []
         for residue in topology.residues():
             atoms = {atom.name: atom.index for atom in residue.atoms()}
-            if atoms.keys() >= set(CENTRE):
+            # The hand of a modified residue is its own.
+            if atoms.keys() >= set(CENTRE) and standard_residue(residue.name):
                 centres.append([atoms[name] for name in CENTRE])
                 names.append(f"{residue.name} {residue.id}")
         shape = np.array(centres, dtype=np.int64).reshape(-1, 4)

@@ -31,9 +31,11 @@ from protenix_eba.plugin_api import Registry
 from protenix_eba.protein.residue_names import CAP_ATOMS
 
 __all__ = [
+    "BONDED",
     "ENERGIES",
     "FORCE_FIELD",
     "GROUPS",
+    "MD",
     "EnergyFunction",
     "create_system",
     "python_system",
@@ -46,7 +48,10 @@ Compute = Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]]
 GROUPS: Final = {
     "bonds": ("HarmonicBondForce",),
     "angles": ("HarmonicAngleForce",),
-    "torsions": ("PeriodicTorsionForce", "CustomTorsionForce", "CMAPTorsionForce"),
+    "torsions": (
+        *("PeriodicTorsionForce", "RBTorsionForce"),
+        *("CustomTorsionForce", "CMAPTorsionForce"),
+    ),
     "nonbonded": ("NonbondedForce", "CustomNonbondedForce", "CustomBondForce"),
     "solvent": ("CustomGBForce", "GBSAOBCForce"),
 }
@@ -81,6 +86,12 @@ class EnergyFunction(Protocol):
 
 FORCE_FIELD: Final = "force_field"
 """The energy function of the package's own."""
+
+MD: Final = "md"
+"""The energy function of an MD's own files, see `energy.md_energy`; `label --system` chooses it."""
+
+BONDED: Final = frozenset({FORCE_FIELD, MD})
+"""Energy functions with bonds as the topology has them."""
 
 ENERGIES: Final[Registry[EnergyFunction]] = Registry("energy function")
 

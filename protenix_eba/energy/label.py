@@ -22,6 +22,8 @@ from protenix_eba.core.errors import UserError
 from protenix_eba.core.progress import progress_bar
 from protenix_eba.core.sharding import Shard
 from protenix_eba.energy.functions import ENERGIES
+from protenix_eba.energy.md_files import MdFiles
+from protenix_eba.energy.md_structure import md_structure
 from protenix_eba.energy.outliers import flag_outliers
 from protenix_eba.energy.parallel import run_parallel
 from protenix_eba.energy.protocol import PROTOCOLS, EnergyProtocol
@@ -97,6 +99,7 @@ def label_targets(
     out: Path | str,
     protocol: EnergyProtocol = PROTOCOLS["default"],
     *,
+    systems: MdFiles | None = None,
     reference_dir: Path | str | None = None,
     choice: FrameChoice = _ALL_FRAMES,
     workers: Workers = _ONE_PROCESS,
@@ -112,6 +115,7 @@ def label_targets(
         inputs: Folders of targets or structure files, see `sources.find_frame_sources`.
         out: Parquet file of all labels.
         protocol: What an energy means.
+        systems: Files of the MD's own force field, by target, if the protocol is of these.
         reference_dir: Folder of targets of the same names whose PDB files decide protonation,
             disulfides and termini, so that the energies compare with labels made there; the
             frames' own PDB files by default.
@@ -139,7 +143,9 @@ def label_targets(
     sources, out = find_frame_sources(inputs, name), Path(out)
     protonation = Protonation.parse(protocol.protonation)
     protonation.check_targets([source.name for source in sources])
-    references = _references(sources, reference_dir)
+    if systems is not None:
+        systems.check_targets([source.name for source in sources])
+    structures = _Structures(_references(sources, reference_dir), protonation, systems)
     if shard:
         sources = shard.of(sources)
     table = shard_table(shard, out) if shard else out
@@ -154,7 +160,7 @@ def label_targets(
     known = KnownLabels.load(out, protocol)
     problems: list[str] = []
     wanted = _count_frames(sources, choice, problems)
-    chunks = _chunks(sources, references, protonation, wanted, known, problems, workers.jobs)
+    chunks = _chunks(sources, structures, wanted, known, problems, workers.jobs)
     computed = _run(chunks, job, workers, sum(len(f) for f in wanted.values()), known)
     labels = _collect(out, table, sources, job, problems)
     return LabelReport(labels, computed, problems)
@@ -212,8 +218,7 @@ def _count_frames(
 
 def _chunks(
     sources: list[FrameSource],
-    references: Mapping[str, Path],
-    protonation: Protonation,
+    structures: _Structures,
     wanted: Mapping[tuple[str, int], NDArray[np.int64]],
     known: KnownLabels,
     problems: list[str],
@@ -221,7 +226,7 @@ def _chunks(
 ) -> Iterator[Chunk]:
     """Yield the work that is left, read lazily; few frames are shared out to all processes."""
     for source in sources:
-        structure = _structure_or_reason(source, references, protonation)
+        structure = structures.of(source)
         if isinstance(structure, CompleteStructure):
             known.check_topology(source.name, structure.topology_hash)
         for replica in source.replicas:
@@ -245,19 +250,35 @@ def _chunks(
                 yield Chunk(source.name, replica, frames[rows], xyz[rows], chosen, structure)
 
 
-def _structure_or_reason(
-    source: FrameSource, references: Mapping[str, Path], protonation: Protonation
-) -> CompleteStructure | str:
-    if source.name not in references:
-        return "the reference folder has no target of this name"
-    reference = references[source.name]
-    try:
-        structure = complete_structure(reference, str(protonation.of(source.name)))
-        if reference == source.topology_path:
-            return structure
-        return structure.read_from(source.atoms())
-    except UserError as error:
-        return str(error).split("\n")[0]
+@dataclass(frozen=True)
+class _Structures:
+    """What the systems of targets are made from.
+
+    Attributes:
+        references: Structure file of each target.
+        protonation: Of residues that show no hydrogens.
+        systems: Files of the MD's own force field, or None.
+    """
+
+    references: Mapping[str, Path]
+    protonation: Protonation
+    systems: MdFiles | None
+
+    def of(self, source: FrameSource) -> CompleteStructure | str:
+        """Return the structure of a target, or the reason why there is none."""
+        if source.name not in self.references:
+            return "the reference folder has no target of this name"
+        reference, protonation = self.references[source.name], self.protonation.of(source.name)
+        try:
+            if self.systems is None:
+                structure = complete_structure(reference, str(protonation))
+            else:
+                structure = md_structure(self.systems.of(source.name), reference, str(protonation))
+            if reference == source.topology_path:
+                return structure
+            return structure.read_from(source.atoms())
+        except UserError as error:
+            return str(error).split("\n")[0]
 
 
 def _run(

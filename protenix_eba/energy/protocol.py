@@ -28,7 +28,7 @@ FORCE_FIELDS: Final = {
     "charmm36m": "charmm36_2024.xml",
     "amber14": "amber14/protein.ff14SB.xml",
 }
-SOLVENTS: Final = {"gbn2": "implicit/gbn2.xml", "obc2": "implicit/obc2.xml"}
+SOLVENTS: Final = {"gbn2": "implicit/gbn2.xml", "obc2": "implicit/obc2.xml", "none": ""}
 # Known by name in order to say why there is none.
 _EXPLICIT_SOLVENTS: Final = ("tip3p",)
 
@@ -52,7 +52,8 @@ class EnergyProtocol:
         name: Preset that it came from; not part of the hash.
         function: "force_field", or the name under which an energy function is registered, see
             `energy.functions`; the force field and the salt then have no part.
-        force_field: OpenMM force field files.
+        force_field: OpenMM force field files; of "md" target and hash of the MD's own files, in
+            place of the first.
         kappa_per_nm: Inverse Debye length of the implicit salt, 1/nm; 0 for none.
         free_stage: Minimise first without constraints, then from there with them. OpenMM's own
             constrained minimiser starts again from the beginning where its constraint springs
@@ -132,6 +133,7 @@ def customised(
     protocol: EnergyProtocol,
     *,
     function: str | None = None,
+    system: Sequence[str] = (),
     force_field: str | None = None,
     solvent: str | None = None,
     salt_mM: float | None = None,
@@ -145,8 +147,9 @@ def customised(
     Args:
         protocol: The preset.
         function: Name of a registered energy function, instead of a force field.
+        system: Hashes of an MD's own files, `md_files.MdFiles.digests`, instead of a force field.
         force_field: Key of `FORCE_FIELDS`.
-        solvent: Key of `SOLVENTS`.
+        solvent: Key of `SOLVENTS`; "none" adds none.
         salt_mM: Of monovalent salt in the implicit solvent, mmol/l.
         temperature_K: At which the salt screens; energies have no other temperature.
         tolerance_kj_mol_nm: Root mean square force at which a minimisation ends.
@@ -154,8 +157,13 @@ def customised(
         protonation: Choices for residues without hydrogens, see `Protonation.parse`.
 
     Raises:
-        UserError: A name that is not known, explicit water, or a value out of range.
+        UserError: A name that is not known, explicit water, a value out of range, or two of
+            function, system and force field.
     """
+    if sum(map(bool, (function, system, force_field))) > 1:
+        raise UserError(
+            "--energy, --system and --force-field each choose the energy", "give one of them"
+        )
     files = list(protocol.force_field)
     if force_field is not None:
         files[0] = _known("force field", force_field, FORCE_FIELDS)
@@ -164,16 +172,19 @@ def customised(
         files[1] = _known("solvent", solvent, SOLVENTS)
     if tolerance_kj_mol_nm is not None and not tolerance_kj_mol_nm > 0:
         raise UserError(f"a tolerance of {tolerance_kj_mol_nm} kJ/mol/nm", "give one above 0")
-    changes: dict[str, Any] = {"force_field": tuple(files), "repeats": repeats}
+    files[:1] = system or files[:1]
+    changes: dict[str, Any] = {"force_field": tuple(filter(None, files)), "repeats": repeats}
     if protonation:
         changes["protonation"] = str(Protonation.parse(",".join(protonation)))
-    if function is not None:
-        changes["function"] = function
+    if function is not None or system:
+        changes["function"] = "md" if system else function
     if salt_mM is not None:
         changes["kappa_per_nm"] = kappa_per_nm(salt_mM, temperature_K)
     if tolerance_kj_mol_nm is not None:
         changes["tolerance_kj_mol_nm"] = float(tolerance_kj_mol_nm)
     changed = replace(protocol, **changes)
+    if changed.kappa_per_nm and solvent == "none":
+        raise UserError("salt without a solvent", "leave it out, or choose a solvent")
     same = changed.hash == protocol.hash
     return changed if same else replace(changed, name=f"custom ({protocol.name})")
 

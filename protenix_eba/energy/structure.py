@@ -24,9 +24,10 @@ from protenix_eba.energy.prepare import CAPS_LEFT_OUT, complete, open_structure
 from protenix_eba.energy.protonation_choice import FROM_FRAMES, Protonation
 from protenix_eba.protein.residue_names import CAP_ATOMS
 
-__all__ = ["CompleteStructure", "atom_keys", "complete_structure"]
+__all__ = ["CompleteStructure", "atom_keys", "complete_structure", "topology_hash"]
 
 _IMPORT_RECORD = "import.json"
+_BACKBONE = frozenset({"N", "CA", "C"})
 _FREE_ENDS = frozenset({"OXT", "HXT", "H1", "H2", "H3"})
 # A structure with fewer of its heavy atoms than this is a trace, not a conformation.
 _MAX_BUILT_FRACTION = 0.05
@@ -68,8 +69,9 @@ class CompleteStructure:
 
     @property
     def n_residues(self) -> int:
-        """Return the number of amino acids in the complete topology."""
-        return sum(residue.name not in CAP_ATOMS for residue in self.topology.residues())
+        """Return the number of amino acids in the complete topology, modified ones included."""
+        names = ({atom.name for atom in residue.atoms()} for residue in self.topology.residues())
+        return sum(found >= _BACKBONE for found in names)
 
     @property
     def built_fraction(self) -> float:
@@ -282,11 +284,12 @@ def _checked(
         reference_nm=np.array(positions, dtype=np.float64),
         source=source,
         input_atoms=len(keys),
-        topology_hash=_topology_hash(fixer.topology),
+        topology_hash=topology_hash(fixer.topology),
     )
 
 
-def _topology_hash(topology: Any) -> str:
+def topology_hash(topology: Any) -> str:
+    """Return 16 digits that differ where residues, names of atoms or bonds do."""
     atoms = [[atom.residue.index, atom.residue.name, atom.name] for atom in topology.atoms()]
     bonds = sorted(sorted((a.index, b.index)) for a, b in topology.bonds())
     return fingerprint({"atoms": atoms, "bonds": bonds})

@@ -11,7 +11,7 @@ import openmm
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.energy import fast
+from protenix_eba.energy import fast, md_energy, xtb  # noqa: F401  register energy functions
 from protenix_eba.energy.checks import (
     Geometry,
     absurd_energy,
@@ -22,7 +22,7 @@ from protenix_eba.energy.checks import (
     problem_before,
     torn_bond,
 )
-from protenix_eba.energy.functions import FORCE_FIELD, create_system
+from protenix_eba.energy.functions import BONDED, create_system
 from protenix_eba.energy.minimise import Minimiser, OutOfTime
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.self_check import checked
@@ -134,6 +134,8 @@ class TargetEnergy:
         free = None
         if protocol.minimise and protocol.free_stage and rigid.getNumConstraints():
             free = create_system(structure.topology, protocol, constrained=False)
+            if free.getNumConstraints():  # a System of a file, whose rigid bonds have no other term
+                free = None
         if compiled is not None:
             rigid = compiled
             free = fast.accelerate(free) if free is not None else None
@@ -188,11 +190,11 @@ class TargetEnergy:
         """Return what no bonded terms explain at the end of a minimisation; empty if nothing."""
         if absurd := self._absurd_force():
             return absurd
-        bonded = self.protocol.function == FORCE_FIELD and not self.generated
+        bonded = self.protocol.function in BONDED and not self.generated
         return moved_bond(before_nm, after_nm, self._geometry) if bonded else ""
 
     def _absurd_force(self, among: NDArray[np.bool_] | None = None) -> str:
-        if self.protocol.function != FORCE_FIELD:  # others need no bonds
+        if self.protocol.function not in BONDED:  # others need no bonds
             return ""
         atom, force = self._final.largest_force_kj_mol_nm(among)
         return absurd_force(force, self._geometry.atoms[atom])

@@ -8,7 +8,7 @@ import numpy as np
 import openmm
 import pytest
 from openmm import app
-from plain_openmm import force_field, plain_system
+from plain_openmm import DIPEPTIDE, evaluated, force_field, plain_system
 
 from protenix_eba.energy.functions import create_system
 from protenix_eba.energy.protocol import PROTOCOLS, customised
@@ -16,29 +16,6 @@ from protenix_eba.energy.structure import complete_structure
 
 COBROTOXIN = Path(__file__).parents[1] / "data" / "cobrotoxin" / "cobrotoxin.pdb"
 DEMO = Path(__file__).parents[2] / "protenix_eba" / "demo_data"
-# Heavy atoms of the alanine dipeptide, extended.
-DIPEPTIDE = """\
-ATOM      1  CH3 ACE A   1       2.000   2.090   0.000  1.00  0.00           C
-ATOM      2  C   ACE A   1       3.427   2.641   0.000  1.00  0.00           C
-ATOM      3  O   ACE A   1       4.391   1.877   0.000  1.00  0.00           O
-ATOM      4  N   ALA A   2       3.555   3.970   0.000  1.00  0.00           N
-ATOM      5  CA  ALA A   2       4.853   4.614   0.000  1.00  0.00           C
-ATOM      6  CB  ALA A   2       5.661   4.221   1.232  1.00  0.00           C
-ATOM      7  C   ALA A   2       5.623   4.186  -1.244  1.00  0.00           C
-ATOM      8  O   ALA A   2       6.748   3.700  -1.143  1.00  0.00           O
-ATOM      9  N   NME A   3       5.012   4.370  -2.418  1.00  0.00           N
-ATOM     10  C   NME A   3       5.642   4.008  -3.684  1.00  0.00           C
-END
-"""
-
-
-def evaluated(system: openmm.System, xyz_nm: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return energy and forces at a conformation, in double precision."""
-    reference = openmm.Platform.getPlatform("Reference")
-    context = openmm.Context(system, openmm.VerletIntegrator(0.001), reference)
-    context.setPositions(xyz_nm)
-    state = context.getState(getEnergy=True, getForces=True)
-    return state.getPotentialEnergy()._value, state.getForces(asNumpy=True)._value
 
 
 def test_charmm36_systems_are_those_of_the_whole_force_field_to_the_last_digit() -> None:

@@ -140,6 +140,7 @@ def test_labels_of_earlier_versions_keep_their_protocol() -> None:
         (["--energy", "xtb"], "no energy function called 'xtb'; registered are: force_field"),
         (["--tolerance", "0"], "tolerance of 0"),
         (["--salt-mM", "-5"], "-5.0 mM"),
+        (["--salt-mM", "150", "--solvent", "none"], "salt without a solvent"),
         (["--platform", "Quantum"], "no platform 'Quantum'"),
     ],
 )
