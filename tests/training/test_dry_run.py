@@ -274,17 +274,14 @@ def test_replicas_that_a_run_uses_are_those_it_trains_on_and_holds_out(demo_data
 @pytest.mark.slow
 def test_a_temperature_that_the_run_has_measured_is_not_measured_again(train, tmp_path):
     words = ("--eba.diffusion_temperature", "auto", "--eba.weight_lddt", "0", "--max_steps", "1")
-    words += ("--eba.n_noise", "32", "--iters_to_accumulate", "1", "--eba.n_conformers", "2")
+    words += ("--eba.n_noise", "16", "--iters_to_accumulate", "1", "--eba.n_conformers", "2")
+    words += ("--eba.validation_replicas=",)
     row = "T (eba.diffusion_temperature: auto)"
     assert figure(finish(train(tmp_path, "--dry-run", *words)), row).endswith(" s, once")
     finish(train(tmp_path, *words))
     slope = json.loads((tmp_path / "run/temperature.json").read_text())["slope"]
     output = finish(train(tmp_path, "--dry-run", *words))
     assert f"T = {slope:.4g} " in " ".join(output.split()) and row not in output
-    # What the run would refuse is refused too, and not with the T of another start.
-    assert "another configuration" in finish(
-        train(tmp_path, "--dry-run", *words, "--lr", "1"), status=2
-    )
 
 
 @pytest.mark.slow
