@@ -6,7 +6,7 @@ export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell python3 -m pip config get
 TORCH := $(if $(UV_FIND_LINKS),,--torch-backend cpu)
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: env demo test test-slow lint patches docs clean
+.PHONY: env demo test test-slow gpu-check lint patches docs clean
 
 env: $(VENV)/.ready
 
@@ -24,6 +24,12 @@ test: env
 # Whole runs: training, the demo, processes that are killed.
 test-slow: env
 	$(VENV)/bin/python -m pytest -n 2 -m slow
+
+# Figures of a GPU, in 8 minutes; a second run goes on. By any Python with torch for CUDA and the
+# few wheels that the script's --help names: no .venv, whose torch has no CUDA.
+PYTHON ?= python3
+gpu-check:
+	$(PYTHON) scripts/gpu_check.py
 
 lint: env
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy

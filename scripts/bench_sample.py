@@ -25,25 +25,23 @@ import argparse
 import json
 import os
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench_train import MODELS, add_model_options
-from protenix_eba.cli.session import load_configuration
+from bench_protein import awaken, benchmark_protein, configuration, embeddings
+from bench_train import add_model_options
 from protenix_eba.host.denoiser import ConformerDenoiser
-from protenix_eba.host.embeddings import TrunkEmbeddings
-from protenix_eba.host.features import protein_features
+from protenix_eba.host.features import to_device
 from protenix_eba.host.weights import empty_diffusion_module
 from protenix_eba.sampling.chunk_size import samples_at_a_time
 from protenix_eba.sampling.samplers import TargetSampler, noise_levels
 from protenix_eba.sampling.settings import SamplerSettings
-from protenix_eba.structures.sequences import Protein
 
 UPSTREAM_CHUNK = 5
 
@@ -85,23 +83,21 @@ def matmul_gflops() -> float:
 
 
 class Setting:
-    """Weights and inputs, the same in every mode."""
+    """Weights and inputs, the same in every mode, on a device."""
 
-    def __init__(self, model: str, n_residues: int):
-        self.configs = load_configuration(None, model_name=MODELS[model])
+    def __init__(
+        self, model: str, n_residues: int, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ):
+        self.device = torch.device(device)
+        self.configs = configuration(model)
         draw = torch.Generator().manual_seed(0)
-        self.module = empty_diffusion_module(self.configs).eval()
-        with torch.no_grad():
-            for name, p in self.module.named_parameters():
-                scale = 1.0 if "layernorm" in name and name.endswith("weight") else 0.0
-                p.copy_(scale + 0.02 * torch.randn(p.shape, generator=draw))
-        letters = list("ACDEFGHIKLMNPQRSTVWY")
-        sequence = "".join(np.random.default_rng(0).choice(letters, n_residues))
-        self.protein = protein_features(Protein("x", (sequence,)))
-        shapes = ((n_residues, 449), (n_residues, 384), (n_residues, n_residues, 128))
-        made = (torch.randn(*shape, generator=draw) for shape in shapes)
-        self.embeddings = TrunkEmbeddings(*made)
-        self.denoiser = ConformerDenoiser(self.module)
+        module = empty_diffusion_module(self.configs).eval()
+        awaken(module, draw)
+        self.module = module.to(self.device)
+        protein = benchmark_protein(n_residues)
+        self.protein = replace(protein, features=to_device(protein.features, self.device))
+        self.embeddings = embeddings(n_residues, draw).to(self.device)
+        self.denoiser = ConformerDenoiser(self.module, dtype)
         with torch.no_grad():
             self.shared = self.denoiser.prepare(self.protein.features, self.embeddings.z_trunk)
 

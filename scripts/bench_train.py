@@ -36,8 +36,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench_protein import MODELS, awaken, benchmark_protein, configuration, embeddings
+
 MODES = ("published", "batched", "checkpointed", "low_memory")
-MODELS = {"tiny": "protenix_tiny_default_v0.5.0", "base": "protenix_base_default_v0.5.0"}
 N_NOISE = 8
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -116,54 +117,48 @@ def user_seconds() -> float:
 
 
 class Setting:
-    """Weights, inputs, conformers and noise, the same in every mode."""
+    """Weights, inputs, conformers and noise, the same in every mode, on a device."""
 
-    def __init__(self, mode: str, model: str, n_residues: int, n_conformers: int):
+    def __init__(
+        self, mode: str, model: str, n_residues: int, n_conformers: int, device: str = "cpu"
+    ):
         import copy
+        import math
 
-        import numpy as np
         import torch
 
-        from protenix_eba.cli.session import load_configuration
-        from protenix_eba.host.embeddings import TrunkEmbeddings
-        from protenix_eba.host.features import protein_features
+        from protenix_eba.host.features import to_device
         from protenix_eba.host.weights import empty_diffusion_module
-        from protenix_eba.structures.sequences import Protein
         from protenix_eba.training.noisy_conformers import add_noise
 
-        torch.set_num_threads(1)
+        self.device = torch.device(device)
         blocks = "null" if mode == "batched" else "1"
-        self.configs = load_configuration(None, model_name=MODELS[model], blocks_per_ckpt=blocks)
+        self.configs = configuration(model, blocks_per_ckpt=blocks)
         draw = torch.Generator().manual_seed(0)
-        self.module = empty_diffusion_module(self.configs).train()
-        with torch.no_grad():
-            for name, p in self.module.named_parameters():
-                scale = 1.0 if "layernorm" in name and name.endswith("weight") else 0.0
-                p.copy_(scale + 0.02 * torch.randn(p.shape, generator=draw))
+        module = empty_diffusion_module(self.configs).train()
+        awaken(module, draw)
+        self.module = module.to(self.device)
         if mode == "published":  # upstream's default; ours differs without a GPU
             for part in self.module.modules():
                 if hasattr(part, "use_efficient_implementation"):
                     part.use_efficient_implementation = True
         self.reference = copy.deepcopy(self.module) if mode == "published" else None
-        rng = np.random.default_rng(0)
-        sequence = "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), n_residues))
-        protein = protein_features(Protein("x", (sequence,)))
-        self.features, self.n_residues = protein.features, n_residues
+        protein = benchmark_protein(n_residues)
+        self.features, self.n_residues = to_device(protein.features, self.device), n_residues
         n_atoms = len(protein.atoms)
 
         def normal(*shape: int) -> torch.Tensor:
             return torch.randn(*shape, generator=draw)
 
-        shapes = ((n_residues, 449), (n_residues, 384), (n_residues, n_residues, 128))
-        self.embeddings = TrunkEmbeddings(*(normal(*shape) for shape in shapes))
+        self.embeddings = embeddings(n_residues, draw).to(self.device)
         # As dense as a protein: 0.05 heavy atoms in a cubic angstrom.
-        radius = (n_atoms / 0.05 * 3 / 4 / np.pi) ** (1 / 3)
+        radius = (n_atoms / 0.05 * 3 / 4 / math.pi) ** (1 / 3)
         directions = normal(n_atoms, 3)
         lengths = radius * torch.rand(n_atoms, 1, generator=draw) ** (1 / 3)
         fold = directions / directions.norm(dim=-1, keepdim=True) * lengths
-        self.target = fold + 0.5 * normal(n_conformers, n_atoms, 3)
-        self.mask = torch.ones(n_conformers, n_atoms)
-        self.energy = 50.0 * normal(n_conformers).double()
+        self.target = (fold + 0.5 * normal(n_conformers, n_atoms, 3)).to(self.device)
+        self.mask = torch.ones(n_conformers, n_atoms, device=self.device)
+        self.energy = 50.0 * normal(n_conformers).double().to(self.device)
         noise = {"noise_mean": -1.2, "noise_std": 1.5, "sigma_data": 16.0}
         self.noisy = add_noise(self.target, self.mask, n_noise=N_NOISE, generator=draw, **noise)
 
@@ -229,7 +224,7 @@ def published_step(setting: Setting, parts: dict[str, float]):
     return eba(errors, energy_weights(scaled), diffusion_temperature=TEMPERATURE)
 
 
-def our_step(setting: Setting, low_memory: bool):
+def our_step(setting: Setting, low_memory: bool, precision: str = "float32"):
     """Make a step of `protenix_eba.training.step`; return the loss and scalars to differentiate."""
     import torch
 
@@ -247,16 +242,16 @@ def our_step(setting: Setting, low_memory: bool):
         low_memory=low_memory,
     )
     step = ItemStep(
-        ConformerDenoiser(setting.module),
+        ConformerDenoiser(setting.module, getattr(torch, precision)),
         eba_objective(config),
         config,
         NoiseSettings(-1.2, 1.5, 16.0),
-        torch.device("cpu"),
+        setting.device,
     )
     item = NoisyItem(
         setting.features, setting.embeddings, setting.noisy, setting.target, setting.mask
     )
-    keep = torch.ones(len(setting.target), dtype=torch.bool)
+    keep = torch.ones(len(setting.target), dtype=torch.bool, device=setting.device)
     denoised = step.denoise_noisy(item, setting.energy, setting.n_residues, keep, ~keep)
     loss = step.loss(denoised)
     return loss.detach(), (term / step.n_backwards for term in step.backward_terms(denoised, loss))
@@ -280,6 +275,7 @@ def child(mode: str, model: str, residues: str, conformers: str, out: str) -> No
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    torch.set_num_threads(1)
     setting = Setting(mode, model, int(residues), int(conformers))
     parts: dict[str, float] = {}
     memory = Memory()

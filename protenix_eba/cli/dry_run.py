@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
-    from protenix_eba.training.rehearse.dry_run import DryRun
+    from protenix_eba.training.rehearse.report import DryRun
 
 __all__ = ["lines", "print_dry_run"]
 
@@ -72,8 +72,16 @@ def _times(run: DryRun) -> Iterator[str]:
         times = f"{run.n_validations} times"
         yield _row("a validation", f"{_time(costs.seconds_validation)}, {times}")
     yield _row("a checkpoint", f"{_time(costs.seconds_checkpoint)}, {run.n_checkpoints} times")
+    if costs.seconds_temperature:
+        yield _row(
+            "T (eba.diffusion_temperature: auto)", f"{_time(costs.seconds_temperature)}, once"
+        )
     yield _row("an epoch", _time(run.seconds_epoch))
     yield _row(f"up to step {run.max_steps:,}", _time(run.seconds_left))
+    if run.n_refreshes:
+        yield _row(
+            "refreshes of the replay buffer", f"{run.n_refreshes}, which are not in this time"
+        )
 
 
 def _memory(run: DryRun) -> Iterator[str]:

@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import click
 
@@ -55,6 +55,10 @@ Example: fine-tune on the conformations and energies of a recipe, two steps only
 
   protenix-train --plugin protenix_eba --config eba.yaml --max_steps 2 --eba.n_conformers 3
 """
+
+
+# Options that are no keys of the configuration.
+_OPTIONS: Final = ("--dry-run", "--device-memory", "--print-config")
 
 
 class DryRunOptions(NamedTuple):
@@ -108,6 +112,7 @@ def split(argv: Sequence[str]) -> tuple[Arguments, DryRunOptions | None]:
     Raises:
         UserError: It cannot be taken apart.
     """
+    _refuse_other_spellings(argv)
     arguments = split_args([word for word in argv if word != "--dry-run"])
     word = arguments.overrides.pop("device-memory", None)
     if "--dry-run" not in argv:
@@ -121,6 +126,20 @@ def split(argv: Sequence[str]) -> tuple[Arguments, DryRunOptions | None]:
     if memory is not None and not 0 < memory * 2**30 < math.inf:
         raise UserError(f"--device-memory: expected GiB, a number above 0, found {word!r}")
     return arguments, DryRunOptions(memory)
+
+
+def _refuse_other_spellings(argv: Sequence[str]) -> None:
+    """Refuse an option of ours in another spelling, before it is taken for a key."""
+    plain = {_plain(option): option for option in _OPTIONS}
+    for word in argv:
+        name = word.partition("=")[0]
+        meant = plain.get(_plain(name)) if name.startswith("--") else None
+        if meant and name != meant:
+            raise UserError(f"there is no option {name}", f"did you mean {meant}?")
+
+
+def _plain(option: str) -> str:
+    return option.replace("-", "").replace("_", "").lower()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

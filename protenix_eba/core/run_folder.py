@@ -108,6 +108,16 @@ class RunFolder:
                 "choose another --run_name, or delete the folder to start again",
             )
 
+    def lend_temperature(self, other: RunFolder) -> None:
+        """Give another folder, a new one, the T that this run has measured, if it has.
+
+        A run without a step has none to lend: it might be that of another start.
+        """
+        if self.has_begun() and self.temperature.is_file():
+            other.path.mkdir(parents=True)
+            other.log.touch()  # the other counts as begun too, or else it would not keep T
+            shutil.copyfile(self.temperature, other.temperature)
+
     def _lock(self) -> None:
         """Keep other processes from training here while this one lives."""
         self._held = open(self.path / ".lock", "w")  # noqa: SIM115

@@ -6,7 +6,6 @@ import zlib
 from typing import Final
 
 import torch
-from mdtraj.core.element import Element
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -49,6 +48,9 @@ def unpack_features(packed: Tensor, protein: Protein, msa: str) -> ProteinFeatur
     Raises:
         zlib.error: The bytes have changed.
     """
+    # Embeddings alone need no mdtraj.
+    from mdtraj.core.element import Element
+
     small = load(zlib.decompress(packed.numpy().tobytes()))
     features = {
         key: torch.nn.functional.one_hot(value.long(), _CLASSES[key]).to(torch.uint8)

@@ -7,12 +7,14 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import require_file
 from protenix_eba.core.text_files import read_text
-from protenix_eba.structures.trajectories import Target, load_topology
+
+if TYPE_CHECKING:
+    from protenix_eba.structures.trajectories import Target
 
 __all__ = ["Protein", "protein_of_target", "read_proteins", "read_seed"]
 
@@ -202,6 +204,9 @@ def _from_csv(text: str, path: Path) -> list[tuple[str, str]]:
 
 def protein_of_target(target: Target) -> Protein:
     """Return the sequence in a target's topology, without residues that are no amino acid."""
+    # mdtraj and numba stay out of what needs a sequence only: features and the model.
+    from protenix_eba.structures.trajectories import load_topology
+
     chains = []
     for chain in load_topology(target).chains:
         codes = [residue.code for residue in chain.residues if residue.code]

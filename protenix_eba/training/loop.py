@@ -26,12 +26,31 @@ from protenix_eba.training.checkpoints import Checkpoints, wants_universal
 from protenix_eba.training.ema import Ema
 from protenix_eba.training.engine import engine_settings, make_engine, start_distributed, trainable
 
-__all__ = ["TrainingLoop"]
+__all__ = ["BadItemsError", "TrainingLoop"]
 
 # So many in a row, and the data or the settings are at fault.
 MOST_BAD_ITEMS = 20
 # Metrics of an item, and whether it was good on all processes.
 ItemResult = tuple[dict[str, float], bool]
+
+
+class BadItemsError(UserError):
+    """Too many items in a row that cannot be used.
+
+    Args:
+        count: How many.
+        folder: Folder in which they are listed.
+        reason: Why the last one cannot be used; empty if another process knows.
+        advice: What to do where the items are whole.
+    """
+
+    def __init__(self, count: int, folder: Path, reason: str, advice: str) -> None:
+        super().__init__(
+            f"{count} items in a row had a loss that is not finite, or could not be read; they are "
+            f"listed in {folder}",
+            f"look at what is listed; if it is whole, {advice}",
+        )
+        self.count, self.reason, self.advice = count, reason, advice
 
 
 class TrainingLoop(ABC):
@@ -244,7 +263,7 @@ class TrainingLoop(ABC):
             about: What else is written down beside the reason.
 
         Raises:
-            UserError: Too many in a row.
+            BadItemsError: Too many in a row.
         """
         if reason:
             path = self.folder.errors / f"item_{index}.json"
@@ -252,11 +271,7 @@ class TrainingLoop(ABC):
         skipped = any_rank(bool(reason), self.device)
         self._bad_in_a_row = self._bad_in_a_row + 1 if skipped else 0
         if self._bad_in_a_row >= MOST_BAD_ITEMS:
-            raise UserError(
-                f"{self._bad_in_a_row} items in a row had a loss that is not finite, or could not "
-                f"be read; they are listed in {self.folder.errors}",
-                f"look at what is listed; if it is whole, {self.advice()}",
-            )
+            raise BadItemsError(self._bad_in_a_row, self.folder.errors, reason, self.advice())
         return skipped
 
     def record_validation(self, metrics: dict[str, float], rows: list[dict[str, Any]]) -> None:

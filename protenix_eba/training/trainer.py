@@ -58,6 +58,7 @@ class EBATrainer(TrainingLoop, AF3Trainer):
     """
 
     raw_model: ConformerDenoiser
+    seconds_temperature: float = 0.0  # in which T was measured, if it was
 
     def __init__(self, configs: Any) -> None:
         self.eba = eba_config(configs)
@@ -134,13 +135,17 @@ class EBATrainer(TrainingLoop, AF3Trainer):
     def make_loader(self, *, held_out: bool) -> Any:
         """Make a loader as the section `eba` says; None if nothing is held out."""
         return DATALOADERS.get(self.eba.dataloader)(
-            self.eba,
-            held_out=held_out,
-            seed=self.configs.seed,
-            trunk=self.pinned["trunk"],
-            n_cycles=self.configs.model.N_cycle,
-            batch_items=self.iters_to_accumulate * DIST_WRAPPER.world_size,
+            self.eba, held_out=held_out, **self.loader_arguments()
         )
+
+    def loader_arguments(self) -> dict[str, Any]:
+        """Return what a loader depends on besides the section `eba`, see `LoaderFactory`."""
+        return {
+            "seed": self.configs.seed,
+            "trunk": self.pinned["trunk"],
+            "n_cycles": self.configs.model.N_cycle,
+            "batch_items": self.iters_to_accumulate * DIST_WRAPPER.world_size,
+        }
 
     def hold_out(self) -> None:
         """Make the loader of what is held out, if anything is."""
@@ -171,14 +176,17 @@ class EBATrainer(TrainingLoop, AF3Trainer):
             f"T = {temperature:.4g} (eba.diffusion_temperature: auto), from the start's errors on "
             f"{found.n_items} groups of conformers: slope {found.slope:.4g} with a standard error "
             f"of {found.standard_error:.2g}, correlation with the bound on -log p "
-            f"{found.correlation:.2f}; kept in {self.folder.temperature}"
+            f"{found.correlation:.2f}; a run keeps it in its {self.folder.temperature.name}"
         )
 
     def _measure_start(self) -> Calibration:
         self.raw_model.eval()
+        started = time.perf_counter()
         weights, n_noise = error_weights(self.eba), self.eba.n_noise
         step = self.item_step(self.raw_model, None)
-        return measure_items(step, self.loader, weights, n_noise)
+        found = measure_items(step, self.loader, weights, n_noise)
+        self.seconds_temperature = time.perf_counter() - started
+        return found
 
     def try_load_checkpoint(self) -> None:
         """Start the engine, find out where the run continues, and prepare its step."""

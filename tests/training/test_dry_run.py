@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 from types import SimpleNamespace
@@ -9,13 +10,17 @@ from warm import finish
 
 from protenix_eba.cli.train import split
 from protenix_eba.core.errors import UserError
-from protenix_eba.energy.table import read_labels
+from protenix_eba.energy.table import labels_from_rows, read_labels, write_labels
+from protenix_eba.host.config import EBAConfig
+from protenix_eba.host.features import protein_features
 from protenix_eba.host.weights import load_checkpoint
-from protenix_eba.training.rehearse.data_check import unreadable
-from protenix_eba.training.rehearse.dry_run import DryRun
-from protenix_eba.training.rehearse.memory_advice import passes
-from protenix_eba.training.rehearse.peak_memory import MemoryMeter
+from protenix_eba.structures.sequences import Protein
+from protenix_eba.training.rehearse.data_check import unlabelled, unreadable, used_replicas
+from protenix_eba.training.rehearse.memory_advice import Change, _halves, passes
+from protenix_eba.training.rehearse.peak_memory import Memory, MemoryMeter
 from protenix_eba.training.rehearse.rehearsal import typical_items
+from protenix_eba.training.rehearse.report import DryRun
+from protenix_eba.training.rehearse.stand_in import StandIn
 
 
 def figure(output: str, row: str) -> str:
@@ -192,7 +197,8 @@ def test_too_little_memory_ends_with_keys_to_change_and_the_peak_after_them(trai
     output = " ".join(finish(train(tmp_path / "base", *words), status=2).split())
     assert "the run does not fit in 0.1 GiB" in output
     found = re.search(
-        r"What to do: set --blocks_per_ckpt 1 --eba.low_memory true; the peak is then (\S+) GiB, "
+        r"What to do: set --blocks_per_ckpt 1 --eba.low_memory true and --eba.n_noise 1 "
+        r"--eba.n_conformers 2 \(which changes what is learnt from\); the peak is then (\S+) GiB, "
         "still too much",
         output,
     )
@@ -221,7 +227,132 @@ def test_the_flag_is_no_key_of_the_configuration():
     assert split(["--lr", "-1"])[1] is None
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("--dry_run", "--dry-run"),
+        ("--dryrun", "--dry-run"),
+        ("--device_memory=40", "--device-memory"),
+        ("--print_config", "--print-config"),
+    ],
+)
+def test_an_option_in_another_spelling_is_refused_with_the_right_one(word, meant):
+    with pytest.raises(UserError, match=f"did you mean {meant}\\?"):
+        split(["--lr", "-1", word])
+
+
 @pytest.mark.slow
-def test_a_trainer_that_makes_its_own_items_is_refused(train, tmp_path):
-    output = finish(train(tmp_path, "--dry-run", "--trainer", "ebmfold"), status=2)
-    assert "--dry-run: expected the trainer eba" in output and "Traceback" not in output
+def test_a_trainer_of_another_kind_of_data_is_refused_with_what_to_do(train, tmp_path):
+    output = " ".join(
+        finish(train(tmp_path, "--dry-run", "--trainer", "ebmfold"), status=2).split()
+    )
+    assert "--dry-run measures the trainers eba and on_policy, found ebmfold" in output
+    assert "try a small --max_steps" in output and "Traceback" not in output
+
+
+def test_unusable_labels_of_other_replicas_are_not_counted(demo_data, tmp_path):
+    labels = read_labels(demo_data / "labels.parquet")
+    rows = labels.rows()
+    for replica, n_bad in ((1, 1), (2, 2), (3, 4)):
+        of_it = [row for row in rows if row["target"] == "grgds" and row["replica"] == replica]
+        for row in of_it[:n_bad]:
+            row["status"] = "failed"
+    path = tmp_path / "labels.parquet"
+    write_labels(path, labels_from_rows(rows, labels.provenance))
+    for replicas, expected in (({1, 2, 3}, 7), ({1, 3}, 5), (set(), 0)):
+        found = unlabelled(path, {"grgds": replicas})
+        assert sum(one.n_frames for one in found) == expected
+
+
+def test_replicas_that_a_run_uses_are_those_it_trains_on_and_holds_out(demo_data):
+    values = {"data_dir": str(demo_data), "replicas": (2,), "validation_replicas": (3,)}
+    config = EBAConfig(**values, validation_targets=("grgds",))
+    found = used_replicas(config, {"grgds", "thymopentin"})
+    assert found == {"grgds": {1, 2, 3}, "thymopentin": {2, 3}}
+
+
+@pytest.mark.slow
+def test_a_temperature_that_the_run_has_measured_is_not_measured_again(train, tmp_path):
+    words = ("--eba.diffusion_temperature", "auto", "--eba.weight_lddt", "0", "--max_steps", "1")
+    words += ("--eba.n_noise", "16", "--iters_to_accumulate", "1", "--eba.n_conformers", "2")
+    words += ("--eba.validation_replicas=",)
+    row = "T (eba.diffusion_temperature: auto)"
+    assert figure(finish(train(tmp_path, "--dry-run", *words)), row).endswith(" s, once")
+    finish(train(tmp_path, *words))
+    slope = json.loads((tmp_path / "run/temperature.json").read_text())["slope"]
+    output = finish(train(tmp_path, "--dry-run", *words))
+    assert f"T = {slope:.4g} " in " ".join(output.split()) and row not in output
+
+
+@pytest.mark.slow
+def test_items_in_a_row_that_cannot_be_used_are_told_without_a_folder_that_is_gone(train, tmp_path):
+    words = ("--dry-run", "--lr", "1e20", "--iters_to_accumulate", "16")
+    output = " ".join(finish(train(tmp_path, *words), status=2).split())
+    assert "the run would stop: 20 items in a row had a loss that is not finite" in output
+    assert "the last one: the loss is nan" in output
+    told = output[output.index("the run would stop") :]
+    assert "listed" not in told and "errors" not in told
+
+
+SAMPLES = ("--trainer", "on_policy", "--eba.dataset", "replay", "--replay.refresh_steps", "2")
+
+
+@pytest.mark.slow
+def test_a_round_on_samples_and_md_is_measured_before_there_are_samples(
+    train, tmp_path, demo_data, real
+):
+    words = ("--replay.md_share", "0.5", "--replay.new_samples", "10", "--replay.max_samples", "10")
+    base = tmp_path / "none"
+    output = finish(train(base, "--dry-run", *SAMPLES, *words))
+    assert not base.exists()
+    # Ten samples and ten frames of four targets, three at a time.
+    assert figure(output, "items of an epoch") == str(4 * (20 // 3))
+    assert figure(output, "largest item") == figure(
+        finish(train(real, "--dry-run", *KEPT)), "largest item"
+    )
+    assert figure(output, "refreshes of the replay buffer").startswith("2, ")
+
+
+@pytest.mark.slow
+def test_a_round_on_samples_of_sequences_alone_is_measured(train, tmp_path, small_run):
+    sequences = tmp_path / "sequences.fasta"
+    sequences.write_text(">grgds\nGRGDS\n>thymopentin\nRKDVY\n")
+    words = ("--eba.data_dir=", "--eba.labels=", "--eba.replicas=", "--eba.validation_replicas=")
+    words += (
+        "--replay.sequences",
+        sequences,
+        "--replay.new_samples",
+        "6",
+        "--replay.md_share",
+        "0",
+    )
+    words += ("--replay.max_samples", "6", "--replay.energy", "initial")
+    output = finish(train(tmp_path / "none", "--dry-run", *SAMPLES, *words))
+    assert figure(output, "items of an epoch") == "4"
+    # RKDVY: 11 + 9 + 8 + 7 + 12 heavy atoms and the terminal oxygen.
+    assert figure(output, "largest item") == "thymopentin: 5 residues, 48 atoms"
+
+
+def test_stand_ins_are_as_dense_as_a_protein_and_the_same_each_time():
+    protein = protein_features(Protein("x", ("ACDEFGHIKLMNPQRSTVWY" * 5,)))
+    one = StandIn(protein, 3)
+    xyz = one.coordinates([2, 0])
+    assert torch.equal(xyz[1:], one.coordinates([0]))
+    assert not torch.equal(xyz[0], xyz[1])
+    volume = float((xyz[0].amax(dim=0) - xyz[0].amin(dim=0)).prod())
+    assert xyz.shape[1] / volume == pytest.approx(0.05, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("value", "smallest", "halves"), [(9, 8, [8]), (40, 8, [20, 10, 8]), (3, 2, [2]), (2, 2, [])]
+)
+def test_what_is_halved_ends_at_its_limit(value, smallest, halves):
+    assert list(_halves(value, smallest)) == halves
+
+
+def test_advice_says_which_keys_change_what_is_learnt_from():
+    change = Change("--blocks_per_ckpt 1", Memory(2**30), True, "--eba.n_noise 4")
+    assert change.sentence == (
+        "set --blocks_per_ckpt 1 and --eba.n_noise 4 (which changes what is learnt from); the peak "
+        "is then 1.00 GiB"
+    )

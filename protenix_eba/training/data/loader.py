@@ -33,7 +33,7 @@ from protenix_eba.training.data.interfaces import Dataset, LabelledConformers
 from protenix_eba.training.data.item import Item
 from protenix_eba.training.data.split import check_split, replicas_of
 
-__all__ = ["SequenceCoupledLoader", "eba_loader"]
+__all__ = ["SequenceCoupledLoader", "eba_loader", "load_dataset"]
 
 # Streams of random numbers of one item, beside that of its noise: which does not depend, then, on
 # the number of residues.
@@ -235,6 +235,28 @@ def eba_loader(
     if held_out and not (config.validation_targets or config.validation_replicas):
         return None
     dataset: Dataset = DATASETS.get(config.dataset)(config)
+    return load_dataset(
+        dataset,
+        config,
+        held_out=held_out,
+        seed=seed,
+        trunk=trunk,
+        n_cycles=n_cycles,
+        batch_items=batch_items,
+    )
+
+
+def load_dataset(
+    dataset: Dataset,
+    config: EBAConfig,
+    *,
+    held_out: bool,
+    seed: int,
+    trunk: str,
+    n_cycles: int,
+    batch_items: int = 1,
+) -> SequenceCoupledLoader:
+    """Do as `eba_loader` does with a dataset that is there; what is held out has to exist."""
     embeddings = EmbeddingFolder(config.path("embeddings"), trunk, n_cycles)
     return SequenceCoupledLoader(
         _read_sources(dataset, config, held_out, embeddings),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,10 +17,12 @@ from protenix_eba.core.progress import track
 from protenix_eba.core.ranks import gather_rows
 from protenix_eba.energy.table import read_labels
 from protenix_eba.host.config import EBAConfig
+from protenix_eba.host.environment import DATASETS
 from protenix_eba.training.data.conformers import within_deviations
-from protenix_eba.training.data.interfaces import EnsembleLoader, LabelledConformers
+from protenix_eba.training.data.interfaces import Dataset, EnsembleLoader, LabelledConformers
+from protenix_eba.training.data.split import replicas_of
 
-__all__ = ["LeftOut", "check_data", "unlabelled", "unreadable"]
+__all__ = ["LeftOut", "check_data", "unlabelled", "unreadable", "used_replicas"]
 
 # Conformers that are read at once: 100 of a protein of 5,000 atoms are 6 MB.
 _AT_ONCE: Final = 100
@@ -66,16 +68,39 @@ def check_data(loader: EnsembleLoader, config: EBAConfig, configs: Any) -> list[
     return [LeftOut(**row) for row in gather_rows(rows)]
 
 
-def unlabelled(labels: Path, targets: Sequence[str]) -> list[LeftOut]:
-    """Return the frames of some targets whose label is not usable, by target and status.
+def used_replicas(config: EBAConfig, targets: Container[str]) -> dict[str, set[int]]:
+    """Return the replicas of some targets that are trained on or held out, by target.
+
+    Args:
+        config: The section `eba`.
+        targets: Names of the targets.
+    """
+    dataset: Dataset = DATASETS.get(config.dataset)(config)
+    return {
+        name: {
+            number
+            for held_out in (False, True)
+            for number in replicas_of(config, name, numbers, held_out=held_out)
+        }
+        for name, numbers in dataset.replicas().items()
+        if name in targets
+    }
+
+
+def unlabelled(labels: Path, replicas: Mapping[str, Container[int]]) -> list[LeftOut]:
+    """Return the frames whose label is not usable, by target and status.
 
     Args:
         labels: The label table.
-        targets: Names of the targets.
+        replicas: Replicas that a run uses, by target; frames of others are not counted.
     """
     table = read_labels(labels)
-    rows = zip(table.target.tolist(), table.status.tolist(), strict=True)
-    counts = Counter(row for row in rows if row[0] in set(targets) and row[1] != "ok")
+    rows = zip(table.target.tolist(), table.replica.tolist(), table.status.tolist(), strict=True)
+    counts = Counter(
+        (target, status)
+        for target, replica, status in rows
+        if status != "ok" and replica in replicas.get(target, ())
+    )
     return [
         LeftOut(target, n, f"the label's status is {status}")
         for (target, status), n in sorted(counts.items())

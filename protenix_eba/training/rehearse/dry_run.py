@@ -10,7 +10,6 @@ import copy
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,10 +21,17 @@ from protenix_eba.core.files import check_place
 from protenix_eba.core.ranks import gather_rows
 from protenix_eba.core.run_folder import RunFolder
 from protenix_eba.host.weights import count_parameters
+from protenix_eba.training.data.interfaces import Loader
 from protenix_eba.training.data.item import Item
 from protenix_eba.training.data.loader import SequenceCoupledLoader
 from protenix_eba.training.engine import trainable
-from protenix_eba.training.rehearse.data_check import LeftOut, check_data, unlabelled
+from protenix_eba.training.loop import BadItemsError
+from protenix_eba.training.rehearse.data_check import (
+    LeftOut,
+    check_data,
+    unlabelled,
+    used_replicas,
+)
 from protenix_eba.training.rehearse.memory_advice import Change, advise, passes
 from protenix_eba.training.rehearse.peak_memory import (
     Memory,
@@ -34,9 +40,9 @@ from protenix_eba.training.rehearse.peak_memory import (
     permanent_parts,
 )
 from protenix_eba.training.rehearse.rehearsal import (
-    ItemSize,
     bytes_on_disk,
     largest_item,
+    n_refreshes,
     n_repeats,
     order_by_size,
     seconds_per_step,
@@ -45,108 +51,16 @@ from protenix_eba.training.rehearse.rehearsal import (
     size_of,
     typical_items,
 )
+from protenix_eba.training.rehearse.report import Costs, DryRun
+from protenix_eba.training.rehearse.stand_in import first_round_loader, md_loader
+from protenix_eba.training.replay.trainer import OnPolicyTrainer
 from protenix_eba.training.trainer import EBATrainer
 
-__all__ = ["Costs", "DryRun", "dry_run"]
+__all__ = ["dry_run"]
 
 # Steps of the largest item: one that warms up, and those whose time counts.
 _N_LARGEST: Final = 3
 _STEP: Final = "a step of the largest item"
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What was measured.
-
-    Attributes:
-        seconds_largest: Seconds of a step of the largest item.
-        seconds_typical: Seconds of a step, as the mean over an epoch.
-        seconds_validation: Seconds of a validation, without its samples; 0 if nothing is held out.
-        seconds_checkpoint: Seconds that it takes to save a checkpoint.
-        memory: Parts of the peak of a step of the largest item, by name; of each part the most that
-            any process takes.
-        peaks: Peak of each phase, by its name; the most that any process takes.
-        checkpoint_bytes: Size of one checkpoint on disk.
-        model_bytes: Size of the models beside the checkpoints (model, average, best, reference).
-    """
-
-    seconds_largest: float
-    seconds_typical: float
-    seconds_validation: float
-    seconds_checkpoint: float
-    memory: dict[str, Memory]
-    peaks: dict[str, Memory]
-    checkpoint_bytes: int
-    model_bytes: int
-
-
-@dataclass(frozen=True)
-class DryRun:
-    """What a training run would do and cost.
-
-    Attributes:
-        run_folder: Folder that the run would write to; the dry run leaves it as it is.
-        first_step: Step that the run would go on from; 0 for a new run.
-        max_steps: Step that the run would end at.
-        n_processes: Processes that train together.
-        n_trained: Parameters that change.
-        n_frozen: Parameters of the start that do not change.
-        n_items: Items of an epoch.
-        items_per_step: Items of a step, of all processes together.
-        largest: The largest item that the data can give.
-        costs: What was measured.
-        n_validations: Validations from `first_step` to `max_steps`.
-        n_checkpoints: Checkpoints that are saved from `first_step` to `max_steps`.
-        n_checkpoints_there: Checkpoints that the run folder holds already.
-        checkpoint_keep: Checkpoints that stay; while one is written there is one more.
-        left_out: Frames that would have no part in the training.
-        memory_limit: Bytes that a process may take, if they were given.
-        advice: What to change if it takes more.
-    """
-
-    run_folder: Path
-    first_step: int
-    max_steps: int
-    n_processes: int
-    n_trained: int
-    n_frozen: int
-    n_items: int
-    items_per_step: int
-    largest: ItemSize
-    costs: Costs
-    n_validations: int
-    n_checkpoints: int
-    n_checkpoints_there: int
-    checkpoint_keep: int
-    left_out: tuple[LeftOut, ...]
-    memory_limit: int | None = None
-    advice: Change | None = None
-
-    @property
-    def steps_per_epoch(self) -> float:
-        """Steps in which each item is seen once."""
-        return self.n_items / self.items_per_step
-
-    @property
-    def seconds_epoch(self) -> float:
-        """Seconds of the steps of an epoch."""
-        return self.steps_per_epoch * self.costs.seconds_typical
-
-    @property
-    def seconds_left(self) -> float:
-        """Seconds of all steps, validations and checkpoints from `first_step` to `max_steps`."""
-        return (
-            max(0, self.max_steps - self.first_step) * self.costs.seconds_typical
-            + self.n_validations * self.costs.seconds_validation
-            + self.n_checkpoints * self.costs.seconds_checkpoint
-        )
-
-    @property
-    def disk_bytes(self) -> int:
-        """The most that the run folder takes, while a checkpoint is written."""
-        there, new = self.n_checkpoints_there, self.n_checkpoints
-        n_most = max(there + min(new, 1), min(there + new, self.checkpoint_keep + 1))
-        return n_most * self.costs.checkpoint_bytes + self.costs.model_bytes
 
 
 def dry_run(build: Callable[[Any], Any], configs: Any, memory_limit: int | None = None) -> DryRun:
@@ -167,8 +81,7 @@ def dry_run(build: Callable[[Any], Any], configs: Any, memory_limit: int | None 
         UserError: What the run would refuse; a trainer or a dataloader that cannot be measured;
             a step for which the memory does not suffice; or no room for a scratch checkpoint.
     """
-    if build is not EBATrainer:
-        raise _unmeasured(f"the trainer {configs.trainer}", "the trainer eba")
+    _check_trainer(build, configs)
     if memory_limit is not None and DIST_WRAPPER.world_size > 1:
         raise UserError(
             f"--device-memory: expected one process, found {DIST_WRAPPER.world_size}",
@@ -180,11 +93,33 @@ def dry_run(build: Callable[[Any], Any], configs: Any, memory_limit: int | None 
     with tempfile.TemporaryDirectory(prefix="protenix-dry-run-") as scratch:
         configs = copy.deepcopy(configs)
         configs.base_dir = scratch
-        trainer = EBATrainer(configs)
+        run_folder.lend_temperature(RunFolder(Path(scratch) / configs.run_name))
+        trainer = build(configs)
         try:
             return _rehearse(trainer, run_folder, memory_limit)
+        except BadItemsError as error:
+            raise _stopped(error) from error
         finally:
             dist.destroy_process_group()
+
+
+def _check_trainer(build: Callable[[Any], Any], configs: Any) -> None:
+    if build not in (EBATrainer, OnPolicyTrainer):
+        raise UserError(
+            f"--dry-run measures the trainers eba and on_policy, found {configs.trainer}, whose "
+            "data and steps are of another kind",
+            "leave --dry-run out, and try a small --max_steps under another --run_name: its log "
+            "holds the seconds of each step",
+        )
+
+
+def _stopped(error: BadItemsError) -> UserError:
+    reason = f"; the last one: {error.reason}" if error.reason else ""
+    return UserError(
+        f"the run would stop: {error.count} items in a row had a loss that is not finite, or could "
+        f"not be read{reason}",
+        f"if the data are whole, {error.advice}",
+    )
 
 
 def _rehearse(trainer: EBATrainer, run_folder: RunFolder, memory_limit: int | None) -> DryRun:
@@ -214,6 +149,7 @@ def _rehearse(trainer: EBATrainer, run_folder: RunFolder, memory_limit: int | No
         n_checkpoints=n_checkpoints,
         n_checkpoints_there=len(there),
         checkpoint_keep=trainer.checkpoint_keep,
+        n_refreshes=n_refreshes(trainer, first),
         left_out=left_out,
         memory_limit=memory_limit,
         advice=_advice(trainer, index, item, costs.peaks, memory_limit),
@@ -248,6 +184,7 @@ def _measure(
         seconds_typical=seconds_per_step(trainer, typical),
         seconds_validation=seconds_validation,
         seconds_checkpoint=seconds_checkpoint,
+        seconds_temperature=trainer.seconds_temperature,
         memory=_most(memory),
         peaks=_most(peaks),
         checkpoint_bytes=checkpoint_bytes,
@@ -291,15 +228,21 @@ def _advice(
 
 def _check(trainer: EBATrainer) -> tuple[SequenceCoupledLoader, tuple[LeftOut, ...]]:
     """Read all data; return the loader of what is trained on, and what is left out."""
-    loaders = [one for one in (trainer.loader, trainer.held_out) if one is not None]
+    read: Loader
+    if isinstance(trainer, OnPolicyTrainer):
+        trainer.loader = first_round_loader(trainer)
+        read = md_loader(trainer) or trainer.loader
+    else:
+        read = trainer.loader
+    loaders = [one for one in (trainer.loader, read, trainer.held_out) if one is not None]
     known = [one for one in loaders if isinstance(one, SequenceCoupledLoader)]
     if len(known) < len(loaders):
         raise _unmeasured(f"the dataloader {trainer.eba.dataloader}", "a SequenceCoupledLoader")
     found: list[LeftOut] = []
     if trainer.eba.labels:
-        targets = sorted({name for one in known for name in one.targets})
-        found += unlabelled(trainer.eba.path("labels"), targets)
-    for one in known:
+        targets = {name for one in known for name in one.targets}
+        found += unlabelled(trainer.eba.path("labels"), used_replicas(trainer.eba, targets))
+    for one in known[1:]:
         found += check_data(one, trainer.eba, trainer.configs)
     return known[0], tuple(found)
 

@@ -19,12 +19,14 @@ from protenix_eba.core.runlog import open_run_log
 from protenix_eba.training.data.item import Item
 from protenix_eba.training.data.loader import SequenceCoupledLoader
 from protenix_eba.training.data.prefetch import prefetch
+from protenix_eba.training.replay.trainer import OnPolicyTrainer
 from protenix_eba.training.trainer import EBATrainer
 
 __all__ = [
     "ItemSize",
     "bytes_on_disk",
     "largest_item",
+    "n_refreshes",
     "n_repeats",
     "order_by_size",
     "seconds_per_step",
@@ -183,6 +185,14 @@ def n_repeats(trainer: EBATrainer, first: int) -> tuple[int, int]:
     if trainer.held_out is not None:
         n_validations = 1 + _multiples(configs.eval_interval, range(first, last))
     return n_validations, 1 + _multiples(configs.checkpoint_interval, range(first + 1, last))
+
+
+def n_refreshes(trainer: EBATrainer, first: int) -> int:
+    """Return how often a replay buffer is refreshed from a step on to the end of the run."""
+    if not isinstance(trainer, OnPolicyTrainer):
+        return 0
+    steps = range(first, trainer.configs.max_steps)
+    return _multiples(trainer.dataset.settings.refresh_steps, steps)
 
 
 def _multiples(interval: int, steps: range) -> int:
