@@ -31,6 +31,9 @@ _KJ_MOL_PER_HARTREE: Final = 2625.4996394799
 _NM_PER_BOHR: Final = 0.529177210903 / ANGSTROM_PER_NM
 # Bonds of a nitrogen without charge, in a backbone or an amine.
 _BONDS_OF_N: Final = 3
+# A half of tblite's share of the new charges in each iteration, and twice as many of these.
+_CAUTIOUS_MIXING: Final = 0.2
+_CAUTIOUS_ITERATIONS: Final = 500
 # Acids are neutral with one hydrogen, bases with all but one.
 _ACIDS: Final = ("ASP", "CYS", "GLU", "TYR")
 _BASES: Final = ("ARG", "HIS", "LYS")
@@ -61,11 +64,25 @@ def _xtb_system(
         calculator = Calculator(method, numbers, xyz_nm / _NM_PER_BOHR, charge)
         calculator.set("verbosity", 0)
         calculator.add("alpb-solvation", "water")
-        found = calculator.singlepoint()
+        found = _converged(calculator)
         forces = -np.asarray(found.get("gradient")) * (_KJ_MOL_PER_HARTREE / _NM_PER_BOHR)
         return float(found.get("energy")) * _KJ_MOL_PER_HARTREE, forces
 
     return python_system(topology, compute)
+
+
+def _converged(calculator: Any) -> Any:
+    """Return the result of a calculation, once more with caution if its charges do not settle.
+
+    So it is in stretched molecules, which a minimisation passes through: charges then swing between
+    two states, unless little of each new one is mixed in. Where both settle, energies are the same.
+    """
+    try:
+        return calculator.singlepoint()
+    except RuntimeError:
+        calculator.set("mixer-damping", _CAUTIOUS_MIXING)
+        calculator.set("max-iter", _CAUTIOUS_ITERATIONS)
+        return calculator.singlepoint()
 
 
 ENERGIES.register("gfn2-xtb")(partial(_xtb_system, "GFN2-xTB"))

@@ -123,6 +123,17 @@ def test_a_minimisation_ends_where_that_of_the_program_ends(tmp_path: Path) -> N
     assert label.energy_kj_mol == pytest.approx(expected, abs=0.5)
 
 
+@NEEDS_TBLITE
+def test_charges_that_swing_in_a_stretched_molecule_are_settled(tmp_path: Path) -> None:
+    """The dipeptide at 1.7 times its size: tblite's own, with a quarter of its mixing instead."""
+    structure = dipeptide(tmp_path)
+    centre = structure.reference_nm.mean(axis=0)
+    far = centre + 1.7 * (structure.reference_nm - centre)
+    system = create_system(structure.topology, as_it_is("gfn2-xtb"), constrained=True)
+    found = system_in_context(system, "Reference", 1e-5).energy_kj_mol(far)
+    assert found / KJ_MOL_PER_HARTREE == pytest.approx(-29.839803291, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("path", "protonation", "expected"),
     [

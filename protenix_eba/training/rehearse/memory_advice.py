@@ -64,9 +64,8 @@ def advise(trainer: EBATrainer, index: int, item: Item, fits: Callable[[Memory],
     """Return the first change with which the largest item fits, or else the last one that ran.
 
     What leaves the gradient as it is comes first, then shorter crops, then fewer noise samples and
-    conformers. Each change is made on this
-    trainer, which is of no use for training afterwards, and measured in a forward and backward
-    pass.
+    conformers. Each change is made on this trainer, which is of no use for training afterwards, and
+    measured in a forward and backward pass.
 
     Args:
         trainer: A trainer of one process: several that run out of memory at different places would
