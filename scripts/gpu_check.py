@@ -112,7 +112,12 @@ def attempt(part: Callable[[], dict[str, Any]], device: str) -> dict[str, Any]:
 
 
 def read(out: Path) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = json.loads(out.read_text()) if out.is_file() else {}
+    try:
+        found = json.loads(out.read_text()) if out.is_file() else {}
+    except ValueError as error:
+        sys.exit(f"{out} is no JSON ({error}): give another --out, or remove it")
+    if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
+        sys.exit(f"{out} holds no results of this program: give another --out")
     return found
 
 

@@ -89,7 +89,7 @@ def _read_arrays(
         with loaded as archive:
             arrays = {name: archive[name] for name in names if name in archive.files}
             return arrays, archive.files
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error, RecursionError) as error:
         raise UserError(
             f"predictions: cannot read {path}: {error}",
             "give an npz file, written by numpy.savez, or JSON",
@@ -170,6 +170,9 @@ def _from_logits(logits: NDArray[np.generic], edges: NDArray[np.generic]) -> Pre
             f"logits: expected one bin more than the {len(bounds)} bin_edges, found "
             f"{values.shape[-1]}"
         )
+    for name, found in ("logits", values), ("bin_edges", bounds):
+        if not np.isfinite(found).all():
+            raise UserError(f"{name}: expected finite numbers, found NaN or infinite ones")
     if not (np.diff(bounds) > 0).all() or bounds[0] > _LOWEST or bounds[-1] < _HIGHEST:
         raise UserError(
             f"bin_edges: expected angstrom in rising order, from {_LOWEST:g} or below to "

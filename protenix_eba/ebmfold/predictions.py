@@ -118,8 +118,8 @@ def check_probabilities(name: str, values: Array, n_residues: int, n_bins: int) 
 def rebin_distogram(probability: Array, edges: NDArray[np.floating] = HOST_EDGES) -> Array:
     """Convert distance bins with open ends to trRosetta's 37, by the overlap of bins.
 
-    Mass is conserved. All below the first edge goes to the first bin, from 2 to 2.5 angstrom, and
-    all above 20 to channel 0.
+    Mass is conserved. All below 2 angstrom or the first edge goes to the first bin, from 2 to 2.5
+    angstrom, and all above 20 to channel 0.
 
     Args:
         probability: `[..., bins]`, softmax of the logits.
@@ -137,7 +137,8 @@ def _overlaps(edges: NDArray[np.floating]) -> NDArray[np.float64]:
     matrix = np.zeros((len(edges) + 1, len(DISTANCE_EDGES)))
     matrix[0, 1] = 1.0
     low, high = edges[:-1, None], edges[1:, None]
-    overlap = np.minimum(high, DISTANCE_EDGES[1:]) - np.maximum(low, DISTANCE_EDGES[:-1])
+    lowest = np.array([-np.inf, *DISTANCE_EDGES[1:-1]])  # what is nearer is not far
+    overlap = np.minimum(high, DISTANCE_EDGES[1:]) - np.maximum(low, lowest)
     matrix[1:-1, 1:] = np.clip(overlap / (high - low), 0.0, None)
     matrix[1:, 0] = 1.0 - matrix[1:, 1:].sum(-1)
     return matrix

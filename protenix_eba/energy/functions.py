@@ -37,6 +37,7 @@ __all__ = [
     "GROUPS",
     "MD",
     "EnergyFunction",
+    "check_energy",
     "create_system",
     "python_system",
 ]
@@ -62,6 +63,9 @@ class EnergyFunction(Protocol):
 
     Its name stands for its numbers in the hash that keeps labels of two protocols apart, so it
     reads no configuration, and a changed one has another name.
+
+    One that needs a package, or cannot follow all choices of a protocol, may have a method
+    `check(protocol)` besides, which raises UserError before any frame is labelled.
     """
 
     def __call__(
@@ -94,6 +98,17 @@ BONDED: Final = frozenset({FORCE_FIELD, MD})
 """Energy functions with bonds as the topology has them."""
 
 ENERGIES: Final[Registry[EnergyFunction]] = Registry("energy function")
+
+
+def check_energy(protocol: EnergyProtocol) -> None:
+    """Refuse an energy function that cannot be computed here, whatever the molecule.
+
+    Raises:
+        UserError: No such function, or its own reason.
+    """
+    check = getattr(ENERGIES.get(protocol.function), "check", None)
+    if check is not None:
+        check(protocol)
 
 
 def create_system(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.progress import progress_bar
 from protenix_eba.core.sharding import Shard
-from protenix_eba.energy.functions import ENERGIES
+from protenix_eba.energy.functions import check_energy
 from protenix_eba.energy.md_files import MdFiles
 from protenix_eba.energy.md_structure import md_structure
 from protenix_eba.energy.outliers import flag_outliers
@@ -125,8 +125,9 @@ def label_targets(
         name: Name of the target, where the inputs are structure files of a single one.
 
     Raises:
-        UserError: No target, no frame at all, an energy function that is not known, or labels in
-            `out` of another protocol, of another topology or of other trajectories.
+        UserError: No target, no frame at all, an energy function that is not known or lacks its
+            package, or labels in `out` of another protocol, of another topology or of other
+            trajectories.
 
     Examples:
         The energy of a shipped structure as it is, without minimisation:
@@ -139,7 +140,7 @@ def label_targets(
         >>> report.labels.status.tolist()
         ['ok']
     """
-    ENERGIES.get(protocol.function)
+    check_energy(protocol)
     sources, out = find_frame_sources(inputs, name), Path(out)
     protonation = Protonation.parse(protocol.protonation)
     protonation.check_targets([source.name for source in sources])

@@ -7,7 +7,7 @@ electrons and nuclei that the method treats; only differences within a target me
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -39,36 +39,59 @@ _ACIDS: Final = ("ASP", "CYS", "GLU", "TYR")
 _BASES: Final = ("ARG", "HIS", "LYS")
 
 
-def _xtb_system(
-    method: str, topology: app.Topology, protocol: EnergyProtocol, constrained: bool
-) -> openmm.System:
-    """Wrap tblite's energy of a molecule; the protocol's force field and salt have no part."""
-    try:
-        from tblite.interface import Calculator
-    except ImportError as error:
-        raise UserError(
-            f'{method} needs tblite: pip install "protenix-eba[xtb]" ({error})',
-            "install the extra, or choose another energy",
-        ) from error
-    numbers = np.array([atom.element.atomic_number for atom in topology.atoms()])
-    if len(numbers) > MAX_ATOMS:
-        raise UserError(
-            f"{method} of {len(numbers)} atoms: expected at most {MAX_ATOMS}, as each evaluation "
-            "would take minutes",
-            "use a force field for molecules of this size",
-        )
-    charge = net_charge(topology)
+@dataclass(frozen=True)
+class _Xtb:
+    """A method of tblite as an energy function, see `energy.functions.EnergyFunction`."""
 
-    def compute(xyz_nm: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        # A new one each time: the start of its iterations shall not depend on the last frame.
-        calculator = Calculator(method, numbers, xyz_nm / _NM_PER_BOHR, charge)
-        calculator.set("verbosity", 0)
-        calculator.add("alpb-solvation", "water")
-        found = _converged(calculator)
-        forces = -np.asarray(found.get("gradient")) * (_KJ_MOL_PER_HARTREE / _NM_PER_BOHR)
-        return float(found.get("energy")) * _KJ_MOL_PER_HARTREE, forces
+    method: str
 
-    return python_system(topology, compute)
+    def check(self, protocol: EnergyProtocol) -> None:
+        """Refuse a missing package, and a solvent or salt that would have no part.
+
+        Raises:
+            UserError: So it is.
+        """
+        self._calculator()
+        if protocol.kappa_per_nm or protocol.force_field != EnergyProtocol().force_field:
+            raise UserError(
+                f"{self.method} has ALPB water without salt: --solvent and salt have no part in it",
+                "leave them out, and take a protocol without salt",
+            )
+
+    def _calculator(self) -> Any:
+        try:
+            from tblite.interface import Calculator
+        except ImportError as error:
+            raise UserError(
+                f'{self.method} needs tblite: pip install "protenix-eba[xtb]" ({error})',
+                "install the extra, or choose another energy",
+            ) from error
+        return Calculator
+
+    def __call__(
+        self, topology: app.Topology, protocol: EnergyProtocol, constrained: bool, /
+    ) -> openmm.System:
+        """Wrap tblite's energy of a molecule; constraints have no part."""
+        make = self._calculator()
+        numbers = np.array([atom.element.atomic_number for atom in topology.atoms()])
+        if len(numbers) > MAX_ATOMS:
+            raise UserError(
+                f"{self.method} of {len(numbers)} atoms: expected at most {MAX_ATOMS}, as each "
+                "evaluation would take minutes",
+                "use a force field for molecules of this size",
+            )
+        charge = net_charge(topology)
+
+        def compute(xyz_nm: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            # A new one each time: the start of its iterations shall not depend on the last frame.
+            calculator = make(self.method, numbers, xyz_nm / _NM_PER_BOHR, charge)
+            calculator.set("verbosity", 0)
+            calculator.add("alpb-solvation", "water")
+            found = _converged(calculator)
+            forces = -np.asarray(found.get("gradient")) * (_KJ_MOL_PER_HARTREE / _NM_PER_BOHR)
+            return float(found.get("energy")) * _KJ_MOL_PER_HARTREE, forces
+
+        return python_system(topology, compute)
 
 
 def _converged(calculator: Any) -> Any:
@@ -85,8 +108,8 @@ def _converged(calculator: Any) -> Any:
         return calculator.singlepoint()
 
 
-ENERGIES.register("gfn2-xtb")(partial(_xtb_system, "GFN2-xTB"))
-ENERGIES.register("gfn1-xtb")(partial(_xtb_system, "GFN1-xTB"))
+ENERGIES.register("gfn2-xtb")(_Xtb("GFN2-xTB"))
+ENERGIES.register("gfn1-xtb")(_Xtb("GFN1-xTB"))
 
 
 def net_charge(topology: app.Topology) -> int:

@@ -31,6 +31,13 @@ def test_rebinning_conserves_mass():
     np.testing.assert_allclose(rebin_distogram(share).sum(-1), 1.0, atol=1e-5)
 
 
+def test_what_is_nearer_than_2_angstrom_is_never_further_than_20():
+    """Of bins of 1 angstrom from 0: all below 2 is in the first of trRosetta's, none far."""
+    edges = np.arange(25.0)
+    rebinned = rebin_distogram(np.eye(26)[:3], edges)  # below 0, 0 to 1, 1 to 2
+    np.testing.assert_array_equal(rebinned, np.eye(37)[[1, 1, 1]])
+
+
 def test_rebinning_comes_near_to_binning_directly():
     mean = np.random.default_rng(0).uniform(3, 19, size=200)
     host = binned(HOST_EDGES, mean, 1.0, True).astype(np.float32)

@@ -94,6 +94,11 @@ def test_json_holds_what_npz_holds(tmp_path):
         ({"logits": uniform(5, 64), "bin_edges": HOST_EDGES[::-1]}, "expected angstrom in rising"),
         ({"logits": uniform(5, 64), "bin_edges": HOST_EDGES}, "neighbours in the sequence"),
         ({"logits": 1j * uniform(5, 64), "bin_edges": HOST_EDGES}, "expected numbers"),
+        ({"logits": np.inf * uniform(5, 64), "bin_edges": HOST_EDGES}, "logits: expected finite"),
+        (
+            {"logits": uniform(5, 64), "bin_edges": np.nan * HOST_EDGES},
+            "bin_edges: expected finite",
+        ),
         ({"dist": uniform(5, 64)}, "neighbours in the sequence"),
         ({"dist": 3 * uniform(5, 64)}, "sum"),
         ({"dist": uniform(5, 36)}, "shape"),
@@ -161,7 +166,8 @@ def test_a_truncated_file_and_one_that_is_no_archive_are_refused(tmp_path):
         (tmp_path / f"{name}.npz").write_bytes(content)
         with pytest.raises(UserError, match="cannot read"):
             read_predictions(tmp_path / f"{name}.npz")
-    for text in ("{", "[1, 2]", '{"dist": [[1], [2, 3]]}', '{"dist": "x"}'):
+    deep = '{"dist": ' + 100_000 * "["
+    for text in (deep, "{", "[1, 2]", '{"dist": [[1], [2, 3]]}', '{"dist": "x"}'):
         (tmp_path / "a.json").write_text(text)
         with pytest.raises(UserError, match=r"a\.json"):
             read_predictions(tmp_path / "a.json")

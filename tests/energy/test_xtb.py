@@ -195,3 +195,20 @@ def test_without_the_package_the_error_names_the_extra(
     monkeypatch.setitem(sys.modules, "tblite.interface", None)
     with pytest.raises(UserError, match=r"protenix-eba\[xtb\]"):
         TargetEnergy(dipeptide(tmp_path), as_it_is("gfn2-xtb"))
+
+
+def test_without_the_package_labelling_stops_before_any_row(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "tblite.interface", None)
+    with pytest.raises(UserError, match=r"protenix-eba\[xtb\]"):
+        label_targets(GRGDS, tmp_path / "l.parquet", as_it_is("gfn2-xtb"))
+    assert not list(tmp_path.iterdir())
+
+
+@NEEDS_TBLITE
+@pytest.mark.parametrize("choice", [{"solvent": "none"}, {"solvent": "obc2"}, {"salt_mM": 150.0}])
+def test_a_solvent_that_would_have_no_part_is_refused(choice: dict, tmp_path: Path) -> None:
+    protocol = customised(as_it_is("gfn2-xtb"), **choice)
+    with pytest.raises(UserError, match="ALPB water without salt"):
+        label_targets(GRGDS, tmp_path / "l.parquet", protocol)

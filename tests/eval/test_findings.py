@@ -5,6 +5,7 @@ import pytest
 from protenix_eba.cli.demo_stages import Demo, copy_data
 from protenix_eba.core.errors import UserError
 from protenix_eba.eval.report.findings import findings, read_curve, training_settings
+from protenix_eba.eval.report.training import training_figures
 from protenix_eba.structures.trajectories import find_targets
 
 
@@ -47,6 +48,20 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
     (tmp_path / "log.csv").write_text("step,loss\n1,abc\n")
     with pytest.raises(UserError, match="expected numbers"):
         read_curve(tmp_path / "log.csv")
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"step,loss\n1,2\n2", b"step\n\xff\n"])
+def test_a_table_that_is_none_of_a_run_is_refused(tmp_path, content):
+    (tmp_path / "log.csv").write_bytes(content)
+    with pytest.raises(UserError, match=r"log\.csv: expected numbers"):
+        read_curve(tmp_path / "log.csv")
+
+
+@pytest.mark.parametrize("rows", ["", "0,nan,nan\n"])
+def test_samples_of_which_nothing_is_known_yet_are_not_drawn(tmp_path, rows):
+    (tmp_path / "log.csv").write_text("step,loss\n1,2.0\n")
+    (tmp_path / "replay.csv").write_text(f"step,valid,coverage\n{rows}")
+    assert [figure.name for figure in training_figures({"m": tmp_path})] == ["training"]
 
 
 def test_the_demo_starts_with_the_shipped_md_and_the_sequences_it_samples(tmp_path):

@@ -110,3 +110,16 @@ def test_a_part_that_took_its_process_down_is_named(tmp_path):
         "lddt N=4": {"seconds": 1.0},
         "openmm": {"error": "the process ended with status -11"},
     }
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [('{"machine":', "is no JSON"), ("[]", "no results"), ('{"a": 3}', "no results")],
+)
+def test_a_file_of_something_else_is_kept_and_told(tmp_path, content, said):
+    out = tmp_path / "other.json"
+    out.write_text(content)
+    command = [sys.executable, gpu_check.__file__, "--rehearse", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert said in done.stderr and out.read_text() == content

@@ -34,12 +34,16 @@ def read_curve(path: Path) -> dict[str, list[float]]:
     """Read a run's log.csv, validation.csv or replay.csv, by column.
 
     Raises:
-        UserError: No such file, or not a table of numbers.
+        UserError: No such file, or not a table of numbers with the column `step`.
     """
-    with open(require_file(path, "training curve"), newline="", encoding="utf-8") as handle:
-        rows = list(csv.DictReader(handle))
     try:
-        return {key: [float(row[key]) for row in rows] for key in (rows[0] if rows else {})}
+        with open(require_file(path, "training curve"), newline="", encoding="utf-8") as handle:
+            reader = csv.DictReader(handle)
+            rows = list(reader)
+            names = list(rows[0]) if rows else reader.fieldnames or ()
+        if "step" not in names:
+            raise ValueError("there is no column `step`")
+        return {name: [float(row[name]) for row in rows] for name in names}
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: expected numbers: {error}", "is it the log of a run?") from error
 

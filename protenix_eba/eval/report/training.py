@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from protenix_eba.eval.report.figure import Figure
 from protenix_eba.eval.report.findings import read_curve
-from protenix_eba.eval.report.plots.training import loss_figure, replay_figure
+from protenix_eba.eval.report.plots.training import REPLAY_COLUMNS, loss_figure, replay_figure
 
 __all__ = ["training_figures"]
 
@@ -31,10 +33,16 @@ def training_figures(runs: Mapping[str, Path]) -> list[Figure]:
     losses = {label: read_curve(folder / "log.csv") for label, folder in runs.items()}
     tables = {label: folder / "replay.csv" for label, folder in runs.items()}
     replays = {label: read_curve(path) for label, path in tables.items() if path.is_file()}
+    drawn = {label: table for label, table in replays.items() if _has_any(table)}
     figures = []
     if losses:
         caption = "Loss at each training step. The series have scales of their own."
         figures.append(Figure("training", "Training", caption, loss_figure(losses)))
-    if replays:
-        figures.append(Figure("replay", "Own samples", _REPLAY, replay_figure(replays)))
+    if drawn:
+        figures.append(Figure("replay", "Own samples", _REPLAY, replay_figure(drawn)))
     return figures
+
+
+def _has_any(table: Mapping[str, Sequence[float]]) -> bool:
+    """Tell whether a number is known of any refresh: there may be none yet."""
+    return any(np.isfinite(table.get(column, ())).any() for column in REPLAY_COLUMNS)
