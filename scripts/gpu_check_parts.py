@@ -159,7 +159,7 @@ def tests() -> dict[str, Any]:
 
 
 def openmm() -> dict[str, Any]:
-    """Minimise a cluster of argon on CUDA and compare its energy with the Reference platform's."""
+    """Compare the energy of argon atoms on CUDA, else on the CPU, with the Reference platform's."""
     from openmm import Platform
 
     names = [Platform.getPlatform(i).getName() for i in range(Platform.getNumPlatforms())]

@@ -142,11 +142,7 @@ def label_targets(
     """
     check_energy(protocol)
     sources, out = find_frame_sources(inputs, name), Path(out)
-    protonation = Protonation.parse(protocol.protonation)
-    protonation.check_targets([source.name for source in sources])
-    if systems is not None:
-        systems.check_targets([source.name for source in sources])
-    structures = _Structures(_references(sources, reference_dir), protonation, systems)
+    structures = _Structures.for_targets(sources, protocol, systems, reference_dir)
     if shard:
         sources = shard.of(sources)
     table = shard_table(shard, out) if shard else out
@@ -264,6 +260,22 @@ class _Structures:
     references: Mapping[str, Path]
     protonation: Protonation
     systems: MdFiles | None
+
+    @classmethod
+    def for_targets(
+        cls,
+        sources: list[FrameSource],
+        protocol: EnergyProtocol,
+        systems: MdFiles | None,
+        reference_dir: Path | str | None,
+    ) -> _Structures:
+        """Take what `label_targets` was given; raise UserError where it names no such target."""
+        protonation = Protonation.parse(protocol.protonation)
+        names = [source.name for source in sources]
+        protonation.check_targets(names)
+        if systems is not None:
+            systems.check_targets(names)
+        return cls(_references(sources, reference_dir), protonation, systems)
 
     def of(self, source: FrameSource) -> CompleteStructure | str:
         """Return the structure of a target, or the reason why there is none."""
