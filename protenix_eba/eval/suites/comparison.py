@@ -13,9 +13,9 @@ from protenix_eba.core.files import write_json
 from protenix_eba.eval.report.figure import Figure, write_figures
 from protenix_eba.eval.report.plots.style import label_colours, small_multiples
 from protenix_eba.eval.suites.answers import Answer, Place
-from protenix_eba.eval.suites.differences import difference_tables, paired_differences
+from protenix_eba.eval.suites.differences import paired_differences
 from protenix_eba.eval.suites.page import Table, column, named, write_page
-from protenix_eba.eval.suites.registry import Outcome
+from protenix_eba.eval.suites.registry import Outcome, Value
 from protenix_eba.eval.suites.run import write_csv
 
 __all__ = ["compare_answers", "side_by_side"]
@@ -32,19 +32,32 @@ def side_by_side(answers: Mapping[str, Answer]) -> list[Table]:
 
     Then the same for the differences from the first model, where targets suffice.
     """
-    first = next(iter(answers.values()))
-    headline = first.record["headline"]
-    places = list(dict.fromkeys(place for answer in answers.values() for place in answer.values))
+    first, headline = next(iter(answers)), next(iter(answers.values())).record["headline"]
+    values = {label: answer.values for label, answer in answers.items()}
+    after = f": difference from {first}, mean over targets in pairs"
+    made = [
+        *_by_key(values, headline),
+        *_by_key(paired_differences(answers), headline, after),
+    ]
+    return sorted(made, key=lambda table: not table.main)
+
+
+def _by_key(
+    values: Mapping[str, Mapping[Place, Value]], headline: Sequence[str], after: str = ""
+) -> list[Table]:
+    """Lay values out by key, a column for each model; `after` ends the titles."""
+    places = list(dict.fromkeys(place for own in values.values() for place in own))
     made = []
     for key in dict.fromkeys(place[2] for place in places):
         own = [place for place in places if place[2] == key]
-        every = [a.values.get(place) for place in own for a in answers.values()]
-        unit, cells = column(every)
-        n = len(answers)
+        unit, cells = column([found.get(place) for place in own for found in values.values()])
+        n = len(values)
         rows = [(place[0], place[1], cells[n * row : n * row + n]) for row, place in enumerate(own)]
-        main = not headline or key in headline
-        made.append(Table([(label, "") for label in answers], rows, main, named(key, unit)))
-    return sorted([*made, *difference_tables(answers)], key=lambda table: not table.main)
+        headings = [(label, "") for label in values]
+        made.append(
+            Table(headings, rows, not headline or key in headline, named(key, unit) + after)
+        )
+    return made
 
 
 def compare_answers(answers: Mapping[str, Answer], folder: Path) -> Outcome:
