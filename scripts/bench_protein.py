@@ -14,15 +14,8 @@ import numpy as np
 import torch
 
 MODELS = {"tiny": "protenix_tiny_default_v0.5.0", "base": "protenix_base_default_v0.5.0"}
-# Heavy atoms of the side chains, behind N, CA, C and O, in the order of the CCD.
-SIDE_CHAINS = {
-    "A": "CB", "C": "CB SG", "D": "CB CG OD1 OD2", "E": "CB CG CD OE1 OE2",
-    "F": "CB CG CD1 CD2 CE1 CE2 CZ", "G": "", "H": "CB CG ND1 CD2 CE1 NE2",
-    "I": "CB CG1 CG2 CD1", "K": "CB CG CD CE NZ", "L": "CB CG CD1 CD2", "M": "CB CG SD CE",
-    "N": "CB CG OD1 ND2", "P": "CB CG CD", "Q": "CB CG CD OE1 NE2", "R": "CB CG CD NE CZ NH1 NH2",
-    "S": "CB OG", "T": "CB OG1 CG2", "V": "CB CG1 CG2",
-    "W": "CB CG CD1 CD2 NE1 CE2 CE3 CZ2 CZ3 CH2", "Y": "CB CG CD1 CD2 CE1 CE2 CZ OH",
-}  # fmt: skip
+# One letter for each amino acid, in the order of their names.
+LETTERS = "ARNDCQEGHILKMFPSTWYV"
 NUMBERS = {"C": 6, "N": 7, "O": 8, "S": 16}
 
 
@@ -44,7 +37,10 @@ def configuration(model: str, **overrides: str) -> Any:
 
 def atoms_of(sequence: str) -> tuple[tuple[int, int, str], ...]:
     """Return chain, residue and name of each heavy atom."""
-    names = [["N", "CA", "C", "O", *SIDE_CHAINS[code].split()] for code in sequence]
+    from protenix_eba.protein.residue_names import HEAVY_ATOMS
+
+    residues = dict(zip(LETTERS, sorted(HEAVY_ATOMS), strict=True))
+    names = [list(HEAVY_ATOMS[residues[code]]) for code in sequence]
     names[-1].append("OXT")
     return tuple((0, number, name) for number, some in enumerate(names) for name in some)
 
