@@ -130,7 +130,7 @@ def evaluate(
         targets=results,
         failed=dict(sorted(reasons.items())),
         not_evaluated=not_evaluated,
-        notes=_notes(results, reasons),
+        notes=[*_notes(results, reasons), *inputs.unweighted(results)],
         settings=_recorded(
             settings, energies, reference, samples, {"weights": weights, **(sources or {})}
         ),
@@ -230,6 +230,12 @@ class _Inputs:
         if 2 * len(missing) <= len(known):
             return sorted(known | sampled), []
         return sorted(sampled), sorted(missing)
+
+    def unweighted(self, names: Collection[str]) -> list[str]:
+        """Return a note if some of the targets have weights and others have none."""
+        without = [n for n in names if not isinstance(self.samples[n], WeightedDraw)]
+        weighted = any(isinstance(samples, WeightedDraw) for samples in self.samples.values())
+        return [f"No weights, so equal ones: {', '.join(without)}."] if weighted and without else []
 
     def fault(self, name: str) -> str:
         """Return why a target cannot even be opened; empty if it can."""

@@ -48,6 +48,19 @@ def rehearse(folder, out):
     return done.stdout
 
 
+def test_a_folder_that_is_missing_and_a_second_run_at_once_are_refused(tmp_path, monkeypatch):
+    def refused(out, message):
+        monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--rehearse", "--out", str(out)])
+        with pytest.raises(SystemExit, match=message):
+            gpu_check.main()
+
+    refused(tmp_path / "absent" / "found.json", "there is no folder .*absent")
+    out = tmp_path / "found.json"
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--rehearse", "--out", str(out)])
+    monkeypatch.setattr(gpu_check, "check", lambda *_: refused(out, "another run writes"))
+    gpu_check.main()
+
+
 @pytest.mark.slow
 def test_on_a_bare_machine_each_part_gives_figures_and_a_second_run_makes_none_again(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(BARE)
