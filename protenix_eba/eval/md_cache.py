@@ -65,14 +65,15 @@ class MdArrays:
         """Write the file if something was computed; that it cannot be written is no failure."""
         if self._path is None or self._known == set(self._groups):
             return
-        arrays = {
+        arrays: dict[str, Any] = {
             f"{group}/{key}": value
             for group, named in self._groups.items()
             for key, value in named.items()
         }
+        arrays[_CHECKSUM] = _checksum(arrays)
         try:
             with atomic_path(self._path) as temporary:
-                np.savez(temporary, **{_CHECKSUM: _checksum(arrays)}, **arrays)
+                np.savez(temporary, **arrays)
         except (OSError, UserError) as error:
             tell(f"note: what depends on the MD alone is not kept for other models: {error}")
 

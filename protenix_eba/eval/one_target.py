@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +120,7 @@ class _Comparison:
         theirs = self.match.sample_atoms
         self.sample = pool(read_moments(samples, theirs, self.placement, self.sample_kept).values())
 
-    def _read_md(self) -> Arrays:
+    def _read_md(self) -> dict[str, NDArray[Any]]:
         n_frames, n_samples = self.reference.n_frames, sum(self.samples.n_frames.values())
         check_size(self.reference.name, "MD", sum(n_frames.values()))
         draws = Draws.of(n_frames, n_samples, self.settings.n_plotted, self.settings.seed)

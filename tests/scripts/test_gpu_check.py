@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import bench_sample
 import gpu_check
 import gpu_check_parts
 from bench_protein import benchmark_protein, windows
@@ -59,6 +60,12 @@ def test_a_folder_that_is_missing_and_a_second_run_at_once_are_refused(tmp_path,
     monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--rehearse", "--out", str(out)])
     monkeypatch.setattr(gpu_check, "check", lambda *_: refused(out, "another run writes"))
     gpu_check.main()
+
+
+def test_a_protein_too_small_for_upstreams_loop_is_refused(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bench_sample.py", "--residues", "100", "3"])
+    with pytest.raises(SystemExit, match="--residues: expected 8 or more"):
+        bench_sample.main()
 
 
 @pytest.mark.slow

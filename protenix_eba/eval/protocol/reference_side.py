@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.eval.definitions import floor_table
@@ -28,10 +30,11 @@ from protenix_eba.eval.protocol.panel import (
     Structure,
 )
 from protenix_eba.eval.protocol.stream import Kept, Moments, Placement, pool, read_moments
-from protenix_eba.eval.target_result import Arrays
 from protenix_eba.structures.sources import Conformations
 
 __all__ = ["ReferenceSide", "check_size", "reference_arrays"]
+
+Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
