@@ -54,6 +54,13 @@ def main() -> None:
         action="store_true",
         help="also time the metrics that AlphaFlow's protocol lacks",
     )
+    parser.add_argument(
+        "--second-model",
+        type=int,
+        metavar="TARGETS",
+        help="time only the command `evaluate` on so many such targets, and then on the samples of "
+        "a second model, which reads what the first one kept of the MD",
+    )
     parser.add_argument("--ours", nargs=2, type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.ours:
@@ -61,6 +68,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         md, samples = build(args.structure, Path(folder), args.frames, args.samples)
+        if args.second_model:
+            second_model(md, samples, args.second_model)
+            return
         reading(md)
         me = [sys.executable, __file__, str(args.structure), "--ours", str(md), str(samples)]
         measure(me, "first run, compiles")
@@ -87,6 +97,28 @@ def evaluate(md: Path, samples: Path, *, compat: bool, beyond: bool) -> None:
     generated = find_samples([samples / f"{NAME}.pdb"])[0][NAME]
     found = evaluate_target(find_references(md)[0][NAME], generated, settings)
     (samples / "ours.json").write_text(json.dumps(found.values))
+
+
+def second_model(md: Path, samples: Path, n_targets: int) -> None:
+    """CPU seconds of `evaluate` for one model, for a second one, and of its report alone."""
+    multiply(md, samples, n_targets)
+    program = "import sys; from protenix_eba.cli.main import run; sys.exit(run(sys.argv[1:]))"
+    me = [sys.executable, "-c", program, "evaluate", "--reference", str(md)]
+    me += ["--samples", str(samples), "--out"]
+    first, second = str(md.parent / "first"), str(md.parent / "second")
+    one, other = measure([*me, first], "first model")[0], measure([*me, second], "second model")[0]
+    print(f"second model over first: {other / one:.2f}")
+    measure([*me, second], "nothing left but the report")
+
+
+def multiply(md: Path, samples: Path, n_targets: int) -> None:
+    """Make links to the MD and the samples under other names: targets of the same cost."""
+    for number in range(1, n_targets):
+        name = f"bench{number}_A"
+        (md / name).mkdir()
+        for path in (md / NAME).iterdir():
+            (md / name / path.name.replace(NAME, name)).symlink_to(path)
+        (samples / f"{name}.pdb").symlink_to(samples / f"{NAME}.pdb")
 
 
 def reading(md: Path) -> None:

@@ -25,6 +25,7 @@ import argparse
 import json
 import os
 import resource
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +45,8 @@ from protenix_eba.sampling.samplers import TargetSampler, noise_levels
 from protenix_eba.sampling.settings import SamplerSettings
 
 UPSTREAM_CHUNK = 5
+# Of 32 atoms even where all residues are glycine.
+FEWEST_RESIDUES = 8
 
 
 def parse() -> argparse.Namespace:
@@ -188,6 +191,11 @@ def measure(model: str, n_residues: int, n_steps: int, n_samples: int, gflops: f
 
 def main() -> None:
     arguments = parse()
+    if min(arguments.residues) < FEWEST_RESIDUES:
+        sys.exit(
+            f"--residues: expected {FEWEST_RESIDUES} or more: upstream's cached loop fails with "
+            "fewer atoms than the 32 of an attention window"
+        )
     torch.set_num_threads(1)
     gflops = matmul_gflops()
     print(f"matrix products: {gflops:.0f} GFLOP/s", flush=True)

@@ -26,6 +26,7 @@ and memory of one A100 40 GB in DDP, on proteins of ATLAS. Whether an iteration 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import subprocess
 import sys
@@ -190,6 +191,18 @@ def main() -> None:
     if arguments.worker:
         work(out, arguments.rehearse)
         return
+    if not out.parent.is_dir():
+        sys.exit(f"there is no folder {out.parent}: make it, or give another --out")
+    with out.with_name(f".{out.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            sys.exit(f"another run writes {out}: wait for it, or give another --out")
+        check(out, arguments)
+
+
+def check(out: Path, arguments: argparse.Namespace) -> None:
+    """Make the parts that are missing and print all."""
     # What failed in an earlier run is tried again: perhaps what it lacked is there now.
     write(
         out, {name: one for name, one in read(out).items() if not {"error", "begun"} & one.keys()}

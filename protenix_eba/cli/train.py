@@ -136,6 +136,8 @@ def _refuse_other_spellings(argv: Sequence[str]) -> None:
         meant = plain.get(_plain(name)) if name.startswith("--") else None
         if meant and name != meant:
             raise UserError(f"there is no option {name}", f"did you mean {meant}?")
+        if meant in ("--dry-run", "--print-config") and "=" in word:
+            raise UserError(f"{word}: {meant} takes no value", f"write {meant} alone")
 
 
 def _plain(option: str) -> str:

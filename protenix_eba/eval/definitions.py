@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from protenix_eba.eval.protocol.drawn import Drawn
 from protenix_eba.plugin_api import Registry
@@ -95,7 +98,7 @@ class Frames(Protocol):
 
 
 def compute_metrics(
-    metrics: Iterable[Metric], frames: Frames
+    metrics: Sequence[Metric], frames: Frames
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
     """Return the metrics of samples, and their floor: what MD reaches against itself.
 
@@ -110,13 +113,25 @@ def compute_metrics(
     Raises:
         UserError: A metric refuses the target.
     """
-    known = [(metric, metric.compute) for metric in metrics if metric.compute]
-    values = {metric.key: float(compute(frames)) for metric, compute in known}
-    floor = [
-        {metric.key: float(compute(part)) for metric, compute in known if metric.has_floor}
-        for part in frames.floors()
-    ]
-    return values, floor
+    return metric_values(metrics, frames), floor_rows(metrics, floor_table(metrics, frames))
+
+
+def metric_values(metrics: Iterable[Metric], frames: Any) -> dict[str, float]:
+    """Return the metrics of samples by key; see `compute_metrics`."""
+    return {metric.key: float(metric.compute(frames)) for metric in metrics if metric.compute}
+
+
+def floor_table(metrics: Sequence[Metric], frames: Frames) -> NDArray[np.float64]:
+    """Return MD against MD, `[R, M]`: of each replica the metrics that have a floor, in order."""
+    known = [metric for metric in metrics if metric.compute and metric.has_floor]
+    rows = [list(metric_values(known, part).values()) for part in frames.floors()]
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(known))
+
+
+def floor_rows(metrics: Iterable[Metric], table: NDArray[np.float64]) -> list[dict[str, float]]:
+    """Return the rows of `floor_table` by key."""
+    keys = [metric.key for metric in metrics if metric.compute and metric.has_floor]
+    return [dict(zip(keys, row, strict=True)) for row in table.tolist()]
 
 
 METRICS: Final[Registry[Metric]] = Registry("metric")

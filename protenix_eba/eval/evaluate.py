@@ -16,9 +16,10 @@ from threadpoolctl import threadpool_limits
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import fingerprint, make_folder
-from protenix_eba.core.progress import track
+from protenix_eba.core.progress import tell, track
 from protenix_eba.core.sharding import Shard
 from protenix_eba.eval.catalogue import plugin_metrics
+from protenix_eba.eval.md_cache import MdCache
 from protenix_eba.eval.metrics.additions import ModelEnergies, add_energies
 from protenix_eba.eval.one_target import TargetSettings, evaluate_target
 from protenix_eba.eval.results import Evaluation
@@ -50,6 +51,7 @@ class _Task:
     energies: ModelEnergies
     path: Path
     inputs: str
+    cache: MdCache | None
     prepare: Callable[[], object] | None
 
     @property
@@ -68,6 +70,7 @@ def evaluate(
     energies: ModelEnergies | None = None,
     targets: Collection[str] | None = None,
     weights: Path | None = None,
+    md_cache: Path | None = None,
     jobs: int = 1,
     shard: Shard | None = None,
     sources: Mapping[str, Path | None] | None = None,
@@ -88,6 +91,8 @@ def evaluate(
             targets are those of the samples, and also those of the reference as long as most of
             them have samples: a reference may hold other splits.
         weights: File of the conformations' weights; of equal weight without it.
+        md_cache: Folder of what depends on the MD alone, which evaluations of other models on the
+            same targets read; nothing is kept without it.
         jobs: Processes.
         shard: Evaluate this share of the targets only, and leave `metrics.json` to a run without.
         sources: Further inputs to name in the settings.
@@ -115,7 +120,7 @@ def evaluate(
     if shard:
         wanted = shard.of(wanted)
     make_folder(out_dir / "targets")  # before hours of work rather than after
-    rest = (settings, energies, out_dir, prepare)
+    rest = (settings, energies, out_dir, _usable(md_cache), prepare)
     results, reasons = _evaluate_all(inputs, wanted, jobs, *rest)
     if not results and not shard:
         shown = "\n".join(f"{name}: {why}" for name, why in list(reasons.items())[:4])
@@ -125,7 +130,7 @@ def evaluate(
         targets=results,
         failed=dict(sorted(reasons.items())),
         not_evaluated=not_evaluated,
-        notes=_notes(results, reasons),
+        notes=[*_notes(results, reasons), *inputs.unweighted(results)],
         settings=_recorded(
             settings, energies, reference, samples, {"weights": weights, **(sources or {})}
         ),
@@ -136,6 +141,17 @@ def evaluate(
     return evaluation
 
 
+def _usable(md_cache: Path | None) -> Path | None:
+    """Return the folder, or None where it cannot be written: results do not depend on it."""
+    try:
+        if md_cache:
+            make_folder(md_cache)
+    except UserError as error:
+        tell(f"note: what depends on the MD alone is not kept for other models: {error}")
+        return None
+    return md_cache
+
+
 def _evaluate_all(
     inputs: _Inputs,
     wanted: Sequence[str],
@@ -143,13 +159,20 @@ def _evaluate_all(
     settings: TargetSettings,
     energies: ModelEnergies,
     out_dir: Path,
+    md_cache: Path | None,
     prepare: Callable[[], object] | None,
 ) -> tuple[dict[str, TargetResult], dict[str, str]]:
     """Evaluate all targets; return the result of each, or why it has none."""
     reasons = {name: fault for name in wanted if (fault := inputs.fault(name))}
     tasks = {
         name: _task(
-            inputs.references[name], inputs.samples[name], settings, energies, out_dir, prepare
+            inputs.references[name],
+            inputs.samples[name],
+            settings,
+            energies,
+            out_dir,
+            md_cache,
+            prepare,
         )
         for name in wanted
         if name not in reasons
@@ -208,6 +231,12 @@ class _Inputs:
             return sorted(known | sampled), []
         return sorted(sampled), sorted(missing)
 
+    def unweighted(self, names: Collection[str]) -> list[str]:
+        """Return a note if some of the targets have weights and others have none."""
+        without = [n for n in names if not isinstance(self.samples[n], WeightedDraw)]
+        weighted = any(isinstance(samples, WeightedDraw) for samples in self.samples.values())
+        return [f"No weights, so equal ones: {', '.join(without)}."] if weighted and without else []
+
     def fault(self, name: str) -> str:
         """Return why a target cannot even be opened; empty if it can."""
         if name not in self.samples:
@@ -223,6 +252,7 @@ def _task(
     settings: TargetSettings,
     energies: ModelEnergies,
     out_dir: Path,
+    md_cache: Path | None,
     prepare: Callable[[], object] | None,
 ) -> _Task:
     name = reference.name
@@ -230,25 +260,29 @@ def _task(
     md, own = ({name: table[name]} if name in table else {} for table in
                (energies.md, energies.samples))  # fmt: skip
     energies = replace(energies, md=md, samples=own)
+    of_md = {
+        "reference": _state(reference),
+        "settings": asdict(settings),
+        "versions": _versions(),
+        "code": _code(),
+    }
     inputs = fingerprint(
         {
-            "reference": _state(reference),
+            **of_md,
             "samples": _state(samples),
             **({"drawn": samples.drawn} if isinstance(samples, WeightedDraw) else {}),
-            "settings": asdict(settings),
             "energies": [
                 {k: [v.tolist(), table.n_residues] for k, v in table.replicas.items()}
                 for side in (md, own)
                 for table in side.values()
             ],
             "temperature_K": energies.temperature_K,
-            "versions": _versions(),
-            "code": _code(),
             **_plugin_code(),
         }
     )
     path = target_path(out_dir, name)
-    return _Task(reference, samples, settings, energies, path, inputs, prepare)
+    cache = MdCache(md_cache, fingerprint(of_md)) if md_cache else None
+    return _Task(reference, samples, settings, energies, path, inputs, cache, prepare)
 
 
 def _state(conformations: Conformations) -> list[tuple[str, int, int]]:
@@ -260,7 +294,12 @@ def _state(conformations: Conformations) -> list[tuple[str, int, int]]:
 @functools.cache
 def _code() -> str:
     """Return a fingerprint of the source: a metric may change without a new version."""
-    sources = sorted(Path(__file__).parent.rglob("*.py"))
+    package = Path(__file__).parents[1]
+    sources = sorted(
+        path
+        for room in ("core", "protein", "structures", "eval")
+        for path in (package / room).rglob("*.py")
+    )
     return fingerprint([source.read_text(encoding="utf-8") for source in sources])
 
 
@@ -304,7 +343,7 @@ def _evaluate(task: _Task) -> tuple[str, str]:
     try:
         # One job runs in this process, which the limits of the others do not reach.
         with threadpool_limits(1):
-            result = evaluate_target(task.reference, task.samples, task.settings)
+            result = evaluate_target(task.reference, task.samples, task.settings, task.cache)
             result = add_energies(result, task.energies, task.settings.seed)
         write_target(task.path, result, task.inputs)
     except _DATA_ERRORS as error:

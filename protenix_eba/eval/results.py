@@ -22,12 +22,27 @@ from protenix_eba.eval.aggregate import (
     intervals,
     sample_table,
 )
+from protenix_eba.eval.plain_values import (
+    MAPPING,
+    REASONS,
+    SEED,
+    TEXT,
+    TEXTS,
+    Kind,
+    check_format,
+    check_kinds,
+)
 from protenix_eba.eval.store import require_target, target_path
 from protenix_eba.eval.target_result import TargetResult
 
 __all__ = ["Evaluation", "Summary", "load_evaluation", "mean_floor"]
 
 _FORMAT: Final = 2
+# What `load_evaluation` takes from `metrics.json`.
+_NEEDED: Final[Mapping[str, Kind]] = {
+    "label": TEXT, "targets": MAPPING, "settings": MAPPING, "versions": MAPPING,
+    "failed": REASONS, "not_evaluated": TEXTS, "notes": TEXTS,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -180,15 +195,17 @@ def load_evaluation(folder: Path) -> Evaluation:
     )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != _FORMAT:
-            raise ValueError(f"format {content['format']}, expected {_FORMAT}")
-        label, names = content["label"], list(content["targets"])
-        settings, versions = content["settings"], content["versions"]
-        failed, missing, notes = (content[k] for k in ("failed", "not_evaluated", "notes"))
-    except (ValueError, KeyError, TypeError) as error:
+        check_format(content, _FORMAT)
+        check_kinds(content, _NEEDED)
+        settings = content["settings"]
+        run = {"training": TEXT} if "training" in settings else {}
+        check_kinds(settings, {"seed": SEED, **run}, "settings.")
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: not the metrics of an evaluation of this version: {error}",
             "run `protenix-eba evaluate` again with the same --out",
         ) from error
+    label, names, versions = content["label"], list(content["targets"]), content["versions"]
+    failed, missing, notes = (content[k] for k in ("failed", "not_evaluated", "notes"))
     targets = {name: require_target(target_path(folder, name)) for name in names}
     return Evaluation(label, targets, failed, missing, notes, settings, versions)

@@ -61,8 +61,10 @@ class TrajectoryConformations:
             found.append(f"{self._topology_name} has no coordinates: the first frame stands for it")
         files, _ = _files_of(self._source)
         for replica, path in (files.trajectories or {}).items():
-            promised = promised_frames(path) if path.suffix.lower() == ".dcd" else 0
-            if promised > (n_frames := self.n_frames[replica]):
+            if path.suffix.lower() != ".dcd":
+                continue
+            promised, n_frames = promised_frames(path), self.n_frames[replica]
+            if promised > n_frames:
                 found.append(f"{path.name} promises {promised} frames, {n_frames} are there")
         return tuple(found)
 

@@ -57,6 +57,13 @@ def test_a_table_that_is_none_of_a_run_is_refused(tmp_path, content):
         read_curve(tmp_path / "log.csv")
 
 
+@pytest.mark.parametrize("name", ["log.csv", "replay.csv"])
+def test_a_line_that_is_cut_is_named(tmp_path, name):
+    (tmp_path / name).write_text("step,loss\n1,2.0\n2")
+    with pytest.raises(UserError, match=rf"{name}: expected numbers: line 3 is cut, or has more"):
+        read_curve(tmp_path / name)
+
+
 @pytest.mark.parametrize("rows", ["", "0,nan,nan\n"])
 def test_samples_of_which_nothing_is_known_yet_are_not_drawn(tmp_path, rows):
     (tmp_path / "log.csv").write_text("step,loss\n1,2.0\n")

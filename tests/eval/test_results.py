@@ -241,6 +241,29 @@ def test_an_evaluation_is_read_back_and_a_broken_one_refused(tmp_path: Path) -> 
         load_evaluation(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("label", 3, "label: expected text, found 3"),
+        ("targets", ["a"], "targets: expected names with values, found ['a']"),
+        ("settings", {"seed": "x"}, "settings.seed: expected a whole number, 0 or more, found 'x'"),
+        ("settings", {"seed": 1, "training": 2}, "settings.training: expected text, found 2"),
+        ("failed", {"b": None}, "failed: expected names with texts, found {'b': None}"),
+        ("notes", "torn", "notes: expected a list of texts, found 'torn'"),
+        ("format", None, "format: expected 2, found None"),
+    ],
+)
+def test_a_damaged_value_is_named_with_its_file_and_key(
+    tmp_path: Path, key: str, value: object, said: str
+) -> None:
+    evaluation("m", target("a")).write(tmp_path)
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(UserError) as caught:
+        load_evaluation(tmp_path)
+    assert f"{path}: " in str(caught.value) and said in str(caught.value)
+
+
 def test_published_rows_cite_and_warn() -> None:
     rows = {row.label: row for row in published_rows()}
     assert {"EBA", "AlphaFlow-MD", "ConfDiff-OF-r3-MD", "MDGen", "BioEmu"} <= rows.keys()

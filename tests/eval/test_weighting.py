@@ -69,6 +69,19 @@ def test_weighted_metrics_are_those_of_repeated_conformations(demo_data, tmp_pat
     assert any("15 of 20 conformations" in note for note in found["plain"].notes)
 
 
+def test_targets_without_weights_among_others_with_them_are_named(demo_data, tmp_path):
+    names = [
+        NAME,
+        next(p.name for p in sorted(demo_data.iterdir()) if p.is_dir() and p.name != NAME),
+    ]
+    write_weights(tmp_path / "w.csv", {NAME: np.full(600, 1.0 / 600)})
+    found = evaluate(
+        demo_data, [demo_data / name for name in names], tmp_path / "out", label="x",
+        settings=TargetSettings(beyond=False), weights=tmp_path / "w.csv",
+    )  # fmt: skip
+    assert f"No weights, so equal ones: {names[1]}." in found.notes
+
+
 def test_weights_of_other_files_are_refused(demo_data, tmp_path):
     write_weights(tmp_path / "w.csv", {NAME: np.array([0.5, 0.5])})
     with pytest.raises(UserError, match="2 weights for 600 conformations"):

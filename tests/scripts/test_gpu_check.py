@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import bench_sample
 import gpu_check
 import gpu_check_parts
 from bench_protein import benchmark_protein, windows
@@ -46,6 +47,25 @@ def rehearse(folder, out):
     done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_a_folder_that_is_missing_and_a_second_run_at_once_are_refused(tmp_path, monkeypatch):
+    def refused(out, message):
+        monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--rehearse", "--out", str(out)])
+        with pytest.raises(SystemExit, match=message):
+            gpu_check.main()
+
+    refused(tmp_path / "absent" / "found.json", "there is no folder .*absent")
+    out = tmp_path / "found.json"
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--rehearse", "--out", str(out)])
+    monkeypatch.setattr(gpu_check, "check", lambda *_: refused(out, "another run writes"))
+    gpu_check.main()
+
+
+def test_a_protein_too_small_for_upstreams_loop_is_refused(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bench_sample.py", "--residues", "100", "3"])
+    with pytest.raises(SystemExit, match="--residues: expected 8 or more"):
+        bench_sample.main()
 
 
 @pytest.mark.slow

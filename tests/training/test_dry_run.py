@@ -227,6 +227,11 @@ def test_the_flag_is_no_key_of_the_configuration():
     assert split(["--lr", "-1"])[1] is None
 
 
+def test_a_flag_with_a_value_is_refused_with_what_to_write():
+    with pytest.raises(UserError, match="--dry-run=yes: --dry-run takes no value"):
+        split(["--lr", "-1", "--dry-run=yes"])
+
+
 @pytest.mark.parametrize(
     ("word", "meant"),
     [

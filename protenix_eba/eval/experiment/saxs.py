@@ -73,6 +73,16 @@ class Fit:
     c1: float
     c2: float
 
+    @property
+    def at_end(self) -> list[str]:
+        """Those of c1 and c2 that are at an end of what was tried: a better fit may lie beyond."""
+        tried = {"c1": (self.c1, _C1), "c2": (self.c2, _C2)}
+        return [
+            f"{name} = {value:g}"
+            for name, (value, grid) in tried.items()
+            if value in (grid[0], grid[-1])
+        ]
+
 
 def read_curve(path: Path, *, per_nm: bool = False, q_max: float = 0.5) -> Curve:
     """Read a curve from three columns of text, q, intensity, error; other lines are ignored.

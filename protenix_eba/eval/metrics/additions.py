@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from protenix_eba.eval.catalogue import plugin_metrics
 from protenix_eba.eval.definitions import compute_metrics
+from protenix_eba.eval.md_cache import MdArrays
 from protenix_eba.eval.metrics.conformational import conformational
 from protenix_eba.eval.metrics.energies import (
     ENERGIES,
@@ -46,6 +47,7 @@ def add_beyond(
     match: AtomMatch,
     reference: Conformations,
     samples: Conformations,
+    kept: MdArrays,
 ) -> TargetResult:
     """Return the protocol's result with the other metrics of coordinates added.
 
@@ -55,15 +57,17 @@ def add_beyond(
         match: Pairs of atoms of the reference and the samples.
         reference: MD, from which frames are read in the order of time.
         samples: The ensemble.
+        kept: What is known of the MD.
 
     Raises:
         UserError: Frames that cannot be read, or a metric of a plugin refuses the target.
     """
     md_ca, sample_ca = (atoms[match.ca] for atoms in (match.reference_atoms, match.sample_atoms))
     for found in (
-        conformational(drawn),
-        compare_kinetics(reference, samples, md_ca, sample_ca),
-        soundness(drawn),
+        conformational(drawn, kept),
+        compare_kinetics(reference, samples, md_ca, sample_ca, kept),
+        soundness(drawn, kept),
+        # Nothing tells when a metric of a plugin changes with what it imports: it is not kept.
         Found(*compute_metrics(plugin_metrics(), drawn)),
     ):
         result = result.with_found(found)

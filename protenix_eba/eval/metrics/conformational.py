@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.eval.definitions import Metric, compute_metrics
+from protenix_eba.eval.definitions import Metric
+from protenix_eba.eval.md_cache import MdArrays
 from protenix_eba.eval.metrics.distributions import Coverage, coverage, evenly, histogram, jsd_bits
 from protenix_eba.eval.metrics.features import (
     HELIX,
@@ -77,8 +78,12 @@ class Featured:
             yield Featured(self.md.take(others), self.md_replica[others], self.md.take(chosen))
 
 
-def conformational(drawn: Drawn) -> Found:
+def conformational(drawn: Drawn, kept: MdArrays | None = None) -> Found:
     """Compute the metrics of `CONFORMATIONAL`, which need no order in time, as `kinetics` do.
+
+    Args:
+        drawn: Frames of one target.
+        kept: What is known of its MD.
 
     Returns:
         Values (NaN where not defined) and floor; arrays `md_<key>` and `sample_<key>`: `rg` (`[F]`,
@@ -87,9 +92,13 @@ def conformational(drawn: Drawn) -> Found:
         and `ramachandran_jsd_bits` (`[L]`); sentences on what is not defined and why.
     """
     torsions = torsions_of(drawn.topology, drawn.md_xyz)
-    md = features_of(drawn.topology, drawn.md_xyz, torsions)
+    kept = kept or MdArrays()
+    md = Features(
+        **kept.get("features", lambda: vars(features_of(drawn.topology, drawn.md_xyz, torsions)))
+    )
     samples = features_of(drawn.topology, drawn.sample_xyz, torsions)
-    values, floor = compute_metrics(CONFORMATIONAL, Featured(md, drawn.md_replica, samples))
+    featured = Featured(md, drawn.md_replica, samples)
+    values, floor = kept.metrics("conformational", CONFORMATIONAL, featured)
     rows = _ca_rows(drawn, torsions.residues)
     arrays: Arrays = {
         "ramachandran_jsd_bits": _per_residue(md, samples, rows),

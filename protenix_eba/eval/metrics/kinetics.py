@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from protenix_eba.eval.definitions import Metric, compute_metrics
+from protenix_eba.eval.definitions import Metric
+from protenix_eba.eval.md_cache import MdArrays
 from protenix_eba.eval.metrics.distributions import evenly
 from protenix_eba.eval.target_result import Found
 from protenix_eba.structures.sources import Conformations
@@ -39,53 +41,41 @@ class SlowMotions:
     """The input of the metrics of `KINETICS`; without samples, they are not defined.
 
     Attributes:
-        md: Replica to `[F, 2]` its frames along the MD's two slowest motions, in standard
-            deviations of the MD.
+        md: `[F, 2]` all frames along the MD's two slowest motions, in standard deviations of the
+            MD.
+        replica: `[F]` the replica of each.
         samples: `[S, 2]` the samples likewise.
-        distances: `[F, pairs]` of each replica, angstrom, in the order of time.
+        independent_frames: Number of independent frames of all replicas, by the MD's largest
+            motion.
     """
 
-    md: Mapping[int, Floats]
+    md: Floats
+    replica: Ints
     samples: Floats
-    distances: Sequence[Floats] = ()
-
-    @classmethod
-    def of(cls, md: Mapping[int, Floats], samples: Floats) -> SlowMotions:
-        """Find the slow motions from the distances of both ensembles."""
-        replicas = list(md.values())
-        mean, axes = tica_axes(replicas)
-        projected = {replica: (x - mean) @ axes for replica, x in md.items()}
-        scale = np.concatenate(list(projected.values())).std(axis=0)
-        scale[scale == 0.0] = 1.0
-        scaled = {replica: x / scale for replica, x in projected.items()}
-        return cls(scaled, (samples - mean) @ axes / scale, replicas)
-
-    @property
-    def every(self) -> Floats:
-        """Projections of all replicas, `[F, 2]`."""
-        return np.concatenate(list(self.md.values()))
+    independent_frames: float = math.nan
 
     @property
     def distance(self) -> float:
         """Distance between MD and samples."""
-        return _wasserstein2(self.every, self.samples) if len(self.samples) else float("nan")
-
-    @property
-    def independent_frames(self) -> float:
-        """Number of independent frames of all replicas, by the MD's largest motion."""
-        if not self.distances:
-            return float("nan")
-        return float(sum(effective_frames(x) for x in _pc1(list(self.distances))))
+        return _wasserstein2(self.md, self.samples) if len(self.samples) else math.nan
 
     def floors(self) -> Iterator[SlowMotions]:
         """Yield each replica in the place of the samples, with as many frames if it has them."""
-        for replica, own in self.md.items() if len(self.md) > 1 else ():
-            others = {other: x for other, x in self.md.items() if other != replica}
-            yield SlowMotions(others, own[evenly(len(own), len(self.samples))])
+        replicas = dict.fromkeys(self.replica.tolist())
+        for number in replicas if len(replicas) > 1 else ():
+            mine = self.replica == number
+            own = self.md[mine]
+            yield SlowMotions(
+                self.md[~mine], self.replica[~mine], own[evenly(len(own), len(self.samples))]
+            )
 
 
 def compare_kinetics(
-    reference: Conformations, samples: Conformations, md_ca: Ints, sample_ca: Ints
+    reference: Conformations,
+    samples: Conformations,
+    md_ca: Ints,
+    sample_ca: Ints,
+    kept: MdArrays | None = None,
 ) -> Found:
     """Find the slow motions of the MD and the distribution of the samples along them.
 
@@ -97,6 +87,7 @@ def compare_kinetics(
         samples: The ensemble; its order does not matter.
         md_ca: `[L]` matched C-alpha atoms among the reference's atoms.
         sample_ca: `[L]` the same atoms among the samples'.
+        kept: What is known of the MD.
 
     Returns:
         The metrics of `KINETICS`; arrays `md_tica` and `sample_tica` (`[n, 2]`); notes on what is
@@ -107,21 +98,44 @@ def compare_kinetics(
 
     Source: Perez-Hernandez et al., JCP 2013 (TICA).
     """
+    kept = kept or MdArrays()
     chosen = evenly(len(md_ca), _MAX_ATOMS)
-    md = {r: _distances(reference, r, md_ca[chosen]) for r in reference.n_frames}
-    if len(chosen) < 3 or any(len(xyz) < _MIN_FRAMES for xyz in md.values()):
-        nothing = np.empty((0, 2))
-        undefined = compute_metrics(KINETICS, SlowMotions(dict.fromkeys(md, nothing), nothing))
+    md = kept.get("slow motions", lambda: _slow_motions(reference, md_ca[chosen]))
+    known = md["projected"], md["replica"]
+    if "mean" not in md:
+        undefined = kept.metrics("kinetics", KINETICS, SlowMotions(*known, np.empty((0, 2))))
         note = f"no TICA: it needs {_MIN_FRAMES} frames in time order of each replica"
         return Found(*undefined, notes=[note])
     drawn = np.concatenate([_distances(samples, r, sample_ca[chosen]) for r in samples.n_frames])
-    motions = SlowMotions.of(md, drawn)
-    every = motions.every
+    projected = (drawn - md["mean"]) @ md["axes"] / md["scale"]
+    motions = SlowMotions(*known, projected, float(md["independent_frames"]))
     arrays = {
-        "md_tica": every[evenly(len(every), _MAX_POINTS)],
+        "md_tica": motions.md[evenly(len(motions.md), _MAX_POINTS)],
         "sample_tica": motions.samples,
     }
-    return Found(*compute_metrics(KINETICS, motions), arrays)
+    return Found(*kept.metrics("kinetics", KINETICS, motions), arrays)
+
+
+def _slow_motions(reference: Conformations, atoms: Ints) -> dict[str, NDArray[Any]]:
+    """Return the MD's slow motions: mean and axes of distances, scale, and frames along them.
+
+    Where atoms or frames are too few there is nothing but one row for each replica.
+    """
+    md = {replica: _distances(reference, replica, atoms) for replica in reference.n_frames}
+    if len(atoms) < 3 or any(len(distances) < _MIN_FRAMES for distances in md.values()):
+        return {"projected": np.full((len(md), 2), np.nan), "replica": np.array(list(md))}
+    mean, axes = tica_axes(list(md.values()))
+    projected = np.concatenate([(distances - mean) @ axes for distances in md.values()])
+    scale = projected.std(axis=0)
+    scale[scale == 0.0] = 1.0
+    return {
+        "mean": mean,
+        "axes": axes,
+        "scale": scale,
+        "projected": projected / scale,
+        "replica": np.repeat(list(md), [len(distances) for distances in md.values()]),
+        "independent_frames": np.array(sum(map(effective_frames, _pc1(list(md.values()))))),
+    }
 
 
 def _distances(source: Conformations, replica: int, atoms: Ints) -> Floats:

@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from protenix_eba.eval.definitions import Metric, compute_metrics
+from protenix_eba.eval.definitions import Metric
+from protenix_eba.eval.md_cache import MdArrays
 from protenix_eba.eval.protocol.drawn import Drawn
 from protenix_eba.eval.target_result import Found
 from protenix_eba.protein.validity import Checker, Validity
@@ -46,14 +47,20 @@ class Checked:
             yield from (Checked(self.checker, xyz) for xyz in self.replicas)
 
 
-def soundness(drawn: Drawn) -> Found:
-    """Compute the metrics of `SOUNDNESS`; from C-alphas alone only chains can be judged."""
+def soundness(drawn: Drawn, kept: MdArrays | None = None) -> Found:
+    """Compute the metrics of `SOUNDNESS`; from C-alphas alone only chains can be judged.
+
+    Args:
+        drawn: Frames of one target.
+        kept: What is known of its MD.
+    """
     checker = Checker.of(drawn.topology)
     numbers = np.unique(drawn.md_replica)
     replicas = [drawn.md_xyz[drawn.md_replica == number] for number in numbers]
     whole = len(checker.peptide_bonds) > 0
     known = [metric for metric in SOUNDNESS if whole or metric.key in _OF_CHAINS]
-    return Found(*compute_metrics(known, Checked(checker, drawn.sample_xyz, replicas)))
+    checked = Checked(checker, drawn.sample_xyz, replicas)
+    return Found(*(kept or MdArrays()).metrics("soundness", known, checked))
 
 
 def _percent(values: NDArray[np.bool_] | NDArray[np.float64]) -> float:

@@ -40,12 +40,18 @@ def read_curve(path: Path) -> dict[str, list[float]]:
         with open(require_file(path, "training curve"), newline="", encoding="utf-8") as handle:
             reader = csv.DictReader(handle)
             rows = list(reader)
-            names = list(rows[0]) if rows else reader.fieldnames or ()
+            names = reader.fieldnames or ()
         if "step" not in names:
             raise ValueError("there is no column `step`")
+        for number, row in enumerate(rows, start=2):
+            if None in row or None in row.values():
+                raise ValueError(f"line {number} is cut, or has more columns than the first")
         return {name: [float(row[name]) for row in rows] for name in names}
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: expected numbers: {error}", "is it the log of a run?") from error
+    except ValueError as error:
+        raise UserError(
+            f"{path}: expected numbers: {error}",
+            "is it the log of a run? A last line that is cut can be deleted",
+        ) from error
 
 
 def training_settings(runs: Mapping[str, Path]) -> dict[str, Any]:

@@ -10,16 +10,32 @@ from typing import Any, Final
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import require_file
+from protenix_eba.eval.plain_values import (
+    INTERVAL,
+    MAPPING,
+    NUMBER,
+    REASONS,
+    SEED,
+    TEXT,
+    TEXTS,
+    Kind,
+    check_format,
+    check_kinds,
+)
 from protenix_eba.eval.suites.registry import Value
 from protenix_eba.eval.suites.run import FORMAT
 
 __all__ = ["Answer", "Place", "load_answers"]
 
 _AGAIN: Final = "run `protenix-eba evaluate --suite` again with the same --out"
-_NEEDED: Final = frozenset(
-    ("suite", "measures", "reference", "settings", "seed", "versions", "failed", "notes",
-     "findings", "headline")
-)  # fmt: skip
+_NEEDED: Final[Mapping[str, Kind]] = {
+    "suite": TEXT, "measures": TEXT, "reference": TEXT, "settings": MAPPING, "seed": SEED,
+    "versions": MAPPING, "failed": REASONS, "notes": TEXTS, "findings": TEXTS, "headline": TEXTS,
+    "values": ("a list of values", lambda v: isinstance(v, list)),
+}  # fmt: skip
+_OF_VALUES: Final[Mapping[str, Kind]] = {
+    "target": TEXT, "item": TEXT, "key": TEXT, "value": NUMBER, "unit": TEXT, "interval": INTERVAL,
+}  # fmt: skip
 
 # Target, item, key, and a count where two values have all three in common.
 Place = tuple[str, str, str, int]
@@ -66,23 +82,21 @@ def _load(folder: Path) -> Answer:
     )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']}, expected {FORMAT}")
+        check_format(content, FORMAT)
+        check_kinds(content, _NEEDED)
         record = {key: value for key, value in content.items() if key != "values"}
-        if missing := _NEEDED - {*record}:
-            raise ValueError(f"it has no {', '.join(sorted(missing))}")
         values: dict[Place, Value] = {}
-        for plain in content["values"]:
+        for number, plain in enumerate(content["values"]):
+            check_kinds(plain, _OF_VALUES, f"values[{number}].")
             value = _value(plain)
             place = value.target, value.item, value.key
             count = 0
             while (*place, count) in values:
                 count += 1
             values[*place, count] = value
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else error
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"{path}: not the answer of a suite of this version: {reason}", _AGAIN
+            f"{path}: not the answer of a suite of this version: {error}", _AGAIN
         ) from error
     return Answer(values, record)
 
@@ -90,4 +104,4 @@ def _load(folder: Path) -> Answer:
 def _value(plain: Mapping[str, Any]) -> Value:
     number = float("nan") if plain["value"] is None else float(plain["value"])
     interval = tuple(plain["interval"]) if plain["interval"] else None
-    return Value(**{**plain, "value": number, "interval": interval})
+    return Value(plain["target"], plain["item"], plain["key"], number, plain["unit"], interval)

@@ -37,6 +37,7 @@ class Request:
             not among them all conformations have the same weight.
         settings: The suite's `Suite.settings`, changed as the user asked.
         seed: Seed of every draw.
+        alone: Whether one target was given in all, so that all of the data are its own.
     """
 
     samples: Mapping[str, Conformations]
@@ -44,6 +45,7 @@ class Request:
     weights: Mapping[str, Float64s]
     settings: Any
     seed: int
+    alone: bool = False
 
     def weights_of(self, name: str) -> Float64s:
         """Return the weights of a target's conformations, `[S]`, equal if the user gave none."""

@@ -106,7 +106,9 @@ def run_suite(
     by_name = read_weights(weights) if weights else {}
     if weights:
         refuse_strangers(by_name, wanted, str(weights))
-    outcome = suite.compute(Request(wanted, reference, by_name, chosen, seed))
+    # Of those that were found: --targets chooses among them, and among their structures.
+    alone = len(found) + len(unusable) == 1
+    outcome = suite.compute(Request(wanted, reference, by_name, chosen, seed, alone))
     kept = {n: why for n, why in unusable.items() if targets is None or n in targets}
     notes = list(outcome.notes)
     if weights and (equal := sorted(set(wanted) - set(by_name))):

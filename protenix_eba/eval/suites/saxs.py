@@ -102,6 +102,11 @@ def _compute(request: Request) -> Outcome:
 
         best = fit(np.tensordot(weights, partials, axes=1))
         shown[name] = curve, best
+        if best.at_end:
+            notes.append(
+                f"{name}: {' and '.join(best.at_end)} at an end of what is tried: the fit makes up "
+                "for what the ensemble, the buffer or the unit of q have wrong."
+            )
 
         def statistic(drawn: Float64s) -> Float64s:
             return np.array([[fit(np.tensordot(w, partials, axes=1)).chi2] for w in drawn])

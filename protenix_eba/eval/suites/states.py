@@ -111,7 +111,7 @@ def _compute(request: Request) -> Outcome:
     scenes: list[Scene] = []
 
     def compute(name: str) -> list[Value]:
-        structures = find_structures(request.reference, name, len(request.samples) == 1)
+        structures = find_structures(request.reference, name, request.alone)
         shared = shared_residues(request.samples[name], structures)
         names = [structure.name for structure in structures]
         states = states_of(names, shared.samples, shared.references, tm_score=settings.tm_score)

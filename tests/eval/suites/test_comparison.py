@@ -125,6 +125,35 @@ def test_what_cannot_be_compared_is_refused(two, tmp_path, capsys):
     refused("not the answer of a suite of this version", two[0], tmp_path / "md")
 
 
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda c: c["values"][1].update(value="x"),
+         "values[1].value: expected a number or null, found 'x'"),
+        (lambda c: c["values"][0].update(interval=[0.1]),
+         "values[0].interval: expected two numbers or null, found [0.1]"),
+        (lambda c: c["values"][0].update(value=10**400), "values[0].value: expected a number"),
+        (lambda c: c["values"][0].update(interval=[0.1, float("nan")]),
+         "values[0].interval: expected two numbers or null, found [0.1, nan]"),
+        (lambda c: c["values"][0].pop("target"), "values[0].target: expected text, found nothing"),
+        (lambda c: c["values"].insert(0, 3), "values[0]: expected names with values, found 3"),
+        (lambda c: c.update(values=None), "values: expected a list of values, found None"),
+        (lambda c: c.update(seed=-1), "seed: expected a whole number, 0 or more, found -1"),
+        (lambda c: c.update(headline=["population", []]), "headline: expected a list of texts"),
+        (lambda c: c.update(failed=["q"]), "failed: expected names with texts, found ['q']"),
+        (lambda c: c.pop("settings"), "settings: expected names with values, found nothing"),
+    ],
+)  # fmt: skip
+def test_a_damaged_answer_is_refused_with_its_file_and_key(two, tmp_path, capsys, damage, said):
+    path = two[1] / "metrics.json"
+    content = json.loads(path.read_text())
+    damage(content)
+    path.write_text(json.dumps(content))
+    assert compare(tmp_path / "x", *two) == 2
+    err = capsys.readouterr().err
+    assert f"{path}: " in err and said in err
+
+
 def test_a_suite_without_a_headline_has_all_its_values_in_front(tmp_path):
     for name in ("a", "b"):
         outcome = Outcome([Value("p", "", "size", 3.0)])

@@ -117,7 +117,16 @@ def test_a_fit_finds_the_parameters_that_were_put_in(peptide, background):
     found = fit_curve(partials, curve, background=background)
     assert (found.c1, found.c2) == (pytest.approx(1.02), pytest.approx(1.5))
     assert found.scale == pytest.approx(3.0) and found.background == pytest.approx(added)
-    assert found.chi2 < 1e-12
+    assert found.chi2 < 1e-12 and found.at_end == []
+
+
+def test_parameters_at_an_end_of_what_is_tried_are_named(peptide):
+    """A curve that was made with more water on the surface than any that is tried."""
+    frame, groups = peptide
+    partials = partial_curves(10.0 * frame.xyz[0], groups, Q, open_shares(frame))
+    mix = np.stack([np.ones_like(Q), -expansion(Q, 1.0), np.full_like(Q, 9.0)])
+    intensity = np.einsum("aq,abq,bq->q", mix, partials, mix)
+    assert "c2 = 4" in fit_curve(partials, Curve(Q, intensity, 0.01 * intensity)).at_end
 
 
 def test_noise_of_the_measurement_gives_a_chi_square_of_one(peptide):

@@ -224,6 +224,20 @@ def test_the_models_of_one_file_are_references(two_states):
     assert float(read(two_states)["p:2", "population"]["value"]) == pytest.approx(0.2)
 
 
+def test_a_target_that_is_chosen_of_several_has_its_own_structures_only(two_states):
+    """Alone, a target takes whatever the folder holds, under any name."""
+    samples, known = two_states / "samples", two_states / "known"
+    for state in ("apo", "holo"):
+        (known / "p" / f"{state}.pdb").rename(known / f"{'p' if state == 'apo' else 'q'}_x.pdb")
+    assert evaluate(two_states, "--set", "tm_score=false") == 0
+    assert {item for item, key in read(two_states) if key == "visited"} == {"p_x", "q_x"}
+    (samples / "q.pdb").write_bytes((samples / "p.pdb").read_bytes())
+    (two_states / "names.txt").write_text("p\n")
+    chosen = ["--targets", str(two_states / "names.txt")]
+    assert evaluate(two_states, "--set", "tm_score=false", *chosen) == 0
+    assert {item for item, key in read(two_states) if key == "visited"} == {"p_x"}
+
+
 def test_a_suite_of_a_plugin_is_run_and_listed(two_states, monkeypatch, capsys):
     from protenix_eba.eval.suites.registry import Outcome, Suite, Value
 
