@@ -1,4 +1,4 @@
-"""`protenix-eba label report`, `merge` and `import-csv`: tools for label tables."""
+"""`protenix-eba label report`, `merge`, `combine` and `import-csv`: tools for label tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from protenix_eba.energy.choices import ENERGY_UNITS, MATCHES
 if TYPE_CHECKING:
     from protenix_eba.energy.table import EnergyLabels
 
-__all__ = ["import_csv", "merge", "report"]
+__all__ = ["combine", "import_csv", "merge", "report"]
 
 _SHOWN = 5
 _TABLE = click.Path(path_type=Path, dir_okay=False)
@@ -28,13 +28,15 @@ _TABLE = click.Path(path_type=Path, dir_okay=False)
 def report(labels: Path, out: Path | None) -> None:
     """Say how far labels can be trusted: spread, noise, reliability, outliers.
 
-    Noise is known where the labels were made with --repeat 2 or more.
+    Noise is known where the labels were made with --repeat 2 or more. Of a table of several
+    energies also their rank correlations, and the effective number of conformers under each.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     from protenix_eba.core.errors import UserError
     from protenix_eba.core.progress import answers
+    from protenix_eba.energy.committee_report import agreement, agreement_cells, headings
     from protenix_eba.energy.report import (
         HEADINGS,
         label_quality,
@@ -51,6 +53,11 @@ def report(labels: Path, out: Path | None) -> None:
     for row in label_quality(table):
         shown.add_row(*quality_cells(row))
     answers.print(shown)
+    if rows := agreement(table):
+        beside = Table(*headings(rows), title="Rank correlations", box=SIMPLE_HEAD, padding=0)
+        for cells in agreement_cells(rows):
+            beside.add_row(*cells)
+        answers.print(beside)
     if out is not None:
         for path in write_quality_report(out, table):
             click.echo(path)
@@ -64,6 +71,42 @@ def merge(out: Path) -> None:
 
     labels = merge_shards(out)
     click.echo(f"{out}: {len(labels)} rows of {len(labels.targets)} targets")
+
+
+@click.command(
+    epilog="""Example:
+
+    \b
+    protenix-eba label combine charmm36=charmm36.parquet gfn2-xtb=xtb.parquet \\
+        --out labels.parquet"""
+)
+@click.argument("tables", metavar="NAME=TABLE...", nargs=-1, required=True)
+@click.option("--energy-column", "chosen", metavar="NAME",
+              help="The energy that stands in the column energy_kj_mol, and that training takes "
+              "unless eba.energy_column names another.  [default: the first]")  # fmt: skip
+@click.option("--out", required=True, type=_TABLE, help="Label table to write (Parquet).")
+def combine(tables: tuple[str, ...], chosen: str | None, out: Path) -> None:
+    """Put several energies of the same frames into one table, each under a name.
+
+    `label report` then says how far they agree, and eba.energy_column chooses one or mixes them. A
+    frame that is not in all tables stays, without the energies that it lacks.
+    """
+    from protenix_eba.core.errors import UserError
+    from protenix_eba.energy import committee
+    from protenix_eba.energy.table import read_labels, write_labels
+
+    paths: dict[str, Path] = {}
+    for word in tables:
+        name, equals, path = word.partition("=")
+        if not equals or name in paths:
+            raise UserError(f"{word}: a table to combine", "give each as NAME=TABLE, once")
+        paths[name] = Path(path)
+    found = {name: read_labels(path) for name, path in paths.items()}
+    labels = committee.combine(found, chosen)
+    write_labels(out, labels)
+    click.echo(f"{out}: {len(labels)} rows of {len(labels.targets)} targets")
+    for name, table in committee.energies_by_name(labels).items():
+        click.echo(f"{name}: {int(table.ok.sum())} ok")
 
 
 @click.command(

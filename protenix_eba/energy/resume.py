@@ -62,8 +62,13 @@ def merged(tables: Sequence[EnergyLabels]) -> EnergyLabels:
     """Merge tables to one row for each frame; one with an energy replaces one without.
 
     Raises:
-        UserError: Tables of different protocols.
+        UserError: Tables of different protocols, or one of several energies.
     """
+    if any(table.others for table in tables):
+        raise UserError(
+            "a table of several energies (`label combine`) takes no more rows",
+            "label into the tables that it was made from, then combine them again",
+        )
     rows: dict[Any, dict[str, Any]] = {}
     for row in (row for table in tables for row in table.rows()):
         key = (row["target"], row["replica"], row["frame"])

@@ -63,6 +63,11 @@ class EBAConfig(Ranged):
             the layout of ATLAS, which `protenix-eba import` writes.
         data_dir: Folder with the trajectories, one folder per protein.
         labels: Energy labels, the Parquet file that `protenix-eba label` writes.
+        energy_column: Which energy of `labels` counts, in a table of several that
+            `protenix-eba label combine` writes: a name, or names with weights for a weighted sum,
+            such as [charmm36=0.5, gfn2-xtb=0.5]; empty for the one that the table was given first.
+        double_counting: Whether a sum is taken although a Boltzmann factor counts more than once in
+            it: energies whose weights do not add up to 1, or energies of MD together with its bias.
         embeddings: Folder that `protenix-eba embed` writes.
         replicas: Which replicas of each target to train on; empty means all that are not held out.
         validation_targets: Names of targets that are held out, to validate on every
@@ -143,6 +148,8 @@ class EBAConfig(Ranged):
     dataset: str = "atlas"
     data_dir: str = ""
     labels: str = ""
+    energy_column: tuple[str, ...] = ()
+    double_counting: bool = False
     embeddings: str = ""
     replicas: tuple[int, ...] = ()
     validation_targets: tuple[str, ...] = ()
