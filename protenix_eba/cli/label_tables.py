@@ -9,7 +9,7 @@ import click
 
 from protenix_eba.cli.numbers import NumberRange
 from protenix_eba.cli.status import SOME_FAILED
-from protenix_eba.energy.choices import ENERGY_UNITS, MATCHES
+from protenix_eba.energy.choices import ENERGY_UNITS, MATCHES, Meaning
 
 if TYPE_CHECKING:
     from protenix_eba.energy.table import EnergyLabels
@@ -117,6 +117,7 @@ def combine(tables: tuple[str, ...], chosen: str | None, out: Path) -> None:
     protenix-eba label import-csv energies.csv --structures cif --out l.parquet
     protenix-eba label import-csv energies.csv --input md --out l.parquet
     protenix-eba label import-csv bias.csv --bias --input md --out l.parquet
+    protenix-eba label import-csv mbar.csv --weights --input md --out l.parquet
     protenix-eba label import-csv COLVAR.1 COLVAR.2 --bias --target gly4 --replica 1 \\
         --replica 2 --input md --out l.parquet
 
@@ -133,6 +134,9 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some rows of --input have no ene
 @click.option("--bias", is_flag=True,
               help="The numbers are a bias potential V that acted in the MD. The labels are then "
               "-V: they align a model to the ensemble without the bias.")  # fmt: skip
+@click.option("--weights", is_flag=True,
+              help="The numbers are weights w of the frames, up to a factor, as MBAR or WHAM give "
+              "for one state. The labels are then -kT ln w.")  # fmt: skip
 @click.option("--target", "targets", multiple=True,
               help="For COLVAR files: the target that they belong to, given once for all files or "
               "once for each.  [default: the only one]")  # fmt: skip
@@ -147,7 +151,8 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some rows of --input have no ene
 @click.option("--energy-unit", "unit", type=click.Choice(ENERGY_UNITS),
               help="For COLVAR files: the unit of that column.  [default: kj/mol]")  # fmt: skip
 @click.option("--temperature-K", "temperature_K", type=NumberRange(min=0, min_open=True),
-              help="For --energy-unit kT: the temperature in kelvin.  [default: 300]")  # fmt: skip
+              help="For --energy-unit kT and --weights: the temperature in kelvin.  "
+              "[default: 300]")  # fmt: skip
 @click.option("--match", type=click.Choice(MATCHES),
               help="For COLVAR files: how their rows are matched to frames, by time or "
               "row by row; auto goes by time where the trajectory has times.  [default: "
@@ -158,6 +163,7 @@ def import_csv(
     structures: Path | None,
     data: Path | None,
     bias: bool,
+    weights: bool,
     targets: tuple[str, ...],
     replicas: tuple[int, ...],
     column: str | None,
@@ -172,9 +178,12 @@ def import_csv(
     frame (NAME_<number>.cif), initial_e and final_e in kJ/mol, and rmsd in angstrom.
 
     With --input, FILES are CSV files with the columns target, replica, frame (from 0) and
-    energy_kj_mol, or bias_kj_mol with --bias; or PLUMED's COLVAR files, one for each replica. A
-    bias must not change with time: give that of the converged metadynamics, not the growing one.
+    energy_kj_mol, or bias_kj_mol with --bias, or weight with --weights; or PLUMED's COLVAR files,
+    one for each replica. A bias must not change with time: give that of the converged metadynamics,
+    not the growing one.
     """
+    from protenix_eba.core.errors import UserError
+
     given = {
         "targets": targets,
         "replicas": replicas,
@@ -185,10 +194,13 @@ def import_csv(
     }
     chosen = {name: value for name, value in given.items() if value not in (None, ())}
     if data is None:
-        _refuse_without_input(paths, bias or bool(chosen))
+        _refuse_without_input(paths, bias or weights or bool(chosen))
         labels = _published(paths[0], structures)
     else:
-        labels = _by_frame(paths, data, structures, bias, chosen)
+        if bias and weights:
+            raise UserError("--bias and --weights name the same numbers", "give one of them")
+        meaning: Meaning = "bias" if bias else "weights" if weights else "energy"
+        labels = _by_frame(paths, data, structures, meaning, chosen)
     from protenix_eba.energy.table import write_labels
 
     write_labels(out, labels)
@@ -221,7 +233,7 @@ def _by_frame(
     paths: tuple[Path, ...],
     data: Path,
     structures: Path | None,
-    bias: bool,
+    meaning: Meaning,
     chosen: dict[str, Any],
 ) -> EnergyLabels:
     from protenix_eba.core.errors import UserError
@@ -232,12 +244,16 @@ def _by_frame(
             "--structures is for published energies, --input for those of trajectories",
             "give one of them",
         )
+    of_weights: dict[str, Any] = {}
+    if meaning == "weights" and "temperature_K" in chosen:
+        of_weights["temperature_K"] = chosen.pop("temperature_K")
     if "temperature_K" in chosen and chosen.get("unit") != "kT":
         raise UserError(
-            "--temperature-K is of the unit kT", "add --energy-unit kT, or leave it out"
+            "--temperature-K is of the unit kT and of weights",
+            "add --energy-unit kT, or leave it out",
         )
     colvar = ColvarChoice(**chosen) if chosen else None
-    imported = labels_by_frame(paths, data, bias=bias, colvar=colvar)
+    imported = labels_by_frame(paths, data, meaning=meaning, colvar=colvar, **of_weights)
     for remark in imported.remarks:
         click.echo(remark)
     return imported.labels

@@ -189,17 +189,10 @@ class EBAConfig(Ranged):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for key, lowest in (
-            ("n_conformers", 1),
-            ("n_noise", 1),
-            ("checkpoint_keep", 1),
-            ("validation_items", 1),
-            ("validation_samples", 0),
-            ("crop_size", 0),
-            ("lora_rank", 0),
-            ("volume_steps", 0),
-        ):
-            self._require(key, getattr(self, key) >= lowest, f"at least {lowest}")
+        for key in ("n_conformers", "n_noise", "checkpoint_keep", "validation_items"):
+            self._require(key, getattr(self, key) >= 1, "at least 1")
+        for key in ("validation_samples", "crop_size", "lora_rank", "volume_steps"):
+            self._require(key, getattr(self, key) >= 0, "at least 0")
         for key in ("temperature_K", "lora_alpha"):
             self._require(key, getattr(self, key) > 0, "a number above 0")
         temperature = self.diffusion_temperature
