@@ -181,7 +181,7 @@ def frames(
 
     other = read_labels(compare) if compare else None
     systems = MdFiles.find(system) if system else None
-    changes["system"] = systems.digests() if systems else ()
+    changes["system"] = systems is not None
     report = label_targets(
         [*inputs, *more],
         out,

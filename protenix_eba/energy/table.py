@@ -60,7 +60,7 @@ _COLUMNS: Final = {
     "built_fraction": ("double", "of the atoms, hydrogens included, that the frame lacks"),
     "repeats": ("int64", "minimisations that the energy is the mean of"),
     "noise_kj_mol": ("double", "kJ/mol, standard deviation of a single minimisation"),
-    "topology_hash": ("string", "residues, atom names and bonds, with hydrogens"),
+    "topology_hash": ("string", "residues, atom names and bonds, with hydrogens; --system's file"),
     "protocol_hash": ("string", "force field and minimisation"),
     "frame_hash": ("string", "SHA-256 of the frame's float32 coordinates in angstrom"),
 }
@@ -107,7 +107,7 @@ class EnergyLabels:
         built_fraction: `[R]` fraction of atoms that the frame lacks.
         repeats: `[R]` minimisations that the energy is the mean of.
         noise_kj_mol: `[R]` standard deviation of a single minimisation; NaN where not measured.
-        topology_hash: `[R]` of the complete topology.
+        topology_hash: `[R]` of the complete topology, and of the MD's own file.
         protocol_hash: `[R]` of the energy protocol.
         frame_hash: `[R]` of the frame's coordinates.
         provenance: Protocol, versions and platform that made them.
