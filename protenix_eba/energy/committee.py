@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import fingerprint
 from protenix_eba.energy.choices import MEANINGS
-from protenix_eba.energy.table import EnergyLabels, labels_from_rows
+from protenix_eba.energy.table import SHARED, EnergyLabels, labels_from_rows
 
 __all__ = ["combine", "energies_by_name", "energy_of", "parse_mixture"]
 
@@ -99,8 +99,7 @@ def _frames(rows: Mapping[str, Mapping[Key, dict[str, Any]]]) -> dict[Key, dict[
 
 
 def _absent(row: Mapping[str, Any], name: str) -> dict[str, Any]:
-    shared = ("target", "replica", "frame", "n_residues", "frame_hash")
-    return {key: row[key] for key in shared} | {
+    return {key: row[key] for key in SHARED} | {
         "initial_energy_kj_mol": math.nan,
         "energy_kj_mol": math.nan,
         "rmsd_angstrom": math.nan,
@@ -181,7 +180,7 @@ def energy_of(
     return _sum(parts, weights)
 
 
-def meaning(labels: EnergyLabels) -> str:
+def _meaning(labels: EnergyLabels) -> str:
     """Return what the labels are: an "energy", minus a "bias", or of "weights"."""
     text = labels.provenance.get("energy")
     return next((kind for kind, words in MEANINGS.items() if words == text), "energy")
@@ -197,7 +196,7 @@ def _refuse_double_counting(
     -kT ln(weight), correct frames that the MD drew by U already: with them energies may add up to a
     difference only, and weights of estimators hold the bias already.
     """
-    kinds = {name: meaning(part) for name, part in parts.items()}
+    kinds = {name: _meaning(part) for name, part in parts.items()}
     total = sum(weights[name] for name, kind in kinds.items() if kind == "energy")
     corrections = {name: kind for name, kind in kinds.items() if kind != "energy"}
     energies = sorted(set(kinds) - set(corrections))

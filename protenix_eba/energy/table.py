@@ -27,6 +27,7 @@ from protenix_eba.core.files import atomic_path, require_file
 
 __all__ = [
     "FINISHED",
+    "SHARED",
     "EnergyLabels",
     "disk_errors",
     "frame_hash",
@@ -80,7 +81,7 @@ _JOINED_LATER: Final = {
 _METADATA_KEY: Final = b"protenix_eba"
 _OTHERS: Final = "others"  # in it: the provenance of each further energy, by its name
 # Of the frame, whatever its energy; all else has a column for each, "energy_kj_mol:gfn2-xtb".
-_SHARED: Final = ("target", "replica", "frame", "n_residues", "frame_hash")
+SHARED: Final = ("target", "replica", "frame", "n_residues", "frame_hash")
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ def _fields(labels: EnergyLabels, suffix: str = "") -> Iterator[tuple[pa.Field, 
     """Yield the columns of the energy, then those of the others."""
     types = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64()}
     for name, (kind, meaning) in _COLUMNS.items():
-        if not (suffix and name in _SHARED):
+        if not (suffix and name in SHARED):
             column = pa.field(
                 name + suffix, types[kind], nullable=False, metadata={"unit": meaning}
             )
@@ -279,7 +280,7 @@ def _from_table(
     table: pa.Table, path: Path, provenance: Mapping[str, Any], suffix: str = ""
 ) -> EnergyLabels:
     """Take the energy whose columns end with `suffix`."""
-    names = {name: name if name in _SHARED else name + suffix for name in _COLUMNS}
+    names = {name: name if name in SHARED else name + suffix for name in _COLUMNS}
     there = {name for name, column in names.items() if column in table.column_names}
     if missing := [
         column for name, column in names.items() if name not in there | _JOINED_LATER.keys()

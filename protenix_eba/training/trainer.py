@@ -104,10 +104,7 @@ class EBATrainer(TrainingLoop, AF3Trainer):
         if DIST_WRAPPER.rank == 0:
             batch = self.iters_to_accumulate * DIST_WRAPPER.world_size
             labels = Path(self.eba.labels)
-            known = {}
-            if labels.is_file():
-                chosen = " ".join([sha256_of_file(labels)[:16], *self.eba.energy_column])
-                known = {"labels": chosen}
+            known = {"labels": sha256_of_file(labels)[:16]} if labels.is_file() else {}
             self.folder.pin({**self.pinned, **known, "global batch": batch})
         self.raw_model = self.model = build_denoiser(self.configs, self.start).to(self.device)
         self.optimizer = make_optimizer(self.configs, self.raw_model)
