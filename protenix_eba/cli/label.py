@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from protenix_eba.cli.frame_options import frame_options
-from protenix_eba.cli.label_tables import import_csv, merge, report
+from protenix_eba.cli.label_tables import combine, import_csv, merge, report
 from protenix_eba.cli.numbers import Number, NumberRange
 from protenix_eba.cli.session import plugin_option, shard_option
 from protenix_eba.cli.status import SOME_FAILED
@@ -44,6 +44,7 @@ def label() -> None:
 
 label.add_command(report)
 label.add_command(merge)
+label.add_command(combine)
 label.add_command(import_csv)
 
 
@@ -56,7 +57,7 @@ label.add_command(import_csv)
     protenix-eba label --input 2wnp_F_*.cif --out labels.parquet --repeat 3
     protenix-eba label --input atlas --out labels.parquet --shard "$SLURM_ARRAY_TASK_ID/50"
 
-    Tools for label tables: protenix-eba label report|merge|import-csv --help
+    Tools for label tables: protenix-eba label report|merge|combine|import-csv --help
 
 Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories failed.""",
 )
@@ -180,7 +181,7 @@ def frames(
 
     other = read_labels(compare) if compare else None
     systems = MdFiles.find(system) if system else None
-    changes["system"] = systems.digests() if systems else ()
+    changes["system"] = systems is not None
     report = label_targets(
         [*inputs, *more],
         out,

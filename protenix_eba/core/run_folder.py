@@ -39,7 +39,11 @@ _MAY_CHANGE = (
     ),
 )
 # Values of keys that runs from before they existed do not name.
-_SINCE: Final = {"eba.dataset": "atlas"}
+_SINCE: Final = {
+    "eba.dataset": "atlas",
+    "eba.energy_column": [],
+    "eba.double_counting": False,
+}
 _MAY_CHANGE_ANYWHERE = ("blocks_per_ckpt",)
 _DONE = "complete.json"
 

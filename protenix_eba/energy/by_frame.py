@@ -16,7 +16,7 @@ from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import fingerprint
 from protenix_eba.core.text_files import text_lines
 from protenix_eba.core.units import KJ_PER_KCAL, thermal_energy_kj_mol
-from protenix_eba.energy.choices import Match
+from protenix_eba.energy.choices import MEANINGS, Match, Meaning
 from protenix_eba.energy.plumed import is_colvar, read_colvar, rows_of_frames
 from protenix_eba.energy.structure import CompleteStructure, complete_structure
 from protenix_eba.energy.table import EnergyLabels, frame_hash, labels_from_rows
@@ -30,6 +30,11 @@ from protenix_eba.structures.trajectories import (
 
 __all__ = ["ColvarChoice", "Imported", "labels_by_frame"]
 
+_COLUMNS: Final[dict[Meaning, str]] = {
+    "energy": "energy_kj_mol",
+    "bias": "bias_kj_mol",
+    "weights": "weight",
+}
 _KEYS: Final = ("target", "replica", "frame")
 _BLOCK: Final = 500  # frames that are read at a time
 
@@ -76,20 +81,25 @@ def labels_by_frame(
     paths: Sequence[Path],
     data: Path,
     *,
-    bias: bool,
+    meaning: Meaning = "energy",
+    temperature_K: float = 300.0,
     colvar: ColvarChoice | None = None,
 ) -> Imported:
     """Make labels of the frames of trajectories from numbers that the user brings.
 
     MD under U + V has the distribution exp(-(U + V) / kT). Its frames weighted by exp(+V / kT) have
     that of U: minus the bias is the energy to align to, without length scaling (Torrie and
-    Valleau, J. Comput. Phys. 1977). That holds for a V that does not change with time.
+    Valleau, J. Comput. Phys. 1977). That holds for a V that does not change with time. Frames of
+    several biases or temperatures have weights w that an estimator gives for one state, MBAR
+    (Shirts and Chodera, J. Chem. Phys. 2008) or WHAM: -kT ln w is the energy to align to then.
 
     Args:
-        paths: CSV files with the columns target, replica, frame and energy_kj_mol (bias_kj_mol),
-            or PLUMED's COLVAR files, one for each replica.
+        paths: CSV files with the columns target, replica, frame and energy_kj_mol, bias_kj_mol or
+            weight, or PLUMED's COLVAR files, one for each replica.
         data: Folder of the trajectories.
-        bias: The numbers are a bias potential V; the labels are -V.
+        meaning: What the numbers are: an energy; a bias potential V, whose labels are -V; or
+            weights w of the frames, up to a factor, whose labels are -kT ln w.
+        temperature_K: T of weights.
         colvar: How COLVAR files are read; None for the defaults, and for CSV files.
 
     Raises:
@@ -102,7 +112,12 @@ def labels_by_frame(
     remarks: list[str] = []
     if kinds == {True}:
         choice = colvar or ColvarChoice()
-        values = _from_colvars(paths, targets, choice, bias, remarks)
+        if meaning == "weights":
+            raise UserError(
+                f"{paths[0]} is a COLVAR file, and weights are read from CSV files",
+                "write target,replica,frame,weight",
+            )
+        values = _from_colvars(paths, targets, choice, meaning == "bias", remarks)
     elif colvar is not None:
         raise UserError(
             f"{paths[0]} is no COLVAR file (it does not begin with #! FIELDS): a CSV file names "
@@ -110,23 +125,25 @@ def labels_by_frame(
             "leave out --target, --replica, --column, --energy-unit, --temperature-K and --match",
         )
     else:
-        values = _from_csv(paths, "bias_kj_mol" if bias else "energy_kj_mol")
-    origin = _provenance(paths, bias, colvar, kinds == {True})
+        values = _from_csv(paths, _COLUMNS[meaning])
+    origin = _provenance(paths, meaning, colvar, kinds == {True})
+    if meaning == "weights":
+        origin["temperature_K"] = temperature_K
     structure = cache(complete_structure)  # protonating takes a second
     rows = [
         row | _of_target(structure(targets[name].topology_path), origin)
         for (name, replica), found in sorted(values.items())
-        for row in _rows(_known(targets, name, replica), replica, found, bias)
+        for row in _rows(_known(targets, name, replica), replica, found, meaning, temperature_K)
     ]
     return Imported(labels_from_rows(rows, origin), remarks)
 
 
 def _provenance(
-    paths: Sequence[Path], bias: bool, colvar: ColvarChoice | None, is_plumed: bool
+    paths: Sequence[Path], meaning: Meaning, colvar: ColvarChoice | None, is_plumed: bool
 ) -> dict[str, Any]:
     origin: dict[str, Any] = {
         "imported": [path.name for path in paths],
-        "energy": "minus the bias potential of each frame" if bias else "as given for each frame",
+        "energy": MEANINGS[meaning],
         "minimised": False,
     }
     if is_plumed:
@@ -166,6 +183,8 @@ def _read(path: Path, column: str) -> Iterator[tuple[int, dict[str, Any]]]:
             hint = f"expected the columns {', '.join(wanted)}"
             if column == "energy_kj_mol" and "bias_kj_mol" in fields:
                 hint += "; for a bias add --bias"
+            if column != "weight" and "weight" in fields:
+                hint += "; for weights add --weights"
             raise UserError(
                 f"{path} lacks {', '.join(missing)}; it has {', '.join(fields) or 'nothing'}",
                 hint,
@@ -259,16 +278,23 @@ def _known(targets: Mapping[str, Target], name: str, replica: int) -> Target:
 
 
 def _of_target(structure: CompleteStructure, origin: Mapping[str, Any]) -> dict[str, Any]:
+    way = [origin["energy"], origin["minimised"]]
+    if origin["energy"] == MEANINGS["weights"]:
+        way.append(origin["temperature_K"])
     return {
         "n_residues": structure.n_residues,
         "built_fraction": structure.built_fraction,
         "topology_hash": structure.topology_hash,
-        "protocol_hash": fingerprint([origin["energy"], origin["minimised"]]),
+        "protocol_hash": fingerprint(way),
     }
 
 
 def _rows(
-    target: Target, replica: int, values: Mapping[int, float], bias: bool
+    target: Target,
+    replica: int,
+    values: Mapping[int, float],
+    meaning: Meaning,
+    temperature_K: float,
 ) -> Iterator[dict[str, Any]]:
     """Yield the label rows for the frames of one replica."""
     n_frames = frame_count(target, replica)
@@ -288,19 +314,26 @@ def _rows(
                 "target": target.name,
                 "replica": replica,
                 "frame": frame,
-                **_energy(values[frame], bias, bool(np.isfinite(xyz).all())),
+                **_energy(values[frame], meaning, temperature_K, bool(np.isfinite(xyz).all())),
                 "frame_hash": frame_hash(xyz),
             }
 
 
-def _energy(value: float, bias: bool, has_coordinates: bool) -> dict[str, Any]:
+def _energy(
+    value: float, meaning: Meaning, temperature_K: float, has_coordinates: bool
+) -> dict[str, Any]:
     """Return a row's energy, status and reason; nothing was minimised."""
     status, reason = "ok", ""
     if not has_coordinates:
         status, reason = "skipped", "the frame's coordinates are not finite"
-    elif not math.isfinite(value):
-        status, reason = "failed", f"the {'bias' if bias else 'energy'} is {value}"
-    energy = (-value if bias else value) if status == "ok" else math.nan
+    elif not math.isfinite(value) or (meaning == "weights" and value <= 0):
+        what = "weight" if meaning == "weights" else meaning
+        status, reason = "failed", f"the {what} is {value}"
+    energy = math.nan
+    if status == "ok" and meaning == "weights":
+        energy = -thermal_energy_kj_mol(temperature_K) * math.log(value)
+    elif status == "ok":
+        energy = -value if meaning == "bias" else value
     return {
         "initial_energy_kj_mol": energy,
         "energy_kj_mol": energy,

@@ -79,7 +79,8 @@ class MdFile:
             raise
         except Exception as error:  # OpenMM's readers raise many kinds
             raise UserError(
-                f"{self.path} cannot be read as {form.name}: {type(error).__name__}: {error}",
+                f"{self.path} cannot be read as {form.name}: it is cut, damaged or lacks something "
+                f"(OpenMM says {type(error).__name__}: {error})",
                 "check that OpenMM reads it, and that the files that it needs lie beside it",
             ) from error
 
@@ -121,10 +122,6 @@ class MdFiles:
                 f"give one of {known}; in a folder, files named by target",
             )
         return cls(path, files)
-
-    def digests(self) -> tuple[str, ...]:
-        """Return the hash of each file with its target's name, for the protocol."""
-        return tuple(f"{name}:{file.digest()}" for name, file in self.files.items())
 
     def check_targets(self, names: Sequence[str]) -> None:
         """Refuse one file for several targets.

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from openmm import unit
 
 from protenix_eba.core.errors import UserError
+from protenix_eba.core.files import fingerprint
 from protenix_eba.energy.md_energy import MdTopology, is_solvent
 from protenix_eba.energy.md_files import MdFile
 from protenix_eba.energy.prepare import open_structure
@@ -78,7 +79,8 @@ def md_structure(file: MdFile, reference: Path, protonation: str) -> CompleteStr
         topology=topology,
         reference_nm=made.reference_nm[places],
         source=made.source[places],
-        topology_hash=topology_hash(topology),
+        # The terms as well: the protocol knows that they stand in a file, and not in which.
+        topology_hash=fingerprint([topology_hash(topology), file.digest()]),
     )
 
 

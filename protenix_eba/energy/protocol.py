@@ -52,8 +52,8 @@ class EnergyProtocol:
         name: Preset that it came from; not part of the hash.
         function: "force_field", or the name under which an energy function is registered, see
             `energy.functions`; the force field and the salt then have no part.
-        force_field: OpenMM force field files; of "md" target and hash of the MD's own files, in
-            place of the first.
+        force_field: OpenMM force field files; of "md" the implicit solvent alone, as the MD's own
+            files are part of each target's topology hash.
         kappa_per_nm: Inverse Debye length of the implicit salt, 1/nm; 0 for none.
         free_stage: Minimise first without constraints, then from there with them. OpenMM's own
             constrained minimiser starts again from the beginning where its constraint springs
@@ -133,7 +133,7 @@ def customised(
     protocol: EnergyProtocol,
     *,
     function: str | None = None,
-    system: Sequence[str] = (),
+    system: bool = False,
     force_field: str | None = None,
     solvent: str | None = None,
     salt_mM: float | None = None,
@@ -147,7 +147,7 @@ def customised(
     Args:
         protocol: The preset.
         function: Name of a registered energy function, instead of a force field.
-        system: Hashes of an MD's own files, `md_files.MdFiles.digests`, instead of a force field.
+        system: Whether the MD's own files take the place of a force field.
         force_field: Key of `FORCE_FIELDS`.
         solvent: Key of `SOLVENTS`; "none" adds none.
         salt_mM: Of monovalent salt in the implicit solvent, mmol/l.
@@ -172,7 +172,7 @@ def customised(
         files[1] = _known("solvent", solvent, SOLVENTS)
     if tolerance_kj_mol_nm is not None and not tolerance_kj_mol_nm > 0:
         raise UserError(f"a tolerance of {tolerance_kj_mol_nm} kJ/mol/nm", "give one above 0")
-    files[:1] = system or files[:1]
+    files = files[1:] if system else files
     changes: dict[str, Any] = {"force_field": tuple(filter(None, files)), "repeats": repeats}
     if protonation:
         changes["protonation"] = str(Protonation.parse(",".join(protonation)))

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from protenix_eba.core.files import atomic_path
 from protenix_eba.core.units import thermal_energy_kj_mol
+from protenix_eba.energy.boltzmann import TEMPERATURE_K, effective_number
+from protenix_eba.energy.committee_report import agreement, agreement_lines, plot_ranks
 from protenix_eba.energy.table import EnergyLabels
 
 __all__ = ["HEADINGS", "TargetQuality", "label_quality", "quality_cells", "write_quality_report"]
-
-TEMPERATURE_K: Final = 300.0
 
 
 class TargetQuality(NamedTuple):
@@ -69,19 +68,8 @@ def _quality(labels: EnergyLabels) -> TargetQuality:
         spread_kj_mol=math.sqrt(variance),
         noise_kj_mol=math.sqrt(noise),
         reliability=1 - of_label / variance if variance > 0 else math.nan,
-        effective_number=_effective_number(energies, ok.n_residues),
+        effective_number=effective_number(energies, ok.n_residues),
     )
-
-
-def _effective_number(energy_kj_mol: NDArray[np.float64], n_residues: NDArray[np.int64]) -> float:
-    """Return exp(entropy) of softmax(-E / (kT sqrt(N))), EBA's weights (Eq. 8); NaN without N."""
-    if not len(energy_kj_mol) or n_residues[0] < 1:
-        return math.nan
-    reduced = energy_kj_mol / (thermal_energy_kj_mol(TEMPERATURE_K) * math.sqrt(n_residues[0]))
-    weights = np.exp(reduced.min() - reduced)
-    weights /= weights.sum()
-    present = weights[weights > 0]
-    return float(np.exp(-(present * np.log(present)).sum()))
 
 
 HEADINGS: Final = (
@@ -102,10 +90,11 @@ def quality_cells(row: TargetQuality) -> list[str]:
 
 
 def write_quality_report(path: Path, labels: EnergyLabels) -> list[Path]:
-    """Write the table and the outliers as Markdown, and a plot beside it.
+    """Write the tables and the outliers as Markdown, and plots beside it.
 
     Args:
-        path: Markdown file to write; the plot has the same name with .png.
+        path: Markdown file to write; the plot has the same name with .png, and that of several
+            energies NAME_energies.png.
         labels: All rows.
 
     Returns:
@@ -126,11 +115,18 @@ def write_quality_report(path: Path, labels: EnergyLabels) -> list[Path]:
         "",
         f"![Labels of each target]({plot.name})",
         "",
-        *_exceptions(labels),
     ]
+    files = [path, plot]
+    if rows := agreement(labels):
+        files.append(path.with_name(f"{path.stem}_energies.png"))
+        plot_ranks(files[-1], rows)
+        lines += [*agreement_lines(rows), ""]
+        lines += ["Numbers: Spearman's rank correlation with each of the target's energies.", ""]
+        lines += [f"![Rank correlations]({files[-1].name})", ""]
+    lines += _exceptions(labels)
     with atomic_path(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return [path, plot]
+    return files
 
 
 def _provenance_lines(labels: EnergyLabels) -> list[str]:

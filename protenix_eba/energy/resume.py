@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,14 @@ def merged(tables: Sequence[EnergyLabels]) -> EnergyLabels:
     """Merge tables to one row for each frame; one with an energy replaces one without.
 
     Raises:
-        UserError: Tables of different protocols.
+        UserError: Tables of different protocols, or of different topologies of a target, or one of
+            several energies.
     """
+    if any(table.others for table in tables):
+        raise UserError(
+            "a table of several energies (`label combine`) takes no more rows",
+            "label into the tables that it was made from, then combine them again",
+        )
     rows: dict[Any, dict[str, Any]] = {}
     for row in (row for table in tables for row in table.rows()):
         key = (row["target"], row["replica"], row["frame"])
@@ -75,7 +81,23 @@ def merged(tables: Sequence[EnergyLabels]) -> EnergyLabels:
             f"labels of different protocols ({', '.join(hashes)})",
             "energies of two protocols must not be mixed: label one of them again",
         )
+    _refuse_two_topologies(rows.values())
     return labels_from_rows(list(rows.values()), tables[-1].provenance)
+
+
+def _refuse_two_topologies(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Raise UserError where energies of one target are of different systems."""
+    known: dict[str, str] = {}
+    for row in rows:
+        if row["status"] in FINISHED and row["topology_hash"]:
+            found = known.setdefault(row["target"], row["topology_hash"])
+            if found != row["topology_hash"]:
+                raise UserError(
+                    f"labels of {row['target']} with different topologies ({found} and "
+                    f"{row['topology_hash']})",
+                    "residues, protonation, disulfides or the file of --system differ: label one "
+                    "of them again",
+                )
 
 
 class KnownLabels:
@@ -143,6 +165,7 @@ class KnownLabels:
         if found != topology_hash:
             raise UserError(
                 f"{self._out} holds labels of {target} with another topology ({found}) than its "
-                f"PDB file gives now ({topology_hash})",
-                "residues, protonation or disulfides differ: give another --out",
+                f"files give now ({topology_hash})",
+                "residues, protonation, disulfides or the file of --system differ: give another "
+                "--out",
             )

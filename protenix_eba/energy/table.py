@@ -1,4 +1,8 @@
-"""The label table: one row for each frame, Parquet, with units and provenance in the schema."""
+"""The label table: one row for each frame, Parquet, with units and provenance in the schema.
+
+A table of several energies has the chosen one in the columns of a table of one, so that whoever
+reads `energy_kj_mol` finds it; the others are in columns that end with their names.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +27,7 @@ from protenix_eba.core.files import atomic_path, require_file
 
 __all__ = [
     "FINISHED",
+    "SHARED",
     "EnergyLabels",
     "disk_errors",
     "frame_hash",
@@ -56,7 +61,7 @@ _COLUMNS: Final = {
     "built_fraction": ("double", "of the atoms, hydrogens included, that the frame lacks"),
     "repeats": ("int64", "minimisations that the energy is the mean of"),
     "noise_kj_mol": ("double", "kJ/mol, standard deviation of a single minimisation"),
-    "topology_hash": ("string", "residues, atom names and bonds, with hydrogens"),
+    "topology_hash": ("string", "residues, atom names and bonds, with hydrogens; --system's file"),
     "protocol_hash": ("string", "force field and minimisation"),
     "frame_hash": ("string", "SHA-256 of the frame's float32 coordinates in angstrom"),
 }
@@ -74,6 +79,9 @@ _JOINED_LATER: Final = {
     "noise_kj_mol": math.nan,
 }
 _METADATA_KEY: Final = b"protenix_eba"
+_OTHERS: Final = "others"  # in it: the provenance of each further energy, by its name
+# Of the frame, whatever its energy; all else has a column for each, "energy_kj_mol:gfn2-xtb".
+SHARED: Final = ("target", "replica", "frame", "n_residues", "frame_hash")
 
 
 @dataclass(frozen=True)
@@ -100,10 +108,11 @@ class EnergyLabels:
         built_fraction: `[R]` fraction of atoms that the frame lacks.
         repeats: `[R]` minimisations that the energy is the mean of.
         noise_kj_mol: `[R]` standard deviation of a single minimisation; NaN where not measured.
-        topology_hash: `[R]` of the complete topology.
+        topology_hash: `[R]` of the complete topology, and of the MD's own file.
         protocol_hash: `[R]` of the energy protocol.
         frame_hash: `[R]` of the frame's coordinates.
         provenance: Protocol, versions and platform that made them.
+        others: Further energies of the same rows, by name, see `energy.committee`.
     """
 
     target: NDArray[np.str_]
@@ -129,6 +138,7 @@ class EnergyLabels:
     protocol_hash: NDArray[np.str_]
     frame_hash: NDArray[np.str_]
     provenance: Mapping[str, Any]
+    others: Mapping[str, EnergyLabels] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.target)
@@ -150,7 +160,9 @@ class EnergyLabels:
 
     def select(self, rows: NDArray[Any]) -> EnergyLabels:
         """Return the rows of a mask or of indices."""
-        return replace(self, **{name: getattr(self, name)[rows] for name in _COLUMNS})
+        others = {name: other.select(rows) for name, other in self.others.items()}
+        columns = {name: getattr(self, name)[rows] for name in _COLUMNS}
+        return replace(self, **columns, others=others)
 
     def for_target(self, name: str) -> EnergyLabels:
         """Return the rows of one target.
@@ -167,7 +179,7 @@ class EnergyLabels:
         return self.select(rows)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the rows as plain dictionaries."""
+        """Return the rows as plain dictionaries, without the other energies."""
         columns = [getattr(self, name).tolist() for name in _COLUMNS]
         return [dict(zip(_COLUMNS, values, strict=True)) for values in zip(*columns, strict=True)]
 
@@ -181,7 +193,7 @@ def labels_from_rows(
         name: np.array([_value(row, name) for row in ordered], dtype=_KIND[kind])
         for name, (kind, _) in _COLUMNS.items()
     }
-    return EnergyLabels(**arrays, provenance=dict(provenance))
+    return EnergyLabels(**arrays, provenance=dict(provenance), others={})
 
 
 def _value(row: Mapping[str, Any], name: str) -> Any:
@@ -200,20 +212,27 @@ def write_labels(path: Path | str, labels: EnergyLabels) -> None:
     Raises:
         UserError: It cannot be written; what stood at `path` is unchanged.
     """
-    types = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64()}
-    schema = pa.schema(
-        [
-            pa.field(name, types[kind], nullable=False, metadata={"unit": meaning})
-            for name, (kind, meaning) in _COLUMNS.items()
-        ],
-        metadata={_METADATA_KEY: json.dumps(dict(labels.provenance), sort_keys=True)},
-    )
-    columns = [
-        pa.array(getattr(labels, name).tolist(), types[kind])
-        for name, (kind, _) in _COLUMNS.items()
-    ]
+    origin = dict(labels.provenance)
+    if labels.others:
+        origin[_OTHERS] = {name: dict(other.provenance) for name, other in labels.others.items()}
+    fields, columns = zip(*_fields(labels), strict=True)
+    schema = pa.schema(fields, metadata={_METADATA_KEY: json.dumps(origin, sort_keys=True)})
     with disk_errors(path), atomic_path(path) as temporary:
-        pq.write_table(pa.Table.from_arrays(columns, schema=schema), temporary, compression="zstd")
+        table = pa.Table.from_arrays(list(columns), schema=schema)
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def _fields(labels: EnergyLabels, suffix: str = "") -> Iterator[tuple[pa.Field, pa.Array]]:
+    """Yield the columns of the energy, then those of the others."""
+    types = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64()}
+    for name, (kind, meaning) in _COLUMNS.items():
+        if not (suffix and name in SHARED):
+            column = pa.field(
+                name + suffix, types[kind], nullable=False, metadata={"unit": meaning}
+            )
+            yield column, pa.array(getattr(labels, name).tolist(), types[kind])
+    for name, other in labels.others.items():
+        yield from _fields(other, f":{name}")
 
 
 @contextmanager
@@ -249,32 +268,46 @@ def read_labels(path: Path | str) -> EnergyLabels:
             f"energy labels: {path} is cut or not a Parquet file ({str(error).splitlines()[0]})",
             "copy it again, or make it with `protenix-eba label`",
         ) from error
-    missing = [n for n in _COLUMNS if n not in table.column_names and n not in _JOINED_LATER]
-    if missing:
+    origin = json.loads((table.schema.metadata or {}).get(_METADATA_KEY, b"{}"))
+    others = {
+        name: _checked(_from_table(table, path, theirs, f":{name}"), path)
+        for name, theirs in origin.pop(_OTHERS, {}).items()
+    }
+    return replace(_checked(_from_table(table, path, origin), path), others=others)
+
+
+def _from_table(
+    table: pa.Table, path: Path, provenance: Mapping[str, Any], suffix: str = ""
+) -> EnergyLabels:
+    """Take the energy whose columns end with `suffix`."""
+    names = {name: name if name in SHARED else name + suffix for name in _COLUMNS}
+    there = {name for name, column in names.items() if column in table.column_names}
+    if missing := [
+        column for name, column in names.items() if name not in there | _JOINED_LATER.keys()
+    ]:
         raise UserError(
             f"energy labels: {path} lacks {', '.join(missing)}; it has "
             f"{', '.join(table.column_names)}",
             "make it with `protenix-eba label`",
         )
-    return _checked(_from_table(table, path), path)
-
-
-def _from_table(table: pa.Table, path: Path) -> EnergyLabels:
     arrays: dict[str, NDArray[Any]] = {}
     for name, (kind, _) in _COLUMNS.items():
-        if name not in table.column_names:
+        if name in there:
+            arrays[name] = _array(table, path, names[name], kind)
+        else:
             arrays[name] = np.full(len(table), _JOINED_LATER[name], dtype=_KIND[kind])
-            continue
-        found = str(table.schema.field(name).type)
-        if found != kind or table.column(name).null_count:
-            raise UserError(
-                f"energy labels: {path}, column {name}: expected {kind} without nulls, found "
-                f"{found} with {table.column(name).null_count} nulls",
-                "make it with `protenix-eba label`",
-            )
-        arrays[name] = np.array(table.column(name).to_pylist(), dtype=_KIND[kind])
-    metadata = table.schema.metadata or {}
-    return EnergyLabels(**arrays, provenance=json.loads(metadata.get(_METADATA_KEY, b"{}")))
+    return EnergyLabels(**arrays, provenance=provenance, others={})
+
+
+def _array(table: pa.Table, path: Path, column: str, kind: str) -> NDArray[Any]:
+    found, nulls = str(table.schema.field(column).type), table.column(column).null_count
+    if found != kind or nulls:
+        raise UserError(
+            f"energy labels: {path}, column {column}: expected {kind} without nulls, found "
+            f"{found} with {nulls} nulls",
+            "make it with `protenix-eba label`",
+        )
+    return np.array(table.column(column).to_pylist(), dtype=_KIND[kind])
 
 
 def _checked(labels: EnergyLabels, path: Path) -> EnergyLabels:

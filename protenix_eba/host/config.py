@@ -63,6 +63,11 @@ class EBAConfig(Ranged):
             the layout of ATLAS, which `protenix-eba import` writes.
         data_dir: Folder with the trajectories, one folder per protein.
         labels: Energy labels, the Parquet file that `protenix-eba label` writes.
+        energy_column: Which energy of `labels` counts, in a table of several that
+            `protenix-eba label combine` writes: a name, or names with weights for a weighted sum,
+            such as [charmm36=0.5, gfn2-xtb=0.5]; empty for the one that the table was given first.
+        double_counting: Whether a sum is taken although a Boltzmann factor counts more than once in
+            it: energies whose weights do not add up to 1, or energies of MD together with its bias.
         embeddings: Folder that `protenix-eba embed` writes.
         replicas: Which replicas of each target to train on; empty means all that are not held out.
         validation_targets: Names of targets that are held out, to validate on every
@@ -143,6 +148,8 @@ class EBAConfig(Ranged):
     dataset: str = "atlas"
     data_dir: str = ""
     labels: str = ""
+    energy_column: tuple[str, ...] = ()
+    double_counting: bool = False
     embeddings: str = ""
     replicas: tuple[int, ...] = ()
     validation_targets: tuple[str, ...] = ()
@@ -182,17 +189,10 @@ class EBAConfig(Ranged):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for key, lowest in (
-            ("n_conformers", 1),
-            ("n_noise", 1),
-            ("checkpoint_keep", 1),
-            ("validation_items", 1),
-            ("validation_samples", 0),
-            ("crop_size", 0),
-            ("lora_rank", 0),
-            ("volume_steps", 0),
-        ):
-            self._require(key, getattr(self, key) >= lowest, f"at least {lowest}")
+        for key in ("n_conformers", "n_noise", "checkpoint_keep", "validation_items"):
+            self._require(key, getattr(self, key) >= 1, "at least 1")
+        for key in ("validation_samples", "crop_size", "lora_rank", "volume_steps"):
+            self._require(key, getattr(self, key) >= 0, "at least 0")
         for key in ("temperature_K", "lora_alpha"):
             self._require(key, getattr(self, key) > 0, "a number above 0")
         temperature = self.diffusion_temperature

@@ -18,7 +18,6 @@ from protenix_eba.core.progress import tell, track
 from protenix_eba.core.ranks import gather_rows
 from protenix_eba.energy.label import label_targets
 from protenix_eba.energy.protocol import EnergyProtocol
-from protenix_eba.energy.table import EnergyLabels, read_labels
 from protenix_eba.eval.protocol.alignment import superpose
 from protenix_eba.eval.protocol.metrics import pearson, rmsf
 from protenix_eba.host.config import EBAConfig
@@ -29,6 +28,7 @@ from protenix_eba.sampling.samplers import sample_batches
 from protenix_eba.sampling.settings import SamplerSettings
 from protenix_eba.training.data.interfaces import EnsembleLoader, LabelledConformers, Loader
 from protenix_eba.training.data.item import Item
+from protenix_eba.training.data.labels import training_labels
 from protenix_eba.training.data.prefetch import prefetch
 from protenix_eba.training.step import ItemStep
 
@@ -150,9 +150,16 @@ class Validation:
         }
 
     def _add_energies(self, rows: list[Row], folder: Path) -> None:
-        """Minimise the samples as the training's labels were, and compare the medians."""
-        protocol = _protocol(read_labels(Path(self._config.labels)))
-        reference = self._config.data_dir
+        """Minimise the samples as the training's labels were, and compare the medians.
+
+        They are NaN for labels that no conformation can be given: imported ones, and sums.
+        """
+        values = training_labels(self._config).provenance.get("protocol")
+        if values is None:
+            unknown = {"sample_energy_above_md_kj_mol": np.nan, "sample_failed": np.nan}
+            rows[:] = [row | unknown for row in rows]
+            return
+        protocol, reference = EnergyProtocol.from_dict(values), self._config.data_dir
         report = label_targets(folder, folder / "labels.parquet", protocol, reference_dir=reference)
         sources = {source.protein.protein.name: source for source in self._sampled.sources}
         for row in rows:
@@ -204,11 +211,6 @@ def fluctuations(xyz: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the RMSF about the mean after superposition on it, `[N]`."""
     fitted = superpose(xyz, xyz[0])
     return rmsf(superpose(fitted, fitted.mean(axis=0)))
-
-
-def _protocol(labels: EnergyLabels) -> EnergyProtocol:
-    values = dict(labels.provenance["protocol"])
-    return EnergyProtocol(**values | {"force_field": tuple(values["force_field"])})
 
 
 def _means(rows: Iterable[Row]) -> dict[str, float]:

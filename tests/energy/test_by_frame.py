@@ -10,6 +10,7 @@ import pytest
 
 from protenix_eba.cli.main import run
 from protenix_eba.core.errors import UserError
+from protenix_eba.core.units import thermal_energy_kj_mol
 from protenix_eba.energy.plumed import read_colvar, rows_of_frames
 from protenix_eba.energy.table import EnergyLabels, frame_hash, read_labels
 from protenix_eba.structures.trajectories import FrameTimes, find_targets, frame_times, read_frames
@@ -258,3 +259,57 @@ def test_times_of_a_long_run_are_matched_as_exactly_as_xtc_holds_them(tmp_path: 
     assert rows.tolist() == list(range(0, 1001, 7))
     with pytest.raises(UserError, match="two frames have one time"):
         rows_of_frames(read, FrameTimes(np.array([1e6, 1e6]), True), "x", "auto")
+
+
+def test_weights_of_an_estimator_lead_to_the_populations_of_its_state(tmp_path: Path) -> None:
+    """Two states, B one fourth of A; a second MD with 6 times the weight of B.
+
+    Without the bias one of five frames is in B, 1 / (1 + 4); with it three of five, 6 / (6 + 4).
+    WHAM on these ten frames, iterated here, finds a fifth, where the frames as they are say 0.4.
+    """
+    in_b = np.array([False] * 4 + [True] + [False] * 2 + [True] * 3)
+    factors = np.array([np.ones(10), np.where(in_b, 6.0, 1.0)])  # exp(-V_k / kT)
+    partition = np.ones(2)
+    for _ in range(500):
+        weights = 1 / (5 * factors / partition[:, None]).sum(axis=0)
+        partition = (factors * weights).sum(axis=1)
+    lines = [
+        f"pep,{1 + n // 5},{n % 5},{7.5 * w!r}"
+        for n, w in enumerate(weights.astype(float).tolist())
+    ]
+    path = write_csv(tmp_path / "w.csv", "target,replica,frame,weight\n" + "\n".join(lines) + "\n")
+    labels = imported(md(tmp_path, replicas=2), path, "--weights", "--temperature-K", "350")
+    boltzmann = np.exp(-labels.energy_kj_mol / thermal_energy_kj_mol(350.0))
+    assert in_b.mean() == 0.4
+    assert boltzmann[in_b].sum() / boltzmann.sum() == pytest.approx(0.2)
+    assert labels.provenance["temperature_K"] == 350.0
+
+
+def test_labels_of_weights_differ_from_others_and_by_temperature(tmp_path: Path) -> None:
+    data = md(tmp_path)
+    rows = "pep,1,0,1\npep,1,1,2\n"
+    weights = write_csv(tmp_path / "w.csv", "target,replica,frame,weight\n" + rows)
+    bias = write_csv(tmp_path / "b.csv", HEADER + rows)
+    ways = [
+        (weights, "--weights"),
+        (weights, "--weights", "--temperature-K", "310"),
+        (bias, "--bias"),
+    ]
+    hashes = [imported(data, *way).protocol_hash[0] for way in ways]
+    assert len(set(hashes)) == 3
+
+
+def test_a_frame_without_weight_has_no_energy_and_says_so(tmp_path: Path) -> None:
+    text = "target,replica,frame,weight\npep,1,0,0\npep,1,1,-1\npep,1,2,nan\npep,1,3,0.2\n"
+    labels = imported(md(tmp_path), write_csv(tmp_path / "w.csv", text), "--weights", status=3)
+    assert labels.status.tolist() == ["failed"] * 3 + ["ok"]
+    assert labels.reason.tolist()[:2] == ["the weight is 0.0", "the weight is -1.0"]
+
+
+def test_weights_are_named_and_of_csv_files_alone(tmp_path: Path, capsys) -> None:
+    data = md(tmp_path)
+    path = write_csv(tmp_path / "w.csv", "target,replica,frame,weight\npep,1,0,1\n")
+    assert "for weights add --weights" in refused(capsys, data, path)
+    assert "give one of them" in refused(capsys, data, path, "--bias", "--weights")
+    found = colvar(tmp_path / "COLVAR", TIMES, BIAS)
+    assert "read from CSV files" in refused(capsys, data, found, "--weights")

@@ -31,7 +31,7 @@ from protenix_eba.energy.md_files import MdFile, MdFiles
 from protenix_eba.energy.md_structure import md_structure
 from protenix_eba.energy.protocol import PROTOCOLS, EnergyProtocol, customised
 from protenix_eba.energy.structure import complete_structure
-from protenix_eba.energy.table import EnergyLabels
+from protenix_eba.energy.table import EnergyLabels, read_labels
 from protenix_eba.structures.frame_choice import FrameChoice
 
 FILES = Path(__file__).parents[1] / "data" / "md_files"
@@ -52,7 +52,7 @@ def labelled(
     path: Path, out: Path, inputs: Any = GRGDS, base: EnergyProtocol = AS_IS, **changes: Any
 ) -> EnergyLabels:
     systems = MdFiles.find(path)
-    protocol = customised(base, system=systems.digests(), **changes)
+    protocol = customised(base, system=True, **changes)
     return label_targets(inputs, out, protocol, systems=systems, choice=FEW).labels
 
 
@@ -309,7 +309,7 @@ def test_tables_of_two_files_never_mix_and_what_is_included_counts(tmp_path: Pat
     labelled(top, out)
     types = top.parent / "field.ff" / "types.itp"
     types.write_text(types.read_text().replace("0.4577296", "0.4577297"))
-    with pytest.raises(UserError, match="another protocol"):
+    with pytest.raises(UserError, match="the file of --system differ"):
         labelled(top, out)
     shutil.copytree(FILES, tmp_path / "psf")
     psf = tmp_path / "psf" / "dipeptide.psf"
@@ -330,6 +330,14 @@ def test_a_folder_holds_a_file_for_each_target(tmp_path: Path) -> None:
     result = CliRunner().invoke(label, [*words, "--system", str(folder)])
     assert result.exit_code == 3
     assert f"{folder} holds no force field for penta_alanine" in result.output.replace("\n", "")
+    # Another file joins: a PSF without its parameters, which stops nobody else.
+    shutil.copy(FILES / "dipeptide.psf", folder / "penta_alanine.psf")
+    before = read_labels(out).for_target("grgds")
+    result = CliRunner().invoke(label, [*words, "--system", str(folder)])
+    assert result.exit_code == 3
+    labels = read_labels(out)
+    assert labels.for_target("grgds").energy_kj_mol.tolist() == before.energy_kj_mol.tolist()
+    assert "no CHARMM parameters beside" in labels.for_target("penta_alanine").reason[0]
     one = CliRunner().invoke(label, [*words, "--system", str(folder / "grgds.prmtop")])
     assert "of one target, and there are 2" in str(one.exception)
 

@@ -265,7 +265,7 @@ def test_unusable_labels_of_other_replicas_are_not_counted(demo_data, tmp_path):
     path = tmp_path / "labels.parquet"
     write_labels(path, labels_from_rows(rows, labels.provenance))
     for replicas, expected in (({1, 2, 3}, 7), ({1, 3}, 5), (set(), 0)):
-        found = unlabelled(path, {"grgds": replicas})
+        found = unlabelled(EBAConfig(labels=str(path)), {"grgds": replicas})
         assert sum(one.n_frames for one in found) == expected
 
 

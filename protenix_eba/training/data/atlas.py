@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from protenix_eba.energy.table import EnergyLabels, read_labels
+from protenix_eba.energy.table import EnergyLabels
 from protenix_eba.host.config import EBAConfig
 from protenix_eba.host.environment import DATASETS
 from protenix_eba.host.features import ProteinFeatures
 from protenix_eba.structures.sequences import Protein, protein_of_target
 from protenix_eba.structures.trajectories import find_targets
 from protenix_eba.training.data.conformers import Conformers, labels_by_target, load_conformers
+from protenix_eba.training.data.labels import training_labels
 
 __all__ = ["AtlasDataset"]
 
@@ -49,7 +50,7 @@ class AtlasDataset:
 
     @cached_property
     def _labels(self) -> EnergyLabels:
-        return read_labels(self._config.path("labels"))
+        return training_labels(self._config)
 
     @cached_property
     def _by_target(self) -> dict[str, EnergyLabels]:

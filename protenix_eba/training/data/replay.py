@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from protenix_eba.core.units import thermal_energy_kj_mol
-from protenix_eba.energy.table import EnergyLabels, read_labels
+from protenix_eba.energy.table import EnergyLabels
 from protenix_eba.host.config import EBAConfig
 from protenix_eba.host.environment import DATASETS
 from protenix_eba.host.features import ProteinFeatures
@@ -23,6 +23,7 @@ from protenix_eba.structures.sequences import Protein, read_proteins
 from protenix_eba.training.data.buffer import Buffer, Drawn
 from protenix_eba.training.data.conformers import Conformers, match_atoms
 from protenix_eba.training.data.interfaces import Dataset, LabelledConformers
+from protenix_eba.training.data.labels import training_labels
 from protenix_eba.training.data.replay_config import replay_config, replay_folder
 
 __all__ = ["Pooled", "ReplayDataset", "md_rows", "ranked"]
@@ -215,7 +216,7 @@ class ReplayDataset:
 
     @cached_property
     def _md_labels(self) -> EnergyLabels:
-        return read_labels(self._config.path("labels"))
+        return training_labels(self._config)
 
 
 def md_rows(

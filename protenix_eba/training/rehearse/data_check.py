@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -15,11 +14,11 @@ from torch import Tensor
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.progress import track
 from protenix_eba.core.ranks import gather_rows
-from protenix_eba.energy.table import read_labels
 from protenix_eba.host.config import EBAConfig
 from protenix_eba.host.environment import DATASETS
 from protenix_eba.training.data.conformers import within_deviations
 from protenix_eba.training.data.interfaces import Dataset, EnsembleLoader, LabelledConformers
+from protenix_eba.training.data.labels import training_labels
 from protenix_eba.training.data.split import replicas_of
 
 __all__ = ["LeftOut", "check_data", "unlabelled", "unreadable", "used_replicas"]
@@ -87,14 +86,14 @@ def used_replicas(config: EBAConfig, targets: Container[str]) -> dict[str, set[i
     }
 
 
-def unlabelled(labels: Path, replicas: Mapping[str, Container[int]]) -> list[LeftOut]:
+def unlabelled(config: EBAConfig, replicas: Mapping[str, Container[int]]) -> list[LeftOut]:
     """Return the frames whose label is not usable, by target and status.
 
     Args:
-        labels: The label table.
+        config: The section `eba`.
         replicas: Replicas that a run uses, by target; frames of others are not counted.
     """
-    table = read_labels(labels)
+    table = training_labels(config)
     rows = zip(table.target.tolist(), table.replica.tolist(), table.status.tolist(), strict=True)
     counts = Counter(
         (target, status)

@@ -241,7 +241,7 @@ def _check(trainer: EBATrainer) -> tuple[SequenceCoupledLoader, tuple[LeftOut, .
     found: list[LeftOut] = []
     if trainer.eba.labels:
         targets = {name for one in known for name in one.targets}
-        found += unlabelled(trainer.eba.path("labels"), used_replicas(trainer.eba, targets))
+        found += unlabelled(trainer.eba, used_replicas(trainer.eba, targets))
     for one in known[1:]:
         found += check_data(one, trainer.eba, trainer.configs)
     return known[0], tuple(found)

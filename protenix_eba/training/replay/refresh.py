@@ -21,7 +21,6 @@ from protenix_eba.core.run_folder import read_json
 from protenix_eba.core.seeds import stream_seed
 from protenix_eba.energy.label import Workers, label_targets
 from protenix_eba.energy.protocol import EnergyProtocol, customised, protocol_by_name
-from protenix_eba.energy.table import read_labels
 from protenix_eba.host.config import EBAConfig
 from protenix_eba.host.denoiser import ConformerDenoiser
 from protenix_eba.host.embeddings import EmbeddingFolder, TrunkEmbeddings
@@ -31,6 +30,7 @@ from protenix_eba.sampling.samplers import DIFFUSION_SAMPLERS
 from protenix_eba.sampling.settings import PRESETS, SamplerSettings
 from protenix_eba.structures.sequences import Protein
 from protenix_eba.training.data.buffer import LABELS, RECORD, SAMPLED, require_made
+from protenix_eba.training.data.labels import training_labels
 from protenix_eba.training.data.replay import ReplayDataset
 from protenix_eba.training.model import trained_digest
 from protenix_eba.training.replay.background import Background
@@ -55,12 +55,13 @@ def energy_protocol(config: EBAConfig, dataset: ReplayDataset) -> EnergyProtocol
     """
     settings = dataset.settings
     if settings.md_share:
-        path = config.path("labels")
-        values = read_labels(path).provenance.get("protocol")
+        values = training_labels(config).provenance.get("protocol")
         if values is None:
             raise UserError(
-                f"{path} holds energies that were imported: samples cannot be given the like",
-                "label the MD with `protenix-eba label`, or set replay.md_share to 0",
+                f"{config.labels} holds energies that were imported, or eba.energy_column mixes "
+                "several: samples cannot be given the like",
+                "choose one energy that was made with `protenix-eba label`, or set replay.md_share "
+                "to 0",
             )
         return EnergyProtocol.from_dict(values)
     protocol = customised(
