@@ -12,7 +12,7 @@ from typing import Any
 import openmm
 from openmm import app
 
-from make_glycine_md import SETS
+from make_peptide_md import SETS
 from protenix_eba.energy.functions import ENERGIES
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.plugin_api import Plugin

@@ -58,16 +58,21 @@ def hand_figure(hand: dict[str, Any]) -> bytes:
     ).svg
 
 
-def peptides_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return a table of a start as judge_start.py found it: means of groups of peptides."""
+def peptides_table(rows: Sequence[dict[str, Any]], kind: str) -> str:
+    """Return a table of a start as judge_start.py found it: means of groups of peptides.
+
+    Args:
+        rows: A line for each peptide and sampler.
+        kind: What the peptides that are not glycine chains are called.
+    """
     headings = (
         *("peptides", "sampler", "valid, %", "with a D residue, %", "bond rms, Å"),
         *("JSD torsions, bits", "of as many draws", "W1 of the ends, Å", "of MD replicas"),
     )
     lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     for title, seen, glycine in (
-        ("tetrapeptides, trained on", True, False),
-        ("tetrapeptides, held out", False, False),
+        (f"{kind}, trained on", True, False),
+        (f"{kind}, held out", False, False),
         ("glycine chains, trained on", True, True),
         ("glycine chain, held out", False, True),
     ):

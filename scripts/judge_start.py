@@ -4,7 +4,7 @@ Each peptide of a folder that make_peptide_start.py has filled is sampled, also 
 never saw, and compared with its own MD. A stopped run goes on from what is sampled.
 
 Example:
-    python scripts/judge_start.py runs/tetra -n 100 --document
+    python scripts/judge_start.py runs/tetra -n 100 --document tetrapeptides
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ def main() -> int:
     parser.add_argument(
         "-n", type=int, default=200, help="samples of each peptide [default: %(default)s]"
     )
-    parser.add_argument("--document", action="store_true", help="fill in docs/proof.md")
+    parser.add_argument(
+        "--document", choices=proof_report.JUDGED, help="fill in this table of docs/proof.md"
+    )
     options = parser.parse_args()
     try:
         rows = judge(options.start, options.n)
@@ -104,7 +106,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if options.document:
-        proof_report.write_peptides(rows)
+        proof_report.write_judged(options.document, rows)
     return 0
 
 

@@ -1,17 +1,19 @@
-"""Make the MD of the proof: glycine chains with and without a known bias, at 300 K and hotter.
+"""Make the MD of the proof and the demo: peptides with and without a known bias, also hotter.
 
 Amber ff14SB + OBC2, charged ends, Langevin dynamics with steps of 4 fs. One nanosecond of four
-residues takes about a minute of one CPU core. Finished replicas are kept.
+residues takes about 20 seconds of one CPU core. Finished replicas are kept.
 
-Sets, each a folder of targets gly3, gly4 ... in the layout of ATLAS:
+Sets, each a folder of targets (gly3, gly4 or their sequence) in the layout of ATLAS:
     biased    300 K, with a well 3 kT deep that draws the ends together: what training sees
     unbiased  300 K: the truth, never shown to training
     strong    300 K, with a well 7 kT deep
+    folded    300 K, with a well 5 kT deep and half an angstrom wider, for chains of three residues
     hot       450 K, without a bias
 
 Example:
-    python scripts/make_glycine_md.py --out runs/glycine --jobs 2
-    python scripts/make_glycine_md.py --out runs/glycine --sets unbiased --lengths 4 --replicas 5
+    python scripts/make_peptide_md.py --out runs/glycine --jobs 2
+    python scripts/make_peptide_md.py --out runs/glycine --sets unbiased --lengths 4 --replicas 5
+    python scripts/make_peptide_md.py --out runs/tripeptides --sequences AAA SAG --interval-ps 2
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ SETS = {
     "biased": replace(PLAIN, bias=EndBias(depth_kj_mol=3 * KT), seed=100),
     "unbiased": replace(PLAIN, seed=200),
     "strong": replace(PLAIN, bias=EndBias(depth_kj_mol=7 * KT), seed=300),
+    "folded": replace(PLAIN, bias=EndBias(depth_kj_mol=5 * KT, centre_angstrom=7.5), seed=500),
     "hot": replace(PLAIN, temperature_K=450.0, seed=400),
 }
 
@@ -63,14 +66,17 @@ def main() -> int:
         nargs="+",
         type=int,
         default=[3, 4, 5, 6],
-        help="lengths of the chains, in residues [default: %(default)s]",
+        help="lengths of glycine chains, in residues [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--sequences", nargs="+", help="peptides instead of glycine chains, in one-letter codes"
     )
     add_md_options(parser, jobs=1)
     options = parser.parse_args()
     faults: list[str] = []
     for name in options.sets:
-        settings = replace(SETS[name], frames=options.frames)
-        chains = glycines(options.lengths)
+        settings = replace(SETS[name], frames=options.frames, interval_ps=options.interval_ps)
+        chains = named(options.sequences or ["G" * n for n in options.lengths])
         faults += run(options.out / name, chains, options.replicas, settings, options.jobs)
     for fault in faults:
         console.print(f"geometry: {fault}")
@@ -89,16 +95,22 @@ def add_md_options(parser: argparse.ArgumentParser, jobs: int) -> None:
         "--frames",
         type=int,
         default=PLAIN.frames,
-        help="number of frames of each trajectory, 1 ps apart [default: %(default)s]",
+        help="number of frames of each trajectory [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--interval-ps",
+        type=float,
+        default=PLAIN.interval_ps,
+        help="time between frames, ps [default: %(default)s]",
     )
     parser.add_argument(
         "--jobs", type=int, default=jobs, help="number of processes [default: %(default)s]"
     )
 
 
-def glycines(lengths: list[int]) -> dict[str, str]:
-    """Return the sequences of glycine chains by their names, gly4 for four residues."""
-    return {f"gly{length}": "G" * length for length in lengths}
+def named(sequences: list[str]) -> dict[str, str]:
+    """Return sequences by name: gly4 for GGGG, others are their own names."""
+    return {f"gly{len(one)}" if set(one) == {"G"} else one: one for one in sequences}
 
 
 def run(
@@ -115,7 +127,7 @@ def run(
         for found in track(results, f"{out.name}, from replica {numbers[0]}", len(tasks)):
             faults += found
     for name, sequence in peptides.items():
-        write_provenance(out / name, sequence, settings, made_by="scripts/make_glycine_md.py")
+        write_provenance(out / name, sequence, settings, made_by="scripts/make_peptide_md.py")
     return faults
 
 

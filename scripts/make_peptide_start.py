@@ -1,11 +1,12 @@
 """Make a small start from nothing: MD, labels, embeddings, training, weights.
 
-Without --sequences it is the one that the package ships: glycine chains, two hours of one CPU core.
-A run that is stopped goes on where it was. With --ship the result takes the shipped one's place.
+Without --sequences it is the one of glycine chains that the package ships: two hours of one CPU
+core. A run that is stopped goes on where it was. With --ship the result takes the place of one that
+is shipped.
 
 Examples:
     python scripts/make_peptide_start.py --out runs/peptides
-    python scripts/make_peptide_start.py --out runs/peptides --max-steps 100000 --ship
+    python scripts/make_peptide_start.py --out runs/peptides --max-steps 100000 --ship glycine
     python scripts/make_peptide_start.py --out runs/tetra --sequences ADNY CHAI GGG --held-out DIVE
 """
 
@@ -21,8 +22,8 @@ from typing import Final
 import torch
 from safetensors.torch import save_file
 
-from make_glycine_md import PLAIN, SETS, add_md_options
-from make_glycine_md import run as simulate
+from make_peptide_md import PLAIN, SETS, add_md_options, named
+from make_peptide_md import run as simulate
 from protenix_eba.cli.session import load_configuration
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path
@@ -57,7 +58,10 @@ class Wanted:
         peptides: Sequences by name.
         held_out: Names of those that are simulated, but never trained on.
         replicas: MD replicas of each.
-        frames: Frames of each replica, 1 ps apart.
+        frames: Frames of each replica.
+        interval_ps: Time between them.
+        bias: Set of make_peptide_md.py.
+        start: Name of a shipped start to go on from; None for random weights.
         max_steps: Steps of training; None for the recipe's.
     """
 
@@ -65,6 +69,9 @@ class Wanted:
     held_out: tuple[str, ...] = ()
     replicas: int = 3
     frames: int = PLAIN.frames
+    interval_ps: float = PLAIN.interval_ps
+    bias: str = "biased"
+    start: str | None = None
     max_steps: int | None = None
 
     @property
@@ -92,7 +99,7 @@ def make(out: Path, wanted: Wanted, jobs: int) -> Path:
         UserError: A trajectory has residues of the other hand or cis bonds, or a command failed.
     """
     data, start, table = out / "md", out / "init.pt", out / "bias.csv"
-    settings = replace(SETS["biased"], frames=wanted.frames)
+    settings = replace(SETS[wanted.bias], frames=wanted.frames, interval_ps=wanted.interval_ps)
     faults = simulate(data, wanted.peptides, wanted.replicas, settings, jobs)
     if faults:
         raise UserError(f"the MD has faults: {faults[0]}", "choose another seed")
@@ -101,7 +108,8 @@ def make(out: Path, wanted: Wanted, jobs: int) -> Path:
     labels, embeddings = out / "labels.parquet", out / "embeddings"
     command("protenix-eba", "label", "import-csv", table, "--bias", "--input", data,
             "--out", labels)  # fmt: skip
-    command("protenix-eba", "init", "--config", CONFIG, "--quick-start", "--out", start)
+    origin = ("--start", wanted.start) if wanted.start else ("--quick-start",)
+    command("protenix-eba", "init", "--config", CONFIG, *origin, "--out", start)
     command("protenix-eba", "embed", "--config", CONFIG, "--checkpoint", start, "--input", data,
             "--out", embeddings)  # fmt: skip
     command("protenix-train", "--plugin", "protenix_eba", "--config", CONFIG, "--base_dir", out,
@@ -122,11 +130,6 @@ def shown(out: Path, wanted: Wanted) -> Path:
         elif not link.exists():
             link.symlink_to((out / "md" / name).resolve())
     return folder
-
-
-def named(sequences: list[str]) -> dict[str, str]:
-    """Return sequences by name: gly4 for GGGG, others are their own names."""
-    return {f"gly{len(one)}" if set(one) == {"G"} else one: one for one in sequences}
 
 
 def training_keys(wanted: Wanted) -> list[str]:
@@ -173,18 +176,29 @@ def main() -> int:
     )
     add_md_options(parser, jobs=2)
     parser.add_argument(
-        "--max-steps", type=int, help="number of training steps [default: that of the recipe]"
+        "--bias",
+        choices=[name for name, settings in SETS.items() if settings.bias],
+        default="biased",
+        help="set of make_peptide_md.py [default: %(default)s]",
     )
     parser.add_argument(
-        "--ship", action="store_true", help="replace the start that the package ships by the result"
+        "--start", help="go on from a shipped start of this name [default: random weights]"
     )
+    parser.add_argument(
+        "--max-steps", type=int, help="number of training steps [default: that of the recipe]"
+    )
+    parser.add_argument("--ship", help="replace the shipped start of this name by the result")
     options = parser.parse_args()
     wanted = Wanted(
-        peptides=named(options.sequences or ["G" * n for n in options.lengths])
-        | named(options.held_out),
+        peptides=named(
+            [*(options.sequences or ("G" * n for n in options.lengths)), *options.held_out]
+        ),
         held_out=tuple(named(options.held_out)),
         replicas=options.replicas,
         frames=options.frames,
+        interval_ps=options.interval_ps,
+        bias=options.bias,
+        start=options.start,
         max_steps=options.max_steps,
     )
     try:
@@ -192,7 +206,7 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    folder = PACKAGE / "glycine" if options.ship else options.out
+    folder = PACKAGE / options.ship if options.ship else options.out
     ship(model, folder / "start.safetensors")
     return 0
 

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 import proof_report
-from make_glycine_md import PLAIN
+from make_peptide_md import PLAIN
 from proof_errors import centred, frames
 from protenix_eba.cli.session import load_configuration
 from protenix_eba.core.errors import UserError

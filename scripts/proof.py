@@ -30,8 +30,8 @@ from joblib import Parallel, delayed
 
 import glycine_bias
 import proof_report
-from make_glycine_md import SETS, glycines
-from make_glycine_md import run as simulate
+from make_peptide_md import SETS, named
+from make_peptide_md import run as simulate
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import atomic_path
 from protenix_eba.core.progress import console
@@ -267,7 +267,7 @@ def prepare(proof: Proof, systems: Sequence[str], jobs: int, kinds: set[str]) ->
     wanted = [*systems, "unbiased"]
     for name in wanted:
         lengths = list(LENGTHS if name in ("biased", "unbiased") else SYSTEMS[name].lengths)
-        simulate(proof.md(name), glycines(lengths), REPLICAS, SETS[name], jobs)
+        simulate(proof.md(name), named(["G" * n for n in lengths]), REPLICAS, SETS[name], jobs)
     for system in systems:
         link_data(proof, system)
         label(proof, system, jobs)

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from hand_report import hand_figure, hand_table, peptides_table
-from make_glycine_md import SETS
+from make_peptide_md import SETS
 from protenix_eba.core.files import atomic_path
 from protenix_eba.core.progress import console
 from protenix_eba.core.units import thermal_energy_kj_mol
@@ -42,7 +42,8 @@ FIGURES: Final = {
 }
 FOLLOWS: Final = DOCS / "proof" / "follows.svg"
 HAND: Final = DOCS / "proof" / "hand.json"
-PEPTIDES: Final = DOCS / "proof" / "peptides.json"
+# What judge_start.py found of starts with a hand, and the generated part that shows it.
+JUDGED: Final = {name: DOCS / "proof" / f"{name}.json" for name in ("tripeptides", "tetrapeptides")}
 HAND_FIGURE: Final = HAND.with_suffix(".svg")
 HEADINGS: Final = (
     *("arm", "closed, %", "by seed", "shift of log-odds", "W1, Å", "JSD distance, bits"),
@@ -262,14 +263,13 @@ def figure(results: Results, target: str) -> bytes:
     """Draw the free energy along the distance: MD with and without bias, before and after."""
     find = {"system": "biased", "target": target, "sampler": "exact"}
     before, after = (distances(results.find(arm=arm, **find)) for arm in ("sft", "eba"))
-    return profile_figure(
-        {
-            "MD with the bias": blocks_of(results.md("biased", target)),
-            "before alignment": singly(before),
-            "after EBA": singly(after),
-            "MD without it": blocks_of(results.md("unbiased", target)),
-        }
-    ).svg
+    ensembles = {
+        "MD with the bias": blocks_of(results.md("biased", target)),
+        "before alignment": singly(before),
+        "after EBA": singly(after),
+        "MD without it": blocks_of(results.md("unbiased", target)),
+    }
+    return profile_figure({"": ensembles}).svg
 
 
 def implied_shift(frames: np.ndarray) -> float:
@@ -339,12 +339,12 @@ def write_hand(hand: dict[str, Any]) -> None:
     console.print(f"wrote {PAGE}", markup=False)
 
 
-def write_peptides(rows: Rows) -> None:
-    """Store what judge_start.py found and fill in its part of the page."""
-    with atomic_path(PEPTIDES) as temporary:
+def write_judged(name: str, rows: Rows) -> None:
+    """Store what judge_start.py found of one of `JUDGED`, and fill in its part of the page."""
+    with atomic_path(JUDGED[name]) as temporary:
         temporary.write_text(json.dumps(rows, separators=(",", ":")), encoding="utf-8")
     page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(page_with({"peptides": peptides_table(rows)}, page), encoding="utf-8")
+    PAGE.write_text(page_with({name: peptides_table(rows, name)}, page), encoding="utf-8")
     console.print(f"wrote {PAGE}", markup=False)
 
 
@@ -360,7 +360,8 @@ def blocks(results: Results, titles: dict[str, str]) -> dict[str, str]:
     made["held-out"] = table(results, "biased", "gly5", "exact", titles)
     made["default-sampler"] = table(results, "biased", "gly4", "default", titles)
     made["hand"] = hand_table(json.loads(HAND.read_text(encoding="utf-8")))
-    made["peptides"] = peptides_table(json.loads(PEPTIDES.read_text(encoding="utf-8")))
+    for name, path in JUDGED.items():
+        made[name] = peptides_table(json.loads(path.read_text(encoding="utf-8")), name)
     return made
 
 

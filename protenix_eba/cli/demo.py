@@ -31,7 +31,7 @@ import click
 def demo(out: Path, jobs: int) -> None:
     """Run the whole pipeline on shipped MD whose answer is known, in minutes on two cores.
 
-    MD of glycine chains under a bias, labels, embeddings, supervised fine-tuning, energy-based
+    MD of five tripeptides under a bias, labels, embeddings, supervised fine-tuning, energy-based
     alignment, ensembles, their evaluation against MD without the bias, which training never sees,
     and stock `protenix pred` on the result. Every stage prints its command.
     """

@@ -1,4 +1,4 @@
-"""The stages of `protenix-eba demo`: the whole pipeline on glycine chains whose answer is known.
+"""The stages of `protenix-eba demo`: the whole pipeline on peptides whose answer is known.
 
 MD under U + V in, a model of it, alignment with E = -V, and the samples against MD under U, which
 training never saw.
@@ -14,7 +14,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,9 +28,12 @@ from protenix_eba.core.progress import console, tell
 __all__ = ["run_demo"]
 
 MODEL_NAME: Final = "protenix_tiny_default_v0.5.0"
+START: Final = "tripeptides"
 SAMPLES: Final = 200
-# Residues of the chain that training does not see.
-HELD_OUT: Final = 5
+# The sequence that training does not see.
+HELD_OUT: Final = "SAL"
+# Between the two states of these chains: folded back to 5 to 7 angstrom, and stretched.
+CLOSED_ANGSTROM: Final = 7.0
 # Energies in the MD's own force field.
 MINIMISED: Final = (*("--force-field", "amber14", "--solvent", "obc2", "--protocol", "two-stage"),)
 MODELS: Final = {"SFT": "sft", "EBA": "eba"}
@@ -125,7 +130,7 @@ def recipe(name: str) -> Path:
 
 def copy_data(demo: Demo) -> None:
     """Stage 1: copy the shipped MD in ATLAS's layout, what training sees apart from the truth."""
-    shipped = importlib.resources.files("protenix_eba") / "glycine" / "md"
+    shipped = importlib.resources.files("protenix_eba") / START / "md"
     for folder in (demo.data, demo.truth):
         if not folder.is_dir():
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -136,9 +141,9 @@ def copy_data(demo: Demo) -> None:
     for folder, what in ((demo.data, "MD under U + V"), (demo.truth, "MD under U")):
         for target in find_targets(folder):
             frames = [frame_count(target, replica) for replica in target.trajectory_paths]
-            tell(f"{what}: {target.name}, {len(frames)} replicas of {min(frames)} ps")
+            tell(f"{what}: {target.name}, {len(frames)} replicas of {min(frames)} frames")
     with atomic_path(demo.out / "sequences.fasta") as path:
-        lines = [f">gly{n}\n{'G' * n}\n" for n in (4, HELD_OUT)]
+        lines = [f">{target.name}\n{target.name}\n" for target in find_targets(demo.truth)]
         path.write_text("".join(lines), encoding="utf-8")
 
 
@@ -160,7 +165,7 @@ def embed(demo: Demo) -> None:
     """Stage 3: make the shipped start (no upstream weights here) and store its embeddings."""
     config = recipe("demo_sft.yaml")
     start = demo.out / "start.pt"
-    demo.command("protenix-eba", "init", "--config", config, "--start", "glycine", "--out", start)
+    demo.command("protenix-eba", "init", "--config", config, "--start", START, "--out", start)
     demo.command(
         "protenix-eba", "embed", "--config", config, "--checkpoint", start,
         "--input", demo.data, "--out", demo.out / "embeddings",
@@ -177,7 +182,7 @@ def train(demo: Demo) -> None:
             "--base_dir", demo.out, "--load_checkpoint_path", start,
             "--eba.data_dir", demo.data, "--eba.labels", demo.labels,
             "--eba.embeddings", demo.out / "embeddings",
-            f"--eba.validation_targets=gly{HELD_OUT}",
+            f"--eba.validation_targets={HELD_OUT}",
         )  # fmt: skip
 
 
@@ -279,8 +284,7 @@ def summarise(demo: Demo, seconds: float) -> None:
     from protenix_eba.eval.report.findings import findings
     from protenix_eba.eval.results import load_evaluation
 
-    for name in ("gly4", f"gly{HELD_OUT}"):
-        _show_populations(demo, name)
+    _show_populations(demo)
     folders = [demo.out / "evaluation" / name for name in MODELS.values()]
     comparison = compare_evaluations([load_evaluation(folder) for folder in folders])
     training = {title: demo.out / name for title, name in MODELS.items()}
@@ -289,11 +293,32 @@ def summarise(demo: Demo, seconds: float) -> None:
     tell(f"report: {demo.out / 'report.html'}   ({seconds / 60:.1f} minutes)")
 
 
-def _show_populations(demo: Demo, name: str) -> None:
-    """Print the free energy along the distance of the ends, and the share of closed chains."""
-    from protenix_eba.energy.bias import replica_distances
-    from protenix_eba.eval.coordinate import blocks_of, closed_share, interval, w1_angstrom
+def _show_populations(demo: Demo) -> None:
+    """Draw the free energy along the distance of the ends, and print populations."""
     from protenix_eba.eval.report.plots.coordinate import profile_figure
+    from protenix_eba.structures.trajectories import find_targets
+
+    names = sorted((t.name for t in find_targets(demo.truth)), key=lambda name: name == HELD_OUT)
+    systems = {
+        f"{name} ({'not trained on' if name == HELD_OUT else 'trained on'})": ensembles(demo, name)
+        for name in names
+    }
+    drawing = profile_figure(systems, bin_angstrom=0.5)
+    for suffix, data in (("svg", drawing.svg), ("png", drawing.png)):
+        (demo.out / f"free_energy.{suffix}").write_bytes(data)
+    for title, of_system in systems.items():
+        tell(
+            f"{title}: ends within {CLOSED_ANGSTROM:g} angstrom, W1 of their distance to the truth"
+        )
+        for line in _populations(of_system):
+            tell(f"  {line}")
+    tell(f"drawn in {demo.out / 'free_energy.png'}")
+
+
+def ensembles(demo: Demo, name: str) -> dict[str, list[Any]]:
+    """Return the distances of a peptide's ends in blocks, by ensemble; the last is the truth."""
+    from protenix_eba.energy.bias import replica_distances
+    from protenix_eba.eval.coordinate import blocks_of
     from protenix_eba.structures.trajectories import find_targets
 
     def blocks(folder: Path, size: int | None = None) -> list[Any]:
@@ -302,22 +327,22 @@ def _show_populations(demo: Demo, name: str) -> None:
         return blocks_of(replicas, size) if size else blocks_of(replicas)
 
     samples = demo.out / "samples"
-    ensembles = {
+    return {
         "MD with the bias": blocks(demo.data),
         **{title: blocks(samples / folder, size=1) for title, folder in MODELS.items()},
         "MD without it (the truth)": blocks(demo.truth),
     }
-    drawing = profile_figure(ensembles)
-    for suffix, data in (("svg", drawing.svg), ("png", drawing.png)):
-        (demo.out / f"free_energy_{name}.{suffix}").write_bytes(data)
-    seen = "not trained on" if name == f"gly{HELD_OUT}" else "trained on"
-    tell(f"{name} ({seen}): ends within 6 angstrom, W1 of their distance to the truth")
-    *_, truth = ensembles.values()
-    for title, ensemble in ensembles.items():
-        closed = interval(closed_share, ensemble)
-        w1 = interval(w1_angstrom, ensemble, truth, n=200)
-        tell(
-            f"  {title:28}{100 * closed.value:5.1f}% ({100 * closed.low:.1f} to "
-            f"{100 * closed.high:.1f}){'' if ensemble is truth else f'   {w1} angstrom'}"
-        )
-    tell(f"  drawn in {demo.out / f'free_energy_{name}.png'}")
+
+
+def _populations(of_system: dict[str, list[Any]]) -> Iterator[str]:
+    """Yield a line for each ensemble: its share of closed chains and W1 to the last ensemble."""
+    from protenix_eba.eval.coordinate import closed_share, interval, w1_angstrom
+
+    *_, truth = of_system.values()
+    for title, ensemble in of_system.items():
+        closed = interval(partial(closed_share, within_angstrom=CLOSED_ANGSTROM), ensemble)
+        value, low, high = (100 * one for one in (closed.value, closed.low, closed.high))
+        line = f"{title:28}{value:5.1f}% ({low:.1f} to {high:.1f})"
+        if ensemble is not truth:
+            line += f"   {interval(w1_angstrom, ensemble, truth, n=200)} angstrom"
+        yield line

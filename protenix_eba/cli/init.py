@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 @click.option("--quick-start", "quick", is_flag=True,
               help="Draw random weights from which a small diffusion module learns peptides "
               "within an hour; the weights of the trunk are all 0.")  # fmt: skip
-@click.option("--start", type=click.Choice(["glycine"]),
+@click.option("--start", type=click.Choice(["glycine", "tripeptides"]),
               help="Take the weights of a diffusion module that this package ships, trained on MD "
-              "of glycine chains; the weights of the trunk are all 0.")  # fmt: skip
+              "of glycine chains or of four tripeptides with a hand; the weights of the trunk are "
+              "all 0.")  # fmt: skip
 def init(
     config_path: Path,
     plugins: tuple[str, ...],

@@ -82,9 +82,9 @@ def interval(
     return Interval(float(value), float(low), float(high))
 
 
-def closed_share(distance: Floats) -> float:
-    """Return the share of conformations whose ends are within 6 angstrom."""
-    return float((distance < CLOSED_ANGSTROM).mean())
+def closed_share(distance: Floats, within_angstrom: float = CLOSED_ANGSTROM) -> float:
+    """Return the share of conformations whose ends are nearer than `within_angstrom`."""
+    return float((distance < within_angstrom).mean())
 
 
 def log_odds(distance: Floats) -> float:

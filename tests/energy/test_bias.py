@@ -1,5 +1,6 @@
 """The known bias of the proof's MD: as a force, as a number, as labels, and taken out again."""
 
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,7 +18,13 @@ from protenix_eba.eval.coordinate import blocks_of, closed_share, interval
 from protenix_eba.structures.trajectories import find_targets
 from simulate import embed_peptide, native_obc
 
-MD = Path(str(files("protenix_eba") / "glycine" / "md"))
+PACKAGE = Path(str(files("protenix_eba")))
+MD = PACKAGE / "glycine" / "md"
+# Each chain of the shipped MD, and the distance of its ends that tells its two states apart.
+CHAINS = {
+    **{f"glycine/md/{{}}/{name}": 6.0 for name in ("gly4", "gly5")},
+    **{f"tripeptides/md/{{}}/{name}": 7.0 for name in ("AAA", "FAS", "SAG", "SAL", "TAL")},
+}
 KT = thermal_energy_kj_mol(300.0)
 
 
@@ -84,19 +91,20 @@ def test_labels_of_the_shipped_md_are_minus_its_bias(tmp_path, capsys):
     )
 
 
-@pytest.mark.parametrize("name", ["gly4", "gly5"])
-def test_the_biased_md_reweighted_has_the_populations_of_the_truth(name):
+@pytest.mark.parametrize(("chain", "within"), CHAINS.items())
+def test_the_biased_md_reweighted_has_the_populations_of_the_truth(chain, within):
     """Two ways to one number: exp(V / kT) on MD under U + V, and MD under U with other seeds."""
     biased, truth = (
-        next(t for t in find_targets(MD / folder) if t.name == name)
-        for folder in ("biased", "unbiased")
+        next(t for t in find_targets(path.parent) if t.name == path.name)
+        for path in (PACKAGE / chain.format(folder) for folder in ("biased", "unbiased"))
     )
 
     def reweighted(distance):
         weight = np.exp(bias_of(biased).energy_kj_mol(distance) / KT)
-        return float(weight[distance < 6.0].sum() / weight.sum())
+        return float(weight[distance < within].sum() / weight.sum())
 
+    closed = partial(closed_share, within_angstrom=within)
     ours = interval(reweighted, blocks_of(list(replica_distances(biased).values())))
-    theirs = interval(closed_share, blocks_of(list(replica_distances(truth).values())))
+    theirs = interval(closed, blocks_of(list(replica_distances(truth).values())))
     assert ours.low < theirs.high and theirs.low < ours.high
-    assert closed_share(np.concatenate(list(replica_distances(biased).values()))) > 3 * ours.value
+    assert closed(np.concatenate(list(replica_distances(biased).values()))) > 2.5 * ours.value

@@ -58,6 +58,11 @@ def test_correlated_frames_widen_the_interval():
     assert wide.value == narrow.value == closed_share(values)
 
 
+def test_a_chain_counts_as_closed_within_the_distance_that_is_given():
+    distance = np.array([5.0, 6.5, 8.0, 9.0])
+    assert closed_share(distance) == 0.25 and closed_share(distance, 7.0) == 0.5
+
+
 def test_the_figure_is_the_same_each_time_and_names_its_ensembles():
     draw = np.random.default_rng(0)
     ensembles = {
@@ -65,5 +70,5 @@ def test_the_figure_is_the_same_each_time_and_names_its_ensembles():
         "EBA": draw.normal(9, 1, 200)[:, None],
         "MD without it": blocks_of([draw.normal(9, 1, 400)]),
     }
-    first, second = (profile_figure(ensembles) for _ in range(2))
+    first, second = (profile_figure({"gly4": ensembles, "gly5": ensembles}) for _ in range(2))
     assert first.svg == second.svg and first.png[:4] == b"\x89PNG"

@@ -26,28 +26,35 @@ Floats = NDArray[np.floating]
 _MARKERS: Final = ("o", "s", "^", "v")
 
 
-def profile_figure(ensembles: Mapping[str, Sample]) -> Drawing:
+def profile_figure(
+    systems: Mapping[str, Mapping[str, Sample]], bin_angstrom: float = 1.0
+) -> Drawing:
     """Draw free energies along the distance, with their 95% bootstrap intervals.
 
     Args:
-        ensembles: Title to an ensemble in blocks; titles that begin with "MD" are drawn in grey.
+        systems: A panel's title to its ensembles: title to an ensemble in blocks. Ensembles are the
+            same in all panels; those whose titles begin with "MD" are drawn in grey.
+        bin_angstrom: Width of a bin.
     """
-    highest = max(float(np.concatenate(list(sample)).max()) for sample in ensembles.values())
-    edges = np.arange(2.0, highest + 1.0)
-    models = label_colours([title for title in ensembles if not title.startswith("MD")])
-    greys = iter((MD_LIGHT, MD))
+    everything = [sample for ensembles in systems.values() for sample in ensembles.values()]
+    highest = max(float(np.concatenate(list(sample)).max()) for sample in everything)
+    edges = np.arange(2.0, highest + bin_angstrom, bin_angstrom)
+    first = next(iter(systems.values()))
+    models = label_colours([title for title in first if not title.startswith("MD")])
 
     def draw(axes: Any, sample_of: Mapping[str, Sample]) -> None:
+        greys = iter((MD_LIGHT, MD))
         for title, sample in sample_of.items():
             colour = models.get(title) or next(greys)
             value, low, high = _profile(sample, edges)
             centres = (edges[1:] + edges[:-1]) / 2
             axes.plot(centres, value, color=colour, label=title)
             axes.fill_between(centres, low, high, color=colour, alpha=0.2, linewidth=0)
-        axes.legend(loc="best")
+        if sample_of is first:
+            axes.legend(loc="best")
 
     return small_multiples(
-        {"": ensembles}, draw, "distance of the ends, Å", "free energy, kT", panel_size=(4.0, 2.8)
+        systems, draw, "distance of the ends, Å", "free energy, kT", panel_size=(4.0, 2.8)
     )
 
 
