@@ -75,8 +75,9 @@ def test_the_demo_starts_with_the_shipped_md_and_the_sequences_it_samples(tmp_pa
     demo = Demo(tmp_path / "demo", jobs=1)
     copy_data(demo)
     fasta = (tmp_path / "demo/sequences.fasta").read_text().split()
-    assert fasta == [">gly4", "GGGG", ">gly5", "GGGGG"]
-    seen, truth = ({t.name for t in find_targets(f)} for f in (demo.data, demo.truth))
-    assert seen == {"gly3", "gly4", "gly5", "gly6"} and truth == {"gly4", "gly5"}
+    names = ["AAA", "FAS", "SAG", "SAL", "TAL"]
+    assert fasta == [line for name in names for line in (f">{name}", name)]
+    seen, truth = ([t.name for t in find_targets(f)] for f in (demo.data, demo.truth))
+    assert seen == truth == names
     shipped = sum(f.stat().st_size for f in (tmp_path / "demo").rglob("*") if f.is_file())
     assert shipped < 10_000_000

@@ -77,7 +77,9 @@ def test_a_second_model_reads_no_md_and_gets_the_same_numbers(
     read.clear()
     assert found(data, tmp_path / "second", md_cache=cache) == expected
     assert read == []
-    assert found(data, tmp_path / "third", md_cache=cache, jobs=2) == expected
+    # Worker processes have other numbers of BLAS threads, so they are compared with each other.
+    alone = found(data, tmp_path / "workers alone", jobs=2)
+    assert found(data, tmp_path / "workers", md_cache=cache, jobs=2) == alone
 
 
 def test_other_md_and_another_number_of_samples_are_not_taken_for_the_same(
