@@ -34,6 +34,7 @@ from protenix_eba.structures.trajectories import find_targets
 
 PACKAGE = Path(__file__).resolve().parent.parent / "protenix_eba"
 CONFIG = PACKAGE / "recipes" / "pretrain_peptides.yaml"
+SHIPPED: Final = ("glycine", "tripeptides")
 FADED: Final = 0.65  # part of the training after which the error that teaches the hand is gone
 
 
@@ -182,12 +183,12 @@ def main() -> int:
         help="set of make_peptide_md.py [default: %(default)s]",
     )
     parser.add_argument(
-        "--start", help="go on from a shipped start of this name [default: random weights]"
+        "--start", choices=SHIPPED, help="shipped start to go on from [default: random weights]"
     )
     parser.add_argument(
         "--max-steps", type=int, help="number of training steps [default: that of the recipe]"
     )
-    parser.add_argument("--ship", help="replace the shipped start of this name by the result")
+    parser.add_argument("--ship", choices=SHIPPED, help="shipped start to replace by the result")
     options = parser.parse_args()
     wanted = Wanted(
         peptides=named(
