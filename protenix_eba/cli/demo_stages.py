@@ -129,13 +129,23 @@ def recipe(name: str) -> Path:
 
 
 def copy_data(demo: Demo) -> None:
-    """Stage 1: copy the shipped MD in ATLAS's layout, what training sees apart from the truth."""
-    shipped = importlib.resources.files("protenix_eba") / START / "md"
+    """Stage 1: copy the shipped MD in ATLAS's layout, what training sees apart from the truth.
+
+    Raises:
+        UserError: The folder holds other MD, as of the demo of an earlier version.
+    """
+    shipped = Path(str(importlib.resources.files("protenix_eba"))) / START / "md"
     for folder in (demo.data, demo.truth):
         if not folder.is_dir():
             folder.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(folder) as temporary:
-                shutil.copytree(str(shipped / folder.name), temporary)
+                shutil.copytree(shipped / folder.name, temporary)
+        expected, found = map(_folders, (shipped / folder.name, folder))
+        if found != expected:
+            raise UserError(
+                f"{folder} holds {', '.join(found)}; the demo's MD is of {', '.join(expected)}",
+                f"delete {demo.out}, or give another --out",
+            )
     from protenix_eba.structures.trajectories import find_targets, frame_count
 
     for folder, what in ((demo.data, "MD under U + V"), (demo.truth, "MD under U")):
@@ -145,6 +155,10 @@ def copy_data(demo: Demo) -> None:
     with atomic_path(demo.out / "sequences.fasta") as path:
         lines = [f">{target.name}\n{target.name}\n" for target in find_targets(demo.truth)]
         path.write_text("".join(lines), encoding="utf-8")
+
+
+def _folders(parent: Path) -> list[str]:
+    return sorted(path.name for path in parent.iterdir() if path.is_dir())
 
 
 def label(demo: Demo) -> None:

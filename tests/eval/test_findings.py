@@ -81,3 +81,6 @@ def test_the_demo_starts_with_the_shipped_md_and_the_sequences_it_samples(tmp_pa
     assert seen == truth == names
     shipped = sum(f.stat().st_size for f in (tmp_path / "demo").rglob("*") if f.is_file())
     assert shipped < 10_000_000
+    (demo.truth / "AAA").rename(demo.truth / "gly4")
+    with pytest.raises(UserError, match="holds FAS, SAG, SAL, TAL, gly4; the demo's MD is of AAA"):
+        copy_data(demo)
