@@ -314,7 +314,7 @@ def _show_populations(demo: Demo) -> None:
 
     names = sorted((t.name for t in find_targets(demo.truth)), key=lambda name: name == HELD_OUT)
     systems = {
-        f"{name} ({'not trained on' if name == HELD_OUT else 'trained on'})": ensembles(demo, name)
+        f"{name} ({'not trained on' if name == HELD_OUT else 'trained on'})": _ensembles(demo, name)
         for name in names
     }
     drawing = profile_figure(systems, bin_angstrom=0.5)
@@ -329,16 +329,15 @@ def _show_populations(demo: Demo) -> None:
     tell(f"drawn in {demo.out / 'free_energy.png'}")
 
 
-def ensembles(demo: Demo, name: str) -> dict[str, list[Any]]:
+def _ensembles(demo: Demo, name: str) -> dict[str, list[Any]]:
     """Return the distances of a peptide's ends in blocks, by ensemble; the last is the truth."""
     from protenix_eba.energy.bias import replica_distances
-    from protenix_eba.eval.coordinate import blocks_of
+    from protenix_eba.eval.coordinate import MD_BLOCK_FRAMES, blocks_of
     from protenix_eba.structures.trajectories import find_targets
 
-    def blocks(folder: Path, size: int | None = None) -> list[Any]:
+    def blocks(folder: Path, size: int = MD_BLOCK_FRAMES) -> list[Any]:
         (target,) = (t for t in find_targets(folder) if t.name == name)
-        replicas = list(replica_distances(target).values())
-        return blocks_of(replicas, size) if size else blocks_of(replicas)
+        return blocks_of(list(replica_distances(target).values()), size)
 
     samples = demo.out / "samples"
     return {

@@ -16,6 +16,7 @@ from protenix_eba.eval.metrics.distributions import jsd_bits
 
 __all__ = [
     "CLOSED_ANGSTROM",
+    "MD_BLOCK_FRAMES",
     "Interval",
     "Sample",
     "blocks_of",

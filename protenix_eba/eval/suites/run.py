@@ -110,11 +110,10 @@ def run_suite(
     alone = len(found) + len(unusable) == 1
     outcome = suite.compute(Request(wanted, reference, by_name, chosen, seed, alone))
     kept = {n: why for n, why in unusable.items() if targets is None or n in targets}
-    notes = list(outcome.notes)
-    if weights and (equal := sorted(set(wanted) - set(by_name))):
-        notes.append(f"no weights, so equal ones: {', '.join(equal)}")
     outcome = dataclasses.replace(
-        outcome, failed=dict(sorted((missing | kept | dict(outcome.failed)).items())), notes=notes
+        outcome,
+        failed=dict(sorted((missing | kept | dict(outcome.failed)).items())),
+        notes=[*outcome.notes, *_unweighted(by_name, wanted)],
     )
     inputs = {
         "samples": [str(path) for path in samples],
@@ -122,6 +121,12 @@ def run_suite(
         "weights": str(weights) if weights else None,
     }
     return outcome, _record(suite, inputs, chosen, seed)
+
+
+def _unweighted(weights: Collection[str], names: Collection[str]) -> list[str]:
+    """Return a note if some of the targets have weights and others have none."""
+    without = sorted(set(names) - set(weights))
+    return [f"no weights, so equal ones: {', '.join(without)}"] if weights and without else []
 
 
 def _record(suite: Suite, inputs: dict[str, Any], settings: Any, seed: int) -> dict[str, Any]:
