@@ -2,13 +2,15 @@
 
 It lets the networks be trained and compared where no real predictions are at hand. Its errors have
 the parts that those of real predictors have: consistent ones (a structure that is somewhat wrong),
-independent ones of each pair that grow with the distance, stated widths that cover both, and
-residues that the predictor knows little about. The width is `noise`, 0.25 for a very good
-prediction, 1.5 for a poor one.
+independent ones of each pair that grow with the distance, stated widths that cover both, stretches
+of the chain that are known better than others, and residues that the predictor knows little about.
+The width is `noise`, 0.25 for a very good prediction, 1.5 for a poor one.
 
-As it stands it claims less than it knows: its errors are 0.6 to 0.8 of its stated widths. Those of
-trRosetta's prediction for T1008 are 0.9 to 1.3 of them. `sharpness` lets it claim more: with 0.4
-it is like that prediction, with 1 it is overconfident.
+Constants are fitted to two real predictions with their structures, trRosetta's for T1008 (like a
+width of 1.05) and RoseTTAFold's for T1078 (like 0.45): the widths of distances and of each angle,
+and how far the median error is below the root mean square (scripts/compare_standin.py). With a
+`sharpness` of 0 it claims less than it knows, as RoseTTAFold does, with 0.4 as much, as trRosetta
+does, with 1 it is overconfident.
 """
 
 from __future__ import annotations
@@ -27,15 +29,20 @@ __all__ = ["background", "orientations", "standin_predictions"]
 
 # Bending: displacement of 1.5 angstrom times the noise (root mean square of the three components
 # together), correlated over 6 residues.
-_BEND: Final = 1.5
+_BEND: Final = 2.0
 _BEND_RESIDUES: Final = 6.0
-# Error of a pair's distance d: noise times (0.25 angstrom + 0.08 d); of an angle 0.08 + 0.5 noise.
-_PAIR: Final = 0.25
-_PAIR_SLOPE: Final = 0.08
-_ANGLE: Final = 0.08
-_ANGLE_SLOPE: Final = 0.5
+# Error of a pair's distance d: noise times (0.25 angstrom + 0.08 d).
+_PAIR: Final = 0.2
+_PAIR_SLOPE: Final = 0.12
+# Error of an angle in radians: 0.08 and the noise times this. Omega has the errors of both frames.
+_ANGLE: Final = 0.04
+_ANGLE_SLOPE: Final = {"omega": 1.8, "theta": 1.1, "phi": 0.55}
+# Some stretches are known better than others: the logarithm of a residue's share of the noise has
+# this standard deviation at most, and is correlated over 3 residues.
+_UNEVEN: Final = (0.5, 1.6)
+_UNEVEN_RESIDUES: Final = 3.0
 # The largest share of "unknown" of a residue, times the noise.
-_UNKNOWN: Final = 0.2
+_UNKNOWN: Final = 0.05
 
 
 def standin_predictions(
@@ -65,10 +72,12 @@ def standin_predictions(
             "sharpness from 0 to 1"
         )
     index = torch.arange(len(backbone)) if positions is None else positions
-    bent, spread = _bend(backbone, noise, generator, index)
+    own = noise * _unevenness(generator, index).to(backbone)
+    of_pair = (own[:, None] * own).sqrt()
+    bent, spread = _bend(backbone, own, generator, index)
     cb = bent[:, 3]
     true_distance = torch.cdist(cb, cb, compute_mode="donot_use_mm_for_euclid_dist")
-    error = noise * (_PAIR + _PAIR_SLOPE * true_distance)
+    error = of_pair * (_PAIR + _PAIR_SLOPE * true_distance)
     distance = true_distance + error * _symmetric_normal(len(cb), generator)
     stated = 1.0 - 0.5 * sharpness
     width = stated * (error**2 + spread**2 + 0.1**2).sqrt()
@@ -76,13 +85,13 @@ def standin_predictions(
     share = (known[:, None] * known[None])[..., None].clamp_min(0)
     bins = share * _gaussian_bins(distance, width) + (1 - share) * background(index)
     far = bins[..., :1]
-    angle_width = _ANGLE + _ANGLE_SLOPE * noise
     angles = {}
     for name, value in orientations(bent).items():
         n_bins = ORIENTATION_BINS[name] - 1
         draw = torch.randn(value.shape, generator=generator)
         if name == "omega":
             draw = _symmetric_normal(len(cb), generator)
+        angle_width = _ANGLE + _ANGLE_SLOPE[name] * of_pair
         drawn = value + angle_width * draw
         near = _angle_bins(drawn, stated * angle_width, n_bins, name != "phi")
         near = share * near + (1 - share) / n_bins
@@ -124,19 +133,42 @@ def background(positions: Tensor) -> Tensor:
     return _open_ended(below)
 
 
+def _unevenness(generator: torch.Generator, positions: Tensor) -> Tensor:
+    """Draw `[L]` each residue's share of the noise, smooth along the chain, of mean square 1."""
+    least, most = _UNEVEN
+    std = least + (most - least) * torch.rand((), generator=generator)
+    field = _smooth_normal(1, _UNEVEN_RESIDUES, generator, positions)[:, 0]
+    share = torch.exp(std * field)
+    return share / share.square().mean().sqrt()
+
+
 def _bend(
-    backbone: Tensor, noise: float, generator: torch.Generator, positions: Tensor
+    backbone: Tensor, noise: Tensor, generator: torch.Generator, positions: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Bend the backbone smoothly along the chain; return it and its change of distances (std)."""
-    lag = (positions[:, None] - positions).double()
-    correlation = torch.exp(-0.5 * (lag / _BEND_RESIDUES) ** 2)
-    values, vectors = torch.linalg.eigh(correlation)
-    root = vectors * values.clamp_min(0).sqrt()
-    normal = torch.randn(len(backbone), 3, generator=generator, dtype=torch.float64)
+    """Bend the backbone smoothly along the chain, each residue `[L]` by its noise.
+
+    Returns:
+        The backbone, and the standard deviation `[L, L]` of its change of distances.
+    """
     std = _BEND * noise / math.sqrt(3)
-    field = (std * root @ normal).to(backbone)
-    spread = std * (2 * (1 - correlation)).clamp_min(0).sqrt()
-    return backbone + field[:, None], spread.to(backbone)
+    field = std[:, None] * _smooth_normal(3, _BEND_RESIDUES, generator, positions).to(backbone)
+    correlation = _correlation(positions, _BEND_RESIDUES).to(backbone)
+    variance = std[:, None] ** 2 + std**2 - 2 * correlation * std[:, None] * std
+    return backbone + field[:, None], variance.clamp_min(0).sqrt()
+
+
+def _smooth_normal(
+    n: int, residues: float, generator: torch.Generator, positions: Tensor
+) -> Tensor:
+    """Draw n normal numbers `[L, n]` of each residue, correlated along the chain."""
+    values, vectors = torch.linalg.eigh(_correlation(positions, residues))
+    root = vectors * values.clamp_min(0).sqrt()
+    return root @ torch.randn(len(positions), n, generator=generator, dtype=torch.float64)
+
+
+def _correlation(positions: Tensor, residues: float) -> Tensor:
+    lag = (positions[:, None] - positions).double()
+    return torch.exp(-0.5 * (lag / residues) ** 2)
 
 
 def _symmetric_normal(n: int, generator: torch.Generator) -> Tensor:
@@ -156,13 +188,13 @@ def _open_ended(below: Tensor) -> Tensor:
     return torch.cat([1 - below[..., -1:], first, inner[..., 1:]], dim=-1)
 
 
-def _angle_bins(mean: Tensor, width: float, n_bins: int, periodic: bool) -> Tensor:
+def _angle_bins(mean: Tensor, width: Tensor, n_bins: int, periodic: bool) -> Tensor:
     """Return Gaussian shares of 15-degree bins: wrapped, or reflected at 0 and 180 degrees."""
     low = -math.pi if periodic else 0.0
     edges = torch.linspace(low, math.pi, n_bins + 1)
     images = [mean + 2 * math.pi * turn for turn in (-1, 0, 1)]
     if not periodic:
         images += [-image for image in images]
-    below = torch.special.ndtr((edges - torch.stack(images)[..., None]) / width)
+    below = torch.special.ndtr((edges - torch.stack(images)[..., None]) / width[..., None])
     shares: Tensor = below.diff(dim=-1).sum(0)
     return shares / shares.sum(-1, keepdim=True)
