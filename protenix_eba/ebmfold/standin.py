@@ -7,9 +7,9 @@ of the chain that are known better than others, and residues that the predictor 
 The width is `noise`, 0.25 for a very good prediction, 1.5 for a poor one.
 
 Constants are fitted to two real predictions with their structures, trRosetta's for T1008 (like a
-width of 1.05) and RoseTTAFold's for T1078 (like 0.45): the widths of distances and of each angle,
+width of 1.2) and RoseTTAFold's for T1078 (like 0.4): the widths of distances and of each angle,
 and how far the median error is below the root mean square (scripts/compare_standin.py). With a
-`sharpness` of 0 it claims less than it knows, as RoseTTAFold does, with 0.4 as much, as trRosetta
+`sharpness` of 0 it claims less than it knows, as RoseTTAFold does, with 0.2 as much, as trRosetta
 does, with 1 it is overconfident.
 """
 
@@ -27,18 +27,18 @@ from protenix_eba.ebmfold.trace import angle, dihedral
 
 __all__ = ["background", "orientations", "standin_predictions"]
 
-# Bending: displacement of 1.5 angstrom times the noise (root mean square of the three components
+# Bending: displacement of 2 angstrom times the noise (root mean square of the three components
 # together), correlated over 6 residues.
 _BEND: Final = 2.0
 _BEND_RESIDUES: Final = 6.0
-# Error of a pair's distance d: noise times (0.25 angstrom + 0.08 d).
+# Error of a pair's distance d: noise times (0.2 angstrom + 0.12 d).
 _PAIR: Final = 0.2
 _PAIR_SLOPE: Final = 0.12
-# Error of an angle in radians: 0.08 and the noise times this. Omega has the errors of both frames.
+# Error of an angle in radians: 0.04 and the noise times this. Omega has the errors of both frames.
 _ANGLE: Final = 0.04
 _ANGLE_SLOPE: Final = {"omega": 1.8, "theta": 1.1, "phi": 0.55}
 # Some stretches are known better than others: the logarithm of a residue's share of the noise has
-# this standard deviation at most, and is correlated over 3 residues.
+# a standard deviation between these two, and is correlated over 3 residues.
 _UNEVEN: Final = (0.5, 1.6)
 _UNEVEN_RESIDUES: Final = 3.0
 # The largest share of "unknown" of a residue, times the noise.

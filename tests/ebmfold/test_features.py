@@ -115,7 +115,7 @@ def test_predictions_without_noise_are_sharp_and_where_the_structure_is(backbone
     omega = orientations(backbone)["omega"].numpy()
     near = (distance > 2) & (distance < 18)
     bins = 1 + ((omega + np.pi) // (np.pi / 12)).astype(int)
-    # The error of the angles is a third of a bin even then.
+    # The error of the angles is a sixth of a bin even then.
     assert (np.abs(made.omega.argmax(-1)[near] - bins[near]) <= 1).mean() > 0.98
 
 
