@@ -11,7 +11,7 @@ Every third test domain gets stand-in predictions of several widths, with orient
   algorithm1  the paper's annealed Langevin dynamics, 2,048 evaluations; a few short targets
 
 Further sections refine bent native traces, look at hands, long chains, stages of the annealing
-and, if its folder is given, the real prediction for T1008. Every task (a section and a target) is
+and real predictions, if files are given. Every task (a section and a target) is
 a file in --out: a run that was stopped goes on, and one that is finished only writes its report
 anew: report.md, rows/*.json, figures/*.png and *.svg.
 
@@ -109,10 +109,11 @@ def parse() -> argparse.Namespace:
         help="folder to write to [default: %(default)s]",
     )
     parser.add_argument(
-        "--t1008",
-        type=Path,
-        help="folder with T1008.npz, T1008-D1.pdb and model.pdb, for the section on real "
-        "predictions",
+        "--real",
+        action="append",
+        default=[],
+        metavar="PREDICTIONS=NATIVE[=MODEL]",
+        help="a real prediction, its structure and a model by another program; may be repeated",
     )
     parser.add_argument(
         "--sections",
@@ -125,6 +126,9 @@ def parse() -> argparse.Namespace:
     for name in ("every", "decoys", "jobs"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name}: expected at least 1, found {getattr(arguments, name)}")
+    for words in arguments.real:
+        if not 2 <= len(words.split("=")) <= 3:
+            parser.error(f"--real: expected PREDICTIONS=NATIVE or ...=MODEL, found {words!r}")
     try:
         arguments.noises = tuple(float(word) for word in arguments.noises.split(","))
     except ValueError:
@@ -185,12 +189,12 @@ def stages_task(plan: Plan, weights: Path, domain: Any) -> list[dict]:
     return stage_rows(domain, STAGE_NOISE, network(weights), plan.seed)
 
 
-def t1008_task(plan: Plan, weights: Path, folder: Path) -> list[dict]:
+def real_task(plan: Plan, weights: Path, *files: Path) -> list[dict]:
     from ebmfold_benchmark import PEER, real_rows
 
-    files = (folder / "T1008.npz", folder / "T1008-D1.pdb", [folder / "model.pdb"])
+    predictions, native, *models = files
     methods = (PEER, "hybrid", "churned")
-    return real_rows(*files, methods, network(weights), REAL_DECOYS, plan.seed)
+    return real_rows(predictions, native, models, methods, network(weights), REAL_DECOYS, plan.seed)
 
 
 TASKS: dict[str, Callable[..., list[dict]]] = {
@@ -201,7 +205,7 @@ TASKS: dict[str, Callable[..., list[dict]]] = {
     "hands": hands_task,
     "lengths": lengths_task,
     "stages": stages_task,
-    "t1008": t1008_task,
+    "real": real_task,
 }
 
 
@@ -237,8 +241,9 @@ def all_tasks(arguments: argparse.Namespace) -> Iterator[Task]:
         yield Task("lengths", str(len(joined.sequence)), (joined,))
     middle = by_length[len(by_length) // 2]
     yield Task("stages", middle.name, (middle,))
-    if arguments.t1008:
-        yield Task("t1008", "T1008", (arguments.t1008,))
+    for words in arguments.real:
+        files = tuple(Path(word) for word in words.split("="))
+        yield Task("real", files[0].stem, files)
 
 
 def run_task(task: Task, plan: Plan, weights: Path, out: Path) -> tuple[Task, str]:

@@ -187,18 +187,18 @@ def lengths(rows: list[Row]) -> str:
     )
 
 
-def t1008(rows: list[Row]) -> str:
-    columns = ("orientations", "method", "lDDT-Ca, mean", "best", "selected", "GDT-TS, selected")
+def real(rows: list[Row]) -> str:
+    columns = ("prediction", "orientations", "method", "lDDT-Ca, mean", "best", "selected")
     lines: list[tuple] = []
     for row in rows:
         if "model" in row:
             scores = (f"{row['lddt_ca']:.3f}", f"{row['gdt_ts']:.3f}")
-            lines.append(("", row["model"], "", "", *scores))
+            lines.append((row["target"], "", row["model"], "", "", *scores))
             continue
         of = np.mean(row["lddt_ca"]), max(row["lddt_ca"]), selected(row, "lddt_ca")
         scores = [f"{score:.3f}" for score in (*of, selected(row, "gdt_ts"))]
-        lines.append((said(row["orientations"]), row["method"], *scores))
-    return table(columns, lines)
+        lines.append((row["target"], said(row["orientations"]), row["method"], *scores))
+    return table((*columns, "GDT-TS, selected"), lines)
 
 
 SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
@@ -207,7 +207,7 @@ SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "decoys": ("Number of decoys", decoys),
     "refinement": ("Refinement of a trace", refinement),
     "hands": ("Hands of native domains", hands),
-    "t1008": ("A real prediction: T1008", t1008),
+    "real": ("Real predictions", real),
     "lengths": ("Time and memory against length", lengths),
 }
 

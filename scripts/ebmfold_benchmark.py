@@ -164,7 +164,8 @@ def real_rows(
     for name, trace in traces.items():
         x = trace.ca[None, ours]
         scores = (lddt_ca(x, true.ca[theirs]), gdt_ts(x, true.ca[theirs]))
-        rows.append({"model": name, "lddt_ca": float(scores[0]), "gdt_ts": float(scores[1])})
+        found = {"lddt_ca": float(scores[0]), "gdt_ts": float(scores[1])}
+        rows.append({"target": predictions.stem, "model": name} | found)
     return rows
 
 

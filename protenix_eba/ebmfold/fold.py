@@ -127,7 +127,7 @@ class _BatchSampler:
             start = noised(start, self._sampler, generators)
         elif self._peer is not None and start is None:
             draws = [np.random.default_rng([seed, number]) for number in numbers]
-            start = torch.stack([self._peer.begin(draw) for draw in draws])
+            start = torch.stack([self._peer.rough(draw) for draw in draws])
         x = anneal(
             self.denoise,
             (self._target.n_residues, 3),

@@ -61,7 +61,7 @@ def arguments(tmp_path):
         seed=0,
         jobs=1,
         out=tmp_path / "out",
-        t1008=None,
+        real=[],
         sections=["folding", "hands", "stages"],
     )
 
