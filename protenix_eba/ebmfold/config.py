@@ -37,7 +37,7 @@ class EBMFoldConfig(Ranged):
         crop_sizes: Residues of a crop; each item draws one of these.
         two_segments: Share of the crops that are two stretches of the chain.
         noise_max: The stand-in predictor's noise is uniform from 0 to this.
-        sharpness_max: Its sharpness likewise; 1 covers overconfident predictors.
+        sharpness_max: Its sharpness likewise; two real predictors' are like 0 and 0.2.
         orientation_dropout: Share of the crops without predicted orientations.
         sequence_dropout: Share of the crops without a sequence.
         level_first: Largest noise level, angstrom.
@@ -68,7 +68,7 @@ class EBMFoldConfig(Ranged):
     crop_sizes: tuple[int, ...] = (32, 48, 64)
     two_segments: float = 0.5
     noise_max: float = 1.5
-    sharpness_max: float = 1.0
+    sharpness_max: float = 0.6
     orientation_dropout: float = 0.4
     sequence_dropout: float = 0.2
     level_first: float = 15.0
