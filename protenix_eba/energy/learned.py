@@ -63,7 +63,7 @@ class LearnedPotential:
         Raises:
             UserError: So it is.
         """
-        self._weights()
+        self.weights()
         if protocol.weights not in ("", self.digest):
             raise UserError(
                 f"{self.name} has weights {self.digest[:16]}, the protocol of the labels "
@@ -106,7 +106,7 @@ class LearnedPotential:
         return reason
 
     def _potential(self, topology: app.Topology) -> Ani:
-        weights = self._weights()
+        weights = self.weights()
         elements = [atom.element.symbol for atom in topology.atoms()]
         self._refuse_strangers(topology, set(elements) - set(weights.self_energies_hartree))
         return Ani(weights, elements)
@@ -125,7 +125,12 @@ class LearnedPotential:
                 hint,
             )
 
-    def _weights(self) -> AniWeights:
+    def weights(self) -> AniWeights:
+        """Return its weights.
+
+        Raises:
+            UserError: They are missing, or others.
+        """
         weights = _read(self.folder or _brought_by_torchani(self.name))
         if weights.digest != self.digest:
             raise UserError(
