@@ -62,10 +62,9 @@ class AniWeights:
 
 
 class _Reader:
-    """Reads files of a folder, and their digest on the way."""
+    """Reads files, and their digest on the way."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
         self.sha256 = hashlib.sha256()
 
     def read(self, path: Path) -> bytes:
@@ -83,7 +82,7 @@ def read_ani_weights(folder: Path) -> AniWeights:
     Raises:
         UserError: A file is missing, is cut off or says what no ANI potential has.
     """
-    reader = _Reader(folder)
+    reader = _Reader()
     try:
         (shape_file,) = folder.glob("*.params")
         shape, elements = _shape(reader.read(shape_file).decode("ascii"))

@@ -80,6 +80,7 @@ class LearnedPotential:
         self, topology: app.Topology, protocol: EnergyProtocol, constrained: bool, /
     ) -> openmm.System:
         """Wrap the potential of a molecule; constraints have no part."""
+        self.check(protocol)
         potential = self._potential(topology)
 
         def compute(xyz_nm: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -153,7 +154,7 @@ def _brought_by_torchani(name: str) -> Path:
     )
     folders = [folder / f"{name}_8x" for folder in (*package, Path(_USERS_FOLDER).expanduser())]
     for folder in folders:
-        # torchani 2.1 and later have empty files in the place of what they download
+        # later versions of torchani have empty files in the place of what they download
         if any(file.stat().st_size for file in folder.glob("*.params")):
             return folder
     raise UserError(

@@ -11,7 +11,7 @@ import openmm
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.energy import (  # the last three register energy functions
+from protenix_eba.energy import (  # those that are not used register energy functions
     fast,
     learned,  # noqa: F401
     md_energy,  # noqa: F401
