@@ -102,7 +102,8 @@ _PATH = click.Path(path_type=Path)
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Number of processes; each evaluates one target at a time.",
+    help="Number of processes; each evaluates one target at a time. Of the other suites nmr alone "
+    "has it, for predictions of chemical shifts.",
 )
 @click.option(
     "--md-cache",
@@ -156,12 +157,12 @@ def evaluate(
     _refuse_other_results(out, suite_name)
     only_atlas = {
         "--label": label, "--compat": compat, "--labels": labels, "--training": training,
-        "--jobs": jobs if jobs > 1 else None, "--shard": shard, "--md-cache": md_cache,
+        "--shard": shard, "--md-cache": md_cache,
     }  # fmt: skip
     _refuse_given(suite_name, {"--set": changes} if suite_name == ATLAS else only_atlas)
     wanted = _names(targets) if targets else None
     if suite_name != ATLAS:
-        failed = answer(suite_name, paths, reference, out, wanted, weights, changes)
+        failed = answer(suite_name, paths, reference, out, wanted, weights, changes, jobs)
         return SOME_FAILED if failed else 0
     if weights and labels:
         raise UserError(

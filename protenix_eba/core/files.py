@@ -18,6 +18,7 @@ from protenix_eba.core.errors import UserError
 
 __all__ = [
     "atomic_path",
+    "cache_folder",
     "check_place",
     "fingerprint",
     "make_folder",
@@ -85,6 +86,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """Return the user's folder for what can be computed again: it may be deleted."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "protenix-eba"
 
 
 def require_file(path: Path | str, what: str, hint: str = "check the path") -> Path:
