@@ -15,7 +15,6 @@ from typing import Final
 
 import mdtraj
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
@@ -161,6 +160,8 @@ def _of_all(
     frames: Frames,
 ) -> Float64s:  # fmt: skip
     """Return the shifts of all conformations `[S, N, 3]`, read or predicted: `[S, R, 6]` ppm."""
+    from joblib import Parallel, delayed  # takes a second to import
+
     parts = [xyz[n : n + _FRAMES_A_FILE] for n in range(0, len(xyz), _FRAMES_A_FILE)]
     what = [(atom.residue.index, atom.residue.name, atom.name) for atom in topology.atoms]
     files = [_file(f"{version} {what}", part) for part in parts]
