@@ -84,11 +84,13 @@ def main() -> None:
                 files = Path(folder) / f"{name}-{n_samples}"
                 n_proteins = enlarge(words.clone / EXAMPLES / name, files, n_samples)
                 commands = commands_for(name, files, words.clone, words.theirs, Path(folder))
-                # The first run of each finds no compiled Python files, and is not counted.
-                runs = [
-                    [measure(c, Path(folder)) for c in commands] for _ in range(words.repeats + 1)
+                if not (Path(folder) / "compiled").exists():  # of all that Python compiles once
+                    for command in commands:
+                        measure(command, Path(folder))
+                pairs = [
+                    tuple(measure(command, Path(folder)) for command in commands)
+                    for _ in range(words.repeats)
                 ]
-                pairs = [(theirs, ours) for theirs, ours in runs[1:]]
                 print(row(name, n_proteins, n_samples, pairs), flush=True)
 
 

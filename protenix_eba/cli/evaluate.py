@@ -221,7 +221,7 @@ def _names(path: Path) -> list[str]:
     from protenix_eba.core.files import require_file
     from protenix_eba.core.text_files import text_lines
 
-    lines = text_lines(require_file(path, "targets"))
+    lines = text_lines(require_file(path, "targets", pipe=True))
     rows = [row for row in csv.reader(lines) if row and row[0].strip()]
     column = rows[0].index("name") if rows and "name" in rows[0] else None
     names = [row[column or 0].strip() for row in rows[column is not None :]]

@@ -108,7 +108,7 @@ def read_measurements(path: Path) -> list[Measurement]:
     Raises:
         UserError: No such file, columns or kinds, or a value that cannot be used.
     """
-    text = text_lines(require_file(path, "measurements"), _HINT)
+    text = text_lines(require_file(path, "measurements", pipe=True), _HINT)
     lines = [(n, line) for n, line in enumerate(text, 1) if line.strip() and line[0] != "#"]
     reader = csv.DictReader((line for _, line in lines), restval="")
     fields = reader.fieldnames or ()
