@@ -6,13 +6,12 @@ A part of proof_report.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
 
 from make_peptide_md import SETS
-from protenix_eba.cli.demo_stages import CLOSED_ANGSTROM, HELD_OUT
+from protenix_eba.cli.demo_stages import CLOSED_ANGSTROM, HELD_OUT, SAMPLES
 from protenix_eba.core.units import thermal_energy_kj_mol
 from protenix_eba.eval.coordinate import w1_angstrom
 from protenix_eba.eval.metrics.distributions import jsd_bits
@@ -30,9 +29,11 @@ TITLES: Final = {
     "plain": "plain fine-tuning, as long",
 }
 HEADINGS: Final = (
-    *("method", "peptides", "folded back, %", "W1 of the ends, Å", "JSD torsions, bits"),
-    *("valid, %", "with a D residue, %", "bond rms, Å"),
+    *("method", "peptides", "folded back, %", "shift of log-odds", "W1 of the ends, Å"),
+    *("JSD torsions, bits", "valid, %", "with a D residue, %", "bond rms, Å"),
 )
+DRAWS: Final = 50
+"""Times that as many conformations as a model has samples are drawn from the truth."""
 
 
 def seeds_table(rows: Sequence[Row]) -> str:
@@ -41,14 +42,17 @@ def seeds_table(rows: Sequence[Row]) -> str:
         "trained on": sorted({row["target"] for row in rows} - {HELD_OUT}),
         "held out": [HELD_OUT],
     }
-    truth = {row["target"]: row for row in rows if row["arm"] == "unbiased"}
+    truth, biased = (
+        {row["target"]: row for row in rows if row["arm"] == arm} for arm in ("unbiased", "biased")
+    )
     lines = [f"| {' | '.join(HEADINGS)} |", "|---" * len(HEADINGS) + "|"]
     for group, names in groups.items():
-        lines.append(_truth_line(group, [truth[name] for name in names]))
+        before = {(row["seed"], row["target"]): row for row in rows if row["arm"] == "sft"}
+        lines.append(_truth_line(group, [(truth[name], biased.get(name)) for name in names]))
         for method, title in TITLES.items():
             seeds = list(_by_seed(rows, method, names))
             if seeds:
-                lines.append(_line(title, group, seeds, truth))
+                lines.append(_line(title, group, seeds, truth, before))
                 if method == "sft":
                     lines.append(_reachable_line(group, seeds))
     return "\n".join(lines) + "\n"
@@ -74,7 +78,19 @@ def _torsions(one: Any, other: Any) -> float:
     return float(jsd_bits(shares[0][None], shares[1][None])[0])
 
 
-def _line(title: str, group: str, seeds: Sequence[list[Row]], truth: dict[str, Row]) -> str:
+def _log_odds(row: Row) -> float:
+    """Return ln(folded / stretched), with half a conformation added to both."""
+    near = _distances(row) < CLOSED_ANGSTROM
+    return float(np.log((near.sum() + 0.5) / ((~near).sum() + 0.5)))
+
+
+def _line(
+    title: str,
+    group: str,
+    seeds: Sequence[list[Row]],
+    truth: dict[str, Row],
+    before: dict[tuple[int, str], Row],
+) -> str:
     def over_seeds(measure: Callable[[Row], float], places: int) -> str:
         means = [np.mean([measure(row) for row in rows]) for rows in seeds]
         text = f"{np.mean(means):.{places}f}"
@@ -82,11 +98,15 @@ def _line(title: str, group: str, seeds: Sequence[list[Row]], truth: dict[str, R
             text += f" ({min(means):.{places}f} to {max(means):.{places}f})"
         return text
 
+    def shift(row: Row) -> float:
+        return _log_odds(row) - _log_odds(before[row["seed"], row["target"]])
+
     def of_all(key: str) -> Callable[[Row], float]:
         return lambda row: 100 * row[key] / len(_distances(row))
 
     cells = (
         *(title, group, over_seeds(lambda row: _folded(_distances(row)), 1)),
+        over_seeds(shift, 2) if seeds[0][0]["arm"] not in ("biased", "sft") else "",
         over_seeds(lambda row: w1_angstrom(_distances(row), _distances(truth[row["target"]])), 2),
         over_seeds(lambda row: _torsions(row["torsions"], truth[row["target"]]["torsions"]), 2),
         *(over_seeds(of_all("valid"), 1), over_seeds(of_all("inverted"), 1)),
@@ -107,27 +127,42 @@ def _reachable_line(group: str, seeds: Sequence[list[Row]]) -> str:
 
     means = [np.mean([folded(row) for row in rows]) for rows in seeds]
     told = f"{np.mean(means):.1f} ({min(means):.1f} to {max(means):.1f})"
-    return f"| its samples, weighted by exp(V / kT) | {group} | {told} |" + " |" * 5
+    return f"| its samples, weighted by exp(V / kT) | {group} | {told} |" + " |" * 6
 
 
-def _truth_line(group: str, rows: Sequence[Row]) -> str:
-    """Return a row for MD without the bias; W1 and torsions are those between its replicas."""
-    between = []
-    for row in rows:
-        parts = [np.array(part) / 100 for part in row["distance_pm"]]
-        for one, other in combinations(range(len(parts)), 2):
-            torsions = _torsions([row["torsions"][one]], [row["torsions"][other]])
-            between.append((w1_angstrom(parts[one], parts[other]), torsions))
-    w1, torsions = np.mean(between, axis=0)
-    valid = np.mean([100 * row["valid"] / len(_distances(row)) for row in rows])
+def _truth_line(group: str, rows: Sequence[tuple[Row, Row | None]]) -> str:
+    """Return a row for MD without the bias.
+
+    Its shift is the one from MD with the bias, its W1 and torsions are the floor: of as many
+    conformations as a model has samples, drawn from it.
+    """
+    floors = [_floor(row) for row, _ in rows]
+    w1, torsions = np.mean(floors, axis=0)
+    shifts = [_log_odds(row) - _log_odds(biased) for row, biased in rows if biased]
+    valid = np.mean([100 * row["valid"] / len(_distances(row)) for row, _ in rows])
     cells = (
         *("MD without it (the truth)", group),
-        f"{np.mean([_folded(_distances(row)) for row in rows]):.1f}",
-        *(f"{w1:.2f} between replicas", f"{torsions:.2f} between replicas"),
-        *(f"{valid:.1f}", f"{np.mean([_inverted(row) for row in rows]):.1f}"),
-        f"{np.mean([row['bond_rms_angstrom'] for row in rows]):.3f}",
+        f"{np.mean([_folded(_distances(row)) for row, _ in rows]):.1f}",
+        f"{np.mean(shifts):.2f} from MD with it" if shifts else "",
+        *(f"{w1:.2f} of as many draws", f"{torsions:.2f} of as many draws"),
+        *(f"{valid:.1f}", f"{np.mean([_inverted(row) for row, _ in rows]):.1f}"),
+        f"{np.mean([row['bond_rms_angstrom'] for row, _ in rows]):.3f}",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _floor(row: Row) -> tuple[float, float]:
+    """Return the mean W1 and divergence of `SAMPLES` draws from MD to all of it."""
+    draw = np.random.default_rng(0)
+    distance, counts = _distances(row), np.sum(row["torsions"], axis=0)
+    per_frame = counts.sum() // len(distance)
+    found = []
+    for _ in range(DRAWS):
+        few = draw.choice(distance, SAMPLES)
+        torsions = draw.multinomial(SAMPLES * per_frame, counts / counts.sum())
+        found.append((w1_angstrom(few, distance), _torsions([torsions], [counts])))
+    w1, torsions = np.mean(found, axis=0)
+    return float(w1), float(torsions)
 
 
 def _inverted(row: Row) -> float:

@@ -46,15 +46,19 @@ def cells(rows, title, group):
 
 @pytest.mark.parametrize("group", ["trained on", "held out"])
 def test_an_ensemble_that_is_the_truth_is_at_distance_0_from_it(rows, group):
-    folded, w1, torsions, valid, inverted, _ = cells(rows, "before alignment (supervised)", group)
+    folded, _, w1, torsions, valid, inverted, _ = cells(
+        rows, "before alignment (supervised)", group
+    )
     assert folded == "50.0 (50.0 to 50.0)"
     assert (w1, torsions) == ("0.00 (0.00 to 0.00)",) * 2
     assert valid.startswith("100.0") and inverted.startswith("0.0")
 
 
 def test_seeds_are_averaged_and_their_range_is_shown(rows):
-    folded, w1, *_ = cells(rows, "EBA", "trained on")
+    folded, shift, w1, *_ = cells(rows, "EBA", "trained on")
     assert folded == "50.0 (25.0 to 75.0)"
+    # ln(1/3) and ln(3), with half a conformation added to both states.
+    assert shift == "0.00 (-1.08 to 1.08)"
     # A quarter of the chains is 10 angstrom from where it should be.
     assert w1 == "2.50 (2.50 to 2.50)"
 
