@@ -32,6 +32,7 @@ from protenix_eba.eval.coordinate import (
 )
 from protenix_eba.eval.metrics.distributions import jsd_bits
 from protenix_eba.eval.report.plots.coordinate import profile_figure, shifts_figure
+from seeds_report import seeds_table
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
 RESULTS: Final = DOCS / "proof" / "results.json"
@@ -45,6 +46,8 @@ HAND: Final = DOCS / "proof" / "hand.json"
 # What judge_start.py found of starts with a hand, and the generated part that shows it.
 JUDGED: Final = {name: DOCS / "proof" / f"{name}.json" for name in ("tripeptides", "tetrapeptides")}
 HAND_FIGURE: Final = HAND.with_suffix(".svg")
+# What demo_seeds.py found, and the generated part that shows it.
+SEEDS: Final = DOCS / "proof" / "tripeptide_seeds.json"
 HEADINGS: Final = (
     *("arm", "closed, %", "by seed", "shift of log-odds", "W1, Å", "JSD distance, bits"),
     *("JSD torsions, bits", "valid, %", "bond rms, Å"),
@@ -348,6 +351,15 @@ def write_judged(name: str, rows: Rows) -> None:
     console.print(f"wrote {PAGE}", markup=False)
 
 
+def write_seeds(rows: Rows) -> None:
+    """Store what demo_seeds.py found, and fill in its part of the page."""
+    with atomic_path(SEEDS) as temporary:
+        temporary.write_text(json.dumps(rows, separators=(",", ":")), encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(page_with({"tripeptide-seeds": seeds_table(rows)}, page), encoding="utf-8")
+    console.print(f"wrote {PAGE}", markup=False)
+
+
 def blocks(results: Results, titles: dict[str, str]) -> dict[str, str]:
     """Return every generated part of the page, by its name."""
     made = {}
@@ -362,6 +374,7 @@ def blocks(results: Results, titles: dict[str, str]) -> dict[str, str]:
     made["hand"] = hand_table(json.loads(HAND.read_text(encoding="utf-8")))
     for name, path in JUDGED.items():
         made[name] = peptides_table(json.loads(path.read_text(encoding="utf-8")), name)
+    made["tripeptide-seeds"] = seeds_table(json.loads(SEEDS.read_text(encoding="utf-8")))
     return made
 
 

@@ -25,11 +25,16 @@ FIGURE: Final = DOCS / "energies" / "ranks.png"
 Results = Mapping[str, Any]
 
 
+def energies_of(found: Mapping[str, Any], name: str) -> list[float | None]:
+    """One energy of a peptide's frames, none of them where it refuses the molecule."""
+    return found["energies"][name]["energy_kj_mol"] or [None] * len(found["helical"])
+
+
 def labels_of(results: Results, name: str) -> EnergyLabels:
     """One energy of all peptides, as a label table."""
     rows = []
     for target, found in results.items():
-        for frame, energy in enumerate(found["energies"][name]["energy_kj_mol"]):
+        for frame, energy in enumerate(energies_of(found, name)):
             value = math.nan if energy is None else energy
             rows.append(
                 {
@@ -65,8 +70,9 @@ def ranks(results: Results) -> str:
     names = list(next(iter(results.values()))["energies"])
     lines = [
         [row.target, row.name, str(row.n_ok), f"{row.spread_kj_mol:.1f}"]
-        + [f"{rank:.2f}" for rank in row.ranks]
+        + ["-" if math.isnan(rank) else f"{rank:.2f}" for rank in row.ranks]
         for row in agreements(results)
+        if row.n_ok
     ]
     return table(["peptide", "energy", "frames", "spread, kJ/mol", *names], *lines)
 
@@ -78,15 +84,20 @@ def weights_of(energy: list[float | None], scale: float) -> np.ndarray:
     return weights / weights.sum()
 
 
+def evaluated(found: Mapping[str, Any]) -> list[str]:
+    """Names of the energies that a peptide has."""
+    return [name for name, row in found["energies"].items() if row["energy_kj_mol"]]
+
+
 def populations(results: Results) -> str:
     lines = []
     for target, found in results.items():
         helical, ends = (np.array(found[key]) for key in ("helical", "end_distance_angstrom"))
         even = np.full(len(helical), 1 / len(helical))
         lines.append([target, "MD as it is", *_averages(even, helical, ends), *["", "", ""]])
-        for name, row in found["energies"].items():
+        for name in evaluated(found):
             scaled, bare = (
-                weights_of(row["energy_kj_mol"], scale)
+                weights_of(energies_of(found, name), scale)
                 for scale in (math.sqrt(found["n_residues"]), 1.0)
             )
             lines.append(
@@ -107,16 +118,43 @@ def costs(results: Results) -> str:
     names = list(next(iter(results.values()))["energies"])
     lines = [
         [target, str(found["n_atoms"])]
-        + [f"{found['energies'][name]['cpu_s']:.2f}" for name in names]
+        + [_number(found["energies"][name]["cpu_s"]) for name in names]
         for target, found in results.items()
     ]
     return table(["peptide", "atoms", *names], *lines)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def charges(results: Results) -> str:
+    """How far networks disagree about molecules with charged groups and without."""
+    lines = [
+        [target, str(found["charged_groups"])]
+        + [_number(value) for value in found["disagreement_kj_mol"].values()]
+        for target, found in results.items()
+    ]
+    names = next(iter(results.values()))["disagreement_kj_mol"]
+    return table(["peptide", "charged groups", *names], *lines)
+
+
+def refused(results: Results) -> str:
+    lines = [
+        [target, name, "; ".join(row["failed"])]
+        for target, found in results.items()
+        for name, row in found["energies"].items()
+        if row["failed"]
+    ]
+    return table(["peptide", "energy", "reason"], *lines)
 
 
 def parts(results: Results) -> dict[str, str]:
     return {
         "ranks": ranks(results),
         "populations": populations(results),
+        "charges": charges(results),
+        "refused": refused(results),
         "costs": costs(results),
     }
 

@@ -51,6 +51,7 @@ WITHOUT = {
     "importing": HEAVY,
     "eval": HEAVY,
     "energy": HEAVY - {"openmm"},
+    "energy/ani.py": HEAVY - {"torch"},  # inside functions: others are imported without
     "host/environment.py": HEAVY,
     "host/config.py": HEAVY,
     "host/settings.py": HEAVY,

@@ -102,7 +102,8 @@ _PATH = click.Path(path_type=Path)
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Number of processes; each evaluates one target at a time.",
+    help="Number of processes; each evaluates one target at a time. Of the other suites nmr alone "
+    "has it, for predictions of chemical shifts.",
 )
 @click.option(
     "--md-cache",
@@ -156,12 +157,12 @@ def evaluate(
     _refuse_other_results(out, suite_name)
     only_atlas = {
         "--label": label, "--compat": compat, "--labels": labels, "--training": training,
-        "--jobs": jobs if jobs > 1 else None, "--shard": shard, "--md-cache": md_cache,
+        "--shard": shard, "--md-cache": md_cache,
     }  # fmt: skip
     _refuse_given(suite_name, {"--set": changes} if suite_name == ATLAS else only_atlas)
     wanted = _names(targets) if targets else None
     if suite_name != ATLAS:
-        failed = answer(suite_name, paths, reference, out, wanted, weights, changes)
+        failed = answer(suite_name, paths, reference, out, wanted, weights, changes, jobs)
         return SOME_FAILED if failed else 0
     if weights and labels:
         raise UserError(
@@ -220,7 +221,7 @@ def _names(path: Path) -> list[str]:
     from protenix_eba.core.files import require_file
     from protenix_eba.core.text_files import text_lines
 
-    lines = text_lines(require_file(path, "targets"))
+    lines = text_lines(require_file(path, "targets", pipe=True))
     rows = [row for row in csv.reader(lines) if row and row[0].strip()]
     column = rows[0].index("name") if rows and "name" in rows[0] else None
     names = [row[column or 0].strip() for row in rows[column is not None :]]

@@ -108,7 +108,9 @@ Exit status: 0 all rows ok, 2 unusable input, 3 some frames or trajectories fail
     "function",
     metavar="NAME",
     help="Use this energy function instead of a force field: gfn2-xtb or gfn1-xtb, quantum "
-    "chemistry in ALPB water (needs the extra xtb), or one that a plugin registers.",
+    "chemistry in ALPB water (needs the extra xtb); ani-1ccx or ani-1x, a learned potential of "
+    "molecules of H, C, N and O without charged groups in vacuum (needs the extra ml); or one that "
+    "a plugin registers.",
 )
 @plugin_option
 @click.option("--protonation", multiple=True, metavar="CHOICE",

@@ -61,12 +61,20 @@ _WEIGHTS = "weights.csv"
     show_default=True,
     help="Seed of the random parts of the cross-validation.",
 )
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Number of processes for predictions of chemical shifts, which take seconds for each "
+    "conformation.",
+)
 @click.option("--out", type=_PATH,
               help=f"CSV file of weights to write.  [default: {_WEIGHTS} in "
               "--samples]")  # fmt: skip
 def reweight(
     samples: Sequence[Path], data: Path, held_out: Path | None, theta: str, prior: Path | None,
-    temperature_k: float, min_effective: float, seed: int, out: Path | None,
+    temperature_k: float, min_effective: float, seed: int, jobs: int, out: Path | None,
 ) -> None:  # fmt: skip
     """Weight conformations so that their averages agree with measurements.
 
@@ -85,7 +93,7 @@ def reweight(
     reports = reweight_ensembles(
         samples, data, theta=theta, held_out=held_out,
         prior=_prior(prior, temperature_k) if prior else None, min_effective=min_effective,
-        seed=seed,
+        seed=seed, jobs=jobs,
     )  # fmt: skip
     record = {
         "samples": [str(each) for each in samples],

@@ -63,6 +63,7 @@ def answer(
     targets: Collection[str] | None,
     weights: Path | None,
     changes: Sequence[str],
+    jobs: int,
 ) -> bool:
     """Run a suite, write its files and print its headline; return whether some targets failed.
 
@@ -74,6 +75,7 @@ def answer(
         targets: Those that are wanted; all when None.
         weights: File of weights.
         changes: NAME=VALUE settings.
+        jobs: Number of processes.
     """
     from protenix_eba.core.files import make_folder
     from protenix_eba.eval.suites.catalogue import SUITES
@@ -82,7 +84,7 @@ def answer(
     suite = SUITES.get(name)
     make_folder(out)  # before the work rather than after
     outcome, record = run_suite(
-        suite, samples, reference, targets=targets, weights=weights, settings=changes
+        suite, samples, reference, targets=targets, weights=weights, settings=changes, jobs=jobs
     )
     write_outcome(outcome, record, out)
     _print(outcome, out)

@@ -18,6 +18,7 @@ from protenix_eba.core.errors import UserError
 
 __all__ = [
     "atomic_path",
+    "cache_folder",
     "check_place",
     "fingerprint",
     "make_folder",
@@ -87,15 +88,28 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def require_file(path: Path | str, what: str, hint: str = "check the path") -> Path:
+def cache_folder() -> Path:
+    """Return the user's folder for what can be computed again: it may be deleted."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "protenix-eba"
+
+
+def require_file(
+    path: Path | str, what: str, hint: str = "check the path", *, pipe: bool = False
+) -> Path:
     """Return `path` as a Path, if it is a readable file.
+
+    Args:
+        path: The file.
+        what: Its name in messages.
+        hint: What to do where it is none.
+        pipe: Whether a named pipe will do, as it does for what is read once, from its start.
 
     Raises:
         UserError: It is not; `what` names it ("energy labels", "checkpoint").
     """
     path = Path(path)
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
+    if not path.is_file() and not (pipe and path.is_fifo()):
+        found = "a folder" if path.is_dir() else "a pipe" if path.is_fifo() else "nothing"
         raise UserError(f"{what}: expected a file at {path}, found {found}", hint)
     return path
 

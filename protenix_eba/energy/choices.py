@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, get_args
 
-__all__ = ["BACKENDS", "ENERGY_UNITS", "MATCHES", "MEANINGS", "Match", "Meaning"]
+__all__ = ["BACKENDS", "ENERGY_UNITS", "MATCHES", "MEANINGS", "WEIGHTS", "Match", "Meaning"]
 
 BACKENDS: Final = ("loky", "dask", "ray")
 ENERGY_UNITS: Final = ("kj/mol", "kcal/mol", "kT")
@@ -18,3 +18,9 @@ MEANINGS: Final[dict[Meaning, str]] = {
     "weights": "minus kT times the logarithm of each frame's weight",
 }
 """What imported numbers are, and how the provenance of their labels says it."""
+
+WEIGHTS: Final = {
+    "ani-1x": "84719cd1118b08f72dc67cc656c12e5f408e690c01b1d5bcd62ad2587484013c",
+    "ani-1ccx": "9252a74fecc215867389e7187f2524ba0f3041a32892c492e020f55d6a596f0b",
+}
+"""Learned potentials, and SHA-256 of their weights, as `ani_weights.read_ani_weights` gives it."""

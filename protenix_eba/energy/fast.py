@@ -24,9 +24,9 @@ import numpy as np
 import openmm
 from numpy.typing import NDArray
 
-from protenix_eba.core.files import sha256_of_file
+from protenix_eba.core.files import cache_folder, sha256_of_file
 
-__all__ = ["accelerate", "c_compiler", "cache_folder", "can_accelerate", "routine_file"]
+__all__ = ["accelerate", "c_compiler", "can_accelerate", "routine_file"]
 
 Compute = Callable[[Any], tuple[float, NDArray[np.float64]]]
 
@@ -43,11 +43,6 @@ def can_accelerate() -> bool:
 def c_compiler() -> str | None:
     """Return the C compiler that builds the routine, or None."""
     return shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-
-
-def cache_folder() -> Path:
-    """Return the folder of the compiled routine and of what is known about it."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "protenix-eba"
 
 
 @functools.cache

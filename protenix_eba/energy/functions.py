@@ -39,6 +39,7 @@ __all__ = [
     "EnergyFunction",
     "check_energy",
     "create_system",
+    "doubt_of",
     "python_system",
 ]
 
@@ -65,7 +66,9 @@ class EnergyFunction(Protocol):
     reads no configuration, and a changed one has another name.
 
     One that needs a package, or cannot follow all choices of a protocol, may have a method
-    `check(protocol)` besides, which raises UserError before any frame is labelled.
+    `check(protocol)` besides, which raises UserError before any frame is labelled. One that can
+    tell where its energy means nothing may have a method `doubt(topology)`: what it returns takes
+    positions `[M, 3]` in nm and gives the reason for a failed row, or "".
     """
 
     def __call__(
@@ -109,6 +112,19 @@ def check_energy(protocol: EnergyProtocol) -> None:
     check = getattr(ENERGIES.get(protocol.function), "check", None)
     if check is not None:
         check(protocol)
+
+
+def doubt_of(
+    topology: app.Topology, protocol: EnergyProtocol
+) -> Callable[[NDArray[np.floating]], str]:
+    """Return what says why the energy of positions `[M, 3]` in nm means nothing, or "".
+
+    Args:
+        topology: Topology with every atom.
+        protocol: Its energy function may be one that can tell.
+    """
+    doubt = getattr(ENERGIES.get(protocol.function), "doubt", None)
+    return doubt(topology) if doubt else lambda _: ""
 
 
 def create_system(

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import fingerprint
+from protenix_eba.energy.choices import WEIGHTS
 from protenix_eba.energy.protonation_choice import FROM_FRAMES, Protonation
 
 __all__ = [
@@ -41,6 +42,7 @@ _JOINED_LATER: Final = {
     "quench_ps": 0.0,
     "repeats": 1,
     "protonation": FROM_FRAMES,
+    "weights": "",
 }
 
 
@@ -69,6 +71,8 @@ class EnergyProtocol:
             their mean, and their standard deviation its noise.
         protonation: Protonation of residues whose hydrogens the topology does not show, as
             `protonation_choice.Protonation` writes it; "frames" is pH 7.
+        weights: SHA-256 of the weights of a learned potential that comes with the package; empty
+            for all else.
     """
 
     name: str = "custom"
@@ -83,6 +87,7 @@ class EnergyProtocol:
     minimise: bool = True
     repeats: int = 1
     protonation: str = FROM_FRAMES
+    weights: str = ""
 
     @property
     def hash(self) -> str:
@@ -178,6 +183,7 @@ def customised(
         changes["protonation"] = str(Protonation.parse(",".join(protonation)))
     if function is not None or system:
         changes["function"] = "md" if system else function
+        changes["weights"] = WEIGHTS.get(changes["function"], "")
     if salt_mM is not None:
         changes["kappa_per_nm"] = kappa_per_nm(salt_mM, temperature_K)
     if tolerance_kj_mol_nm is not None:

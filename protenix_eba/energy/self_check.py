@@ -19,7 +19,7 @@ import openmm
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.core.files import fingerprint, sha256_of_file, write_json
+from protenix_eba.core.files import cache_folder, fingerprint, sha256_of_file, write_json
 from protenix_eba.energy import fast
 from protenix_eba.energy.minimise import system_in_context
 from protenix_eba.energy.protocol import EnergyProtocol
@@ -68,7 +68,7 @@ def _record(structure: CompleteStructure, protocol: EnergyProtocol) -> Path:
     routine = fast.routine_file()
     made_by = sha256_of_file(routine) if routine else ""
     what = [structure.topology_hash, protocol.hash, openmm.__version__, made_by, _cpu()]
-    return fast.cache_folder() / "gbn2-checked" / f"{fingerprint(what)}.json"
+    return cache_folder() / "gbn2-checked" / f"{fingerprint(what)}.json"
 
 
 def _cpu() -> str:

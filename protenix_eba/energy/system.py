@@ -11,7 +11,12 @@ import openmm
 from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.energy import fast, md_energy, xtb  # noqa: F401  register energy functions
+from protenix_eba.energy import (  # those that are not used register energy functions
+    fast,
+    learned,  # noqa: F401
+    md_energy,  # noqa: F401
+    xtb,  # noqa: F401
+)
 from protenix_eba.energy.checks import (
     Geometry,
     absurd_energy,
@@ -22,7 +27,7 @@ from protenix_eba.energy.checks import (
     problem_before,
     torn_bond,
 )
-from protenix_eba.energy.functions import BONDED, create_system
+from protenix_eba.energy.functions import BONDED, create_system, doubt_of
 from protenix_eba.energy.minimise import Minimiser, OutOfTime
 from protenix_eba.energy.protocol import EnergyProtocol
 from protenix_eba.energy.self_check import checked
@@ -129,6 +134,7 @@ class TargetEnergy:
         self._undisturbed = structure.undisturbed()
         name = _platform_name(platform)
         rigid = create_system(structure.topology, protocol, constrained=True)
+        self._doubt = doubt_of(structure.topology, protocol)
         compiled = checked(rigid, structure, protocol) if name == "CPU" else None
         self.platform = "CPU, gbn2.c" if compiled is not None else name
         free = None
@@ -156,6 +162,8 @@ class TargetEnergy:
         if absurd := self._absurd(initial, len(xyz_nm)):
             return FrameEnergy.without("failed", f"initial energy: {absurd}", initial)
         if not self.protocol.minimise:
+            if doubt := self._doubt(xyz_nm):
+                return FrameEnergy.without("failed", doubt, initial)
             as_is = FrameEnergy(initial, initial, 0.0, "ok", "", iterations=0)
             return as_is._replace(**self._parts())  # type: ignore[arg-type]
         deadline = time.monotonic() + self._timeout_s
@@ -224,6 +232,7 @@ class TargetEnergy:
             or torn_bond(end.xyz_nm, self._geometry)
             or absurd_energy(end.energy_kj_mol, len(xyz_nm), clashes=False)
             or self._unlike_a_force_field(xyz_nm, end.xyz_nm)
+            or self._doubt(end.xyz_nm)
         )
         if problem:
             raise _Failed(problem)

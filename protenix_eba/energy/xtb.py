@@ -16,27 +16,20 @@ from numpy.typing import NDArray
 from openmm import app
 
 from protenix_eba.core.errors import UserError
-from protenix_eba.core.units import ANGSTROM_PER_NM
+from protenix_eba.core.units import ANGSTROM_PER_NM, KJ_MOL_PER_HARTREE
+from protenix_eba.energy.charges import charged_groups
 from protenix_eba.energy.functions import ENERGIES, python_system
 from protenix_eba.energy.protocol import EnergyProtocol
-from protenix_eba.protein.titration import GROUPS
 
-__all__ = ["MAX_ATOMS", "net_charge"]
+__all__ = ["MAX_ATOMS"]
 
 MAX_ATOMS: Final = 400
 """The time of an energy grows with the third power of the atoms."""
 
-# CODATA 2018.
-_KJ_MOL_PER_HARTREE: Final = 2625.4996394799
-_NM_PER_BOHR: Final = 0.529177210903 / ANGSTROM_PER_NM
-# Bonds of a nitrogen without charge, in a backbone or an amine.
-_BONDS_OF_N: Final = 3
+_NM_PER_BOHR: Final = 0.529177210903 / ANGSTROM_PER_NM  # CODATA 2018
 # A half of tblite's share of the new charges in each iteration, and twice as many of these.
 _CAUTIOUS_MIXING: Final = 0.2
 _CAUTIOUS_ITERATIONS: Final = 500
-# Acids are neutral with one hydrogen, bases with all but one.
-_ACIDS: Final = ("ASP", "CYS", "GLU", "TYR")
-_BASES: Final = ("ARG", "HIS", "LYS")
 
 
 @dataclass(frozen=True)
@@ -80,7 +73,7 @@ class _Xtb:
                 "evaluation would take minutes",
                 "use a force field for molecules of this size",
             )
-        charge = net_charge(topology)
+        charge = sum(charge for _, charge in charged_groups(topology))
 
         def compute(xyz_nm: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
             # A new one each time: the start of its iterations shall not depend on the last frame.
@@ -88,8 +81,8 @@ class _Xtb:
             calculator.set("verbosity", 0)
             calculator.add("alpb-solvation", "water")
             found = _converged(calculator)
-            forces = -np.asarray(found.get("gradient")) * (_KJ_MOL_PER_HARTREE / _NM_PER_BOHR)
-            return float(found.get("energy")) * _KJ_MOL_PER_HARTREE, forces
+            forces = -np.asarray(found.get("gradient")) * (KJ_MOL_PER_HARTREE / _NM_PER_BOHR)
+            return float(found.get("energy")) * KJ_MOL_PER_HARTREE, forces
 
         return python_system(topology, compute)
 
@@ -110,40 +103,3 @@ def _converged(calculator: Any) -> Any:
 
 ENERGIES.register("gfn2-xtb")(_Xtb("GFN2-xTB"))
 ENERGIES.register("gfn1-xtb")(_Xtb("GFN1-xTB"))
-
-
-def net_charge(topology: app.Topology) -> int:
-    """Return the charge of a protein, by the hydrogens of its side chains and ends.
-
-    Args:
-        topology: Amino acids and caps with all atoms and bonds.
-    """
-    partners: dict[Any, list[Any]] = {atom: [] for atom in topology.atoms()}
-    for first, second in topology.bonds():
-        partners[first].append(second)
-        partners[second].append(first)
-    charge = 0
-    for residue in topology.residues():
-        atoms = {atom.name: atom for atom in residue.atoms()}
-        if "N" in atoms:
-            charge += len(partners[atoms["N"]]) - _BONDS_OF_N
-        if "OXT" in atoms:
-            charge += _hydrogens(atoms, ("O", "OXT"), partners) - 1
-        parents, _, most = GROUPS.get(residue.name, ((), 0, 0))
-        found = _hydrogens(atoms, parents, partners)
-        if residue.name in _BASES:
-            charge += found - (most - 1)
-        elif residue.name in _ACIDS and not _is_bridged(atoms, partners):
-            charge += found - 1
-    return charge
-
-
-def _hydrogens(
-    atoms: dict[str, Any], parents: tuple[str, ...], partners: dict[Any, list[Any]]
-) -> int:
-    bonded = [other for name in parents if name in atoms for other in partners[atoms[name]]]
-    return sum(other.element is app.element.hydrogen for other in bonded)
-
-
-def _is_bridged(atoms: dict[str, Any], partners: dict[Any, list[Any]]) -> bool:
-    return any(other.element is app.element.sulfur for other in partners.get(atoms.get("SG"), ()))

@@ -137,7 +137,7 @@ def test_labels_of_earlier_versions_keep_their_protocol() -> None:
         (["--force-field", "charm36"], "known are charmm36, charmm36m, amber14"),
         (["--solvent", "water"], "known are gbn2, obc2"),
         (["--solvent", "tip3p"], "explicit water"),
-        (["--energy", "xtb"], "no energy function called 'xtb'; registered are: force_field"),
+        (["--energy", "xtb"], "no energy function called 'xtb'; registered are: ani-1ccx"),
         (["--tolerance", "0"], "tolerance of 0"),
         (["--salt-mM", "-5"], "-5.0 mM"),
         (["--salt-mM", "150", "--solvent", "none"], "salt without a solvent"),

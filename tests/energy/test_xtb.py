@@ -17,13 +17,14 @@ from openmm import NonbondedForce, unit
 from plain_openmm import DIPEPTIDE
 
 from protenix_eba.core.errors import UserError
+from protenix_eba.energy.charges import charged_groups
 from protenix_eba.energy.functions import create_system
 from protenix_eba.energy.label import label_targets
 from protenix_eba.energy.minimise import system_in_context
 from protenix_eba.energy.protocol import PROTOCOLS, EnergyProtocol, customised
 from protenix_eba.energy.structure import CompleteStructure, complete_structure
 from protenix_eba.energy.system import TargetEnergy
-from protenix_eba.energy.xtb import MAX_ATOMS, net_charge
+from protenix_eba.energy.xtb import MAX_ATOMS
 from protenix_eba.structures.frame_choice import FrameChoice
 
 DEMO = Path(__file__).parents[2] / "protenix_eba" / "demo_data"
@@ -160,12 +161,12 @@ def test_charges_are_those_of_force_fields(
     (force,) = (one for one in system.getForces() if isinstance(one, NonbondedForce))
     charges = [force.getParticleParameters(i)[0] for i in range(force.getNumParticles())]
     total = sum(charge.value_in_unit(unit.elementary_charge) for charge in charges)
-    assert net_charge(topology) == expected
+    assert sum(charge for _, charge in charged_groups(topology)) == expected
     assert total == pytest.approx(expected, abs=1e-3)
 
 
 def test_caps_have_no_charge(tmp_path: Path) -> None:
-    assert net_charge(dipeptide(tmp_path).topology) == 0
+    assert charged_groups(dipeptide(tmp_path).topology) == []
 
 
 @NEEDS_TBLITE

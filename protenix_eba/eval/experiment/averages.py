@@ -13,6 +13,7 @@ from protenix_eba.core.errors import UserError
 from protenix_eba.eval.experiment.frames import Frames
 from protenix_eba.eval.experiment.karplus import COUPLINGS, karplus
 from protenix_eba.eval.experiment.measurements import AVERAGED, AtomName, Measurement
+from protenix_eba.eval.experiment.shifts import fitted_offsets, shift_signals
 
 __all__ = ["Averaged", "averaged"]
 
@@ -29,7 +30,8 @@ class Averaged:
     """M observables as plain averages; distances of NOEs are averaged as powers.
 
     Attributes:
-        signals: `[S, M]` of each conformation.
+        signals: `[S, M]` of each conformation, `offsets` included.
+        offsets: `[S, M]` the share of signals that refers shifts to the measured ones, else 0.
         values: `[M]` measured.
         errors: `[M]`.
         bounds: `M` words "", "upper" or "lower"; a power turns a bound around.
@@ -37,6 +39,7 @@ class Averaged:
     """
 
     signals: Float64s
+    offsets: Float64s
     values: Float64s
     errors: Float64s
     bounds: tuple[str, ...]
@@ -65,12 +68,18 @@ def averaged(frames: Frames, measurements: Sequence[Measurement]) -> Averaged:
     value = np.array([m.value for m in measurements])
     error = np.array([m.error for m in measurements])
     # The error of d^-p is p d^-(p + 1) times that of d.
-    scaled = np.where(powers == 0, 1.0, powers * value ** -(powers + 1.0)) * error
-    signals = np.stack([_signal(frames, m) for m in measurements], axis=1)
+    base = np.where(powers == 0, 1.0, value)
+    scaled = np.where(powers == 0, 1.0, powers * base ** -(powers + 1.0)) * error
+    signals = np.empty((len(frames), len(measurements)))
+    shifts = [n for n, m in enumerate(measurements) if m.kind == "SHIFT"]
+    signals[:, shifts] = shift_signals(frames, [measurements[n] for n in shifts])
+    for n in set(range(len(measurements))) - set(shifts):
+        signals[:, n] = _signal(frames, measurements[n])
+    offsets = fitted_offsets(measurements, signals)
     bounds = [_FLIPPED[m.bound] if m.kind in _POWERS else m.bound for m in measurements]
     return Averaged(
-        signals, np.where(powers == 0, value, value**-powers.astype(float)), scaled,
-        tuple(bounds), powers,
+        signals + offsets, offsets, np.where(powers == 0, value, base**-powers.astype(float)),
+        scaled, tuple(bounds), powers,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import mdtraj
 import numpy as np
@@ -28,21 +28,25 @@ class Frames:
         topology: All atoms.
         xyz: `[S, N, 3]` angstrom.
         name: Name of the target, for messages.
+        jobs: Number of processes for predictions that cost seconds for each conformation.
     """
 
-    def __init__(self, topology: mdtraj.Topology, xyz: NDArray[np.floating], name: str) -> None:
-        self.topology, self.xyz, self.name = topology, xyz, name
+    def __init__(
+        self, topology: mdtraj.Topology, xyz: NDArray[np.floating], name: str, jobs: int = 1
+    ) -> None:
+        self.topology, self.xyz, self.name, self.jobs = topology, xyz, name, jobs
+        self.tables: dict[tuple[str, int], Any] = {}  # predicted shifts, see `shifts`
         self._index = {
             ((a.residue.chain.chain_id or "").strip(), a.residue.resSeq, a.name): a.index
             for a in topology.atoms
         }
-        self._chains = {key[0] for key in self._index}
+        self.chains = {key[0] for key in self._index}
 
     @classmethod
-    def read(cls, source: Conformations) -> Frames:
+    def read(cls, source: Conformations, jobs: int = 1) -> Frames:
         """Read all conformations of an ensemble on disk."""
         atoms = np.arange(source.topology.n_atoms)
-        return cls(source.topology, coordinates(source, atoms), source.name)
+        return cls(source.topology, coordinates(source, atoms), source.name, jobs)
 
     def __len__(self) -> int:
         return len(self.xyz)
@@ -67,6 +71,11 @@ class Frames:
             f"target {self.name}: there is no atom {atom}",
             "name atoms as the topology does; models often have no hydrogens but H can be built",
         )
+
+    def residue(self, atom: AtomName) -> mdtraj.core.topology.Residue | None:
+        """Return the amino acid of an atom; None where the structures have none of its number."""
+        index = self._find(AtomName(atom.chain, atom.residue, "CA"))
+        return None if index is None else self.topology.atom(index).residue
 
     def phi(self, residue: AtomName) -> NDArray[np.float64]:
         """Return the torsion C(i-1)-N-CA-C of a residue, `[S]` in radians.
@@ -94,15 +103,15 @@ class Frames:
         return self.position(before)
 
     def _find(self, atom: AtomName) -> int | None:
-        if atom.chain or len(self._chains) == 1:
-            chain = atom.chain if atom.chain in self._chains else next(iter(self._chains))
-            if atom.chain and atom.chain not in self._chains and len(self._chains) > 1:
+        if atom.chain or len(self.chains) == 1:
+            chain = atom.chain if atom.chain in self.chains else next(iter(self.chains))
+            if atom.chain and atom.chain not in self.chains and len(self.chains) > 1:
                 return None
             names = (atom.name, _SAME_NAME.get(atom.name, atom.name))
             found = (self._index.get((chain, atom.residue, name)) for name in names)
             return next((index for index in found if index is not None), None)
         raise UserError(
-            f"target {self.name}: {atom} names no chain, there are {len(self._chains)}",
+            f"target {self.name}: {atom} names no chain, there are {len(self.chains)}",
             "write A:2:HA",
         )
 

@@ -13,6 +13,7 @@ from protenix_eba.core.errors import UserError
 from protenix_eba.core.files import require_file
 from protenix_eba.core.text_files import text_lines
 from protenix_eba.eval.experiment.karplus import COUPLINGS, karplus
+from protenix_eba.eval.experiment.shift_predictors import nucleus, predictor
 from protenix_eba.plugin_api import did_you_mean
 
 __all__ = ["AVERAGED", "KINDS", "AtomName", "Measurement", "read_measurements"]
@@ -23,16 +24,19 @@ KINDS: Final = {
     "NOE3": "angstrom, from r^-3 averages; atoms as for NOE",
     "DISTANCE": "angstrom, plain average; atoms: two",
     "RG": "angstrom, radius of gyration of all atoms by mass; no atoms",
+    "SHIFT": "ppm; atoms: one, H, HA, N, CA, CB or C: 5:CA; set: the predictor; error: the "
+    "predictor's own where empty; offset: fit, or nothing",
     "RDC": "Hz; atoms: two bonded ones; set: the alignment medium",
     "S2": "order parameter of a bond, 0 to 1; atoms: two bonded ones",
 }
 # What is an average over conformations of something that each of them has.
-AVERAGED: Final = (*COUPLINGS, "NOE", "NOE3", "DISTANCE", "RG")
+AVERAGED: Final = (*COUPLINGS, "SHIFT", "NOE", "NOE3", "DISTANCE", "RG")
 _BOUNDS: Final = ("", "upper", "lower")
+_OFFSETS: Final = ("", "fit")
 _REQUIRED: Final = ("kind", "atoms", "value", "error")
 _HINT: Final = (
-    "columns: kind, atoms, value, error, and if needed target, set (Karplus set or alignment "
-    "medium) and bound (upper or lower)"
+    "columns: kind, atoms, value, error, and if needed target, set (Karplus set, predictor or "
+    "alignment medium), bound (upper or lower) and offset (fit)"
 )
 
 
@@ -60,12 +64,13 @@ class Measurement:
 
     Attributes:
         kind: A key of `KINDS`, which says the unit.
-        groups: The atoms: none, a residue, or two groups.
+        groups: The atoms: none, a residue or an atom, or two groups.
         value: Measured.
         error: Its standard deviation, that of the prediction included.
-        group: Karplus set, or alignment medium.
+        group: Karplus set, predictor of shifts, or alignment medium.
         bound: "upper" or "lower" where only values beyond are wrong, else empty.
         target: The protein; empty for all.
+        offset: Whether predicted shifts of this nucleus are moved by a constant that is fitted.
     """
 
     kind: str
@@ -75,6 +80,7 @@ class Measurement:
     group: str = ""
     bound: str = ""
     target: str = ""
+    offset: bool = False
 
     @property
     def label(self) -> str:
@@ -83,10 +89,16 @@ class Measurement:
         return " ".join(part for part in (self.kind, atoms, self.group) if part)
 
     @property
+    def family(self) -> str:
+        """What is summed up with others: the kind, of shifts also the nucleus, and the set."""
+        nuclei = [nucleus(self.groups[0][0].name)] if self.kind == "SHIFT" else []
+        return " ".join(part for part in (self.kind, *nuclei, self.group) if part)
+
+    @property
     def unit(self) -> str:
         """Unit of the measured value."""
-        if self.kind == "S2":
-            return ""
+        if self.kind in ("S2", "SHIFT"):
+            return "ppm" if self.kind == "SHIFT" else ""
         return "Hz" if self.kind.startswith(("3J", "RDC")) else "Å"
 
 
@@ -96,7 +108,7 @@ def read_measurements(path: Path) -> list[Measurement]:
     Raises:
         UserError: No such file, columns or kinds, or a value that cannot be used.
     """
-    text = text_lines(require_file(path, "measurements"), _HINT)
+    text = text_lines(require_file(path, "measurements", pipe=True), _HINT)
     lines = [(n, line) for n, line in enumerate(text, 1) if line.strip() and line[0] != "#"]
     reader = csv.DictReader((line for _, line in lines), restval="")
     fields = reader.fieldnames or ()
@@ -128,13 +140,20 @@ def _measurement(row: Mapping[str, str]) -> Measurement:
     groups = tuple(
         tuple(_atom(word) for word in group.split(",")) for group in row["atoms"].split()
     )
-    expected = {"RG": 0, **dict.fromkeys(COUPLINGS, 1)}.get(kind, 2)
+    expected = {"RG": 0, "SHIFT": 1, **dict.fromkeys(COUPLINGS, 1)}.get(kind, 2)
     single = kind not in ("NOE", "NOE3")
     if len(groups) != expected or (single and any(len(group) > 1 for group in groups)):
         raise UserError(f"{kind}: cannot use the atoms {row['atoms']!r}", KINDS[kind])
     if any(bool(atom.name) == (kind in COUPLINGS) for group in groups for atom in group):
         raise UserError(f"{kind}: cannot use the atoms {row['atoms']!r}", KINDS[kind])
-    value, error = float(row["value"]), float(row["error"])
+    group, offset = ((row.get(key) or "").strip() for key in ("set", "offset"))
+    if offset not in _OFFSETS or (offset and kind != "SHIFT"):
+        raise UserError(f"{kind}: cannot use the offset {offset!r}", "fit, and of shifts only")
+    value = float(row["value"])
+    if kind == "SHIFT" and not row["error"].strip():
+        error = predictor(group).errors[nucleus(groups[0][0].name)]
+    else:
+        error = float(row["error"])
     if not (math.isfinite(value) and 0.0 < error < math.inf):
         raise UserError(f"value {value}, error {error}", "an error is a positive number")
     if kind.startswith("NOE") and value <= 0.0:
@@ -142,10 +161,12 @@ def _measurement(row: Mapping[str, str]) -> Measurement:
     bound = (row.get("bound") or "").strip()
     if bound not in _BOUNDS:
         raise UserError(f"unknown bound {bound!r}", "upper, lower, or nothing")
-    group = (row.get("set") or "").strip()
     if kind in COUPLINGS:
         karplus(kind, group)
-    return Measurement(kind, groups, value, error, group, bound, (row.get("target") or "").strip())
+    if kind == "SHIFT":
+        predictor(group), nucleus(groups[0][0].name)
+    target = (row.get("target") or "").strip()
+    return Measurement(kind, groups, value, error, group, bound, target, bool(offset))
 
 
 def _atom(word: str) -> AtomName:

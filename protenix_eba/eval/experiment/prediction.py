@@ -17,6 +17,7 @@ from protenix_eba.eval.experiment.bonds import (
 )
 from protenix_eba.eval.experiment.frames import Frames
 from protenix_eba.eval.experiment.measurements import AVERAGED, Measurement
+from protenix_eba.eval.experiment.shifts import random_coil, shift_remarks
 
 __all__ = ["Prediction", "residuals"]
 
@@ -25,6 +26,11 @@ Float64s = NDArray[np.float64]
 
 class Prediction:
     """The values that conformations predict for measurements.
+
+    Attributes:
+        measurements: M of them.
+        coil: `[M]` shifts without structure, ppm; NaN where there are none, and of other kinds.
+        remarks: What predictors take for something else.
 
     Args:
         frames: The conformations.
@@ -42,6 +48,10 @@ class Prediction:
         self._bonds = [n for n, kind in enumerate(kinds) if kind not in AVERAGED]
         if self._bonds:
             self._moments, self._lengths = second_moments(frames, self._take(self._bonds))
+        self.coil = np.array(
+            [random_coil(frames, m) if m.kind == "SHIFT" else np.nan for m in self.measurements]
+        )
+        self.remarks = shift_remarks(frames, self.measurements)
 
     def _take(self, rows: Sequence[int]) -> list[Measurement]:
         return [self.measurements[n] for n in rows]
@@ -57,6 +67,13 @@ class Prediction:
             flat = moments.reshape(-1, *moments.shape[-3:])
             each = np.array([self._of_bonds(one) for one in flat])
             found[..., self._bonds] = each.reshape(*weights.shape[:-1], len(self._bonds))
+        return found
+
+    def offsets(self, weights: Float64s) -> Float64s:
+        """Return what referencing added to the predicted values, `[M]` ppm, for weights `[S]`."""
+        found = np.zeros(len(self.measurements))
+        if self._averaged:
+            found[self._plain] = weights @ self._averaged.offsets
         return found
 
     def _of_bonds(self, moments: Float64s) -> Float64s:

@@ -11,7 +11,6 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.vq import kmeans2
 from scipy.spatial.distance import cdist, jensenshannon
 
 __all__ = ["NEIGHBOURS", "Coverage", "coverage", "evenly", "histogram", "jsd_bits"]
@@ -128,6 +127,8 @@ def coverage(md_ca: Floats, md_replica: Ints, sample_ca: Floats) -> Coverage:
 
 def _medoids(points: Floats) -> Ints:
     """Return the points nearest to the centres of k-means clusters."""
+    from scipy.cluster.vq import kmeans2  # takes a second to import
+
     n_clusters = int(np.clip(len(points) // _FRAMES_PER_CLUSTER, 1, _MAX_CLUSTERS))
     start = points[evenly(len(points), n_clusters)]
     centres, _ = kmeans2(points, start, iter=_KMEANS_ROUNDS, minit="matrix", missing="warn")

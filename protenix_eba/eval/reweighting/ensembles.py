@@ -19,7 +19,7 @@ from protenix_eba.eval.metrics.energies import effective_sample_size
 from protenix_eba.eval.reweighting.entropy import Problem, chi_square
 from protenix_eba.eval.reweighting.entropy import reweight as weights_of_theta
 from protenix_eba.eval.reweighting.theta import Choice, cross_validated, l_curve
-from protenix_eba.eval.suites.nmr import agreement, of_target
+from protenix_eba.eval.suites.nmr import agreement, fitted_constants, of_target
 from protenix_eba.eval.weighting import refuse_strangers, require_length
 from protenix_eba.structures.sources import Conformations, find_samples
 
@@ -59,6 +59,7 @@ def reweight_ensembles(
     prior: Mapping[str, Float64s] | None = None,
     min_effective: float = 10.0,
     seed: int = 0,
+    jobs: int = 1,
 ) -> list[Report]:
     """Reweight each ensemble for which there are measurements.
 
@@ -71,6 +72,7 @@ def reweight_ensembles(
         prior: Target to the weights `[S]` to start from; equal ones where there are none.
         min_effective: Fewest effective conformations.
         seed: Seed of the cross-validation.
+        jobs: Number of processes for predictions that cost seconds for each conformation.
 
     Raises:
         UserError: Nothing that can be used, or weights that rest on fewer conformations.
@@ -87,7 +89,9 @@ def reweight_ensembles(
     reports = []
     for name, source in found.items():
         start = known.get(name)
-        reports.append(_Ensemble(source, of_target(fit, name), left_out, start).report(theta, seed))
+        frames = Frames.read(source, jobs)
+        ensemble = _Ensemble(source, frames, of_target(fit, name), left_out, start)
+        reports.append(ensemble.report(theta, seed))
         effective = reports[-1].numbers["effective_after"]
         if effective < min_effective:
             raise UserError(
@@ -104,11 +108,10 @@ class _Ensemble:
     """One ensemble with its measurements."""
 
     def __init__(
-        self, source: Conformations, fit: Sequence[Measurement], left_out: Sequence[Measurement],
-        prior: Float64s | None,
+        self, source: Conformations, frames: Frames, fit: Sequence[Measurement],
+        left_out: Sequence[Measurement], prior: Float64s | None,
     ) -> None:  # fmt: skip
         self.name = source.name
-        frames = Frames.read(source)
         self.unused = [m for m in fit if m.kind not in AVERAGED]
         self.fit = [m for m in fit if m.kind in AVERAGED]
         if not self.fit:
@@ -146,7 +149,8 @@ class _Ensemble:
         if choice.left_out:
             best = list(choice.scan).index(result)
             numbers["cross_validated_chi2"] = choice.left_out[best]
-        return Report(self.name, result.weights, numbers, rows, self._notes(numbers))
+        notes = self._notes(numbers) + self._of_shifts(result.weights)
+        return Report(self.name, result.weights, numbers, rows, notes)
 
     def _choice(self, theta: str, seed: int) -> Choice:
         labels = [m.groups[0][0].residue if m.groups else m.label for m in self.fit]
@@ -171,6 +175,13 @@ class _Ensemble:
              "error": m.error, "before": float(a), "after": float(b), "unit": m.unit}
             for m, a, b in zip(prediction.measurements, before, after, strict=True)
         ]  # fmt: skip
+
+    def _of_shifts(self, weights: Float64s) -> list[str]:
+        """Say what was fitted and assumed of chemical shifts."""
+        notes = []
+        for prediction in filter(None, (self.predict, self.judge)):
+            notes += [*fitted_constants(prediction, weights), *prediction.remarks]
+        return list(dict.fromkeys(notes))
 
     def _notes(self, numbers: dict[str, float]) -> list[str]:
         notes = []

@@ -38,6 +38,7 @@ class Request:
         settings: The suite's `Suite.settings`, changed as the user asked.
         seed: Seed of every draw.
         alone: Whether one target was given in all, so that all of the data are its own.
+        jobs: Number of processes; more than one for suites that are `Suite.parallel` only.
     """
 
     samples: Mapping[str, Conformations]
@@ -46,6 +47,7 @@ class Request:
     settings: Any
     seed: int
     alone: bool = False
+    jobs: int = 1
 
     def weights_of(self, name: str) -> Float64s:
         """Return the weights of a target's conformations, `[S]`, equal if the user gave none."""
@@ -131,6 +133,7 @@ class Suite:
         data: Source and licence of its data.
         compute: Function that gives the answer; None for `atlas`, which `eval.evaluate` computes.
         settings: A frozen dataclass of what a user may change by `--set`, with its defaults.
+        parallel: Whether it makes use of `Request.jobs`.
     """
 
     name: str
@@ -140,6 +143,7 @@ class Suite:
     data: str
     compute: Compute | None
     settings: Any = None
+    parallel: bool = False
 
 
 SUITES: Final[Registry[Suite]] = Registry("suite")

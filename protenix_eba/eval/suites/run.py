@@ -69,6 +69,7 @@ def run_suite(
     weights: Path | None = None,
     settings: Sequence[str] = (),
     seed: int = 0,
+    jobs: int = 1,
 ) -> tuple[Outcome, dict[str, Any]]:
     """Answer a suite's question for a model's ensembles.
 
@@ -80,6 +81,7 @@ def run_suite(
         weights: File of weights; equal ones when None.
         settings: NAME=VALUE words.
         seed: Seed of every draw.
+        jobs: Number of processes.
 
     Returns:
         The answer, and a record of what decided it.
@@ -92,6 +94,8 @@ def run_suite(
             f"the suite {suite.name} is no suite of this kind",
             "`protenix-eba evaluate` without --suite computes it",
         )
+    if jobs > 1 and not suite.parallel:
+        raise UserError(f"the suite {suite.name} has no --jobs", "leave it out")
     found, unusable = find_samples(samples)
     if not reference.exists():
         raise UserError(
@@ -108,7 +112,7 @@ def run_suite(
         refuse_strangers(by_name, wanted, str(weights))
     # Of those that were found: --targets chooses among them, and among their structures.
     alone = len(found) + len(unusable) == 1
-    outcome = suite.compute(Request(wanted, reference, by_name, chosen, seed, alone))
+    outcome = suite.compute(Request(wanted, reference, by_name, chosen, seed, alone, jobs))
     kept = {n: why for n, why in unusable.items() if targets is None or n in targets}
     outcome = dataclasses.replace(
         outcome,

@@ -1,6 +1,8 @@
 """The suite `nmr`: closed forms, and couplings as mdtraj computes them."""
 
 import csv
+import os
+import threading
 from functools import partial
 
 import mdtraj
@@ -267,6 +269,24 @@ def test_measured_couplings_stand_beside_the_shipped_md(demo_data, tmp_path):
     predicted = float(rows["3J_HN_HA 3 vogeli2007_rigid", "predicted"]["value"])
     assert 2.0 < predicted < 10.0
     assert len([key for _, key in rows if key == "measured"]) == 15
+
+
+def test_lists_may_come_from_pipes(demo_data, tmp_path):
+    """As bash makes them of <(command)."""
+    pipes = {"--reference": (demo_data / "penta_alanine_couplings.csv").read_text(),
+             "--targets": f"{NAME}\n"}  # fmt: skip
+    words = ["--suite", "nmr", "--samples", str(demo_data / NAME), "--out", str(tmp_path / "out")]
+    writers = []
+    for option, text in pipes.items():
+        pipe = tmp_path / option
+        os.mkfifo(pipe)
+        writers.append(threading.Thread(target=pipe.write_text, args=(text,), daemon=True))
+        writers[-1].start()
+        words += [option, str(pipe)]
+    assert run(["evaluate", *words]) == 0
+    for writer in writers:
+        writer.join(timeout=5.0)
+        assert not writer.is_alive()
 
 
 def test_atoms_that_are_not_there_are_said(frames):

@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from scipy.stats import gaussian_kde
 
 from protenix_eba.eval.definitions import Metric
 from protenix_eba.eval.report.plots.style import (
@@ -62,6 +61,8 @@ def plane_figure(
 
 
 def _free_energy(axes: Axes, md: Float64s) -> None:
+    from scipy.stats import gaussian_kde  # takes a second to import
+
     dots: dict[str, Any] = {"s": 3, "lw": 0, "color": MD_LIGHT, "rasterized": True, "label": "MD"}
     axes.scatter(md[:, 0], md[:, 1], **dots)
     flat = np.linalg.matrix_rank(md - md.mean(axis=0)) < 2

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.units import GAS_CONSTANT_KJ_MOL_K, KJ_PER_KCAL
+from protenix_eba.eval.protocol.metrics import pearson, spearman
 from protenix_eba.eval.report.figure import Figure
 from protenix_eba.eval.report.plots.agreement import Pairs, agreement_figure
 from protenix_eba.eval.suites.bioemu.data import LICENCE, find_part, test_cases
@@ -195,8 +196,6 @@ def _changes(
 
 def _agreement(item: str, pairs: Sequence[tuple[float, float]], seed: int) -> list[Value]:
     """Return mean absolute error and correlations with experiment; intervals over systems."""
-    from scipy.stats import pearsonr, spearmanr
-
     if not pairs:
         return []
     x, y = np.array(pairs).T
@@ -204,8 +203,8 @@ def _agreement(item: str, pairs: Sequence[tuple[float, float]], seed: int) -> li
     interval = mean_interval(error, seed)
     values = [Value("", item, "mae", float(error.mean()), "kcal/mol", interval)]
     if len(x) >= 2 and np.ptp(x) > 0.0 and np.ptp(y) > 0.0:
-        values.append(Value("", item, "pearson", float(pearsonr(x, y).statistic)))
-        values.append(Value("", item, "spearman", float(spearmanr(x, y).statistic)))
+        values.append(Value("", item, "pearson", pearson(x, y)))
+        values.append(Value("", item, "spearman", spearman(x, y)))
     return values
 
 
