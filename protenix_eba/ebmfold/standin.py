@@ -163,7 +163,8 @@ def _smooth_normal(
     """Draw n normal numbers `[L, n]` of each residue, correlated along the chain."""
     values, vectors = torch.linalg.eigh(_correlation(positions, residues))
     root = vectors * values.clamp_min(0).sqrt()
-    return root @ torch.randn(len(positions), n, generator=generator, dtype=torch.float64)
+    drawn: Tensor = root @ torch.randn(len(positions), n, generator=generator, dtype=torch.float64)
+    return drawn
 
 
 def _correlation(positions: Tensor, residues: float) -> Tensor:
