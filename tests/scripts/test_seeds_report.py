@@ -57,8 +57,9 @@ def test_an_ensemble_that_is_the_truth_is_at_distance_0_from_it(rows, group):
 def test_seeds_are_averaged_and_their_range_is_shown(rows):
     folded, shift, w1, *_ = cells(rows, "EBA", "trained on")
     assert folded == "50.0 (25.0 to 75.0)"
-    # ln(1/3) and ln(3), with half a conformation added to both states.
-    assert shift == "0.00 (-1.08 to 1.08)"
+    # 75 of one state and 25 of the other, with half a conformation added to both.
+    moved = f"{math.log(75.5 / 25.5):.2f}"
+    assert shift == f"0.00 (-{moved} to {moved})"
     # A quarter of the chains is 10 angstrom from where it should be.
     assert w1 == "2.50 (2.50 to 2.50)"
 
