@@ -119,6 +119,8 @@ def main() -> int:
         "--seeds", type=int, default=3, help="number of random seeds [default: %(default)s]"
     )
     options = parser.parse_args()
+    if options.seeds < 1:
+        parser.error(f"--seeds: expected at least 1, found {options.seeds}")
     try:
         run(options.out.resolve(), options.methods, options.seeds)
     except UserError as error:
