@@ -155,7 +155,10 @@ def _measurement(row: Mapping[str, str]) -> Measurement:
     else:
         error = float(row["error"])
     if not (math.isfinite(value) and 0.0 < error < math.inf):
-        raise UserError(f"value {value}, error {error}", "a value is a finite number, an error is a positive number")
+        raise UserError(
+            f"value {value}, error {error}",
+            "a value is a finite number, an error is a positive number",
+        )
     if kind.startswith("NOE") and value <= 0.0:
         raise UserError(f"{kind}: the distance {value} is not positive", KINDS[kind])
     bound = (row.get("bound") or "").strip()
