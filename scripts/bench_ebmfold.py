@@ -314,10 +314,10 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, list[dict]], dict[
 
 def main() -> int:
     arguments = parse()
-    from protenix_eba.core.errors import UserError
     from protenix_eba.core.files import atomic_path
+    from user_errors import ends_on_user_error
 
-    try:
+    with ends_on_user_error():
         rows, failures = measure(arguments)
         from bench_ebmfold_report import draw, report
 
@@ -325,9 +325,6 @@ def main() -> int:
         with atomic_path(arguments.out / "report.md") as temporary:
             temporary.write_text(text, encoding="utf-8")
         draw(rows, arguments.out / "figures")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     print(text)
     for name, failure in failures.items():
         print(f"failed: {name}: {failure}", file=sys.stderr)

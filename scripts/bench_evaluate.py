@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +22,8 @@ from pathlib import Path
 
 import mdtraj
 import numpy as np
+
+from bench_process import Taken, taken_by
 
 NAME = "bench_A"
 CUTOFF_NM = 1.5
@@ -158,17 +159,11 @@ def milliseconds(read: Callable[[np.ndarray], object], items: list[np.ndarray]) 
     return 1e3 * float(np.median(taken))
 
 
-def measure(command: list[str], label: str) -> tuple[float, float]:
+def measure(command: list[str], label: str) -> Taken:
     """Return CPU seconds and peak resident MB of a process with one thread."""
-    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen(command, env=os.environ | threads, stdout=quiet, stderr=quiet)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"{label}: exit status {os.waitstatus_to_exitcode(status)}: {' '.join(command)}")
-    cpu, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
-    print(f"{label:26} {cpu:8.1f} CPU s {peak:8.0f} MB", flush=True)
-    return cpu, peak
+    found = taken_by(command, os.environ | {"MPLBACKEND": "Agg"})
+    print(f"{label:26} {found.cpu_s:8.1f} CPU s {found.peak_mb:8.0f} MB", flush=True)
+    return found
 
 
 def build(structure: Path, folder: Path, n_frames: int, n_samples: int) -> tuple[Path, Path]:

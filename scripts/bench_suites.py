@@ -17,15 +17,14 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import mdtraj
 import numpy as np
+
+from bench_process import Taken, taken_by
 
 # Their name of a benchmark, and our suite with its settings.
 BENCHMARKS = {
@@ -38,15 +37,6 @@ BENCHMARKS = {
 }
 EXAMPLES = Path("tests") / "test_data" / "samples_example"
 NOISE_NM = 0.01
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one command took."""
-
-    cpu_s: float
-    wall_s: float
-    peak_mb: float
 
 
 def main() -> None:
@@ -125,24 +115,13 @@ def commands_for(
     )  # fmt: skip
 
 
-def measure(command: list[str], folder: Path) -> Run:
-    """Run a command; its failure ends the benchmark with what it said."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    more = dict.fromkeys(names, "1") | {"PYTHONPYCACHEPREFIX": str(folder / "compiled")}
-    environment = {k: v for k, v in (os.environ | more).items() if k != "PYTHONDONTWRITEBYTECODE"}
-    with tempfile.TemporaryFile("w+") as said:
-        start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=environment)
-        _, status, used = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            said.seek(0)
-            sys.exit(f"{' '.join(command)} failed:\n{said.read()[-2000:]}")
-    return Run(used.ru_utime + used.ru_stime, wall, used.ru_maxrss / 1024)
+def measure(command: list[str], folder: Path) -> Taken:
+    """Run a command whose modules are compiled once for all runs."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return taken_by(command, environment | {"PYTHONPYCACHEPREFIX": str(folder / "compiled")})
 
 
-def row(name: str, n_proteins: int, n_samples: int, pairs: list[tuple[Run, Run]]) -> str:
+def row(name: str, n_proteins: int, n_samples: int, pairs: list[tuple[Taken, Taken]]) -> str:
     """Return a line of the table: medians, and the median of ratios with their range."""
     middle = [
         f"{statistics.median(getattr(pair[who], what) for pair in pairs):.{digits}f}"

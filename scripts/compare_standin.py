@@ -27,10 +27,11 @@ from protenix_eba.core.errors import UserError
 from protenix_eba.ebmfold.domains import Domain, read_domains
 from protenix_eba.ebmfold.likelihood import PairLikelihood
 from protenix_eba.ebmfold.prediction_files import read_predictions
-from protenix_eba.ebmfold.predictions import DISTANCE_EDGES, ORIENTATION_BINS, Predictions
+from protenix_eba.ebmfold.predictions import DISTANCE_CENTRES, ORIENTATION_BINS, Predictions
 from protenix_eba.ebmfold.standin import orientations, standin_predictions
 from protenix_eba.ebmfold.structures import match_residues, read_trace
 from protenix_eba.ebmfold.target import Target
+from user_errors import ends_on_user_error
 
 Array = NDArray[np.float64]
 Case = tuple[Predictions, Domain]
@@ -60,11 +61,10 @@ def distance_errors(
     cb = backbone[:, 3].numpy()
     true = np.linalg.norm(cb[:, None] - cb, axis=-1)
     share = (predictions.distance + predictions.distance.transpose(1, 0, 2)) / 2
-    centres = (DISTANCE_EDGES[1:] + DISTANCE_EDGES[:-1]) / 2
     near = 1 - share[..., 0]
     within = share[..., 1:] / np.maximum(near, 1e-9)[..., None]
-    expected = within @ centres
-    width = np.sqrt(np.maximum(within @ centres**2 - expected**2, 0.02))
+    expected = within @ DISTANCE_CENTRES
+    width = np.sqrt(np.maximum(within @ DISTANCE_CENTRES**2 - expected**2, 0.02))
     return true - expected, width, (near > NEAR) & (true < FURTHEST), expected
 
 
@@ -223,7 +223,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # small matrices: more threads only wait for each other
-    try:
+    with ends_on_user_error():
         columns = {f"{Path(a.partition('=')[0]).stem}": [real_case(a)] for a in arguments.real}
         chosen = [d for d in read_domains(arguments.domains, "valid") if len(d.sequence) >= 70]
         domains = chosen[:: max(1, len(chosen) // N_DOMAINS)][:N_DOMAINS]
@@ -231,9 +231,6 @@ def main() -> int:
             cases = list(standin_cases(domains, noise, sharpness))
             columns[f"stand-in {noise:g}, sharpness {sharpness:g}"] = cases
         print(table(columns))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     return 0
 
 

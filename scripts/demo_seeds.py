@@ -22,13 +22,12 @@ from typing import Any
 
 import proof_report
 from proof import ARMS, Proof, described, save
-from protenix_eba.cli.demo_stages import HELD_OUT, SAMPLES, Demo, copy_data, embed, label, recipe
-from protenix_eba.core.errors import UserError
+from protenix_eba.cli.demo_stages import Demo, copy_data, embed, label
 from protenix_eba.core.progress import console
 from protenix_eba.structures.trajectories import find_targets
+from user_errors import ends_on_user_error
 
 METHODS = ("eba", "weighted", "dpo", "plain")
-SAMPLER = ("--preset", "exact", "--steps", "20", "--s-max", "4", "--s-min", "0.001")
 # The seeds in the demo's recipes.
 SFT_SEED, SEED = 42, 43
 
@@ -40,11 +39,8 @@ def train(proof: Proof, demo: Demo, name: str, start: Path, seed: int, method: s
         return checkpoint
     options = ARMS[method].options if method != "sft" else {}
     proof.run(
-        "protenix-train", "--plugin", "protenix_eba",
-        "--config", recipe("demo_sft.yaml" if method == "sft" else "demo_eba.yaml"),
-        "--base_dir", demo.out, "--run_name", name, "--load_checkpoint_path", start,
-        "--seed", str(seed), "--eba.data_dir", demo.data, "--eba.labels", demo.labels,
-        "--eba.embeddings", demo.out / "embeddings", f"--eba.validation_targets={HELD_OUT}",
+        *demo.training("demo_sft.yaml" if method == "sft" else "demo_eba.yaml", start),
+        "--run_name", name, "--seed", str(seed),
         *(word for key, value in options.items() for word in (f"--eba.{key}", value)),
         log=demo.out / "logs" / f"{name}.log",
     )  # fmt: skip
@@ -55,10 +51,8 @@ def sampled(proof: Proof, demo: Demo, name: str, checkpoint: Path, seed: int) ->
     """Sample a model, and yield what its ensembles are, by target."""
     folder = demo.out / "samples" / name
     proof.run(
-        "protenix-eba", "sample", "--config", recipe("demo_eba.yaml"), "--checkpoint", checkpoint,
-        "--input", demo.out / "sequences.fasta", "--embeddings", demo.out / "embeddings",
-        "--out", folder, "-n", str(SAMPLES), "--seed", str(1000 + seed), *SAMPLER,
-        "--precision", "bf16", log=demo.out / "logs" / f"sample_{name}.log",
+        *demo.sampling([checkpoint], folder), "--seed", str(1000 + seed),
+        log=demo.out / "logs" / f"sample_{name}.log",
     )  # fmt: skip
     yield from (described(target) for target in find_targets(folder))
 
@@ -121,11 +115,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.seeds < 1:
         parser.error(f"--seeds: expected at least 1, found {options.seeds}")
-    try:
+    with ends_on_user_error():
         run(options.out.resolve(), options.methods, options.seeds)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     return 0
 
 

@@ -18,10 +18,10 @@ import numpy as np
 
 import proof_report
 from proof import SAMPLERS, Proof, described
-from protenix_eba.core.errors import UserError
 from protenix_eba.core.progress import console
 from protenix_eba.eval.coordinate import w1_angstrom
 from protenix_eba.structures.trajectories import Target, find_targets
+from user_errors import ends_on_user_error
 
 CONFIG = Path(__file__).resolve().parent.parent / "protenix_eba/recipes/pretrain_peptides.yaml"
 
@@ -100,11 +100,8 @@ def main() -> int:
         "--document", choices=proof_report.JUDGED, help="fill in this table of docs/proof.md"
     )
     options = parser.parse_args()
-    try:
+    with ends_on_user_error():
         rows = judge(options.start, options.n)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     if options.document:
         proof_report.write_judged(options.document, rows)
     return 0

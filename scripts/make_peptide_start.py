@@ -31,6 +31,7 @@ from protenix_eba.core.progress import console
 from protenix_eba.energy.bias import write_bias_csv
 from protenix_eba.host.weights import DIFFUSION_PREFIX, load_checkpoint
 from protenix_eba.structures.trajectories import find_targets
+from user_errors import ends_on_user_error
 
 PACKAGE = Path(__file__).resolve().parent.parent / "protenix_eba"
 CONFIG = PACKAGE / "recipes" / "pretrain_peptides.yaml"
@@ -202,11 +203,8 @@ def main() -> int:
         start=options.start,
         max_steps=options.max_steps,
     )
-    try:
+    with ends_on_user_error():
         model = make(options.out, wanted, options.jobs)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     folder = PACKAGE / options.ship if options.ship else options.out
     ship(model, folder / "start.safetensors")
     return 0

@@ -57,6 +57,7 @@ from protenix_eba.training.denoising_error import (
 from protenix_eba.training.ema import Ema
 from protenix_eba.training.noise import NoiseSettings
 from simulate import simulate_replica
+from user_errors import ends_on_user_error
 
 CONFIG = Path(__file__).resolve().parent.parent / "protenix_eba/recipes/pretrain_peptides.yaml"
 BACKBONE: Final = ("N", "CA", "C")
@@ -376,11 +377,8 @@ def main() -> int:
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    try:
+    with ends_on_user_error():
         results = {name: result(options, name) for name in options.variants}
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     if options.document:
         proof_report.write_hand({"sequence": options.sequence, "variants": results})
     return 0

@@ -41,6 +41,7 @@ from protenix_eba.plugin_api import ENTRY_POINT_GROUP
 from protenix_eba.protein.chain_ends import end_distance
 from protenix_eba.protein.validity import Checker
 from protenix_eba.structures.trajectories import Target, find_targets, frame_count, read_frames
+from user_errors import ends_on_user_error
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "protenix_eba" / "recipes"
@@ -527,11 +528,8 @@ def main() -> int:
         help="run nothing; derive the document from the stored results and compare",
     )
     options = parser.parse_args()
-    try:
+    with ends_on_user_error():
         return proof_report.check() if options.check else run(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
 
 
 def run(options: argparse.Namespace) -> int:

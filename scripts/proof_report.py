@@ -6,7 +6,6 @@ Imported by proof.py; `python scripts/proof.py --check` derives all of it anew a
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,9 +16,9 @@ import numpy as np
 
 from hand_report import hand_figure, hand_table, peptides_table
 from make_peptide_md import SETS
+from proof_measures import Rows, distances, reweighted_share, torsion_jsd
 from protenix_eba.core.files import atomic_path
 from protenix_eba.core.progress import console
-from protenix_eba.core.units import thermal_energy_kj_mol
 from protenix_eba.eval.coordinate import (
     CLOSED_ANGSTROM,
     Interval,
@@ -30,7 +29,6 @@ from protenix_eba.eval.coordinate import (
     log_odds,
     w1_angstrom,
 )
-from protenix_eba.eval.metrics.distributions import jsd_bits
 from protenix_eba.eval.report.plots.coordinate import profile_figure, shifts_figure
 from seeds_report import seeds_table
 
@@ -54,8 +52,6 @@ HEADINGS: Final = (
 )
 TITLES: Final = {"biased": "biased MD", "strong": "biased MD", "hot": "MD at 450 K"}
 
-Rows = Sequence[dict[str, Any]]
-
 
 class Results:
     """All ensembles of the experiment, found by their properties.
@@ -77,11 +73,6 @@ class Results:
         return [np.array(part) / 100 for part in row["distance_pm"]]
 
 
-def distances(rows: Rows) -> list[np.ndarray]:
-    """Return the distances of each row's samples, in angstrom."""
-    return [np.concatenate([np.array(part) for part in row["distance_pm"]]) / 100 for row in rows]
-
-
 def singly(samples: Sequence[np.ndarray]) -> np.ndarray:
     """Return the samples of all seeds as blocks of one, `[F, 1]`."""
     return np.concatenate(samples)[:, None]
@@ -90,15 +81,6 @@ def singly(samples: Sequence[np.ndarray]) -> np.ndarray:
 def percent(value: Interval) -> str:
     """Format a share with its interval."""
     return f"{100 * value.value:.1f} ({100 * value.low:.1f} to {100 * value.high:.1f})"
-
-
-def torsion_jsd(rows: Rows, truth: dict[str, Any]) -> float:
-    """Return the divergence (JSD) of phi and psi from the truth's, bits; NaN of broken chains."""
-    counts = np.sum([np.sum(row["torsions"], axis=0) for row in rows], axis=0)
-    if not counts.any():
-        return math.nan
-    other = np.sum(truth["torsions"], axis=0)
-    return float(jsd_bits((counts / counts.sum())[None], (other / other.sum())[None])[0])
 
 
 def table(results: Results, system: str, target: str, sampler: str, arms: dict[str, str]) -> str:
@@ -135,14 +117,6 @@ def reachable(before: Rows, system: str) -> str:
         f"The samples before alignment, weighted by exp(V / kT), hold {percent(share)}% of closed "
         f"chains: a shift of {moved}. This is what alignment of this model can reach."
     )
-
-
-def reweighted_share(system: str, distance: np.ndarray) -> float:
-    """Return the share of closed chains in samples, weighted to be without the bias."""
-    bias = SETS[system].bias
-    assert bias is not None
-    weight = np.exp(bias.energy_kj_mol(distance) / thermal_energy_kj_mol(300.0))
-    return float(weight[distance < CLOSED_ANGSTROM].sum() / weight.sum())
 
 
 def reweighted_shift(system: str, distance: np.ndarray) -> float:

@@ -10,11 +10,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from make_peptide_md import SETS
+from proof_measures import distances, reweighted_share, torsion_jsd
 from protenix_eba.cli.demo_stages import CLOSED_ANGSTROM, HELD_OUT, SAMPLES
-from protenix_eba.core.units import thermal_energy_kj_mol
-from protenix_eba.eval.coordinate import w1_angstrom
-from protenix_eba.eval.metrics.distributions import jsd_bits
+from protenix_eba.eval.coordinate import closed_share, log_odds, w1_angstrom
 
 __all__ = ["seeds_table"]
 
@@ -66,22 +64,32 @@ def _by_seed(rows: Sequence[Row], method: str, names: Sequence[str]) -> Iterator
 
 
 def _distances(row: Row) -> np.ndarray:
-    return np.concatenate([np.array(part) for part in row["distance_pm"]]) / 100
+    return distances([row])[0]
 
 
-def _folded(distance: np.ndarray) -> float:
-    return float(100 * (distance < CLOSED_ANGSTROM).mean())
-
-
-def _torsions(one: Any, other: Any) -> float:
-    shares = [np.sum(counts, axis=0) / np.sum(counts) for counts in (one, other)]
-    return float(jsd_bits(shares[0][None], shares[1][None])[0])
+def _folded(row: Row) -> float:
+    return 100 * closed_share(_distances(row), CLOSED_ANGSTROM)
 
 
 def _log_odds(row: Row) -> float:
-    """Return ln(folded / stretched), with half a conformation added to both."""
-    near = _distances(row) < CLOSED_ANGSTROM
-    return float(np.log((near.sum() + 0.5) / ((~near).sum() + 0.5)))
+    return log_odds(_distances(row), CLOSED_ANGSTROM)
+
+
+def _w1(row: Row, other: Row) -> float:
+    return w1_angstrom(_distances(row), _distances(other))
+
+
+def _share(row: Row, key: str) -> float:
+    return 100 * row[key] / len(_distances(row))
+
+
+def _over_seeds(seeds: Sequence[list[Row]], measure: Callable[[Row], float], places: int) -> str:
+    """Return the mean over peptides and seeds, and the range of the seeds' means."""
+    means = [np.mean([measure(row) for row in rows]) for rows in seeds]
+    text = f"{np.mean(means):.{places}f}"
+    if len(means) > 1:
+        text += f" ({min(means):.{places}f} to {max(means):.{places}f})"
+    return text
 
 
 def _line(
@@ -91,43 +99,32 @@ def _line(
     truth: dict[str, Row],
     before: dict[tuple[int, str], Row],
 ) -> str:
-    def over_seeds(measure: Callable[[Row], float], places: int) -> str:
-        means = [np.mean([measure(row) for row in rows]) for rows in seeds]
-        text = f"{np.mean(means):.{places}f}"
-        if len(means) > 1:
-            text += f" ({min(means):.{places}f} to {max(means):.{places}f})"
-        return text
-
     def shift(row: Row) -> float:
         return _log_odds(row) - _log_odds(before[row["seed"], row["target"]])
 
-    def of_all(key: str) -> Callable[[Row], float]:
-        return lambda row: 100 * row[key] / len(_distances(row))
-
+    moved = "" if seeds[0][0]["arm"] in ("biased", "sft") else _over_seeds(seeds, shift, 2)
+    measures: list[tuple[Callable[[Row], float], int]] = [
+        (lambda row: _w1(row, truth[row["target"]]), 2),
+        (lambda row: torsion_jsd([row], truth[row["target"]]), 2),
+        (lambda row: _share(row, "valid"), 1),
+        (lambda row: _share(row, "inverted"), 1),
+        (lambda row: row["bond_rms_angstrom"], 3),
+    ]
     cells = (
-        *(title, group, over_seeds(lambda row: _folded(_distances(row)), 1)),
-        over_seeds(shift, 2) if seeds[0][0]["arm"] not in ("biased", "sft") else "",
-        over_seeds(lambda row: w1_angstrom(_distances(row), _distances(truth[row["target"]])), 2),
-        over_seeds(lambda row: _torsions(row["torsions"], truth[row["target"]]["torsions"]), 2),
-        *(over_seeds(of_all("valid"), 1), over_seeds(of_all("inverted"), 1)),
-        over_seeds(lambda row: row["bond_rms_angstrom"], 3),
+        *(title, group, _over_seeds(seeds, _folded, 1), moved),
+        *(_over_seeds(seeds, measure, places) for measure, places in measures),
     )
     return f"| {' | '.join(cells)} |"
 
 
 def _reachable_line(group: str, seeds: Sequence[list[Row]]) -> str:
     """Return a row for the supervised model's own samples, weighted by exp(V / kT)."""
-    bias = SETS["folded"].bias
-    assert bias is not None
 
     def folded(row: Row) -> float:
-        distance = _distances(row)
-        weight = np.exp(bias.energy_kj_mol(distance) / thermal_energy_kj_mol(300.0))
-        return float(100 * weight[distance < CLOSED_ANGSTROM].sum() / weight.sum())
+        return 100 * reweighted_share("folded", _distances(row), CLOSED_ANGSTROM)
 
-    means = [np.mean([folded(row) for row in rows]) for rows in seeds]
-    told = f"{np.mean(means):.1f} ({min(means):.1f} to {max(means):.1f})"
-    return f"| its samples, weighted by exp(V / kT) | {group} | {told} |" + " |" * 6
+    cells = ("its samples, weighted by exp(V / kT)", group, _over_seeds(seeds, folded, 1))
+    return f"| {' | '.join(cells)} |" + " |" * 6
 
 
 def _truth_line(group: str, rows: Sequence[tuple[Row, Row | None]]) -> str:
@@ -136,17 +133,16 @@ def _truth_line(group: str, rows: Sequence[tuple[Row, Row | None]]) -> str:
     Its shift is the one from MD with the bias, its W1 and torsions are the floor: of as many
     conformations as a model has samples, drawn from it.
     """
-    floors = [_floor(row) for row, _ in rows]
-    w1, torsions = np.mean(floors, axis=0)
+    w1, torsions = np.mean([_floor(row) for row, _ in rows], axis=0)
     shifts = [_log_odds(row) - _log_odds(biased) for row, biased in rows if biased]
-    valid = np.mean([100 * row["valid"] / len(_distances(row)) for row, _ in rows])
+    alone = [[row for row, _ in rows]]
     cells = (
-        *("MD without it (the truth)", group),
-        f"{np.mean([_folded(_distances(row)) for row, _ in rows]):.1f}",
+        *("MD without it (the truth)", group, _over_seeds(alone, _folded, 1)),
         f"{np.mean(shifts):.2f} from MD with it" if shifts else "",
         *(f"{w1:.2f} of as many draws", f"{torsions:.2f} of as many draws"),
-        *(f"{valid:.1f}", f"{np.mean([_inverted(row) for row, _ in rows]):.1f}"),
-        f"{np.mean([row['bond_rms_angstrom'] for row, _ in rows]):.3f}",
+        _over_seeds(alone, lambda row: _share(row, "valid"), 1),
+        _over_seeds(alone, lambda row: _share(row, "inverted"), 1),
+        _over_seeds(alone, lambda row: row["bond_rms_angstrom"], 3),
     )
     return f"| {' | '.join(cells)} |"
 
@@ -159,11 +155,7 @@ def _floor(row: Row) -> tuple[float, float]:
     found = []
     for _ in range(DRAWS):
         few = draw.choice(distance, SAMPLES)
-        torsions = draw.multinomial(SAMPLES * per_frame, counts / counts.sum())
-        found.append((w1_angstrom(few, distance), _torsions([torsions], [counts])))
+        torsions = [draw.multinomial(SAMPLES * per_frame, counts / counts.sum())]
+        found.append((w1_angstrom(few, distance), torsion_jsd([{"torsions": torsions}], row)))
     w1, torsions = np.mean(found, axis=0)
     return float(w1), float(torsions)
-
-
-def _inverted(row: Row) -> float:
-    return float(100 * row["inverted"] / len(_distances(row)))

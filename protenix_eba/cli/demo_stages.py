@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,6 +65,27 @@ class Demo:
     def labels(self) -> Path:
         """Label table with minus the bias of each frame."""
         return self.out / "labels.parquet"
+
+    def training(self, config: str, start: Path) -> list[str | Path]:
+        """Return the command that trains from `start` by one of the demo's recipes."""
+        return [
+            "protenix-train", "--plugin", "protenix_eba", "--config", recipe(config),
+            "--base_dir", self.out, "--load_checkpoint_path", start,
+            "--eba.data_dir", self.data, "--eba.labels", self.labels,
+            "--eba.embeddings", self.out / "embeddings",
+            f"--eba.validation_targets={HELD_OUT}",
+        ]  # fmt: skip
+
+    def sampling(self, checkpoints: Sequence[str | Path], folder: Path) -> list[str | Path]:
+        """Return the command that samples checkpoints, PATH or NAME=PATH, into a folder."""
+        return [
+            "protenix-eba", "sample", "--config", recipe("demo_eba.yaml"),
+            *(word for one in checkpoints for word in ("--checkpoint", one)),
+            "--input", self.out / "sequences.fasta", "--embeddings", self.out / "embeddings",
+            "--out", folder, "-n", str(SAMPLES), "--preset", "exact",
+            # 64 angstrom hide these molecules: from there 20 steps of second order suffice.
+            "--steps", "20", "--s-max", "4", "--s-min", "0.001", "--precision", "bf16",
+        ]  # fmt: skip
 
     def command(
         self, *words: str | Path, env: dict[str, str] | None = None, partial: bool = False
@@ -188,29 +209,14 @@ def embed(demo: Demo) -> None:
 
 def train(demo: Demo) -> None:
     """Stage 4: supervised fine-tuning, then energy-based alignment from its result."""
-    starts = {"sft": demo.out / "start.pt", "eba": demo.out / "sft" / "model.pt"}
-    for name, start in starts.items():
-        demo.command(
-            "protenix-train", "--plugin", "protenix_eba",
-            "--config", recipe(f"demo_{name}.yaml"),
-            "--base_dir", demo.out, "--load_checkpoint_path", start,
-            "--eba.data_dir", demo.data, "--eba.labels", demo.labels,
-            "--eba.embeddings", demo.out / "embeddings",
-            f"--eba.validation_targets={HELD_OUT}",
-        )  # fmt: skip
+    demo.command(*demo.training("demo_sft.yaml", demo.out / "start.pt"))
+    demo.command(*demo.training("demo_eba.yaml", demo.out / "sft" / "model.pt"))
 
 
 def sample(demo: Demo) -> None:
     """Stage 5: sample ensembles with both models, from the sequences alone."""
     checkpoints = [f"{name}={demo.out / name / 'model.pt'}" for name in MODELS.values()]
-    demo.command(
-        "protenix-eba", "sample", "--config", recipe("demo_eba.yaml"),
-        "--checkpoint", checkpoints[0], "--checkpoint", checkpoints[1],
-        "--input", demo.out / "sequences.fasta", "--embeddings", demo.out / "embeddings",
-        "--out", demo.out / "samples", "-n", str(SAMPLES), "--preset", "exact",
-        # 64 angstrom hide these molecules: from there 20 steps of second order suffice.
-        "--steps", "20", "--s-max", "4", "--s-min", "0.001", "--precision", "bf16",
-    )  # fmt: skip
+    demo.command(*demo.sampling(checkpoints, demo.out / "samples"))
     for name in MODELS.values():
         folder = demo.out / "samples" / name
         # A sample that cannot be minimised is reported and left out.

@@ -57,11 +57,6 @@ class PairLikelihood:
         self._angles = _Angles(target, self._whole) if predictions.has_orientations else None
 
     @property
-    def oriented(self) -> bool:
-        """Whether the predictions have orientations."""
-        return self._angles is not None
-
-    @property
     def n_pairs(self) -> int:
         """Number of pairs of residues, L (L - 1) / 2."""
         return len(self.pairs[0])

@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from protenix_eba.ebmfold.predictions import DISTANCE_EDGES
+from protenix_eba.ebmfold.predictions import DISTANCE_CENTRES, DISTANCE_EDGES
 from protenix_eba.ebmfold.target import Target, pair_features
 
 __all__ = [
@@ -115,8 +115,7 @@ def expected_distances(features: Tensor) -> Tensor:
         `[..., 2]`.
     """
     share = features[..., _FIRST_DISTANCE : _FIRST_DISTANCE + len(DISTANCE_EDGES)]
-    middle = (DISTANCE_EDGES[1:] + DISTANCE_EDGES[:-1]) / 2
-    centres = torch.tensor([24.0, *middle], dtype=share.dtype, device=share.device)
+    centres = torch.tensor([24.0, *DISTANCE_CENTRES], dtype=share.dtype, device=share.device)
     mean = share @ centres
     variance = (share @ centres**2 - mean**2).clamp_min(0)
     return torch.stack([mean, variance.sqrt()], dim=-1)

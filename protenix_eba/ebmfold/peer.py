@@ -17,7 +17,7 @@ from torch import Tensor
 
 from protenix_eba.ebmfold.handedness import hand_cost
 from protenix_eba.ebmfold.likelihood import PairLikelihood
-from protenix_eba.ebmfold.predictions import DISTANCE_EDGES
+from protenix_eba.ebmfold.predictions import DISTANCE_CENTRES, DISTANCE_EDGES
 from protenix_eba.ebmfold.target import Target
 
 __all__ = ["PeerFolder", "classical_scaling", "completed_distances"]
@@ -53,8 +53,7 @@ def completed_distances(target: Target) -> Array:
     """
     share = (target.predictions.distance + target.predictions.distance.transpose(1, 0, 2)) / 2
     near = 1.0 - share[..., 0]
-    centres = (DISTANCE_EDGES[1:] + DISTANCE_EDGES[:-1]) / 2
-    expected = share[..., 1:] @ centres / np.maximum(near, 1e-9)
+    expected = share[..., 1:] @ DISTANCE_CENTRES / np.maximum(near, 1e-9)
     graph = np.where(near > 0.5, expected, 0.0)
     neighbour = np.arange(target.n_residues - 1)
     bonded = target.bonded.numpy()
@@ -91,6 +90,7 @@ class PeerFolder:
     def __init__(self, target: Target) -> None:
         self._likelihood = PairLikelihood(target)
         self._bonded = target.bonded
+        self._oriented = target.predictions.has_orientations
         self._start = classical_scaling(completed_distances(target))
         self.n_evaluations = 0
 
@@ -111,7 +111,7 @@ class PeerFolder:
     def rough(self, generator: np.random.Generator) -> Tensor:
         """Make a trace `[L, 3]` for a network to go on from, of orientations too if there are."""
         begun = self.begin(generator)
-        return self._minimise(begun, _STEPS_TO_TURN) if self._likelihood.oriented else begun
+        return self._minimise(begun, _STEPS_TO_TURN) if self._oriented else begun
 
     def descend(self, x: Tensor) -> Tensor:
         """Return a likelier trace near `x` `[L, 3]`, after a few steps on a tether."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from protenix_eba.core.errors import UserError
 
 __all__ = [
+    "DISTANCE_CENTRES",
     "DISTANCE_EDGES",
     "HOST_EDGES",
     "ORIENTATION_BINS",
@@ -24,6 +25,7 @@ Array = NDArray[np.float32]
 # trRosetta (Yang et al., PNAS 117, 1496, 2020): channel 0 says "further than 20 angstrom", the
 # others are 0.5 angstrom wide from 2 to 20 (distances of C-beta atoms, C-alpha for glycine).
 DISTANCE_EDGES: Final = np.linspace(2.0, 20.0, 37)
+DISTANCE_CENTRES: Final = (DISTANCE_EDGES[1:] + DISTANCE_EDGES[:-1]) / 2
 ORIENTATION_BINS: Final = {"omega": 25, "theta": 25, "phi": 13}
 """Channels of each angle; channel 0 as for distances, the others 15 degrees wide from -180 degrees
 (omega and theta, dihedral angles) or from 0 (phi, an angle)."""

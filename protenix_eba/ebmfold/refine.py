@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from protenix_eba.ebmfold.likelihood import PairLikelihood
-from protenix_eba.ebmfold.predictions import DISTANCE_EDGES
+from protenix_eba.ebmfold.predictions import DISTANCE_CENTRES
 from protenix_eba.ebmfold.sampling import Sampler, refiner
 from protenix_eba.ebmfold.target import Target
 
@@ -69,7 +69,7 @@ def starting_level(target: Target, ca: Tensor) -> float:
     if not bool(told.any()):
         return _HIGHEST
     share = share[told]
-    centres = torch.tensor((DISTANCE_EDGES[1:] + DISTANCE_EDGES[:-1]) / 2, dtype=torch.float32)
+    centres = torch.tensor(DISTANCE_CENTRES, dtype=torch.float32)
     deviation = likelihood.distances(ca)[told] - centres[share[:, 1:].argmax(-1)]
     entropy = -torch.special.xlogy(share, share).sum(-1)
     surprise = float((likelihood.distance_terms(ca)[told] - entropy).mean())

@@ -41,6 +41,7 @@ __all__ = [
     "create_system",
     "doubt_of",
     "python_system",
+    "refuse_solvent",
 ]
 
 Compute = Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]]
@@ -112,6 +113,23 @@ def check_energy(protocol: EnergyProtocol) -> None:
     check = getattr(ENERGIES.get(protocol.function), "check", None)
     if check is not None:
         check(protocol)
+
+
+def refuse_solvent(protocol: EnergyProtocol, what: str) -> None:
+    """Refuse a force field, solvent or salt where the energy has none of the protocol's.
+
+    Args:
+        protocol: The choices.
+        what: Says of the energy what it has instead.
+
+    Raises:
+        UserError: So it is.
+    """
+    if protocol.kappa_per_nm or protocol.force_field != EnergyProtocol().force_field:
+        raise UserError(
+            f"{what}: --solvent and salt have no part in it",
+            "leave them out, and take a protocol without salt",
+        )
 
 
 def doubt_of(

@@ -28,7 +28,7 @@ from protenix_eba.energy.ani import Ani
 from protenix_eba.energy.ani_weights import AniWeights, read_ani_weights
 from protenix_eba.energy.charges import charged_groups
 from protenix_eba.energy.choices import WEIGHTS
-from protenix_eba.energy.functions import ENERGIES, python_system
+from protenix_eba.energy.functions import ENERGIES, python_system, refuse_solvent
 from protenix_eba.energy.protocol import EnergyProtocol
 
 __all__ = ["LearnedPotential"]
@@ -70,11 +70,7 @@ class LearnedPotential:
                 f"{protocol.weights[:16]}",
                 "label all frames with the same version of this package",
             )
-        if protocol.kappa_per_nm or protocol.force_field != EnergyProtocol().force_field:
-            raise UserError(
-                f"{self.name} is a potential in vacuum: --solvent and salt have no part in it",
-                "leave them out, and take a protocol without salt",
-            )
+        refuse_solvent(protocol, f"{self.name} is a potential in vacuum")
 
     def __call__(
         self, topology: app.Topology, protocol: EnergyProtocol, constrained: bool, /

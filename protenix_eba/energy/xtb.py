@@ -18,7 +18,7 @@ from openmm import app
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.units import ANGSTROM_PER_NM, KJ_MOL_PER_HARTREE
 from protenix_eba.energy.charges import charged_groups
-from protenix_eba.energy.functions import ENERGIES, python_system
+from protenix_eba.energy.functions import ENERGIES, python_system, refuse_solvent
 from protenix_eba.energy.protocol import EnergyProtocol
 
 __all__ = ["MAX_ATOMS"]
@@ -45,11 +45,7 @@ class _Xtb:
             UserError: So it is.
         """
         self._calculator()
-        if protocol.kappa_per_nm or protocol.force_field != EnergyProtocol().force_field:
-            raise UserError(
-                f"{self.method} has ALPB water without salt: --solvent and salt have no part in it",
-                "leave them out, and take a protocol without salt",
-            )
+        refuse_solvent(protocol, f"{self.method} has ALPB water without salt")
 
     def _calculator(self) -> Any:
         try:

@@ -88,9 +88,9 @@ def closed_share(distance: Floats, within_angstrom: float = CLOSED_ANGSTROM) -> 
     return float((distance < within_angstrom).mean())
 
 
-def log_odds(distance: Floats) -> float:
+def log_odds(distance: Floats, within_angstrom: float = CLOSED_ANGSTROM) -> float:
     """Return ln(closed / open), with half a conformation added to both (Haldane and Anscombe)."""
-    closed = int((distance < CLOSED_ANGSTROM).sum())
+    closed = int((distance < within_angstrom).sum())
     return float(np.log((closed + 0.5) / (len(distance) - closed + 0.5)))
 
 

@@ -6,7 +6,7 @@ import torch
 
 from compare_standin import distance_errors, likeness, orientation_weight, standin_cases
 from protenix_eba.ebmfold.domains import Domain
-from protenix_eba.ebmfold.predictions import DISTANCE_EDGES, Predictions
+from protenix_eba.ebmfold.predictions import DISTANCE_CENTRES, Predictions
 from protenix_eba.ebmfold.trace import PSEUDO_CB, PSEUDO_N, pseudo_atoms
 
 
@@ -27,9 +27,8 @@ def test_widths_and_errors_of_a_normal_predictor_are_its_own(domain):
     cb = domain.backbone[:, 3].numpy()
     true = np.linalg.norm(cb[:, None] - cb, axis=-1)
     noise = np.triu(draw.standard_normal(true.shape), 1)
-    centres = (DISTANCE_EDGES[1:] + DISTANCE_EDGES[:-1]) / 2
     expected = true + width * (noise + noise.T)
-    share = np.exp(-0.5 * ((centres - expected[..., None]) / width) ** 2)
+    share = np.exp(-0.5 * ((DISTANCE_CENTRES - expected[..., None]) / width) ** 2)
     share *= (expected < 16)[..., None] / np.maximum(share.sum(-1, keepdims=True), 1e-9)
     far = np.maximum(1 - share.sum(-1, keepdims=True), 0)
     distance = np.concatenate([far, share], -1).astype(np.float32)

@@ -17,7 +17,7 @@ from protenix_eba.eval.suites.page import render_outcome
 from protenix_eba.eval.suites.registry import Outcome, Request, Suite, Value
 from protenix_eba.eval.weighting import read_weights, refuse_strangers
 from protenix_eba.plugin_api import did_you_mean
-from protenix_eba.structures.sources import find_samples
+from protenix_eba.structures.sources import Conformations, find_samples
 
 __all__ = ["FORMAT", "changed_settings", "run_suite", "write_csv", "write_outcome"]
 
@@ -102,10 +102,7 @@ def run_suite(
             f"the suite {suite.name}: expected its data at {reference}, found nothing",
             suite.reference,
         )
-    wanted = {n: s for n, s in found.items() if targets is None or n in targets}
-    missing = {n: "no samples of this target" for n in targets or () if n not in found}
-    if not wanted:
-        raise UserError(f"no samples of {', '.join(sorted(missing)[:4])}", "check --targets")
+    wanted, missing = _chosen(found, targets)
     chosen = changed_settings(suite, settings)
     by_name = read_weights(weights) if weights else {}
     if weights:
@@ -125,6 +122,21 @@ def run_suite(
         "weights": str(weights) if weights else None,
     }
     return outcome, _record(suite, inputs, chosen, seed)
+
+
+def _chosen(
+    found: Mapping[str, Conformations], targets: Collection[str] | None
+) -> tuple[dict[str, Conformations], dict[str, str]]:
+    """Return the samples of the wanted targets, and why there are none of others.
+
+    Raises:
+        UserError: There are none at all.
+    """
+    wanted = {n: s for n, s in found.items() if targets is None or n in targets}
+    missing = {n: "no samples of this target" for n in targets or () if n not in found}
+    if not wanted:
+        raise UserError(f"no samples of {', '.join(sorted(missing)[:4])}", "check --targets")
+    return wanted, missing
 
 
 def _unweighted(weights: Collection[str], names: Collection[str]) -> list[str]:
