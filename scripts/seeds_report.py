@@ -5,7 +5,7 @@ A part of proof_report.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +14,7 @@ from proof_measures import distances, reweighted_share, torsion_jsd
 from protenix_eba.cli.demo_stages import CLOSED_ANGSTROM, HELD_OUT, SAMPLES
 from protenix_eba.eval.coordinate import closed_share, log_odds, w1_angstrom
 
-__all__ = ["seeds_table"]
+__all__ = ["Row", "by_seed", "over_seeds", "peptide_groups", "seeds_table"]
 
 Row = dict[str, Any]
 
@@ -34,12 +34,17 @@ DRAWS: Final = 50
 """Times that as many conformations as a model has samples are drawn from the truth."""
 
 
-def seeds_table(rows: Sequence[Row]) -> str:
-    """Return a table of each method on the peptides it was trained on and on the held-out one."""
-    groups = {
+def peptide_groups(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Return the peptides that were trained on, and the held-out one."""
+    return {
         "trained on": sorted({row["target"] for row in rows} - {HELD_OUT}),
         "held out": [HELD_OUT],
     }
+
+
+def seeds_table(rows: Sequence[Row], titles: Mapping[str, str] = TITLES) -> str:
+    """Return a table of each method on the peptides it was trained on and on the held-out one."""
+    groups = peptide_groups(rows)
     truth, biased = (
         {row["target"]: row for row in rows if row["arm"] == arm} for arm in ("unbiased", "biased")
     )
@@ -47,8 +52,8 @@ def seeds_table(rows: Sequence[Row]) -> str:
     for group, names in groups.items():
         before = {(row["seed"], row["target"]): row for row in rows if row["arm"] == "sft"}
         lines.append(_truth_line(group, [(truth[name], biased.get(name)) for name in names]))
-        for method, title in TITLES.items():
-            seeds = list(_by_seed(rows, method, names))
+        for method, title in titles.items():
+            seeds = list(by_seed(rows, method, names))
             if seeds:
                 lines.append(_line(title, group, seeds, truth, before))
                 if method == "sft":
@@ -56,7 +61,7 @@ def seeds_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _by_seed(rows: Sequence[Row], method: str, names: Sequence[str]) -> Iterator[list[Row]]:
+def by_seed(rows: Sequence[Row], method: str, names: Sequence[str]) -> Iterator[list[Row]]:
     """Yield the rows of these peptides for each seed of a method."""
     found = [row for row in rows if row["arm"] == method and row["target"] in names]
     for seed in sorted({row["seed"] for row in found}):
@@ -83,7 +88,7 @@ def _share(row: Row, key: str) -> float:
     return 100 * row[key] / len(_distances(row))
 
 
-def _over_seeds(seeds: Sequence[list[Row]], measure: Callable[[Row], float], places: int) -> str:
+def over_seeds(seeds: Sequence[list[Row]], measure: Callable[[Row], float], places: int) -> str:
     """Return the mean over peptides and seeds, and the range of the seeds' means."""
     means = [np.mean([measure(row) for row in rows]) for rows in seeds]
     text = f"{np.mean(means):.{places}f}"
@@ -102,7 +107,7 @@ def _line(
     def shift(row: Row) -> float:
         return _log_odds(row) - _log_odds(before[row["seed"], row["target"]])
 
-    moved = "" if seeds[0][0]["arm"] in ("biased", "sft") else _over_seeds(seeds, shift, 2)
+    moved = "" if seeds[0][0]["arm"] in ("biased", "sft") else over_seeds(seeds, shift, 2)
     measures: list[tuple[Callable[[Row], float], int]] = [
         (lambda row: _w1(row, truth[row["target"]]), 2),
         (lambda row: torsion_jsd([row], truth[row["target"]]), 2),
@@ -111,8 +116,8 @@ def _line(
         (lambda row: row["bond_rms_angstrom"], 3),
     ]
     cells = (
-        *(title, group, _over_seeds(seeds, _folded, 1), moved),
-        *(_over_seeds(seeds, measure, places) for measure, places in measures),
+        *(title, group, over_seeds(seeds, _folded, 1), moved),
+        *(over_seeds(seeds, measure, places) for measure, places in measures),
     )
     return f"| {' | '.join(cells)} |"
 
@@ -123,7 +128,7 @@ def _reachable_line(group: str, seeds: Sequence[list[Row]]) -> str:
     def folded(row: Row) -> float:
         return 100 * reweighted_share("folded", _distances(row), CLOSED_ANGSTROM)
 
-    cells = ("its samples, weighted by exp(V / kT)", group, _over_seeds(seeds, folded, 1))
+    cells = ("its samples, weighted by exp(V / kT)", group, over_seeds(seeds, folded, 1))
     return f"| {' | '.join(cells)} |" + " |" * 6
 
 
@@ -137,12 +142,12 @@ def _truth_line(group: str, rows: Sequence[tuple[Row, Row | None]]) -> str:
     shifts = [_log_odds(row) - _log_odds(biased) for row, biased in rows if biased]
     alone = [[row for row, _ in rows]]
     cells = (
-        *("MD without it (the truth)", group, _over_seeds(alone, _folded, 1)),
+        *("MD without it (the truth)", group, over_seeds(alone, _folded, 1)),
         f"{np.mean(shifts):.2f} from MD with it" if shifts else "",
         *(f"{w1:.2f} of as many draws", f"{torsions:.2f} of as many draws"),
-        _over_seeds(alone, lambda row: _share(row, "valid"), 1),
-        _over_seeds(alone, lambda row: _share(row, "inverted"), 1),
-        _over_seeds(alone, lambda row: row["bond_rms_angstrom"], 3),
+        over_seeds(alone, lambda row: _share(row, "valid"), 1),
+        over_seeds(alone, lambda row: _share(row, "inverted"), 1),
+        over_seeds(alone, lambda row: row["bond_rms_angstrom"], 3),
     )
     return f"| {' | '.join(cells)} |"
 
