@@ -414,7 +414,7 @@ def test_refine_keeps_the_fold_and_reports_what_failed(tmp_path, helix, weights)
     assert list(scores["failed"]) == ["junk"]
     whole, part = scores["decoys"]
     assert whole["lddt_ca_before"] == part["lddt_ca_before"] == 1.0
-    assert whole["starting_level_angstrom"] == 1.0
+    assert whole["starting_level_angstrom"] == 0.3
     # An untrained network, between descents on the likelihood.
     assert whole["ca_rmsd_angstrom"] < 2 and not whole["mirrored"]
     assert read_trace(out / "part.pdb").numbers.tolist() == list(range(4, 33))
