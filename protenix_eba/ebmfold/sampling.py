@@ -222,10 +222,9 @@ SAMPLERS: Final[dict[str, Sampler]] = {
         (
             *geometric_levels(8.0, 0.35, 16),
             *(1.0, 0.8, 0.65, 0.5, 0.42, 0.35, 0.3, 0.25),
-            *(0.5, 0.42, 0.35, 0.3, 0.25),
+            *(0.5, 0.42, 0.35, 0.3, 0.25, 0.0),
         ),
         predictor=Replacement(),
-        denoise_last=True,
         with_likelihood=True,
     ),
     # For comparison: a deterministic flow does not repair what an imperfect score did.
