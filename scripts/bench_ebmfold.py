@@ -5,8 +5,8 @@ Every third test domain gets stand-in predictions of several widths, with orient
 --both-settings is given). Each method makes its decoys from the same predictions:
 
   peer        multidimensional scaling, then L-BFGS on the likelihood: no network
-  hybrid      the peer's rough start, then the network and short descents in turn: the commands'
-              default
+  hybrid      the peer's rough start, then small steps of the network with two short descents
+              between: the commands' default
   churned     the network alone; every fourth of the targets
   algorithm1  the paper's annealed Langevin dynamics, 2,048 evaluations; a few short targets
 

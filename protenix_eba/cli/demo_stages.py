@@ -1,7 +1,7 @@
 """The stages of `protenix-eba demo`: the whole pipeline on peptides whose answer is known.
 
 MD under U + V in, a model of it, alignment with E = -V, and the samples against MD under U, which
-training never saw.
+training never saw, and one peptide's against measured couplings.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ START: Final = "tripeptides"
 SAMPLES: Final = 200
 # The sequence that training does not see.
 HELD_OUT: Final = "SAL"
+# The sequence that has measured couplings.
+MEASURED: Final = "AAA"
 # Between the two states of these chains: folded back to 5 to 7 angstrom, and stretched.
 CLOSED_ANGSTROM: Final = 7.0
 # Energies in the MD's own force field.
@@ -60,6 +62,19 @@ class Demo:
     def truth(self) -> Path:
         """Folder of the MD under U alone, copied likewise."""
         return self.out / "md" / "unbiased"
+
+    @property
+    def ensembles(self) -> dict[str, Path]:
+        """Folder of each ensemble by its name; the last is the truth."""
+        samples = {title: self.out / "samples" / name for title, name in MODELS.items()}
+        return {"MD with the bias": self.data, **samples, "MD without it (the truth)": self.truth}
+
+    @property
+    def couplings(self) -> dict[str, Path]:
+        """Folder of each ensemble's couplings beside experiment, by the ensemble's name."""
+        names = ("MD_biased", *MODELS, "MD_unbiased")
+        folder = self.out / "evaluation" / "couplings"
+        return {t: folder / name for t, name in zip(self.ensembles, names, strict=True)}
 
     @property
     def labels(self) -> Path:
@@ -144,9 +159,14 @@ def run_demo(out: Path, *, jobs: int) -> None:
     summarise(demo, time.monotonic() - started)
 
 
+def shipped(*parts: str) -> Path:
+    """Return the path of a file or folder that the package ships."""
+    return Path(str(importlib.resources.files("protenix_eba"))).joinpath(*parts)
+
+
 def recipe(name: str) -> Path:
     """Return the path of a configuration that the package ships."""
-    return Path(str(importlib.resources.files("protenix_eba") / "recipes" / name))
+    return shipped("recipes", name)
 
 
 def copy_data(demo: Demo) -> None:
@@ -155,13 +175,13 @@ def copy_data(demo: Demo) -> None:
     Raises:
         UserError: The folder holds other MD, as of the demo of an earlier version.
     """
-    shipped = Path(str(importlib.resources.files("protenix_eba"))) / START / "md"
     for folder in (demo.data, demo.truth):
+        source = shipped(START, "md", folder.name)
         if not folder.is_dir():
             folder.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(folder) as temporary:
-                shutil.copytree(shipped / folder.name, temporary)
-        expected, found = map(_folders, (shipped / folder.name, folder))
+                shutil.copytree(source, temporary)
+        expected, found = map(_folders, (source, folder))
         if found != expected:
             raise UserError(
                 f"{folder} holds {', '.join(found)}; the demo's MD is of {', '.join(expected)}",
@@ -233,7 +253,7 @@ def sample(demo: Demo) -> None:
 
 
 def evaluate(demo: Demo) -> None:
-    """Stage 6: compare each ensemble with MD, then both side by side, and write the report."""
+    """Stage 6: compare ensembles with MD and experiment, side by side, and write the report."""
     folders = []
     for title, name in MODELS.items():
         folders.append(demo.out / "evaluation" / name)
@@ -243,10 +263,21 @@ def evaluate(demo: Demo) -> None:
             "--training", demo.out / name, "--labels", demo.out / "truth_energies.parquet",
             "--out", folders[-1], "--jobs", str(demo.jobs),
         )  # fmt: skip
+    predict_couplings(demo)
     comparison = demo.out / "evaluation" / "comparison"
-    demo.command("protenix-eba", "compare", *folders, "--out", comparison)
+    demo.command("protenix-eba", "compare", *folders, *demo.couplings.values(), "--out", comparison)
     with atomic_path(demo.out / "report.html") as path:
         shutil.copyfile(comparison / "report.html", path)
+
+
+def predict_couplings(demo: Demo) -> None:
+    """Compare each ensemble of one peptide with its measured couplings."""
+    for title, ensemble in demo.ensembles.items():
+        demo.command(
+            "protenix-eba", "evaluate", "--suite", "nmr", "--samples", ensemble / MEASURED,
+            "--reference", shipped(START, f"{MEASURED}_couplings.csv"),
+            "--out", demo.couplings[title],
+        )  # fmt: skip
 
 
 def export(demo: Demo) -> None:
@@ -310,7 +341,29 @@ def summarise(demo: Demo, seconds: float) -> None:
     training = {title: demo.out / name for title, name in MODELS.items()}
     for sentence in findings(comparison.groups[0].summaries, training):
         tell(f"- {sentence}")
+    show_couplings(demo)
     tell(f"report: {demo.out / 'report.html'}   ({seconds / 60:.1f} minutes)")
+
+
+def show_couplings(demo: Demo) -> None:
+    """Print couplings beside the measured ones, and how far each ensemble is from them."""
+    from protenix_eba.cli.suites import screen_table
+    from protenix_eba.eval.suites.answers import load_answers
+    from protenix_eba.eval.suites.comparison import side_by_side
+
+    answers = load_answers(list(demo.couplings.values()))
+    for table in side_by_side(answers):
+        if table.title.startswith("predicted"):
+            console.print(screen_table(table))
+    tell(
+        f"{MEASURED} beside measured couplings (Graf et al. 2007: at pH 2, so its C-terminus is "
+        "neutral, and here it is charged): chi^2 per coupling; below 1 is within the errors of the "
+        "Karplus curves, which see phi alone; frames of MD are taken to be independent"
+    )
+    for title, answer in zip(demo.couplings, answers.values(), strict=True):
+        chi2 = answer.values[MEASURED, "", "chi2", 0]
+        low, high = chi2.interval or (chi2.value, chi2.value)
+        tell(f"  {title:28}{chi2.value:.2f} ({low:.2f} to {high:.2f})")
 
 
 def _show_populations(demo: Demo) -> None:
@@ -345,11 +398,10 @@ def _ensembles(demo: Demo, name: str) -> dict[str, list[Any]]:
         (target,) = (t for t in find_targets(folder) if t.name == name)
         return blocks_of(list(replica_distances(target).values()), size)
 
-    samples = demo.out / "samples"
+    md = (demo.data, demo.truth)
     return {
-        "MD with the bias": blocks(demo.data),
-        **{title: blocks(samples / folder, size=1) for title, folder in MODELS.items()},
-        "MD without it (the truth)": blocks(demo.truth),
+        title: blocks(folder) if folder in md else blocks(folder, size=1)
+        for title, folder in demo.ensembles.items()
     }
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from protenix_eba.eval.models import Comparison, Group
+    from protenix_eba.eval.suites.page import Page
 
 __all__ = ["write_outputs"]
 
@@ -15,20 +16,23 @@ _MAX_FAILURES_PRINTED = 20
 _ALSO_PRINTED = ("pairwise_rmsd", "energy_median_above_md_kj_mol", "valid_percent")
 
 
-def write_outputs(comparison: Comparison, out: Path, *, stem: str) -> None:
+def write_outputs(
+    comparison: Comparison, out: Path, *, stem: str, suites: Sequence[Page] = ()
+) -> None:
     """Write the tables, the figures and the report, and print the headline table.
 
     Args:
         comparison: One model or several.
         out: Folder.
         stem: Name of the tables.
+        suites: Answers of suites, to stand in the report, too.
     """
     from protenix_eba.eval.report.render import render_report
     from protenix_eba.eval.report.tables import write_csv, write_latex
 
     write_csv(out / f"{stem}.csv", comparison)
     write_latex(out / f"{stem}.tex", comparison)
-    report = render_report(comparison, out, **_training(comparison))
+    report = render_report(comparison, out, suites=suites, **_training(comparison))
     _print(comparison, report)
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from protenix_eba.cli.session import plugin_option
-from protenix_eba.core.errors import UserError
 
 if TYPE_CHECKING:
-    from protenix_eba.eval.suites.page import Table
+    from protenix_eba.eval.suites.answers import Answer
+    from protenix_eba.eval.suites.page import Page, Table
     from protenix_eba.eval.suites.registry import Outcome, Suite
 
-__all__ = ["ATLAS", "answer", "compare_suites", "suite_of", "suites"]
+__all__ = ["ATLAS", "answer", "compare_suites", "screen_table", "suite_of", "suites"]
 
 # What `evaluate` answers without --suite; its files name no suite.
 ATLAS: Final = "atlas"
@@ -100,33 +100,29 @@ def suite_of(folder: Path) -> str | None:
     return str(content.get("suite", ATLAS)) if isinstance(content, dict) and content else None
 
 
-def compare_suites(folders: Sequence[Path], out: Path, published: bool) -> None:
+def compare_suites(answers: Mapping[str, Answer], out: Path) -> Page:
     """Put answers of one suite side by side, write the files and print the headline.
 
     Args:
-        folders: Folders that `answer` wrote.
+        answers: From `load_answers`.
         out: Folder for the comparison.
-        published: Whether results of papers were asked for, which suites do not have.
 
-    Raises:
-        UserError: Answers of several suites, or files that cannot be used.
+    Returns:
+        What its page shows.
     """
-    from protenix_eba.core.progress import answers
-    from protenix_eba.eval.suites.answers import load_answers
-    from protenix_eba.eval.suites.comparison import compare_answers, side_by_side
+    from protenix_eba.core.progress import answers as screen
+    from protenix_eba.eval.suites.comparison import compare_answers
 
-    if published:
-        raise UserError("--published: no published results of suites are known", "leave it out")
-    loaded = load_answers(folders)
-    outcome = compare_answers(loaded, out)
-    for table in side_by_side(loaded):
+    page = compare_answers(answers, out)
+    for table in page.tables:
         if table.main:
-            answers.print(_comparison(table))
-    _print_remarks(outcome, out)
+            screen.print(screen_table(table))
+    _print_remarks(page.outcome, out)
+    return page
 
 
-def _comparison(found: Table) -> Any:
-    """Lay out one key of the headline: a row for each target and item, a column for each model."""
+def screen_table(found: Table) -> Any:
+    """Lay out one key for the screen: a row for each target and item, a column for each model."""
     from rich.table import Table as Screen
     from rich.text import Text
 

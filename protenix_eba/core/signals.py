@@ -44,6 +44,8 @@ def signal_interrupts(number: int = signal.SIGTERM) -> Iterator[None]:
 class StopSignals:
     """Notes Ctrl-C and SIGTERM (a preempted job) within the block; a second one stops at once.
 
+    What takes long and can be left at any moment does so at the first one: `at_once`.
+
     Attributes:
         received: Whether one came.
         terminated: Whether it was SIGTERM.
@@ -52,6 +54,18 @@ class StopSignals:
     def __init__(self) -> None:
         self.received = self.terminated = False
         self._before: dict[int, Any] = {}
+        self._at_once = False
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Let a signal, also one that was noted, raise `KeyboardInterrupt` within the block."""
+        self._at_once = True
+        try:
+            if self.received:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._at_once = False
 
     def __enter__(self) -> StopSignals:
         """Take over the signals."""
@@ -68,3 +82,5 @@ class StopSignals:
         self.received = True
         self.terminated = number == signal.SIGTERM
         signal.signal(number, self._before[number])
+        if self._at_once:
+            raise KeyboardInterrupt

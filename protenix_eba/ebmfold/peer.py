@@ -36,10 +36,6 @@ _CLASH: Final = 3.6
 _ORIENTATION_WEIGHT: Final = 0.2
 _START_NOISE: Final = 1.0
 _STEPS_TO_TELL_HANDS: Final = 40
-# Distances alone leave residues turned: lDDT-Ca of the hybrid is 0.02 lower without these (stand-in
-# of width 1.2, six domains; 0.003 at 0.5, 0 at 0.25), and where there are no orientations they do
-# nothing.
-_STEPS_TO_TURN: Final = 100
 _STEPS: Final = 400
 # Of a descent from a trace, which a normal prior of this width in angstrom holds near it.
 _STEPS_NEARBY: Final = 10
@@ -90,7 +86,6 @@ class PeerFolder:
     def __init__(self, target: Target) -> None:
         self._likelihood = PairLikelihood(target)
         self._bonded = target.bonded
-        self._oriented = target.predictions.has_orientations
         self._start = classical_scaling(completed_distances(target))
         self.n_evaluations = 0
 
@@ -107,11 +102,6 @@ class PeerFolder:
             for hand in (1, -1)
         ]
         return min(begun, key=lambda x: hand_cost(x, self._bonded, self._likelihood))
-
-    def rough(self, generator: np.random.Generator) -> Tensor:
-        """Make a trace `[L, 3]` for a network to go on from, of orientations too if there are."""
-        begun = self.begin(generator)
-        return self._minimise(begun, _STEPS_TO_TURN) if self._oriented else begun
 
     def descend(self, x: Tensor) -> Tensor:
         """Return a likelier trace near `x` `[L, 3]`, after a few steps on a tether."""

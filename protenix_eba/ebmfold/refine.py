@@ -37,12 +37,7 @@ def refining_sampler(
     Raises:
         UserError: The sampler has no level that small.
     """
-    if level is None:
-        level = starting_level(target, ca)
-        if sampler.with_likelihood:
-            # It adds no noise, so that a level that is too high does no harm.
-            level = max(level, sampler.levels[0])
-    return refiner(sampler, level)
+    return refiner(sampler, starting_level(target, ca) if level is None else level)
 
 
 @torch.no_grad()

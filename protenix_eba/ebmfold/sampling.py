@@ -177,7 +177,8 @@ class Sampler:
     """A schedule with a predictor, a corrector or both.
 
     Attributes:
-        levels: Falling noise levels in angstrom; a last 0 is reached by the predictor only.
+        levels: Noise levels in angstrom, falling, from where they rise again too; a last 0 is
+            reached by the predictor only.
         predictor: Carries samples to the next level; None leaves them as they are.
         corrector: Moves samples at each level above 0, or None.
         initial_std: Standard deviation of the first samples; None for that of noised native
@@ -185,8 +186,8 @@ class Sampler:
         denoise_last: Whether the result is what the denoiser makes of the last samples.
         hand_level: Noise level in angstrom from which a sample and its mirror image are refined, to
             keep the one that looks more native; None only reflects samples.
-        with_likelihood: Whether samples begin as rough traces of the peer, and after each level
-            descend on the likelihood of the predictions.
+        with_likelihood: Whether samples begin as rough traces of the peer, and descend on the
+            likelihood of the predictions before each level that is higher than the one before.
     """
 
     levels: tuple[float, ...]
@@ -215,12 +216,15 @@ SAMPLERS: Final[dict[str, Sampler]] = {
     "churned64": Sampler(
         tuple(karras_levels(10.0, 0.1, 64)), predictor=ChurnedEuler(), hand_level=1.0
     ),
-    # The network as a prior between descents on the likelihood, which knows nearly exact distances
-    # better than any network: 5 evaluations. The last structure is the network's.
+    # From the peer's rough trace, without new noise, in small steps: many small ones are better
+    # than few large ones. Descents between know nearly exact distances better than any network.
     "hybrid": Sampler(
-        (1.0, 0.7, 0.5, 0.35, 0.0),
+        (
+            *geometric_levels(8.0, 0.35, 16),
+            *(1.0, 0.8, 0.65, 0.5, 0.42, 0.35, 0.3, 0.25),
+            *(0.5, 0.42, 0.35, 0.3, 0.25, 0.0),
+        ),
         predictor=Replacement(),
-        denoise_last=True,
         with_likelihood=True,
     ),
     # For comparison: a deterministic flow does not repair what an imperfect score did.
@@ -253,6 +257,7 @@ def anneal(
     *,
     start: Tensor | None = None,
     after_level: Callable[[Tensor], Tensor] = lambda x: x,
+    before_rise: Callable[[Tensor], Tensor] = lambda x: x,
     on_level: Callable[[float, Tensor], None] = lambda level, x: None,
 ) -> Tensor:
     """Draw samples with a denoiser.
@@ -265,6 +270,7 @@ def anneal(
         start: `[B, L, 3]` the first samples, see `noised`; None for noise.
         after_level: Applied to the samples after each level, as the paper does with HIRM. The score
             of distances mirrors with the structure: HIRM once to the result gives the same in law.
+        before_rise: Applied to the samples before each level that is higher than the one before.
         on_level: Told each level and the samples after its moves, for a trajectory.
 
     Returns:
@@ -280,5 +286,7 @@ def anneal(
         if sampler.predictor is not None and following is not None:
             x = sampler.predictor(denoise, x, level, following, generators)
         x = after_level(x)
+        if following is not None and following > level:
+            x = before_rise(x)
         on_level(level, x)
     return denoise(x, min(filter(None, sampler.levels))) if sampler.denoise_last else x

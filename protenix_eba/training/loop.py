@@ -26,12 +26,16 @@ from protenix_eba.training.checkpoints import Checkpoints, wants_universal
 from protenix_eba.training.ema import Ema
 from protenix_eba.training.engine import engine_settings, make_engine, start_distributed, trainable
 
-__all__ = ["BadItemsError", "TrainingLoop"]
+__all__ = ["BadItemsError", "StoppedError", "TrainingLoop"]
 
 # So many in a row, and the data or the settings are at fault.
 MOST_BAD_ITEMS = 20
 # Metrics of an item, and whether it was good on all processes.
 ItemResult = tuple[dict[str, float], bool]
+
+
+class StoppedError(Exception):
+    """A signal came while a step waited for its items; no process has begun the step."""
 
 
 class BadItemsError(UserError):
@@ -87,7 +91,11 @@ class TrainingLoop(ABC):
 
     @abstractmethod
     def items_of(self, steps: range) -> Generator[tuple[int, Any], None, None]:
-        """Yield this process's items of some steps, each with its number; closed at the end."""
+        """Yield this process's items of some steps, each with its number; closed at the end.
+
+        Raises:
+            StoppedError: A signal came, to any process; all raise it, before a step's first item.
+        """
 
     @abstractmethod
     def train_item(self) -> ItemResult:
@@ -192,7 +200,11 @@ class TrainingLoop(ABC):
                     self.evaluate()
                     if self._agree_to_stop():
                         break
-                metrics = self.train_step()
+                try:
+                    metrics = self.train_step()
+                except StoppedError:
+                    self._stop = True
+                    break
                 bar.update(task, advance=1, note=self.note(metrics))
                 self._log(metrics)
                 if self._stop or self._due(self.configs.checkpoint_interval):

@@ -62,4 +62,11 @@ def test_stock_protenix_writes_structures_that_are_valid(printed):
     folder, text = printed
     lines = [line for line in text.splitlines() if line.startswith("stock Protenix wrote")]
     assert len(lines) == 4 and sum("a valid structure" in line for line in lines) >= 3
-    assert (folder / "report.html").is_file() and (folder / "free_energy.png").is_file()
+    assert (folder / "free_energy.png").is_file()
+
+
+def test_the_report_and_the_last_lines_have_couplings_beside_measured_ones(printed):
+    folder, text = printed
+    page = (folder / "report.html").read_text(encoding="utf-8").split("The suite nmr")[1]
+    assert all(name in page for name in ("MD_biased", "SFT", "EBA", "MD_unbiased", "pH 2"))
+    assert "beside measured couplings" in text.rsplit("what was learnt", 1)[1]

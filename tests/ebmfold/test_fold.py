@@ -164,7 +164,7 @@ def test_the_hybrid_folds_exact_predictions_whatever_the_network(helix, orientat
     target = target_of(helix, orientations=orientations)
     decoys = fold(Stays(), target, SAMPLERS["hybrid"], 2, 0)
     assert ca_rmsd(decoys.ca, helix[:, 1]).max() < 1
-    assert decoys.n_evaluations == 5
+    assert decoys.n_evaluations == 3 + len(SAMPLERS["hybrid"].levels) - 1
     known = fold(Knows(helix[:, 1] - helix[:, 1].mean(0)), target, SAMPLERS["hybrid"], 1, 0)
     assert float(ca_rmsd(known.ca, helix[:, 1])) < 0.05
 
@@ -243,6 +243,13 @@ def test_of_a_sample_and_its_mirror_image_the_native_one_stays(helix):
     assert 0 < decoys.reflected.sum() < 4
     for trace in decoys.ca:
         assert float(ca_rmsd(trace, ca)) < 0.1
+
+
+def test_the_hybrid_turns_a_rough_trace_of_the_wrong_hand(helix, monkeypatch):
+    ca = helix[:, 1] - helix[:, 1].mean(0)
+    monkeypatch.setattr(PeerFolder, "begin", lambda self, generator: -ca)
+    decoys = fold(Knows(ca), target_of(helix), SAMPLERS["hybrid"], 2, 0)
+    assert ca_rmsd(decoys.ca, ca).max() < 0.1
 
 
 def test_the_scores_say_which_decoy_is_the_mirror_image(helix):
@@ -407,7 +414,7 @@ def test_refine_keeps_the_fold_and_reports_what_failed(tmp_path, helix, weights)
     assert list(scores["failed"]) == ["junk"]
     whole, part = scores["decoys"]
     assert whole["lddt_ca_before"] == part["lddt_ca_before"] == 1.0
-    assert whole["starting_level_angstrom"] == 1.0
+    assert whole["starting_level_angstrom"] == 0.3
     # An untrained network, between descents on the likelihood.
     assert whole["ca_rmsd_angstrom"] < 2 and not whole["mirrored"]
     assert read_trace(out / "part.pdb").numbers.tolist() == list(range(4, 33))

@@ -12,6 +12,7 @@ from protenix_eba.ebmfold.sampling import (
     ChurnedEuler,
     Heun,
     Langevin,
+    Replacement,
     Sampler,
     anneal,
     geometric_levels,
@@ -138,6 +139,18 @@ def test_levels_are_told_in_their_order():
     result = sample(SAMPLERS["churned"], n=2, on_level=lambda s, x: seen.append((s, x)))
     assert [level for level, _ in seen] == list(SAMPLERS["churned"].levels)
     torch.testing.assert_close(seen[-1][1], result)
+
+
+def test_samples_are_moved_before_a_level_that_rises_and_there_alone():
+    sampler = Sampler((2.0, 1.0, 1.5, 0.5), predictor=Replacement())
+    told = []
+    sample(
+        sampler,
+        n=1,
+        denoise=lambda x, sigma: torch.full_like(x, sigma),
+        before_rise=lambda x: told.append(float(x.mean())) or x,
+    )
+    assert told == [1.0]
 
 
 def test_karras_levels_end_at_zero_and_their_roots_are_equally_spaced():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from browser import look, needs_browser
 
+from protenix_eba.cli.main import run
 from protenix_eba.core.errors import UserError
 from protenix_eba.eval.definitions import PAPER_ROWS
 from protenix_eba.eval.models import compare_evaluations
@@ -31,6 +32,8 @@ from protenix_eba.eval.report.training import training_figures
 from protenix_eba.eval.report.viewer import md_scenes
 from protenix_eba.eval.results import Evaluation, load_evaluation
 from protenix_eba.eval.store import target_path, write_target
+from protenix_eba.eval.suites.registry import Outcome, Value
+from protenix_eba.eval.suites.run import write_outcome
 from protenix_eba.eval.target_result import TargetResult
 
 LENGTH = 40
@@ -353,3 +356,37 @@ def test_evaluations_on_disk_are_compared(tmp_path: Path) -> None:
     assert found.labels == ["a", "b"]
     with pytest.raises(UserError, match="two evaluations are called"):
         compare_evaluations([load_evaluation(folders[0])] * 2)
+
+
+def test_answers_of_a_suite_given_with_evaluations_stand_in_the_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [save(model(label, 3, 0.8), tmp_path / label) for label in ("SFT", "EBA")]
+    record = {
+        "suite": "nmr", "measures": "Agreement with couplings.", "reference": "j.csv",
+        "settings": {}, "seed": 0, "versions": {"protenix-eba": "0"},
+    }  # fmt: skip
+    for label, chi2 in (("MD", 0.375), ("EBA", 0.875)):
+        values = [Value("AAA", "", "chi2", chi2, "", (0.125, 1.5))]
+        outcome = Outcome(values, {"q": "torn"}, ["measured at pH 2"], (), ("chi2",), ["J is far"])
+        folders.append(tmp_path / "couplings" / label)
+        write_outcome(outcome, record, folders[-1])
+    out = tmp_path / "out"
+    # In any order: the suites' come after the MD's.
+    assert run(["compare", *map(str, reversed(folders)), "--out", str(out)]) == 0
+    page = (out / "report.html").read_text(encoding="utf-8")
+    md, suite = page.split('<h1 id="nmr">The suite nmr</h1>')
+    assert "RMWD" in md and '<a href="#nmr">' in md
+    said = ["MD: J is far", "EBA: q", "measured at pH 2", ">0.375<", ">0.875<", "0.125 to 1.500"]
+    assert all(words in suite for words in said)
+    assert "Models side by side: nmr" in suite and "nmr/comparison.csv" in suite
+    assert "j.csv" in suite.split("What was run")[1]
+    assert not re.search(r"https?:|src=\"(?!data:)", page.replace(viewer_scripts(), ""))
+    names = {"comparison.csv", "comparison.json", "report.html", "figures"}
+    assert {path.name for path in (out / "nmr").iterdir()} == names
+    assert (out / "comparison.tex").is_file()
+    shown = capsys.readouterr().out
+    assert "0.875" in shown and "RMWD" in shown
+    (tmp_path / "couplings" / "MD").rename(tmp_path / "nmr")
+    assert run(["compare", *map(str, folders[:2]), f"{tmp_path}/nmr", "--out", str(tmp_path)]) == 2
+    assert f"--out {tmp_path}: {tmp_path / 'nmr'} is one of" in capsys.readouterr().err

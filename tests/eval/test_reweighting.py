@@ -188,6 +188,15 @@ def test_weights_that_rest_on_few_conformations_are_refused(ensemble, capsys):
     assert "10% of the effective conformations are left" in capsys.readouterr().out
 
 
+def test_an_ensemble_of_fewer_conformations_than_are_needed_is_not_blamed_on_the_data(
+    ensemble, capsys
+):
+    assert command(ensemble, 4.4, "--min-effective", "200") == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "100.0 effective conformations of 100 before any fit" in message
+    assert "what was measured" not in message
+
+
 def test_a_prior_is_where_one_starts_from(ensemble):
     prior = np.concatenate([np.full(90, 0.5 / 90), np.full(10, 0.05)])
     write_weights(ensemble / "prior.csv", {"p": prior})

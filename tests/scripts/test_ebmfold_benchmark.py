@@ -114,7 +114,7 @@ def test_methods_see_the_same_predictions_and_rows_can_be_written(script):
     rows = folding_rows(domain("a", 20), 0.5, True, ("peer", "hybrid"), network, 2, 0)
     assert [row["method"] for row in rows] == ["peer", "hybrid"]
     assert json.loads(json.dumps(rows)) == rows
-    assert rows[1]["n_evaluations"] == 5
+    assert rows[1]["n_evaluations"] == 32
     assert all(len(row["lddt_ca"]) == 2 for row in rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from protenix_eba.eval.experiment.karplus import COUPLINGS, karplus
 from protenix_eba.eval.experiment.shift_predictors import nucleus, predictor
 from protenix_eba.plugin_api import did_you_mean
 
-__all__ = ["AVERAGED", "KINDS", "AtomName", "Measurement", "read_measurements"]
+__all__ = [
+    "AVERAGED", "KINDS", "AtomName", "Measurement", "read_commented", "read_measurements",
+]  # fmt: skip
 
 KINDS: Final = {
     **{name: "Hz; atoms: the residue" for name in COUPLINGS},
@@ -103,12 +106,22 @@ class Measurement:
 
 
 def read_measurements(path: Path) -> list[Measurement]:
+    """Read measured values from a CSV file; see `read_commented`."""
+    return read_commented(path)[0]
+
+
+def read_commented(path: Path) -> tuple[list[Measurement], str]:
     """Read measured values from a CSV file; lines that begin with # are comments.
+
+    Returns:
+        The values, and the comment above the columns, in one line: where they are from, say.
 
     Raises:
         UserError: No such file, columns or kinds, or a value that cannot be used.
     """
     text = text_lines(require_file(path, "measurements", pipe=True), _HINT)
+    above = itertools.takewhile(lambda line: not line.strip() or line[0] == "#", text)
+    comment = " ".join(" ".join(line.lstrip("#") for line in above).split())
     lines = [(n, line) for n, line in enumerate(text, 1) if line.strip() and line[0] != "#"]
     reader = csv.DictReader((line for _, line in lines), restval="")
     fields = reader.fieldnames or ()
@@ -130,7 +143,7 @@ def read_measurements(path: Path) -> list[Measurement]:
             raise UserError(f"{path}, line {number}: {error.args[0]}", error.hint) from error
     if not found:
         raise UserError(f"{path}: no measured value in it", _HINT)
-    return found
+    return found, comment
 
 
 def _measurement(row: Mapping[str, str]) -> Measurement:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from protenix_eba.core.files import atomic_path
 from protenix_eba.eval.aggregate import CONFIDENCE_PERCENT, MIN_TARGETS, RESAMPLES
@@ -23,6 +23,9 @@ from protenix_eba.eval.report.tables import FLOOR_NAME, headline, leaderboard, n
 from protenix_eba.eval.report.templates import template
 from protenix_eba.eval.report.viewer import md_scenes
 from protenix_eba.eval.results import mean_floor
+
+if TYPE_CHECKING:
+    from protenix_eba.eval.suites.page import Page
 
 __all__ = ["render_report"]
 
@@ -50,6 +53,7 @@ def render_report(
     findings: Sequence[str] = (),
     training: Sequence[Figure] = (),
     settings: Mapping[str, Any] | None = None,
+    suites: Sequence[Page] = (),
 ) -> Path:
     """Write `report.html` and `figures/`.
 
@@ -59,6 +63,7 @@ def render_report(
         findings: Plain sentences to stand at the top.
         training: Figures of the runs that made the models.
         settings: More of what was run, nested as it likes.
+        suites: Answers of suites for the same models, to stand below.
 
     Returns:
         The path of the page.
@@ -74,7 +79,10 @@ def render_report(
         comparison=comparison,
         sections=sections,
         findings=list(findings),
-        settings=(shown if len(shown) > 1 else next(iter(shown.values()))) | dict(settings or {}),
+        suites=suites,
+        settings=(shown if len(shown) > 1 else next(iter(shown.values())))
+        | dict(settings or {})
+        | {f"suite {page.suite}": page.settings for page in suites},
         versions=next(iter(comparison.evaluations.values())).versions,
         bootstrap={"percent": CONFIDENCE_PERCENT, "n": RESAMPLES, "min_targets": MIN_TARGETS},
         floor_name=FLOOR_NAME,

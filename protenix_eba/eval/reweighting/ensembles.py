@@ -92,16 +92,32 @@ def reweight_ensembles(
         frames = Frames.read(source, jobs)
         ensemble = _Ensemble(source, frames, of_target(fit, name), left_out, start)
         reports.append(ensemble.report(theta, seed))
-        effective = reports[-1].numbers["effective_after"]
-        if effective < min_effective:
-            raise UserError(
-                f"target {name}: the weights rest on {effective:.1f} effective conformations of "
-                f"{len(reports[-1].weights)}, at least {min_effective:g} are needed; chi^2 per "
-                f"value is {reports[-1].numbers['chi2_before']:.1f} before",
-                "the ensemble does not hold what was measured: sample more, give larger errors or "
-                "a larger --theta; --min-effective sets the limit",
-            )
+        _refuse_collapse(reports[-1], min_effective)
     return reports
+
+
+def _refuse_collapse(report: Report, least: float) -> None:
+    """Make sure that enough conformations have weight.
+
+    Raises:
+        UserError: They are fewer, by the fit or already without it.
+    """
+    numbers, count = report.numbers, len(report.weights)
+    if numbers["effective_after"] >= least:
+        return
+    if numbers["effective_before"] < least:
+        raise UserError(
+            f"target {report.target}: {numbers['effective_before']:.1f} effective conformations of "
+            f"{count} before any fit, at least {least:g} are needed",
+            "sample more, or set a lower --min-effective",
+        )
+    raise UserError(
+        f"target {report.target}: the weights rest on {numbers['effective_after']:.1f} effective "
+        f"conformations of {count}, at least {least:g} are needed; chi^2 per value is "
+        f"{numbers['chi2_before']:.1f} before",
+        "the ensemble does not hold what was measured: sample more, give larger errors or a larger "
+        "--theta; --min-effective sets the limit",
+    )
 
 
 class _Ensemble:

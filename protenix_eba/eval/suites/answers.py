@@ -31,6 +31,7 @@ _AGAIN: Final = "run `protenix-eba evaluate --suite` again with the same --out"
 _NEEDED: Final[Mapping[str, Kind]] = {
     "suite": TEXT, "measures": TEXT, "reference": TEXT, "settings": MAPPING, "seed": SEED,
     "versions": MAPPING, "failed": REASONS, "notes": TEXTS, "findings": TEXTS, "headline": TEXTS,
+    "of_data": TEXTS,
     "values": ("a list of values", lambda v: isinstance(v, list)),
 }  # fmt: skip
 _OF_VALUES: Final[Mapping[str, Kind]] = {

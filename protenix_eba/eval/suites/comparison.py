@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,7 @@ from protenix_eba.eval.report.figure import Figure, write_figures
 from protenix_eba.eval.report.plots.style import label_colours, small_multiples
 from protenix_eba.eval.suites.answers import Answer, Place
 from protenix_eba.eval.suites.differences import paired_differences
-from protenix_eba.eval.suites.page import Table, column, named, write_page
+from protenix_eba.eval.suites.page import Page, Table, column, named, write_page
 from protenix_eba.eval.suites.registry import Outcome, Value
 from protenix_eba.eval.suites.run import write_csv
 
@@ -22,6 +23,10 @@ __all__ = ["compare_answers", "side_by_side"]
 
 # What must be equal for answers to be compared.
 _SAME: Final = ("reference", "settings", "seed")
+# What a page shows elsewhere than under what was run.
+_SHOWN: Final = (
+    "suite", "measures", "versions", "failed", "notes", "findings", "headline", "of_data", "format"
+)  # fmt: skip
 # More rows than this are no longer read in a picture; the tables hold all.
 _MAX_DRAWN: Final = 12
 _MAX_LETTERS: Final = 24
@@ -30,37 +35,80 @@ _MAX_LETTERS: Final = 24
 def side_by_side(answers: Mapping[str, Answer]) -> list[Table]:
     """Return a table for each key: a row for each target and item, a column for each model.
 
-    Then the same for the differences from the first model, where targets suffice.
+    What is the data's own, such as the measured values, has no table but a column in front of the
+    models', beside the values of the same target, item and unit. Then the same for the differences
+    from the first model, where targets suffice.
     """
-    first, headline = next(iter(answers)), next(iter(answers.values())).record["headline"]
+    first, record = next(iter(answers)), next(iter(answers.values())).record
     values = {label: answer.values for label, answer in answers.items()}
+    given = _given(values, record["of_data"])
     after = f": difference from {first}, mean over targets in pairs"
     made = [
-        *_by_key(values, headline),
-        *_by_key(paired_differences(answers), headline, after),
+        *_by_key(values, record["headline"], given),
+        *_by_key(paired_differences(answers), record["headline"], given, after),
     ]
     return sorted(made, key=lambda table: not table.main)
 
 
+# Key to the values that are the data's own, by target, item and count.
+_Given = Mapping[str, Mapping[tuple[str, str, int], Value]]
+
+
+def _given(values: Mapping[str, Mapping[Place, Value]], keys: Sequence[str]) -> _Given:
+    """Return the values of these keys; not of one that differs between models or is alone."""
+    found: dict[str, dict[tuple[str, str, int], Value]] = {key: {} for key in keys}
+    beside = set()
+    alone = set()
+    for own in values.values():
+        for (target, item, key, count), value in own.items():
+            if key not in found:
+                beside.add((target, item, count, value.unit))
+            elif found[key].setdefault((target, item, count), value).to_json() != value.to_json():
+                alone.add(key)
+    for key, known in found.items():
+        if any((*place, value.unit) not in beside for place, value in known.items()):
+            alone.add(key)
+    return {key: known for key, known in found.items() if known and key not in alone}
+
+
 def _by_key(
-    values: Mapping[str, Mapping[Place, Value]], headline: Sequence[str], after: str = ""
+    values: Mapping[str, Mapping[Place, Value]],
+    headline: Sequence[str],
+    given: _Given,
+    after: str = "",
 ) -> list[Table]:
-    """Lay values out by key, a column for each model; `after` ends the titles."""
+    """Lay values out by key, a column for each model after those of data; `after` ends titles."""
     places = list(dict.fromkeys(place for own in values.values() for place in own))
     made = []
-    for key in dict.fromkeys(place[2] for place in places):
+    for key in dict.fromkeys(place[2] for place in places if place[2] not in given):
         own = [place for place in places if place[2] == key]
-        unit, cells = column([found.get(place) for place in own for found in values.values()])
-        n = len(values)
+        columns = {label: [found.get(place) for place in own] for label, found in values.items()}
+        columns = _beside(own, columns, given) | columns
+        unit, cells = column(list(chain(*zip(*columns.values(), strict=True))))
+        n = len(columns)
         rows = [(place[0], place[1], cells[n * row : n * row + n]) for row, place in enumerate(own)]
-        headings = [(label, "") for label in values]
+        headings = [(label, "") for label in columns]
         made.append(
             Table(headings, rows, not headline or key in headline, named(key, unit) + after)
         )
     return made
 
 
-def compare_answers(answers: Mapping[str, Answer], folder: Path) -> Outcome:
+def _beside(
+    places: Sequence[Place], columns: Mapping[str, Sequence[Value | None]], given: _Given
+) -> dict[str, list[Value | None]]:
+    """Return the columns of data for a table: what they have of the same place and unit."""
+    made: dict[str, list[Value | None]] = {}
+    units = [next(v.unit for v in row if v) for row in zip(*columns.values(), strict=True)]
+    for key, known in given.items():
+        found = [known.get((target, item, count)) for target, item, _, count in places]
+        own = [v if v and v.unit == unit else None for v, unit in zip(found, units, strict=True)]
+        if any(own):
+            made[named(key, "")] = own
+    return made
+
+
+def compare_answers(answers: Mapping[str, Answer], folder: Path) -> Page:
     """Write `comparison.json`, `comparison.csv`, `report.html` and `figures/`.
 
     Args:
@@ -68,7 +116,7 @@ def compare_answers(answers: Mapping[str, Answer], folder: Path) -> Outcome:
         folder: Folder to write to.
 
     Returns:
-        What the page shows beside the tables.
+        What the page shows.
 
     Raises:
         UserError: The folder cannot be written to.
@@ -90,14 +138,21 @@ def compare_answers(answers: Mapping[str, Answer], folder: Path) -> Outcome:
     )
     write_figures(folder / "figures", outcome.figures)
     _write_tables(answers, outcome, folder)
-    shown = ("suite", "measures", "versions", "failed", "notes", "findings", "headline", "format")
     runs = {
-        label: {key: value for key, value in answer.record.items() if key not in shown}
+        label: {key: value for key, value in answer.record.items() if key not in _SHOWN}
         for label, answer in answers.items()
     }
-    record = {key: first.record[key] for key in ("suite", "measures", "versions")}
-    write_page(outcome, side_by_side(answers), record | {"models": runs}, folder)
-    return outcome
+    page = Page(
+        suite=first.record["suite"],
+        measures=first.record["measures"],
+        outcome=outcome,
+        tables=side_by_side(answers),
+        file="comparison.csv",
+        settings={"models": runs},
+        versions=first.record["versions"],
+    )
+    write_page(page, folder)
+    return page
 
 
 def _notes(answers: Mapping[str, Answer]) -> list[str]:
@@ -113,8 +168,18 @@ def _notes(answers: Mapping[str, Answer]) -> list[str]:
         notes.append(
             f"The models have different targets ({shown}): each mean is over a model's own."
         )
-    own = [f"{label}: {note}" for label, a in answers.items() for note in a.record["notes"]]
-    return [*notes, *own]
+    shared = [
+        note
+        for note in next(iter(answers.values())).record["notes"]
+        if all(note in a.record["notes"] for a in answers.values())
+    ]
+    own = [
+        f"{label}: {note}"
+        for label, a in answers.items()
+        for note in a.record["notes"]
+        if note not in shared
+    ]
+    return [*notes, *shared, *own]
 
 
 def _figures(answers: Mapping[str, Answer]) -> list[Figure]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.eval.experiment.frames import Frames
-from protenix_eba.eval.experiment.measurements import Measurement, read_measurements
+from protenix_eba.eval.experiment.measurements import Measurement, read_commented
 from protenix_eba.eval.experiment.prediction import Prediction, residuals
 from protenix_eba.eval.metrics.energies import effective_sample_size
 from protenix_eba.eval.report.figure import Figure
@@ -86,9 +86,9 @@ def _pearson(predicted: Float64s, value: Float64s) -> Float64s:
 
 
 def _compute(request: Request) -> Outcome:
-    every = read_measurements(request.reference)
+    every, comment = read_commented(request.reference)
     shown: dict[str, tuple[list[Measurement], Float64s, Float64s]] = {}
-    notes: list[str] = []
+    notes = [f"{request.reference.name}: {comment}"] if comment else []
 
     def compute(name: str) -> list[Value]:
         measurements = of_target(every, name)
@@ -112,7 +112,10 @@ def _compute(request: Request) -> Outcome:
     values, failed = by_target(sorted(request.samples), compute)
     findings = [_worst(name, *found[:2]) for name, found in shown.items()]
     headline = ("chi2", "rmsd", "q_factor")
-    return Outcome(values, failed, notes, [_figure(shown)], headline, findings)
+    return Outcome(
+        values, failed, notes, [_figure(shown)], headline, findings,
+        of_data=("measured", "random_coil"),
+    )  # fmt: skip
 
 
 def _worst(name: str, measurements: Sequence[Measurement], predicted: Float64s) -> str:

@@ -13,7 +13,7 @@ from protenix_eba.eval.report.scene import scenes_json, viewer_scripts
 from protenix_eba.eval.report.templates import template
 from protenix_eba.eval.suites.registry import Outcome, Value
 
-__all__ = ["Table", "column", "named", "render_outcome", "tables", "write_page"]
+__all__ = ["Page", "Table", "column", "named", "render_outcome", "tables", "write_page"]
 
 # A longer table is folded.
 _MANY_ROWS: Final = 25
@@ -40,6 +40,29 @@ class Table:
     def folded(self) -> bool:
         """Whether a reader has to open it."""
         return len(self.rows) > _MANY_ROWS
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that a page shows of a suite's answer, or of answers side by side.
+
+    Attributes:
+        suite: Name of the suite.
+        measures: What it answers, one sentence.
+        outcome: Findings, notes, failures, figures and scenes.
+        tables: The values.
+        file: The file that has the values with all digits.
+        settings: What was run.
+        versions: Of the packages.
+    """
+
+    suite: str
+    measures: str
+    outcome: Outcome
+    tables: Sequence[Table]
+    file: str
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
 
 
 def tables(values: Sequence[Value], headline: Sequence[str] = ()) -> list[Table]:
@@ -145,26 +168,31 @@ def render_outcome(outcome: Outcome, record: Mapping[str, Any], folder: Path) ->
     Raises:
         UserError: The file cannot be written.
     """
-    return write_page(outcome, tables(outcome.values, outcome.headline), record, folder)
-
-
-def write_page(
-    outcome: Outcome, laid_out: Sequence[Table], record: Mapping[str, Any], folder: Path
-) -> Path:
-    """Write `report.html` with tables that are made already; see `render_outcome`."""
-    shown, viewer = ("suite", "measures", "versions"), scenes_json(outcome.scenes)
-    page = template("suite.html.jinja").render(
+    shown = ("suite", "measures", "versions")
+    page = Page(
         suite=record["suite"],
         measures=record["measures"],
         outcome=outcome,
-        n_targets=len({value.target for value in outcome.values} - {""}),
-        tables=laid_out,
+        tables=tables(outcome.values, outcome.headline),
+        file="metrics.csv",
         settings={key: value for key, value in record.items() if key not in shown},
         versions=record["versions"],
+    )
+    return write_page(page, folder)
+
+
+def write_page(page: Page, folder: Path) -> Path:
+    """Write `report.html` from what it shows; see `render_outcome`."""
+    viewer = scenes_json(page.outcome.scenes)
+    text = template("suite.html.jinja").render(
+        page=page,
+        n_targets=len({value.target for value in page.outcome.values} - {""}),
+        settings=page.settings,
+        versions=page.versions,
         viewer=viewer,
         viewer_scripts=viewer_scripts() if viewer else "",
     )
     path = folder / "report.html"
     with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     return path

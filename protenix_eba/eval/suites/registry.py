@@ -98,6 +98,7 @@ class Outcome:
         headline: Keys of the values to print; all when empty.
         findings: Sentences with the nearest, the worst and the like, to stand at the top.
         scenes: Conformations to be turned about.
+        of_data: Keys of values that are the data's own, the same for every model.
     """
 
     values: Sequence[Value]
@@ -107,6 +108,7 @@ class Outcome:
     headline: Sequence[str] = ()
     findings: Sequence[str] = ()
     scenes: Sequence[Scene] = ()
+    of_data: Sequence[str] = ()
 
 
 class Compute(Protocol):

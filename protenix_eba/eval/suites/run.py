@@ -175,6 +175,7 @@ def write_outcome(outcome: Outcome, record: dict[str, Any], folder: Path) -> Non
         "notes": list(outcome.notes),
         "findings": list(outcome.findings),
         "headline": list(outcome.headline),
+        "of_data": list(outcome.of_data),
     }
     write_json(folder / "metrics.json", content)
     render_outcome(outcome, record, folder)

@@ -19,6 +19,7 @@ from protenix_eba.core.progress import track
 from protenix_eba.core.ranks import any_rank
 from protenix_eba.core.run_folder import read_json
 from protenix_eba.core.seeds import stream_seed
+from protenix_eba.core.signals import StopSignals
 from protenix_eba.energy.label import Workers, label_targets
 from protenix_eba.energy.protocol import EnergyProtocol, customised, protocol_by_name
 from protenix_eba.host.config import EBAConfig
@@ -32,6 +33,7 @@ from protenix_eba.structures.sequences import Protein
 from protenix_eba.training.data.buffer import LABELS, RECORD, SAMPLED, require_made
 from protenix_eba.training.data.labels import training_labels
 from protenix_eba.training.data.replay import ReplayDataset
+from protenix_eba.training.loop import StoppedError
 from protenix_eba.training.model import trained_digest
 from protenix_eba.training.replay.background import Background
 from protenix_eba.training.replay.collapse import Clusters
@@ -103,7 +105,8 @@ class Refresher:
     Each process samples its share of the targets; the first one labels them, in another process if
     `replay.asynchronous`. What is made depends on the weights, the seed and the step only. A
     refresh that was killed goes on from what is there, and samples that are whole are kept, if
-    they are of the same weights. All processes call all methods but `close`.
+    they are of the same weights. All processes call all methods but `close`. A signal ends what is
+    done at once, in all processes, by `StoppedError`.
 
     Args:
         config: The section `eba`.
@@ -111,6 +114,7 @@ class Refresher:
         embeddings: Embeddings of all targets, already checked.
         device: Device of the model.
         chunk: Samples at a time.
+        signals: Of the run.
     """
 
     def __init__(
@@ -120,6 +124,7 @@ class Refresher:
         embeddings: EmbeddingFolder,
         device: torch.device,
         chunk: int,
+        signals: StopSignals,
     ) -> None:
         configs: Any = config.configs
         self._seed: int = configs.seed
@@ -128,6 +133,7 @@ class Refresher:
         self._embeddings = embeddings
         self._device = device
         self._chunk = chunk
+        self._signals = signals
         self._protocol = energy_protocol(config, dataset)
         self._settings = sampler_settings(dataset, configs.sigma_data)
         self._sampler = DIFFUSION_SAMPLERS.get(dataset.settings.sampler)(configs)
@@ -291,9 +297,15 @@ class Refresher:
     def _on_all(self, action: Callable[[], None]) -> None:
         """Do something in all processes; if one fails, no other one waits for it."""
         failed: UserError | None = None
+        stopped = False
         try:
-            action()
+            with self._signals.at_once():
+                action()
         except UserError as error:
             failed = error
+        except KeyboardInterrupt:
+            stopped = True
+        if any_rank(stopped, self._device):
+            raise StoppedError
         if any_rank(failed is not None, self._device):
             raise failed or UserError("another process could not refresh the replay buffer")

@@ -56,7 +56,9 @@ class OnPolicyTrainer(EBATrainer):
         for name in self.dataset.trained():
             embeddings.check(self.dataset.protein(name))
         chunk = self.eba.n_conformers * self.eba.n_noise
-        self.refresher = Refresher(self.eba, self.dataset, embeddings, self.device, chunk)
+        self.refresher = Refresher(
+            self.eba, self.dataset, embeddings, self.device, chunk, self.signals
+        )
         self._drift: list[float] = []
         # Processes sample different targets, for which each needs all weights.
         split = zero_stage(self.deepspeed) == 3

@@ -110,6 +110,64 @@ def test_what_was_not_the_same_is_said(tmp_path):
     assert table.rows[2][2] == [("\u2013", ""), ("0.500", "0.400 to 0.600")]
 
 
+def test_a_note_of_all_models_is_said_once(two, tmp_path):
+    assert compare(tmp_path / "out", *two) == 0
+    assert json.loads((tmp_path / "out" / "comparison.json").read_text())["notes"] == ["a note"]
+
+
+def predicted(folder, x, measured):
+    """A coupling that is measured and predicted, and one that is predicted only."""
+    values = [Value("p", "J 2", "measured", measured, "Hz"), Value("p", "J 2", "off", 9.0)]
+    values += [Value("p", f"J {n}", "predicted", x + n, "Hz") for n in (2, 3)]
+    write_outcome(Outcome(values, of_data=("measured",)), record(suite="nmr"), folder)
+    return folder
+
+
+def test_measured_values_stand_once_in_front_of_what_models_predict(tmp_path):
+    folders = [predicted(tmp_path / name, x, 7.0) for name, x in (("a", 0.5), ("b", 1.5))]
+    tables = {table.title: table for table in side_by_side(load_answers(folders))}
+    assert set(tables) == {"predicted (Hz)", "off"}
+    shown = tables["predicted (Hz)"]
+    assert [label for label, _ in shown.headings] == ["measured", "a", "b"]
+    assert shown.rows == [
+        ("p", "J 2", [("7.000", ""), ("2.500", ""), ("3.500", "")]),
+        ("p", "J 3", [("\u2013", ""), ("3.500", ""), ("4.500", "")]),
+    ]
+    assert [label for label, _ in tables["off"].headings] == ["a", "b"]  # of another unit
+
+
+def test_measured_values_that_nothing_is_predicted_for_keep_their_table(tmp_path):
+    for name in ("a", "b"):
+        given = Value("p", "J 2", "measured", 7.0, "Hz")
+        values = [given, Value("p", "J 3", "predicted", 5.0, "Hz")]
+        outcome = Outcome(values, of_data=("measured",))
+        write_outcome(outcome, record(suite="nmr"), tmp_path / name)
+    tables = side_by_side(load_answers([tmp_path / "a", tmp_path / "b"]))
+    assert {table.title for table in tables} == {"measured (Hz)", "predicted (Hz)"}
+
+
+def test_measured_values_have_no_differences_between_models(tmp_path):
+    for name, x in (("a", 1.0), ("b", 2.0)):
+        values = [
+            Value(f"p{n}", "J", key, value, "Hz")
+            for n in range(3)
+            for key, value in (("measured", 7.0), ("predicted", x))
+        ]
+        outcome = Outcome(values, of_data=("measured",))
+        write_outcome(outcome, record(suite="nmr"), tmp_path / name)
+    tables = side_by_side(load_answers([tmp_path / "a", tmp_path / "b"]))
+    titles = [table.title.partition(" (")[0] for table in tables]
+    assert titles == ["predicted", "predicted"] and "difference" in tables[1].title
+    assert [label for label, _ in tables[1].headings] == ["b"]
+
+
+def test_measured_values_that_differ_between_models_keep_their_own_table(tmp_path):
+    folders = [predicted(tmp_path / name, 0.5, x) for name, x in (("a", 7.0), ("b", 8.0))]
+    tables = {table.title: table for table in side_by_side(load_answers(folders))}
+    assert tables["measured (Hz)"].rows == [("p", "J 2", [("7", ""), ("8", "")])]
+    assert [label for label, _ in tables["predicted (Hz)"].headings] == ["a", "b"]
+
+
 def test_what_cannot_be_compared_is_refused(two, tmp_path, capsys):
     def refused(message, *folders, more=()):
         assert run(["compare", *map(str, folders), "--out", str(tmp_path / "x"), *more]) == 2
@@ -122,7 +180,7 @@ def test_what_cannot_be_compared_is_refused(two, tmp_path, capsys):
     refused("expected answers of one suite, found states: states, nmr: nmr", two[0], nmr)
     (tmp_path / "md").mkdir()
     (tmp_path / "md" / "metrics.json").write_text('{"format": 1, "label": "m", "values": []}')
-    refused("not the answer of a suite of this version", two[0], tmp_path / "md")
+    refused("not the metrics of an evaluation of this version", two[0], tmp_path / "md")
 
 
 @pytest.mark.parametrize(

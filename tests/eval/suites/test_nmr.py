@@ -1,6 +1,7 @@
 """The suite `nmr`: closed forms, and couplings as mdtraj computes them."""
 
 import csv
+import json
 import os
 import threading
 from functools import partial
@@ -21,7 +22,12 @@ from protenix_eba.eval.experiment.bonds import (
 )
 from protenix_eba.eval.experiment.frames import Frames
 from protenix_eba.eval.experiment.karplus import COUPLINGS, karplus
-from protenix_eba.eval.experiment.measurements import AtomName, Measurement, read_measurements
+from protenix_eba.eval.experiment.measurements import (
+    AtomName,
+    Measurement,
+    read_commented,
+    read_measurements,
+)
 from protenix_eba.eval.experiment.prediction import Prediction, residuals
 from protenix_eba.eval.suites.nmr import agreement
 
@@ -269,6 +275,32 @@ def test_measured_couplings_stand_beside_the_shipped_md(demo_data, tmp_path):
     predicted = float(rows["3J_HN_HA 3 vogeli2007_rigid", "predicted"]["value"])
     assert 2.0 < predicted < 10.0
     assert len([key for _, key in rows if key == "measured"]) == 15
+
+
+def test_trialanines_md_agrees_with_its_couplings_and_the_note_says_how_they_were_measured(
+    demo_data, tmp_path
+):
+    folder = demo_data.parent / "tripeptides"
+    words = ["--reference", str(folder / "AAA_couplings.csv"), "--out", str(tmp_path)]
+    words += ["--samples", str(folder / "md" / "unbiased" / "AAA")]
+    assert run(["evaluate", "--suite", "nmr", *words]) == 0
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    measured = {v["item"]: v["value"] for v in content["values"] if v["key"] == "measured"}
+    # the transcription's first and last, of eight
+    assert (len(measured), measured["3J_HA_C 2 hu1997"]) == (8, 1.84)
+    assert measured["3J_HN_HA 3 vogeli2007_rigid"] == 6.52
+    (chi2,) = (v["value"] for v in content["values"] if (v["item"], v["key"]) == ("", "chi2"))
+    assert 0.0 < chi2 < 1.0
+    (note,) = content["notes"]
+    assert note.startswith("AAA_couplings.csv: Scalar couplings of Ala3 in water, 300 K, pH 2")
+    assert "is charged, at pH 2 it is not." in note and "#" not in note
+    assert note in (tmp_path / "report.html").read_text().replace("&#39;", "'")
+
+
+def test_a_value_that_is_commented_out_is_no_note(tmp_path):
+    (tmp_path / "d.csv").write_text("# of me\nkind,atoms,value,error\n#RG,,9,1\nRG,,5,1\n# end\n")
+    (one,), comment = read_commented(tmp_path / "d.csv")
+    assert (one.value, comment) == (5.0, "of me")
 
 
 def test_lists_may_come_from_pipes(demo_data, tmp_path):

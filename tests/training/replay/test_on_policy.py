@@ -2,11 +2,12 @@
 
 import json
 import shutil
+import signal
 
 import numpy as np
 import pytest
 import torch
-from warm import finish, kill_at
+from warm import finish, kill_at, wait_for
 
 from protenix_eba.core.errors import UserError
 from protenix_eba.core.run_folder import RunFolder
@@ -330,3 +331,22 @@ def test_any_objective_trains_on_samples_beside_md(train, small_run, tmp_path):
     first = find_targets(tmp_path / "run/replay/step_0000000")
     assert len(first) == 4  # all of them before the first step, then one at a time
     assert len(find_targets(tmp_path / "run/replay/step_0000002")) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_samples_are_made_or_labelled_saves_and_stops_at_once(
+    number, on_policy, whole, tmp_path, read_log
+):
+    """The refresh that it came in is not waited for; the run goes on to the same result."""
+    run = earlier(whole, tmp_path)
+    shutil.rmtree(run / "replay/step_0000004")
+    process = on_policy(tmp_path)
+    wait_for(process, (run / "replay/step_0000004/begun.json").is_file)
+    process.send_signal(number)
+    output = " ".join(finish(process, status=130 if number == signal.SIGINT else 143).split())
+    assert "stopped at step 4: the same command goes on from here" in output
+    assert not (run / "replay/step_0000004/refresh.json").exists()
+    finish(on_policy(tmp_path))
+    assert labels_of(run, 4) == labels_of(whole, 4)
+    assert read_log(run / "log.csv") == read_log(whole / "log.csv")
