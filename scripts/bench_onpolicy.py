@@ -107,9 +107,10 @@ def measured(folder: Path, jobs: int, asynchronous: bool, options: argparse.Name
     later = refreshes[1:]
     labelling = sum(row["labelling_seconds"] for row in later)
     waiting = sum(row["waiting_seconds"] for row in later)
-    training = sum(row["seconds"] for row in read(folder / name / "log.csv"))
+    # A step that begins with a refresh lasts until the samples and their labels are there.
+    all_steps = sum(row["seconds"] for row in read(folder / name / "log.csv"))
     return seconds | {
-        "training": training,
+        "training": all_steps - seconds["sampling"] - seconds["waiting"],
         "hidden": 1 - waiting / labelling,
         "per_refresh": seconds["labelling"] / len(refreshes),
         "refreshes": len(refreshes),

@@ -26,6 +26,7 @@ TITLES: Final = {
     "eba_long": "EBA on MD, twice the steps",
     "mixture": "EBA, half on policy",
     "on_policy": "EBA on policy, lr 1e-4",
+    "newest": "the same, on the newest samples alone",
 }
 
 

@@ -15,7 +15,6 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import shutil
 import sys
@@ -29,6 +28,7 @@ from joblib import Parallel, delayed
 
 import glycine_bias
 import on_policy_report
+from bench_onpolicy import read
 from demo_seeds import SFT_SEED
 from proof import Proof, described, save
 from protenix_eba.cli import demo_stages
@@ -99,6 +99,8 @@ ARMS = {
     "eba": Arm(md=1.0),
     "mixture": Arm(md=0.5),
     "eba_long": Arm(md=1.0, keys={"max_steps": str(2 * STEPS)}),
+    # Two refreshes are in the buffer otherwise.
+    "newest": Arm(keys=SLOW | {"replay.max_age": "1"}),
 }
 # Keys that a run without any MD leaves empty.
 MD_ONLY = ("data_dir", "replicas", "validation_replicas", "validation_targets")
@@ -271,18 +273,17 @@ def arm_keys(demo: Demo, kind: str, arm: str, seed: int) -> dict[str, str]:
 
 def seconds(folder: Path) -> dict[str, float]:
     """Return the seconds that a run took in training, sampling and waiting for labels."""
-    parts = {"training_s": total(folder / "log.csv", "seconds")}
-    for part in ("sampling", "waiting"):
-        parts[f"{part}_s"] = total(folder / "replay.csv", f"{part}_seconds")
-    return parts
+    parts = {
+        f"{part}_s": total(folder, "replay", f"{part}_seconds") for part in ("sampling", "waiting")
+    }
+    # A step that begins with a refresh lasts until the samples and their labels are there.
+    return {"training_s": total(folder, "log", "seconds") - sum(parts.values())} | parts
 
 
-def total(path: Path, column: str) -> float:
-    """Return the sum of a column of a CSV file, 0 if there is no such file."""
-    if not path.is_file():
-        return 0.0
-    with path.open(newline="", encoding="utf-8") as handle:
-        return sum(float(row[column]) for row in csv.DictReader(handle) if row[column])
+def total(folder: Path, table: str, column: str) -> float:
+    """Return the sum of a column of a table of a run, 0 if it has no such table."""
+    path = folder / f"{table}.csv"
+    return sum(row[column] for row in read(path)) if path.is_file() else 0.0
 
 
 def measured(
