@@ -13,15 +13,14 @@ Example:
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import proof_report
-from proof import ARMS, Proof, described, save
+from proof import ARMS, Proof, collect, described, save
 from protenix_eba.cli.demo_stages import Demo, copy_data, embed, label
 from protenix_eba.core.progress import console
 from protenix_eba.structures.trajectories import find_targets
@@ -72,23 +71,33 @@ def one_model(proof: Proof, demo: Demo, method: str, seed: int) -> None:
         shutil.rmtree(demo.out / name)
 
 
+def describe_md(demo: Demo, more: Callable[[str], dict[str, Any]] = lambda target: {}) -> None:
+    """Describe the MD with and without the bias, if that was not done.
+
+    Args:
+        demo: Where it is.
+        more: What else is known of the MD without the bias, of each target.
+    """
+    for arm, folder in ("biased", demo.data), ("unbiased", demo.truth):
+        results = demo.out / "results" / f"{arm}.json"
+        if not results.is_file():
+            rows = [described(target) | {"arm": arm, "seed": 0} for target in find_targets(folder)]
+            if arm == "unbiased":
+                rows = [row | more(row["target"]) for row in rows]
+            save(results, rows)
+
+
 def run(out: Path, methods: Sequence[str], seeds: int) -> None:
     """Make what is missing, and write the results into the document's folder."""
     demo, proof = Demo(out, 1), Proof(out)
     for stage in (copy_data, label, embed):
         stage(demo)
-    for arm, folder in ("biased", demo.data), ("unbiased", demo.truth):
-        results = out / "results" / f"{arm}.json"
-        if not results.is_file():
-            rows = [described(target) | {"arm": arm, "seed": 0} for target in find_targets(folder)]
-            save(results, rows)
+    describe_md(demo)
     models = [(method, seed) for seed in range(seeds) for method in ("sft", *methods)]
     for number, (method, seed) in enumerate(models, start=1):
         one_model(proof, demo, method, seed)
         console.print(f"{number} of {len(models)}: {method}, seed {seed}")
-    files = sorted((out / "results").glob("*.json"))
-    rows = [row for path in files for row in json.loads(path.read_text(encoding="utf-8"))]
-    proof_report.write_seeds(rows)
+    proof_report.write_seeds(collect(proof))
 
 
 def main() -> int:

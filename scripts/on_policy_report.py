@@ -8,9 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from proof_report import DOCS, page_with, wrong_tables
-from protenix_eba.core.files import atomic_path
-from protenix_eba.core.progress import console
+from proof_report import DOCS, store_and_show, tell_wrong, wrong_tables
 from seeds_report import Row, by_seed, over_seeds, peptide_groups, seeds_table
 
 __all__ = ["METRICS", "check", "tables", "write"]
@@ -81,20 +79,11 @@ def _cells(seeds: Sequence[list[Row]], truth: Mapping[str, Row]) -> list[str]:
 
 def write(rows: Sequence[Row]) -> None:
     """Store what on_policy_study.py found, and fill in its parts of the page."""
-    with atomic_path(RESULTS) as temporary:
-        temporary.write_text(json.dumps(rows, separators=(",", ":")), encoding="utf-8")
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(page_with(tables(rows), page), encoding="utf-8")
-    console.print(f"wrote {PAGE}", markup=False)
+    store_and_show(rows, RESULTS, tables(rows), PAGE)
 
 
 def check() -> int:
     """Compare the page with what the stored results give; return 1 on a difference."""
     rows: Any = json.loads(RESULTS.read_text(encoding="utf-8"))
-    page = PAGE.read_text(encoding="utf-8")
-    wrong = [name for name in wrong_tables(tables(rows), page) if name.startswith("on-policy")]
-    for name in wrong:
-        console.print(f"{name}: not what the stored results give", markup=False)
-    if not wrong:
-        console.print(f"{PAGE.name}: all tables follow from {RESULTS.name}")
-    return 1 if wrong else 0
+    wrong = wrong_tables(tables(rows), PAGE.read_text(encoding="utf-8"))
+    return tell_wrong(wrong, f"{PAGE.name}: all tables follow from {RESULTS.name}")

@@ -15,26 +15,24 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 
 import glycine_bias
 import on_policy_report
 from bench_onpolicy import read
-from demo_seeds import SFT_SEED
-from proof import Proof, described, save
+from demo_seeds import SFT_SEED, describe_md
+from proof import Proof, collect, described, run_each, save
 from protenix_eba.cli import demo_stages
 from protenix_eba.cli.demo_stages import HELD_OUT, MINIMISED, Demo
 from protenix_eba.core.files import atomic_path
-from protenix_eba.core.progress import console
 from protenix_eba.energy.table import read_labels
 from protenix_eba.eval.results import load_evaluation
 from protenix_eba.structures.trajectories import find_targets
@@ -153,19 +151,9 @@ def run(options: argparse.Namespace) -> int:
     first = [("", "sft", seed) for seed in options.seeds]
     arms = [(k, a, s) for s in options.seeds for a in options.arms for k in options.kinds]
     for runs in (first, arms):
-        made = Parallel(n_jobs=options.jobs, backend="threading", return_as="generator_unordered")(
-            delayed(one_run)(proof, demo, *each) for each in runs
-        )
-        for number, _ in enumerate(made, start=1):
-            console.print(f"{number} of {len(runs)} runs")
-    on_policy_report.write(collect(demo.out))
+        run_each(partial(one_run, proof, demo), runs, options.jobs)
+    on_policy_report.write(collect(proof))
     return 0
-
-
-def collect(out: Path) -> list[dict[str, Any]]:
-    """Read all results, in the order of their names."""
-    files = sorted((out / "results").glob("*.json"))
-    return [row for path in files for row in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def prepare(proof: Proof, demo: Demo) -> None:
@@ -181,13 +169,7 @@ def prepare(proof: Proof, demo: Demo) -> None:
             label(proof, demo.data, kind.labels, labels(demo, name, share), count)
     truth = demo.out / "labels" / "truth.parquet"
     label(proof, demo.truth, MINIMISED, truth, REPLICAS * MINIMISED_SAMPLES)
-    for arm, folder in ("biased", demo.data), ("unbiased", demo.truth):
-        results = demo.out / "results" / f"{arm}.json"
-        if not results.is_file():
-            rows = [described(target) | {"arm": arm, "seed": 0} for target in find_targets(folder)]
-            if arm == "unbiased":
-                rows = [row | energies(truth, row["target"]) for row in rows]
-            save(results, rows)
+    describe_md(demo, partial(energies, truth))
 
 
 def labels(demo: Demo, kind: str, share: float) -> Path:

@@ -19,8 +19,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -471,6 +472,15 @@ def references(proof: Proof, systems: Sequence[str]) -> None:
             save(results, [row | {"system": system, "arm": "sft", "seed": 0} for row in rows])
 
 
+def run_each(work: Callable[..., None], runs: Sequence[tuple[Any, ...]], jobs: int) -> None:
+    """Do some work for each run, so many at a time, and say how many are done."""
+    made = Parallel(n_jobs=jobs, backend="threading", return_as="generator_unordered")(
+        delayed(work)(*each) for each in runs
+    )
+    for number, _ in enumerate(made, start=1):
+        console.print(f"{number} of {len(runs)} runs")
+
+
 def collect(proof: Proof) -> list[dict[str, Any]]:
     """Read all results, in the order of their names."""
     files = sorted((proof.out / "results").glob("*.json"))
@@ -539,11 +549,7 @@ def run(options: argparse.Namespace) -> int:
     prepare(proof, options.systems, options.jobs, kinds)
     references(proof, options.systems)
     runs = all_runs(options.arms, options.systems, options.seeds)
-    made = Parallel(n_jobs=options.jobs, backend="threading", return_as="generator_unordered")(
-        delayed(one_run)(proof, *each) for each in runs
-    )
-    for number, _ in enumerate(made, start=1):
-        console.print(f"{number} of {len(runs)} runs")
+    run_each(partial(one_run, proof), runs, options.jobs)
     proof_report.write(collect(proof), {name: arm.title for name, arm in ARMS.items()})
     return 0
 

@@ -308,30 +308,26 @@ def write_hand(hand: dict[str, Any]) -> None:
     """Store what peptide_hand.py found beside what it found before; draw it, fill in the page."""
     before = json.loads(HAND.read_text(encoding="utf-8"))
     hand = hand | {"variants": before["variants"] | hand["variants"]}
-    with atomic_path(HAND) as temporary:
-        temporary.write_text(json.dumps(hand, separators=(",", ":")), encoding="utf-8")
     HAND_FIGURE.write_bytes(hand_figure(hand))
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(page_with({"hand": hand_table(hand)}, page), encoding="utf-8")
-    console.print(f"wrote {PAGE}", markup=False)
+    store_and_show(hand, HAND, {"hand": hand_table(hand)}, PAGE)
 
 
 def write_judged(name: str, rows: Rows) -> None:
     """Store what judge_start.py found of one of `JUDGED`, and fill in its part of the page."""
-    with atomic_path(JUDGED[name]) as temporary:
-        temporary.write_text(json.dumps(rows, separators=(",", ":")), encoding="utf-8")
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(page_with({name: peptides_table(rows, name)}, page), encoding="utf-8")
-    console.print(f"wrote {PAGE}", markup=False)
+    store_and_show(rows, JUDGED[name], {name: peptides_table(rows, name)}, PAGE)
 
 
 def write_seeds(rows: Rows) -> None:
     """Store what demo_seeds.py found, and fill in its part of the page."""
-    with atomic_path(SEEDS) as temporary:
-        temporary.write_text(json.dumps(rows, separators=(",", ":")), encoding="utf-8")
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(page_with({"tripeptide-seeds": seeds_table(rows)}, page), encoding="utf-8")
-    console.print(f"wrote {PAGE}", markup=False)
+    store_and_show(rows, SEEDS, {"tripeptide-seeds": seeds_table(rows)}, PAGE)
+
+
+def store_and_show(content: Any, path: Path, parts: dict[str, str], page: Path) -> None:
+    """Store results, and fill in what a page shows of them."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
+    page.write_text(page_with(parts, page.read_text(encoding="utf-8")), encoding="utf-8")
+    console.print(f"wrote {page}", markup=False)
 
 
 def blocks(results: Results, titles: dict[str, str]) -> dict[str, str]:
@@ -367,28 +363,28 @@ def _filled(text: str, found: re.Match[str]) -> str:
 
 def write(rows: Rows, titles: dict[str, str]) -> None:
     """Store the results, draw the figures and fill in the page."""
-    content = {"titles": titles, "ensembles": rows}
-    RESULTS.parent.mkdir(exist_ok=True)
-    with atomic_path(RESULTS) as temporary:
-        temporary.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
     results = Results(rows)
     for target, path in FIGURES.items():
         path.write_bytes(figure(results, target))
         console.print(f"wrote {path}", markup=False)
     FOLLOWS.write_bytes(shifts_figure(follows(results, titles)).svg)
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(page_with(blocks(results, titles), page), encoding="utf-8")
-    console.print(f"wrote {PAGE}", markup=False)
+    content = {"titles": titles, "ensembles": rows}
+    store_and_show(content, RESULTS, blocks(results, titles), PAGE)
 
 
 def check() -> int:
     """Compare page and figures with what the stored results give; return 1 on a difference."""
     wrong = wrong_tables(derived(), PAGE.read_text(encoding="utf-8")) + wrong_figures()
-    for name in wrong:
+    return tell_wrong(wrong, f"{PAGE.name}: all tables and figures follow from {RESULTS.name}")
+
+
+def tell_wrong(names: Sequence[str], else_said: str) -> int:
+    """Say which parts are not what the stored results give; return 1 if any, else 0."""
+    for name in names:
         console.print(f"{name}: not what the stored results give", markup=False)
-    if not wrong:
-        console.print(f"{PAGE.name}: all tables and figures follow from {RESULTS.name}")
-    return 1 if wrong else 0
+    if not names:
+        console.print(else_said)
+    return 1 if names else 0
 
 
 def derived() -> dict[str, str]:

@@ -35,6 +35,8 @@ def demo(out: Path, jobs: int) -> None:
     alignment, ensembles, their evaluation against MD without the bias, which training never sees,
     and stock `protenix pred` on the result. Every stage prints its command.
     """
-    from protenix_eba.cli.demo_stages import run_demo
+    from protenix_eba.cli.demo_stages import Demo, run_stages
+    from protenix_eba.cli.demo_summary import summarise
 
-    run_demo(out, jobs=jobs)
+    run = Demo(out, jobs)
+    summarise(run, run_stages(run))

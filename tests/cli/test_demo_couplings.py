@@ -5,13 +5,8 @@ import shutil
 
 import pytest
 
-from protenix_eba.cli.demo_stages import (
-    MEASURED,
-    Demo,
-    copy_data,
-    predict_couplings,
-    show_couplings,
-)
+from protenix_eba.cli.demo_stages import MEASURED, Demo, copy_data, predict_couplings
+from protenix_eba.cli.demo_summary import show_couplings
 from protenix_eba.cli.main import run
 
 

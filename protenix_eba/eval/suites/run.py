@@ -15,7 +15,7 @@ from protenix_eba.core.files import atomic_path, write_json
 from protenix_eba.eval.report.figure import write_figures
 from protenix_eba.eval.suites.page import render_outcome
 from protenix_eba.eval.suites.registry import Outcome, Request, Suite, Value
-from protenix_eba.eval.weighting import read_weights, refuse_strangers
+from protenix_eba.eval.weighting import Float64s, read_weights, refuse_strangers
 from protenix_eba.plugin_api import did_you_mean
 from protenix_eba.structures.sources import Conformations, find_samples
 
@@ -104,9 +104,7 @@ def run_suite(
         )
     wanted, missing = _chosen(found, targets)
     chosen = changed_settings(suite, settings)
-    by_name = read_weights(weights) if weights else {}
-    if weights:
-        refuse_strangers(by_name, wanted, str(weights))
+    by_name = _known_weights(weights, wanted)
     # Of those that were found: --targets chooses among them, and among their structures.
     alone = len(found) + len(unusable) == 1
     outcome = suite.compute(Request(wanted, reference, by_name, chosen, seed, alone, jobs))
@@ -122,6 +120,15 @@ def run_suite(
         "weights": str(weights) if weights else None,
     }
     return outcome, _record(suite, inputs, chosen, seed)
+
+
+def _known_weights(path: Path | None, wanted: Collection[str]) -> dict[str, Float64s]:
+    """Return the weights of a file by target; none if there is no file."""
+    if path is None:
+        return {}
+    found = read_weights(path)
+    refuse_strangers(found, wanted, str(path))
+    return found
 
 
 def _chosen(
